@@ -1,0 +1,1 @@
+"""Learners and the runners that feed them."""

@@ -1,0 +1,1 @@
+"""Environments: physics backends, tasks, wrappers and everything about episode boundaries."""

@@ -1,0 +1,101 @@
+"""The environment protocol.
+
+An environment is a frozen `flax.struct.dataclass`: its numbers (reward weights, command ranges, difficulty, wrapper
+ranges) are leaves that a curriculum may change and `vmap` may batch; everything else is static. Write for one robot.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Protocol, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+from mjx_policies.envs.physics.base import Data, Dynamics, Physics
+from mjx_policies.types import ActionTable, Array, Observation, Table, TimeStep
+
+EnvState = Any
+S = TypeVar("S")
+
+
+@dataclasses.dataclass(frozen=True)
+class EnvSpec:
+    """What a policy, an exporter and a reader need to know of a task.
+
+    Attributes:
+      observation: table of `obs["state"]`.
+      privileged: table of `obs["privileged"]`, which holds what `"state"` does not; empty if there is none.
+      action: table of the action.
+      control_dt: seconds between actions.
+      episode_seconds: time limit, the default of `vectorize`.
+    """
+
+    observation: Table
+    privileged: Table
+    action: ActionTable
+    control_dt: float
+    episode_seconds: float
+
+
+class Env(Protocol):
+    """One task, or a wrapper around one. Wrappers write out every member: nothing is forwarded by magic."""
+
+    @property
+    def spec(self) -> EnvSpec:
+        """Tables and times of the task."""
+        ...
+
+    @property
+    def physics(self) -> Physics:
+        """The physics that the task runs on."""
+        ...
+
+    def reset(self, key: Array, dynamics: Dynamics) -> tuple[EnvState, TimeStep]:
+        """Starts an episode of the robot that `dynamics` describes."""
+        ...
+
+    def step(self, state: EnvState, action: Array, applied: Array | None = None) -> tuple[EnvState, TimeStep]:
+        """Advances one control period.
+
+        Args:
+          state: of `reset` or `step`.
+          action: [A], what the policy commands, remembered and judged as such.
+          applied: [S, A], what reaches the actuators in each physics substep, if that differs (delay, interpolation).
+        """
+        ...
+
+    def data(self, state: EnvState) -> Data:
+        """The physics data inside the state."""
+        ...
+
+    def replace_data(self, state: EnvState, data: Data) -> EnvState:
+        """The state with other physics data."""
+        ...
+
+
+def restart(obs: Observation, metrics: dict[str, Array]) -> TimeStep:
+    """The time step that opens an episode; `metrics` are zeros with the names that `step` will report."""
+    false = jnp.zeros((), bool)
+    return TimeStep(obs=obs, reward=jnp.zeros(()), terminated=false, truncated=false, metrics=metrics)
+
+
+def transition(obs: Observation, reward: Array, terminated: Array, metrics: dict[str, Array]) -> TimeStep:
+    """The time step of a task, which may terminate but leaves time limits to `vectorize`."""
+    return TimeStep(
+        obs=obs,
+        reward=jnp.asarray(reward, jnp.float32),
+        terminated=terminated,
+        truncated=jnp.zeros((), bool),
+        metrics=metrics,
+    )
+
+
+def select(env: Env, mask: Array, a: S, b: S) -> S:
+    """Environment state `a` where `mask` [] is true, else `b`.
+
+    Physics data goes through `Physics.where`, because not every backend can be selected leaf by leaf.
+    """
+    data = env.physics.where(mask, env.data(a), env.data(b))
+    merged = jax.tree.map(lambda x, y: jnp.where(mask, x, y), env.replace_data(a, None), env.replace_data(b, None))
+    return env.replace_data(merged, data)

@@ -1,0 +1,1 @@
+"""Quadruped tasks."""

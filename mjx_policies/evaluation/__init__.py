@@ -1,0 +1,1 @@
+"""Rollouts, statistics, reports and video."""

@@ -1,0 +1,1 @@
+"""Action heads: what a policy emits."""

@@ -1,0 +1,1 @@
+"""The host loop: run folder, logging, progress, checkpoints, resume, preemption."""

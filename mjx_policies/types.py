@@ -1,0 +1,163 @@
+"""What every part of the library speaks of: time steps, observation tables and action tables.
+
+An observation is a table of named terms. The one table builds the vector, its noise, its documentation and the
+contract of an exported policy, so none of them can disagree.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+Array = jax.Array
+PyTree = Any
+Observation = dict[str, Array]
+"""`"state"` [D]: what the robot can sense. `"privileged"` [P]: what only a simulator knows. `"pixels"` [H, W, C] uint8."""
+
+Kind = Literal["scalars", "vector", "pseudovector", "planar_twist", "joints", "feet"]
+"""How a term transforms under a left-right reflection: `vector` (x, y, z) flips y, `pseudovector` (an angular velocity)
+flips x and z, `planar_twist` (vx, vy, yaw rate) flips vy and the yaw rate, `joints` and `feet` swap left and right."""
+
+
+@struct.dataclass
+class TimeStep:
+    """What one environment step returns.
+
+    Attributes:
+      obs: the observation to act on next.
+      reward: [] float32, of the step that led here.
+      terminated: [] bool, the task ended: the value of what follows is zero.
+      truncated: [] bool, the episode was cut off: the value of what follows is that of `final_obs`. Never true
+        together with `terminated`.
+      metrics: named scalars, for people; nothing learns from them.
+      final_obs: the observation that the step really led to. It differs from `obs` exactly where an episode ended and
+        `obs` already belongs to the next one; `None` from an environment that does not reset itself.
+    """
+
+    obs: Observation
+    reward: Array
+    terminated: Array
+    truncated: Array
+    metrics: dict[str, Array]
+    final_obs: Observation | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """One row of an observation table.
+
+    Attributes:
+      name: unique in the table.
+      size: number of scalars.
+      unit: SI unit of the raw value, `"1"` for none.
+      frame: frame the value is expressed in, empty for none.
+      kind: how the term mirrors, see `Kind`.
+      scale: the observation holds `scale * value`.
+      noise: half-width of the uniform noise drawn every step, in `unit`.
+      bias: half-width of the uniform error drawn once an episode, in `unit`.
+      measured: False for what the controller itself remembers (command, last action): never noisy, never late.
+    """
+
+    name: str
+    size: int
+    unit: str
+    frame: str = ""
+    kind: Kind = "scalars"
+    scale: float = 1.0
+    noise: float = 0.0
+    bias: float = 0.0
+    measured: bool = True
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ValueError(f"term {self.name!r}: size is {self.size}, it must be at least 1")
+        if self.noise < 0 or self.bias < 0:
+            raise ValueError(f"term {self.name!r}: noise and bias are half-widths and must not be negative")
+
+
+Table = tuple[Term, ...]
+
+
+def table_size(table: Table) -> int:
+    """Length of the vector that the table describes."""
+    return sum(term.size for term in table)
+
+
+def table_slices(table: Table) -> dict[str, slice]:
+    """Where each term lies in the vector."""
+    ends = np.cumsum([term.size for term in table])
+    return {term.name: slice(int(end) - term.size, int(end)) for term, end in zip(table, ends, strict=True)}
+
+
+def table_column(table: Table, attribute: Literal["scale", "noise", "bias", "measured"]) -> np.ndarray:  # [D]
+    """A numeric column of the table, repeated for every scalar of each term."""
+    return np.concatenate([np.full(term.size, getattr(term, attribute), np.float32) for term in table])
+
+
+def assemble(table: Table, values: Mapping[str, Array]) -> Array:  # {name: [size]} -> [D]
+    """Concatenates `scale * value` in the order of the table; names and sizes must match it exactly."""
+    expected = {term.name for term in table}
+    if set(values) != expected:
+        raise ValueError(f"observation terms {sorted(values)} do not match the table's {sorted(expected)}")
+    parts = []
+    for term in table:
+        value = jnp.asarray(values[term.name], jnp.float32)
+        if value.shape != (term.size,):
+            raise ValueError(f"observation term {term.name!r} has shape {value.shape}, the table says ({term.size},)")
+        parts.append(value if term.scale == 1.0 else value * term.scale)
+    return jnp.concatenate(parts)
+
+
+def table_markdown(table: Table) -> str:
+    """The table as people read it: index, name, unit, frame, scale, noise."""
+    rows = ["| index | term | unit | frame | scale | noise | bias |", "|---|---|---|---|---|---|---|"]
+    for term, where in zip(table, table_slices(table).values(), strict=True):
+        index = f"{where.start}" if term.size == 1 else f"{where.start}..{where.stop - 1}"
+        noise, bias = (f"±{x:g}" if x else "–" for x in (term.noise, term.bias))
+        rows.append(f"| {index} | {term.name} | {term.unit} | {term.frame or '–'} | {term.scale:g} | {noise} | {bias} |")
+    return "\n".join(rows)
+
+
+@dataclasses.dataclass(frozen=True)
+class ActionTable:
+    """What each action means: `target = clip(default + scale * action, lower, upper)`, in the units of the actuator.
+
+    Attributes:
+      names: actuator names, in the order of the action.
+      default: target of a zero action (rad for joint position servos).
+      scale: target change for one unit of action.
+      lower, upper: limits of the target.
+      stiffness, damping: gains of the servo the target is sent to (N m / rad, N m s / rad); zero for a torque.
+    """
+
+    names: tuple[str, ...]
+    default: tuple[float, ...]
+    scale: tuple[float, ...]
+    lower: tuple[float, ...]
+    upper: tuple[float, ...]
+    stiffness: tuple[float, ...] = ()
+    damping: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        for field in ("default", "scale", "lower", "upper", "stiffness", "damping"):
+            values = getattr(self, field)
+            if field in ("stiffness", "damping") and not values:
+                continue
+            if len(values) != len(self.names):
+                raise ValueError(f"action table: {field} has {len(values)} entries for {len(self.names)} names")
+
+    @property
+    def size(self) -> int:
+        """Number of actions."""
+        return len(self.names)
+
+    def target(self, action: Array) -> Array:  # [..., A] -> [..., A]
+        """The actuator targets for an action."""
+        target = jnp.asarray(self.default) + jnp.asarray(self.scale) * action
+        return jnp.clip(target, jnp.asarray(self.lower), jnp.asarray(self.upper))

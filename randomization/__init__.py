@@ -1,0 +1,1 @@
+"""Randomized robots: dynamics, latency, sensors, pushes."""
