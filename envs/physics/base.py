@@ -6,6 +6,7 @@ Write for one robot; batches come from `vmap`. `dynamics` is a flat dict of repl
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -46,8 +47,9 @@ def field_template(model: mujoco.MjModel, name: str) -> np.ndarray:
     owner, attribute = (model.opt, name[4:]) if name.startswith("opt.") else (model, name)
     value = getattr(owner, attribute, None)
     if value is None or np.asarray(value).dtype.kind != "f":
-        fields = [field for field in dir(model) if isinstance(getattr(model, field, None), np.ndarray)]
-        close = [field for field in fields if field.split("_")[0] == name.split("_")[0]] or fields
+        arrays = {field: getattr(model, field) for field in dir(model) if "_" in field and not field.startswith("_")}
+        floats = [field for field, array in arrays.items() if getattr(array, "dtype", np.dtype(int)).kind == "f"]
+        close = difflib.get_close_matches(name, floats, n=5, cutoff=0.3)
         raise ValueError(f"dynamics: the model has no float field {name!r}; fields like it: {', '.join(close)}")
     return np.asarray(value, np.float32)
 

@@ -1,0 +1,33 @@
+"""MJX-Warp: MuJoCo's engine for NVIDIA GPUs behind the MJX interface (no gradients)."""
+
+from __future__ import annotations
+
+import mujoco
+from mujoco import mjx
+
+from mjx_policies.envs.physics.mjx import MjxPhysics
+
+
+class WarpPhysics(MjxPhysics):
+    """`Physics` on MJX-Warp.
+
+    Args:
+      model: the robot.
+      substeps: physics steps in one control period.
+      max_contacts: room for contacts, of all robots of a batch together: what does not fit is dropped.
+      max_constraints: room for constraint rows of one robot.
+
+    Raises:
+      ValueError: warp-lang is not installed, or the model uses something that MJX-Warp lacks.
+    """
+
+    def __init__(self, model: mujoco.MjModel, substeps: int, max_contacts: int, max_constraints: int):
+        try:
+            self._model = mjx.put_model(model, impl="warp")
+            self._data = mjx.make_data(model, impl="warp", naconmax=max_contacts, njmax=max_constraints)
+        except RuntimeError as error:
+            raise ValueError(f"the warp backend needs warp-lang ({error}): pip install 'mjx-policies[warp]'") from error
+        except NotImplementedError as error:
+            raise ValueError(f"MJX-Warp cannot simulate this model ({error}): choose the backend cpu") from error
+        self.model = model
+        self.substeps = substeps
