@@ -1,0 +1,335 @@
+"""Randomized dynamics as data: a dict of terms, each a random change of some entries of some model fields.
+
+    terms = {"friction": friction(0.4, 1.2), "payload": payload(-1.0, 3.0, "trunk")}
+    dynamics = sample(key, terms, model)
+
+The parts of `sample` are functions of their own: `draw` gives normalised draws, `apply` turns them into model fields,
+`extrinsics` into the vector that an adaptive policy or a privileged critic reads. Constructors are in `dynamics.py`.
+
+Axes: R drawn rows (elements, or 1 if they share a draw), C drawn columns (components, or 1), E all draws of all terms.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+import zlib
+from collections.abc import Mapping
+from typing import Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+from flax import struct
+
+from mjx_policies import types
+from mjx_policies.envs.physics.base import Dynamics, field_template
+from mjx_policies.randomization import constants
+from mjx_policies.types import Array
+
+Operation = Literal["set", "add", "scale"]
+Distribution = Literal["uniform", "log_uniform", "normal"]
+
+OBJECTS = {
+    "body": mujoco.mjtObj.mjOBJ_BODY,
+    "geom": mujoco.mjtObj.mjOBJ_GEOM,
+    "site": mujoco.mjtObj.mjOBJ_SITE,
+    "jnt": mujoco.mjtObj.mjOBJ_JOINT,
+    "dof": mujoco.mjtObj.mjOBJ_JOINT,
+    "qpos0": mujoco.mjtObj.mjOBJ_JOINT,
+    "actuator": mujoco.mjtObj.mjOBJ_ACTUATOR,
+    "tendon": mujoco.mjtObj.mjOBJ_TENDON,
+    "eq": mujoco.mjtObj.mjOBJ_EQUALITY,
+    "pair": mujoco.mjtObj.mjOBJ_PAIR,
+    "cam": mujoco.mjtObj.mjOBJ_CAMERA,
+}
+"""Whose names select the rows of a field, by the field's first word."""
+
+POSITIVE = ("body_mass", "body_inertia")
+NOT_NEGATIVE = ("geom_friction", "pair_friction", "dof_armature", "dof_damping", "dof_frictionloss", "jnt_stiffness")
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """Entries of one model field.
+
+    Attributes:
+      field: MuJoCo's name, `opt.` in front for an option.
+      columns: components changed, None for all.
+      sign: what a drawn value is multiplied by in `set` and `add` (MuJoCo stores a servo's gain once with each sign).
+    """
+
+    field: str
+    columns: tuple[int, ...] | None = None
+    sign: float = 1.0
+
+
+@struct.dataclass
+class Term:
+    """A random change. The range is a leaf: it may be traced, widened by a curriculum, or batched by `vmap`.
+
+    Attributes:
+      low, high: range of the drawn value, [] or anything that broadcasts to [R, C]. Equal: no randomization.
+      targets: what one draw changes, all of the same elements.
+      names: elements by MuJoCo name, wildcards allowed (`"*_foot"`). None: every body but the world; every joint but
+        free ones; every other element. Always None for options.
+      operation: `value`, `nominal + value` or `nominal * value`.
+      distribution: `uniform`; `log_uniform`, uniform in the logarithm; `normal`, centred in the range and truncated at
+        its ends, which lie `sigmas` standard deviations from the centre.
+      sigmas: see `distribution`.
+      shared: one draw for all elements, instead of one for each.
+      per_component: one draw for each column, instead of one for all of them.
+    """
+
+    low: Array | float
+    high: Array | float
+    targets: tuple[Target, ...] = struct.field(pytree_node=False)
+    names: tuple[str, ...] | None = struct.field(pytree_node=False, default=None)
+    operation: Operation = struct.field(pytree_node=False, default="scale")
+    distribution: Distribution = struct.field(pytree_node=False, default="uniform")
+    sigmas: float = struct.field(pytree_node=False, default=2.0)
+    shared: bool = struct.field(pytree_node=False, default=False)
+    per_component: bool = struct.field(pytree_node=False, default=False)
+
+
+Terms = Mapping[str, Term]
+
+
+def sample(key: Array, terms: Terms, model: mujoco.MjModel) -> Dynamics:
+    """A random robot: the changed model fields, each whole, float32, with the constants MuJoCo derives from them.
+
+    A term's draw depends on `key` and the term's name alone, so adding a term leaves the others as they were. A range
+    of zero width (scale 1, add 0) gives the nominal model bit for bit.
+    """
+    return apply(draw(key, terms, model), terms, model)
+
+
+def draw(key: Array, terms: Terms, model: mujoco.MjModel) -> dict[str, Array]:  # {name: [R, C]}
+    """The draw of each term, normalised: -1 at the low end of its range, 1 at the high end."""
+    check(terms, model)
+    draws = {}
+    for name, term in terms.items():
+        # crc32, because Python's own hash of a string changes from run to run
+        key_term = jax.random.fold_in(key, zlib.crc32(name.encode()))
+        shape = _draw_shape(term, model)
+        if term.distribution == "normal":
+            draws[name] = jax.random.truncated_normal(key_term, -term.sigmas, term.sigmas, shape) / term.sigmas
+        else:
+            draws[name] = jax.random.uniform(key_term, shape, minval=-1.0, maxval=1.0)
+    return draws
+
+
+def apply(draws: Mapping[str, Array], terms: Terms, model: mujoco.MjModel) -> Dynamics:
+    """The model fields that the draws describe. Terms that touch the same field act in the order of the dict."""
+    check(terms, model)
+    dynamics: Dynamics = {}
+    for name, term in terms.items():
+        value = _value(term, draws[name])  # [R, C]
+        for target in term.targets:
+            nominal = field_template(model, target.field)
+            rows, columns = _entries(term, target, model)
+            field = dynamics.get(target.field, jnp.asarray(nominal))
+            table = field.reshape(_table_shape(nominal, target.field))
+            entries = table[rows[:, None], columns]
+            table = table.at[rows[:, None], columns].set(_operate(term, target, entries, value))
+            dynamics[target.field] = table.reshape(nominal.shape)
+    return dynamics | constants.set_const(dynamics, model)
+
+
+def extrinsics(draws: Mapping[str, Array], terms: Terms) -> Array:  # [E]
+    """All draws as one vector in [-1, 1], in the order of the dict; zero where a range has no width."""
+    parts = [
+        jnp.where(jnp.asarray(term.high) > jnp.asarray(term.low), draws[name], 0.0).ravel()
+        for name, term in terms.items()
+    ]
+    return jnp.concatenate(parts) if parts else jnp.zeros(0)
+
+
+def extrinsics_table(terms: Terms, model: mujoco.MjModel) -> types.Table:
+    """The rows of an observation table that describe `extrinsics`."""
+    check(terms, model)
+    return tuple(types.Term(name, int(np.prod(_draw_shape(term, model))), unit="1") for name, term in terms.items())
+
+
+def check(terms: Terms, model: mujoco.MjModel) -> None:
+    """Raises ValueError for fields and names that the model lacks, and for ranges that make no physical sense.
+
+    Ranges are looked at only where they are concrete numbers, not while they are traced.
+    """
+    bounds: dict[str, tuple[np.ndarray, np.ndarray] | None] = {}  # field -> lowest and highest value it can reach
+    for name, term in terms.items():
+        where = f"randomization term {name!r}"
+        if term.operation not in get_args(Operation) or term.distribution not in get_args(Distribution):
+            raise ValueError(f"{where}: unknown operation {term.operation!r} or distribution {term.distribution!r}")
+        concrete = not any(isinstance(x, jax.core.Tracer) for x in (term.low, term.high))
+        if concrete:
+            _check_range(where, term)
+        sizes = set()
+        for target in term.targets:
+            constants.check_field(where, target.field, model)
+            rows, columns = _entries(term, target, model, where)
+            sizes.add(len(rows))
+            _check_entries(where, term, target, rows, columns, model)
+        if len(sizes) != 1:
+            raise ValueError(f"{where}: its targets select different numbers of elements {sorted(sizes)}")
+        shape = _draw_shape(term, model)
+        for end in (term.low, term.high):
+            if np.broadcast_shapes(np.shape(end), shape) != shape:
+                raise ValueError(f"{where}: a range of shape {np.shape(end)} does not broadcast to its draws {shape}")
+        for target in term.targets:
+            _check_bounds(where, term, target, bounds, concrete, model)
+
+
+def _value(term: Term, u: Array) -> Array:  # [R, C] -> [R, C]
+    low, high = (jnp.asarray(x, jnp.float32) for x in (term.low, term.high))
+    portion = 0.5 * (u + 1.0)
+    if term.distribution == "log_uniform":
+        value = jnp.exp(jnp.log(low) + (jnp.log(high) - jnp.log(low)) * portion)
+    else:
+        value = low + (high - low) * portion
+    return jnp.clip(value, low, high)  # exactly `low` in a range of zero width
+
+
+def _operate(term: Term, target: Target, nominal: Array, value: Array) -> Array:
+    if term.operation == "scale":
+        return nominal * value
+    if term.operation == "add":
+        return jnp.where(value == 0, nominal, nominal + target.sign * value)  # -0.0 stays -0.0
+    return jnp.broadcast_to(target.sign * value, nominal.shape)
+
+
+def _table_shape(nominal: np.ndarray, field: str) -> tuple[int, int]:
+    """Rows and columns of a field: elements by components, one row for an option."""
+    rows = 1 if field.startswith("opt.") else nominal.shape[0]
+    return rows, nominal.size // max(rows, 1)
+
+
+def _draw_shape(term: Term, model: mujoco.MjModel) -> tuple[int, int]:  # R, C
+    rows, columns = _entries(term, term.targets[0], model)
+    return (1 if term.shared else len(rows)), (len(columns) if term.per_component else 1)
+
+
+def _entries(term: Term, target: Target, model: mujoco.MjModel, where: str = "") -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the rows and of the columns that a term changes."""
+    nominal = field_template(model, target.field)
+    _, width = _table_shape(nominal, target.field)
+    columns = np.arange(width) if target.columns is None else np.asarray(target.columns)
+    if columns.size == 0 or columns.min() < 0 or columns.max() >= width:
+        raise ValueError(f"{where}: {target.field} has columns 0 to {width - 1}, not {target.columns}")
+    return _rows(target.field, term.names, model, where), columns
+
+
+def _rows(field: str, names: tuple[str, ...] | None, model: mujoco.MjModel, where: str) -> np.ndarray:
+    if field.startswith("opt."):
+        if names is not None:
+            raise ValueError(f"{where}: {field} belongs to the whole model, it has no elements to name")
+        return np.zeros(1, int)
+    kind = field.split("_")[0]
+    if kind == "qpos":
+        kind = "qpos0"
+    if kind not in OBJECTS:
+        raise ValueError(f"{where}: the rows of {field} have no names; fields that do begin with {', '.join(OBJECTS)}")
+    ids = _ids(OBJECTS[kind], names, model, where)
+    if kind in ("dof", "qpos0"):
+        starts, total = (model.jnt_dofadr, model.nv) if kind == "dof" else (model.jnt_qposadr, model.nq)
+        ends = np.append(starts[1:], total)
+        return np.concatenate([np.arange(starts[i], ends[i]) for i in ids]).astype(int)
+    return ids
+
+
+def _ids(kind: mujoco.mjtObj, names: tuple[str, ...] | None, model: mujoco.MjModel, where: str) -> np.ndarray:
+    count = {
+        mujoco.mjtObj.mjOBJ_BODY: model.nbody,
+        mujoco.mjtObj.mjOBJ_GEOM: model.ngeom,
+        mujoco.mjtObj.mjOBJ_SITE: model.nsite,
+        mujoco.mjtObj.mjOBJ_JOINT: model.njnt,
+        mujoco.mjtObj.mjOBJ_ACTUATOR: model.nu,
+        mujoco.mjtObj.mjOBJ_TENDON: model.ntendon,
+        mujoco.mjtObj.mjOBJ_EQUALITY: model.neq,
+        mujoco.mjtObj.mjOBJ_PAIR: model.npair,
+        mujoco.mjtObj.mjOBJ_CAMERA: model.ncam,
+    }[kind]
+    what = kind.name.removeprefix("mjOBJ_").lower()
+    if names is None:
+        ids = np.arange(count)
+        if kind == mujoco.mjtObj.mjOBJ_BODY:
+            ids = ids[1:]
+        if kind == mujoco.mjtObj.mjOBJ_JOINT:
+            ids = ids[model.jnt_type != mujoco.mjtJoint.mjJNT_FREE]
+        if ids.size == 0:
+            raise ValueError(f"{where}: the model has no {what} to randomize")
+        return ids
+    existing = [mujoco.mj_id2name(model, kind.value, i) or "" for i in range(count)]
+    chosen = set()
+    for name in names:
+        matches = {i for i, other in enumerate(existing) if other and fnmatch.fnmatchcase(other, name)}
+        if not matches:
+            listed = ", ".join(other for other in existing if other) or "none with a name"
+            raise ValueError(f"{where}: the model has no {what} {name!r}; it has {listed}")
+        chosen |= matches
+    return np.array(sorted(chosen), int)
+
+
+def _check_range(where: str, term: Term) -> None:
+    low, high = np.asarray(term.low), np.asarray(term.high)
+    if not (np.isfinite(low).all() and np.isfinite(high).all()):
+        raise ValueError(f"{where}: its range must be finite, it is {term.low} to {term.high}")
+    if (low > high).any():
+        raise ValueError(f"{where}: its range begins above its end ({term.low} > {term.high})")
+    if term.operation == "scale" and (low <= 0).any():
+        raise ValueError(f"{where}: a scale must be positive, its range begins at {term.low}")
+    if term.distribution == "log_uniform" and (low <= 0).any():
+        raise ValueError(f"{where}: a log-uniform range must be positive, it begins at {term.low}")
+    if term.distribution == "normal" and term.sigmas <= 0:
+        raise ValueError(f"{where}: sigmas must be positive, it is {term.sigmas}")
+
+
+def _check_entries(where, term: Term, target: Target, rows, columns, model: mujoco.MjModel) -> None:
+    """Changes that a backend would ignore or get wrong."""
+    field = target.field
+    nominal = field_template(model, field)
+    entries = nominal.reshape(_table_shape(nominal, field))[rows[:, None], columns]
+    if term.operation == "scale" and not entries.any():
+        raise ValueError(f"{where}: {field} is zero in the model, so scaling it changes nothing; set or add instead")
+    if field == "dof_frictionloss" and not entries.all():
+        raise ValueError(
+            f"{where}: dof_frictionloss is zero for some of these joints in the model, and MJX leaves out the "
+            "constraint of such a joint when it compiles; give them a small nominal frictionloss"
+        )
+    if field == "actuator_forcerange" and not model.actuator_forcelimited[rows].all():
+        raise ValueError(f"{where}: some of these actuators have no force limit (forcelimited is false)")
+    if field in ("body_ipos", "body_iquat") and model.body_simple[rows].any():
+        raise ValueError(
+            f"{where}: some of these bodies are 'simple' (centred, without children), so the engine takes their "
+            "inertia matrix for diagonal; give them an inertial frame slightly off the body frame"
+        )
+
+
+def _check_bounds(where, term: Term, target: Target, bounds, concrete: bool, model: mujoco.MjModel) -> None:
+    """Follows the interval that each entry can reach, through all terms that touch the field."""
+    field = target.field
+    if field not in (*POSITIVE, *NOT_NEGATIVE):
+        return
+    if not concrete:
+        bounds[field] = None
+    nominal = field_template(model, field)
+    if bounds.setdefault(field, (nominal, nominal)) is None:
+        return
+    rows, columns = _entries(term, target, model)
+    ends = []
+    for bound, value in zip(bounds[field], (term.low, term.high), strict=True):
+        table = bound.reshape(_table_shape(nominal, field)).copy()
+        entries = table[rows[:, None], columns]
+        value = np.broadcast_to(np.asarray(value, np.float32), entries.shape)
+        changed = {"set": value, "add": entries + value, "scale": entries * value}[term.operation]
+        table[rows[:, None], columns] = changed
+        lowest = changed.min(initial=np.inf, where=(entries > 0) | (field not in POSITIVE))
+        if lowest < 0 or (field in POSITIVE and lowest <= 0):
+            raise ValueError(f"{where}: {field} could become {lowest:g}, it must {_must(field)}")
+        ends.append(table.reshape(nominal.shape))
+    bounds[field] = (ends[0], ends[1])
+
+
+def _must(field: str) -> str:
+    return "stay positive" if field in POSITIVE else "not be negative"
