@@ -1,0 +1,125 @@
+"""The checkpoints of one run: the newest few, perhaps the best, and the way back from a damaged one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mjx_policies.training.checkpoint import (
+    DEFAULT_MAX_BYTES,
+    TEMPORARY,
+    CheckpointError,
+    CheckpointMismatchError,
+    PyTree,
+    read_checkpoint,
+    remove,
+    write_checkpoint,
+)
+from mjx_policies.training.files import read_json
+
+DAMAGED = ".damaged"  # how the name of a checkpoint that was passed over ends
+
+
+class Restored(NamedTuple):
+    """What `Checkpoints.restore` found: the step, the state saved then, and the metadata beside it."""
+
+    step: int
+    state: PyTree
+    meta: dict[str, Any]
+
+
+class Checkpoints:
+    """A folder of checkpoints named by step. One process writes; it must hold the run's lock.
+
+    Args:
+      folder: made as needed; what an interrupted save left there is removed.
+      keep: how many of the newest stay. The one with the highest score stays as well.
+      max_bytes: larger checkpoints are not restored.
+    """
+
+    def __init__(self, folder: Path, keep: int = 2, max_bytes: int = DEFAULT_MAX_BYTES):
+        if keep < 1:
+            raise ValueError(f"keep is {keep}, at least one checkpoint must stay")
+        self.folder = Path(folder)
+        self.keep = keep
+        self.max_bytes = max_bytes
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path in self.folder.glob(f"{TEMPORARY}*"):
+            original = self.folder / path.name.removeprefix(TEMPORARY).removesuffix("-replaced")
+            if path.name.endswith("-replaced") and not original.exists():
+                path.rename(original)  # killed between two renames
+            else:
+                remove(path)
+
+    def save(self, step: int, state: PyTree, meta: Mapping[str, Any] | None = None, score: float | None = None) -> None:
+        """Writes a checkpoint, then deletes those no longer wanted; see `write_checkpoint` for errors.
+
+        Args:
+          step: its name, not negative.
+          state: see `write_checkpoint`.
+          meta: JSON data to keep beside it.
+          score: the checkpoint with the highest one is kept.
+        """
+        write_checkpoint(self.folder / f"{step:012d}", state, {"step": step, "score": score, "user": dict(meta or {})})
+        self._prune()
+
+    def restore(self, template: PyTree, say: Callable[[str], None] = print) -> Restored | None:
+        """Reads the newest intact checkpoint; `None` if there is none at all.
+
+        Damaged ones are set aside under another name, with a line to `say`.
+
+        Raises:
+          CheckpointError: all are damaged, or the newest intact one is of another structure.
+        """
+        damaged = []
+        for step in reversed(checkpoint_steps(self.folder)):
+            path = self.folder / f"{step:012d}"
+            try:
+                state, meta = read_checkpoint(path, template, max_bytes=self.max_bytes)
+            except CheckpointMismatchError:
+                raise
+            except CheckpointError as error:
+                damaged.append(error)
+                continue
+            for error in damaged:
+                say(f"{error} Going back to step {step}.")
+            self._set_aside(step)
+            return Restored(step, state, meta["user"])
+        if damaged:
+            raise CheckpointError(f"{damaged[0]} No intact one is left: start a new run.")
+        return None
+
+    def _set_aside(self, newest_intact: int) -> None:
+        for step in checkpoint_steps(self.folder):
+            if step > newest_intact:
+                path = self.folder / f"{step:012d}"
+                aside = path.with_name(path.name + DAMAGED)
+                remove(aside)
+                path.rename(aside)
+
+    def _prune(self) -> None:
+        steps = checkpoint_steps(self.folder)
+        scores = {step: score for step in steps if (score := self._score(step)) is not None}
+        kept = {*steps[-self.keep :], *([max(scores, key=lambda step: (scores[step], step))] if scores else [])}
+        for step in set(steps) - kept:
+            remove(self.folder / f"{step:012d}")
+
+    def _score(self, step: int) -> float | None:
+        try:
+            return read_json(self.folder / f"{step:012d}" / "manifest.json", 64 << 20)["meta"]["score"]
+        except (ValueError, KeyError, TypeError):
+            return None
+
+
+def checkpoint_steps(folder: Path) -> list[int]:
+    """Steps of the complete checkpoints in a folder, ascending."""
+    return sorted(int(path.name) for path in Path(folder).glob("[0-9]*") if path.name.isdecimal())
+
+
+def newest_checkpoint(folder: Path) -> Path:
+    """The newest complete checkpoint in a folder, for those who only read; `CheckpointError` if there is none."""
+    steps = checkpoint_steps(folder)
+    if not steps:
+        raise CheckpointError(f"{folder} holds no checkpoint. Train for a while first, or check the path.")
+    return Path(folder) / f"{steps[-1]:012d}"

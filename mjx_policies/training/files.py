@@ -1,0 +1,96 @@
+"""Files that are either whole or absent, and reading files that somebody else may have written."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from mjx_policies.training.errors import UserError
+
+
+def flush_to_disk(path: Path) -> None:
+    """Asks the operating system to put a file, or the entries of a folder, on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def flush_tree_to_disk(folder: Path) -> None:
+    """`flush_to_disk` for everything below a folder and the folder itself, the innermost first."""
+    for parent, _, names in os.walk(folder, topdown=False):
+        for name in names:
+            flush_to_disk(Path(parent, name))
+        flush_to_disk(Path(parent))
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replaces a file in one step: after a crash there is the old text or the new one, never a part of it."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    flush_to_disk(path.parent)
+
+
+def canonical_json(data: Any) -> str:
+    """The one text for some JSON data: sorted keys, no NaN."""
+    return json.dumps(data, indent=2, sort_keys=True, allow_nan=False) + "\n"
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Writes `canonical_json` with `write_atomic`."""
+    write_atomic(path, canonical_json(data))
+
+
+def read_json(path: Path, max_bytes: int = 1 << 20) -> Any:
+    """Reads JSON that may come from anywhere.
+
+    Args:
+      path: the file.
+      max_bytes: longer files are refused unread.
+
+    Raises:
+      UserError: missing, a link or no plain file, too long, not JSON, or holding NaN or a key twice.
+    """
+    text = read_plain_file(path, max_bytes)
+    try:
+        return json.loads(text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON: {error}.") from None
+
+
+def read_plain_file(path: Path, max_bytes: int) -> bytes:
+    """The bytes of a regular file, no link followed; see `read_json` for arguments and errors."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        reason = "it is a link" if path.is_symlink() else error.strerror
+        raise UserError(f"cannot read {path}: {reason}.") from None
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise UserError(f"cannot read {path}: it is not a plain file.")
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise UserError(f"{path} is longer than the {max_bytes} bytes that such a file may have.")
+    return data
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key occurs twice")
+    return found
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"it holds {name}")

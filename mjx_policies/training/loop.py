@@ -1,0 +1,332 @@
+"""The host loop: compiled iterations, and between them rows, evaluations, checkpoints and requests to stop.
+
+The loop knows nothing of what is trained. All that decides the future is in the state, so a run that is killed and
+resumed equals one that was not, bit for bit on the same machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Generic, Literal, TypeVar
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from mjx_policies.training.checkpoint import PyTree, write_checkpoint
+from mjx_policies.training.checkpoints import Checkpoints, checkpoint_steps
+from mjx_policies.training.config import may_change
+from mjx_policies.training.errors import NonFiniteError, UserError
+from mjx_policies.training.metrics import MetricsCsv, Number, TensorBoard
+from mjx_policies.training.preemption import Preemption
+from mjx_policies.training.progress import ProgressReport
+from mjx_policies.training.run_folder import RunFolder
+from mjx_policies.training.trees import describe, mismatches, not_finite, own_buffers, strong
+
+State = TypeVar("State")
+Metrics = Mapping[str, Number]
+MAX_SAVING = 0.05  # part of the time that checkpoints by the clock may take
+
+
+def _everything(state: PyTree) -> PyTree:
+    return state
+
+
+@dataclasses.dataclass(frozen=True)
+class Job(Generic[State]):
+    """What is trained.
+
+    Attributes:
+      init: builds the whole state: learner, environments, keys, counters. Called once per process, on a resume too,
+        for the shapes and shardings.
+      step: one iteration, `state -> (state, metrics)`; metrics are scalars. The loop jits it and donates the state.
+      steps_per_iteration: environment steps (or gradient steps) in one iteration.
+      evaluate: named numbers for a state, which it must leave unaltered; they are logged as `eval/name`.
+      watch: the part of the state that must be finite; training stops rather than save anything else.
+      may_be_nan: metrics that are NaN when there is nothing to report, such as the return of no episode.
+      jit: False for a step that runs on the host and jits its parts itself; nothing is donated then.
+    """
+
+    init: Callable[[], State]
+    step: Callable[[State], tuple[State, Mapping[str, jax.Array]]]
+    steps_per_iteration: int
+    evaluate: Callable[[State], Metrics] | None = None
+    watch: Callable[[State], PyTree] = _everything
+    may_be_nan: Sequence[str] = ()
+    jit: bool = True
+
+    def __post_init__(self) -> None:
+        if self.steps_per_iteration < 1:
+            raise ValueError(f"steps_per_iteration is {self.steps_per_iteration}, it must be at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """When the loop does what. All of it may change on a resume, since the state does not depend on it."""
+
+    total_steps: int = may_change(1_000_000)  # environment steps, rounded up to whole iterations
+    log_every: int = may_change(1)  # iterations per row; more than one lets the device run ahead
+    eval_every: int = may_change(0)  # iterations per evaluation; 0: only at the end
+    checkpoint_seconds: float = may_change(60.0)  # seconds; 0: after every iteration; the end always saves
+    keep: int = may_change(2)  # newest checkpoints that stay
+    keep_best: str = may_change("")  # metric of an evaluation, such as eval/reward, whose best checkpoint stays too
+    tensorboard: bool = may_change(True)  # event files beside metrics.csv
+
+    def __post_init__(self) -> None:
+        if self.total_steps < 1 or self.log_every < 1 or self.keep < 1:
+            raise ValueError("total_steps, log_every and keep must be at least 1")
+        if self.eval_every < 0 or self.checkpoint_seconds < 0:
+            raise ValueError("eval_every and checkpoint_seconds must not be negative")
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome(Generic[State]):
+    """How training ended.
+
+    Attributes:
+      status: `done` with all steps, `preempted` by a signal, or `stopped` by the `report` callback.
+      state: the last one, which is also in the newest checkpoint.
+      step: environment steps so far.
+      metrics: the last row, the last evaluation included; empty if a resumed run had nothing left to do.
+      seconds: wall clock for each activity of `Clock`, earlier sessions included.
+    """
+
+    status: Literal["done", "preempted", "stopped"]
+    state: State
+    step: int
+    metrics: dict[str, Number]
+    seconds: dict[str, float]
+
+
+class Clock:
+    """Seconds spent on each activity, continued over sessions."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(("start", "compile", "train", "evaluate", "checkpoint"), 0.0)
+
+    @contextlib.contextmanager
+    def __call__(self, activity: str) -> Iterator[None]:
+        """Counts the time of a block."""
+        begin = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[activity] += time.monotonic() - begin
+
+    @property
+    def total(self) -> float:
+        """Seconds altogether."""
+        return sum(self.seconds.values())
+
+
+def train(
+    job: Job[State],
+    run: RunFolder,
+    schedule: Schedule,
+    *,
+    show: Sequence[str] = ("reward",),
+    report: Callable[[dict[str, Number]], bool | None] | None = None,
+    console: Console | None = None,
+) -> Outcome[State]:
+    """Trains until `schedule.total_steps`, a signal, or `report`; a resumed run continues from its checkpoint.
+
+    SIGTERM, SIGINT and SIGUSR2 finish the iteration, save, and return with status `preempted`.
+
+    Args:
+      job: what is trained.
+      run: the folder: of `RunFolder.create` for a new run, of `RunFolder.open` to continue.
+      schedule: when to log, evaluate and save.
+      show: metrics beside the progress bar.
+      report: called with every logged row; true ends the run.
+      console: where progress goes; standard output by default.
+
+    Raises:
+      NonFiniteError: a metric or the watched state is not finite. The state is kept in `crash/`, and the last good
+        checkpoint stays the newest.
+      UserError: the disk is full, a checkpoint is not usable, or the step changes the structure of the state.
+    """
+    last = -(-schedule.total_steps // job.steps_per_iteration)
+    with contextlib.ExitStack() as stack:
+        preemption = stack.enter_context(Preemption())
+        progress = stack.enter_context(ProgressReport(last * job.steps_per_iteration, show, console))
+        session = _Session(job, run, schedule, progress)
+        stack.callback(session.close)
+        session.start()
+        status: Literal["done", "preempted", "stopped"] = "done"
+        while session.iteration < last and status == "done":
+            metrics = session.iterate()
+            evaluates = job.evaluate is not None and _due(session.iteration, schedule.eval_every, last)
+            score = None
+            if evaluates or _due(session.iteration, schedule.log_every, last):
+                row = session.log(metrics, evaluates)
+                score = row.get(schedule.keep_best)
+                if report is not None and report(row):
+                    status = "stopped"
+            if preemption.requested:
+                status = "preempted"
+            if session.wants_saving(score) or status != "done" or session.iteration == last:
+                session.require_finite(metrics)
+                session.save(score)
+        if status == "preempted":
+            progress.say(
+                f"{preemption.requested}: saved at step {session.step} of {schedule.total_steps}. "
+                f"Continue with --resume and the same --run-dir ({run.path})."
+            )
+        return Outcome(status, session.state, session.step, session.row, dict(session.clock.seconds))
+
+
+class _Session(Generic[State]):
+    """What the loop holds between iterations, and the few things it does with it."""
+
+    def __init__(self, job: Job[State], run: RunFolder, schedule: Schedule, progress: ProgressReport):
+        self.job, self.run, self.schedule, self.progress = job, run, schedule, progress
+        self.clock = Clock()
+        self.checkpoints = Checkpoints(run.path / "checkpoints", schedule.keep)
+        self.writers: list[MetricsCsv | TensorBoard] = []
+        self.iteration = 0
+        self.row: dict[str, Number] = {}
+        self._best = -math.inf
+        self._step = jax.jit(_strongly_typed(job.step), donate_argnums=0) if job.jit else job.step
+        self._compiled = False
+
+    @property
+    def step(self) -> int:
+        """Environment steps so far."""
+        return self.iteration * self.job.steps_per_iteration
+
+    def start(self) -> None:
+        """Builds the state, or takes it from the newest checkpoint."""
+        self.progress.phase("building the initial state")
+        with self.clock("start"):
+            state = self.job.init()
+            self.state: State = own_buffers(state) if self.job.jit else state
+            self._kinds = describe(self.state)
+            restored = self.checkpoints.restore(self.state, self.progress.say) if self.run.resumed else None
+            if restored is not None:
+                self.state, self.iteration = restored.state, restored.meta["iteration"]
+                self._best = -math.inf if restored.meta["best"] is None else restored.meta["best"]
+                for activity, seconds in restored.meta["seconds"].items():
+                    self.clock.seconds[activity] += seconds
+                self.progress.say(f"resumed at step {self.step} of {self.schedule.total_steps}")
+            resume_at = self.step if self.run.resumed else None
+            self.writers.append(MetricsCsv(self.run.path / "metrics.csv", resume_at))
+            if self.schedule.tensorboard:
+                self.writers.append(TensorBoard(self.run.path / "tensorboard", resume_at))
+        self.require_finite({})
+        self._mark()
+        self._save_after(0.0)
+
+    def iterate(self) -> Mapping[str, jax.Array]:
+        """One iteration; the first one compiles, and is waited for so that the time can be told apart."""
+        self.progress.phase("training" if self._compiled else "compiling")
+        with self.clock("train" if self._compiled else "compile"):
+            self.state, metrics = self._step(self.state)
+            self.iteration += 1
+            if not self._compiled:
+                jax.block_until_ready((self.state, metrics))
+        if not self._compiled:
+            self._compiled = True
+            _require_same_structure(self._kinds, self.state, metrics)
+            self._mark()
+        return metrics
+
+    def log(self, metrics: Mapping[str, jax.Array], evaluates: bool) -> dict[str, Number]:
+        """Fetches the metrics, evaluates if it is time, and writes a row."""
+        with self.clock("train"):
+            values = _to_numbers(metrics)
+        self.require_finite(values, state_too=False)
+        speed = self._mark()
+        if evaluates and self.job.evaluate is not None:
+            self.progress.phase("evaluating")
+            with self.clock("evaluate"):
+                found = _to_numbers(self.job.evaluate(self.state))
+            values |= {f"eval/{name}": value for name, value in found.items()}
+        times = {"step": self.step, "seconds": round(self.clock.total, 3), "steps_per_second": round(speed, 1)}
+        self.row = {**times, **values}
+        for writer in self.writers:
+            writer.write(self.row)
+        self.progress.update(self.step, speed, self.row)
+        return self.row
+
+    def wants_saving(self, score: Number | None) -> bool:
+        """Whether the clock or a new best score asks for a checkpoint."""
+        return time.monotonic() >= self._next_save or (score is not None and score > self._best)
+
+    def save(self, score: Number | None) -> None:
+        """Saves the state, rows first: a checkpoint never knows more than the table."""
+        before = self.clock.seconds["checkpoint"]
+        with self.clock("checkpoint"):
+            for writer in self.writers:
+                writer.sync()
+            if score is not None:
+                self._best = max(self._best, float(score))
+            best = self._best if math.isfinite(self._best) else None
+            meta = {"iteration": self.iteration, "best": best, "seconds": self.clock.seconds}
+            self.checkpoints.save(self.step, self.state, meta, None if score is None else float(score))
+        self._save_after(self.clock.seconds["checkpoint"] - before)
+
+    def require_finite(self, metrics: Mapping[str, jax.Array | Number], state_too: bool = True) -> None:
+        """Stops the run, with a dump, at a value that is not finite."""
+        allowed = self.job.may_be_nan
+        values = {name: float(value) for name, value in metrics.items()}
+        bad = [f"{name} is {v}" for name, v in values.items() if not math.isfinite(v) and name not in allowed]
+        if not bad and state_too:
+            bad = [f"{name} holds a value that is not finite" for name in not_finite(self.job.watch(self.state))]
+        if not bad:
+            return
+        dump = self.run.path / "crash" / f"{self.step:012d}"
+        write_checkpoint(dump, self.state, {"iteration": self.iteration, "not_finite": bad})
+        steps = checkpoint_steps(self.checkpoints.folder)
+        good = f"The last good checkpoint is that of step {steps[-1]}." if steps else "There is no checkpoint yet."
+        raise NonFiniteError(
+            f"stopped at step {self.step}: {'; '.join(bad[:3])}. {good} The state is in {dump}. A resumed run takes "
+            "the same path again: start a new one with a lower learning rate or a tighter gradient clip."
+        )
+
+    def close(self) -> None:
+        """Closes the tables."""
+        for writer in self.writers:
+            writer.close()
+
+    def _mark(self) -> float:
+        """Steps per second of training since the last call; NaN if there were none."""
+        iteration, seconds = self.iteration, self.clock.seconds["train"]
+        before, self._marked = getattr(self, "_marked", (iteration, seconds)), (iteration, seconds)
+        steps = (iteration - before[0]) * self.job.steps_per_iteration
+        return steps / (seconds - before[1]) if steps and seconds > before[1] else math.nan
+
+    def _save_after(self, seconds: float) -> None:
+        """Sets the time of the next checkpoint, given how long the last one took."""
+        pause = self.schedule.checkpoint_seconds
+        self._next_save = time.monotonic() + (max(pause, seconds / MAX_SAVING) if pause else 0.0)
+
+
+def _due(iteration: int, every: int, last: int) -> bool:
+    return iteration == last or (every > 0 and iteration % every == 0)
+
+
+def _strongly_typed(step: Callable) -> Callable:
+    def strongly_typed(state: PyTree) -> tuple[PyTree, Mapping[str, jax.Array]]:
+        state, metrics = step(state)
+        return jax.tree.map(strong, state), metrics
+
+    return strongly_typed
+
+
+def _to_numbers(metrics: Mapping[str, jax.Array | Number]) -> dict[str, Number]:
+    """Metrics as NumPy scalars, which keep their dtype and so their shortest digits; flags become 0 or 1."""
+    scalars = {name: np.asarray(value)[()] for name, value in jax.device_get(dict(metrics)).items()}
+    return {name: int(value) if value.dtype == bool else value for name, value in scalars.items()}
+
+
+def _require_same_structure(kinds: Mapping[str, str], state: PyTree, metrics: Mapping[str, jax.Array]) -> None:
+    changed = mismatches(kinds, describe(state))
+    if changed:
+        raise UserError(f"the step changes the structure of the state: {'; '.join(changed[:5])}.")
+    shaped = {name: np.shape(value) for name, value in metrics.items() if np.shape(value)}
+    if shaped:
+        raise UserError(f"metrics must be scalars, but these have shapes: {shaped}. Take their mean in the step.")

@@ -1,0 +1,87 @@
+"""Learning curves as a picture."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
+
+from mjx_policies.training.metrics import read_metrics
+
+BLUE, PALE, ORANGE, GREY = "#2b6cb0", "#a9c5e3", "#dd6b20", "#6b7280"
+NOT_DRAWN = ("step", "seconds", "steps_per_second")
+
+
+def plot_curves(csv: Path, png: Path, metrics: Sequence[str] = (), title: str = "", columns: int = 3) -> None:
+    """Draws metrics against environment steps, and the first of them against wall-clock time as well.
+
+    A value that is logged often is drawn pale with its running mean on top; evaluations are drawn as points. The global
+    state of matplotlib is left alone.
+
+    Args:
+      csv: a table of `MetricsCsv`.
+      png: the picture, replaced in one step.
+      metrics: names of columns in the order of the panels; by default those of evaluations, then all others. Names that
+        the table lacks are left out.
+      title: above the panels.
+      columns: panels per row.
+
+    Raises:
+      UserError: the table cannot be read.
+    """
+    table = read_metrics(csv)
+    every = sorted((name for name in table if name not in NOT_DRAWN), key=lambda name: not name.startswith("eval/"))
+    names = [name for name in metrics or every if name in table and np.isfinite(table[name]).any()]
+    panels = [(name, "step") for name in names]
+    if names and "seconds" in table:
+        panels.insert(1, (names[0], "seconds"))
+    columns = max(1, min(columns, len(panels)))
+    rows = max(1, -(-len(panels) // columns))
+    figure = Figure(figsize=(4.2 * columns, 2.9 * rows + 0.3), dpi=120, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    for index, (name, x) in enumerate(panels):
+        axes = figure.add_subplot(rows, columns, index + 1)
+        _draw(axes, table[x], table[name], evaluation=name.startswith("eval/"))
+        axes.set_title(name, fontsize=10, loc="left", color="#111827")
+        axes.set_xlabel("environment steps" if x == "step" else "wall clock [s]", fontsize=8, color=GREY)
+    if title:
+        figure.suptitle(title, fontsize=12, x=0.01, ha="left")
+    temporary = png.with_name(f".{png.name}.{os.getpid()}.tmp")
+    try:
+        figure.savefig(temporary, format="png")
+        os.replace(temporary, png)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def running_mean(values: np.ndarray, width: int) -> np.ndarray:  # [N] -> [N]
+    """The mean of up to `width` values around each one; shorter at the ends, so nothing is made up."""
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    index = np.arange(len(values))
+    begin, end = np.maximum(index - width // 2, 0), np.minimum(index + width // 2 + 1, len(values))
+    return (sums[end] - sums[begin]) / (end - begin)
+
+
+def _draw(axes: Axes, x: np.ndarray, y: np.ndarray, evaluation: bool) -> None:
+    shown = np.isfinite(x) & np.isfinite(y)
+    x, y = x[shown], y[shown]
+    if evaluation:
+        axes.plot(x, y, color=ORANGE, linewidth=1.4, marker="o", markersize=3)
+    elif len(y) < 50:
+        axes.plot(x, y, color=BLUE, linewidth=1.4)
+    else:
+        axes.plot(x, y, color=PALE, linewidth=0.8)
+        axes.plot(x, running_mean(y, len(y) // 25), color=BLUE, linewidth=1.6)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.grid(color="#e5e7eb", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=8, colors=GREY, length=0)
+    axes.margins(x=0.02)
+    for side in axes.spines.values():
+        side.set_visible(False)

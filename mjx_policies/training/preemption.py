@@ -1,0 +1,46 @@
+"""Signals that ask for an end become a flag that is read between updates."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)  # schedulers, Ctrl-C, submitit
+
+
+class Preemption:
+    """While this context is open, the first of `SIGNALS` sets `requested` instead of ending the process.
+
+    A second Ctrl-C raises `KeyboardInterrupt`. The earlier handlers return at the end. Outside the main thread, where
+    Python allows no handlers, the context does nothing.
+
+    Attributes:
+      requested: name of the signal that arrived, or `None`.
+
+    Example:
+      >>> with Preemption() as preemption:
+      ...     signal.raise_signal(signal.SIGTERM)
+      ...     preemption.requested
+      'SIGTERM'
+    """
+
+    def __init__(self) -> None:
+        self.requested: str | None = None
+        self._before: dict[signal.Signals, object] = {}
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT and self.requested == "SIGINT":
+            raise KeyboardInterrupt
+        self.requested = signal.Signals(number).name
+
+    def __enter__(self) -> Preemption:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            # None means a handler that was not set from Python and cannot be put back.
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)  # type: ignore[arg-type]
+        self._before = {}

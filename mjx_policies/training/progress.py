@@ -1,0 +1,123 @@
+"""How a run is going: a progress bar in a terminal, a line every ten seconds anywhere else."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from mjx_policies.training.metrics import Number
+
+
+class ProgressReport:
+    """Shows phase, percent, steps, speed, chosen metrics and the time that is left; open it as a context.
+
+    Args:
+      total_steps: where the bar ends.
+      show: names of the metrics to show, by the part after their last slash; those a row lacks keep their last value.
+      console: where to write; standard output by default.
+      line_seconds: seconds between lines where the console is no terminal.
+    """
+
+    def __init__(
+        self, total_steps: int, show: Sequence[str] = (), console: Console | None = None, line_seconds: float = 10.0
+    ):
+        self.console = console or Console(soft_wrap=True)
+        self._total = total_steps
+        self._show = tuple(show)
+        self._line_seconds = line_seconds
+        self._shown: dict[str, float] = {}
+        self._speed: float | None = None
+        self._last_line = -float("inf")
+        self._phase = ""
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> ProgressReport:
+        if self.console.is_terminal:
+            columns: list[ProgressColumn] = [
+                SpinnerColumn(),
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                TextColumn("{task.percentage:>3.0f}%"),
+                TextColumn("{task.fields[detail]}"),
+                TimeElapsedColumn(),
+                _Remaining(),
+            ]
+            self._bar = Progress(*columns, console=self.console, transient=False)
+            self._task = self._bar.add_task("starting", total=self._total, detail="", left=None)
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def phase(self, name: str) -> None:
+        """Says what happens now, such as `compiling`; a terminal shows the elapsed time beside it."""
+        if name != self._phase and self._bar is not None:
+            self._bar.update(self._task, description=name)
+        elif name != self._phase and name != "training":
+            self.console.print(f"{name} ...", highlight=False)
+        self._phase = name
+
+    def update(self, step: int, steps_per_second: float, row: Mapping[str, Number]) -> None:
+        """Shows a logged row."""
+        # A moving average over some ten rows steadies the estimate of the time that is left.
+        if math.isfinite(steps_per_second):
+            self._speed = steps_per_second if self._speed is None else 0.9 * self._speed + 0.1 * steps_per_second
+        left = (self._total - step) / self._speed if self._speed else None
+        self._shown.update({name: float(row[name]) for name in self._show if name in row})
+        parts = [f"{short_count(step)} steps", *([f"{short_count(self._speed)}/s"] if self._speed else [])]
+        parts += [f"{name.rsplit('/', 1)[-1]} {value:.3g}" for name, value in self._shown.items()]
+        if self._bar is not None:
+            self._bar.update(self._task, completed=step, detail="  ".join(parts), left=left)
+        elif (now := time.monotonic()) - self._last_line >= self._line_seconds or step >= self._total:
+            self._last_line = now
+            remaining = "" if left is None or step >= self._total else f"  {duration(left)} left"
+            percent = 100 * step / max(self._total, 1)
+            self.console.print(f"{percent:3.0f}%  {'  '.join(parts)}{remaining}", highlight=False)
+
+    def say(self, text: str) -> None:
+        """Prints a line above the bar."""
+        self.console.print(text, highlight=False, markup=False)
+
+
+class _Remaining(ProgressColumn):
+    """The time that is left, from the steady speed."""
+
+    def render(self, task: Task) -> Text:
+        left = task.fields["left"]
+        return Text("" if left is None else f"{duration(left)} left", style="progress.remaining")
+
+
+def short_count(number: float) -> str:
+    """A count with three digits: 950, 1.23k, 45.6M.
+
+    Example:
+      >>> short_count(12_345), short_count(999_999)
+      ('12.3k', '1.00M')
+    """
+    for factor, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= 0.9995 * factor:
+            value = number / factor
+            return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f}{unit}"
+    return f"{number:.0f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people write them.
+
+    Example:
+      >>> duration(7), duration(83), duration(7_380)
+      ('7s', '1m 23s', '2h 03m')
+    """
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"

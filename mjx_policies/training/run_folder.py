@@ -1,0 +1,199 @@
+"""The folder of one run: its configuration, its lock, and where everything else lies.
+
+config.json     what was asked for, and with which versions, on which device
+metrics.csv     one row per logged iteration
+curves.png      the same as a picture
+tensorboard/    the same for TensorBoard
+checkpoints/    the whole training state, see `checkpoints.py`
+crash/          the state of a run that met a value that is not finite
+run.lock        held by the process that trains
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib.metadata
+import os
+import platform
+import sys
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+
+from mjx_policies.training.config import differences, from_json, to_json
+from mjx_policies.training.errors import UserError
+from mjx_policies.training.files import read_json, write_json
+
+C = TypeVar("C")
+FORMAT = 1
+LIBRARIES = ("mjx-policies", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "mujoco", "mujoco-mjx", "numpy")
+
+
+class RunFolderError(UserError):
+    """A run folder that cannot be used as asked."""
+
+
+class RunFolder:
+    """A run folder that this process owns until `close`, the end of a `with` block, or its own end.
+
+    Attributes:
+      path: the folder.
+      resumed: whether it held a run already.
+    """
+
+    def __init__(self, path: Path, lock: int, resumed: bool):
+        self.path = path
+        self.resumed = resumed
+        self._lock = lock
+
+    @classmethod
+    def create(cls, path: str | Path, config: Any) -> RunFolder:
+        """Starts a run in a new or empty folder.
+
+        Args:
+          path: the folder; parents are made as needed.
+          config: a frozen dataclass that JSON can hold, see `config.py`.
+
+        Raises:
+          RunFolderError: the folder holds something, or another process has just taken it.
+        """
+        path, data = Path(path), to_json(config)
+        _check_folder(path)
+        path.mkdir(parents=True, exist_ok=True)
+        lock = _lock(path)
+        try:
+            if (path / "config.json").exists():
+                raise RunFolderError(f"{path} already holds a run. Choose another --run-dir or pass --resume.")
+            others = sorted(set(os.listdir(path)) - {"run.lock"})
+            if others:
+                raise RunFolderError(f"{path} is not empty (it holds {others[0]}). Choose another --run-dir.")
+            write_json(path / "config.json", {"format": FORMAT, "config": data, "made_with": provenance()})
+        except BaseException:
+            os.close(lock)
+            raise
+        return cls(path, lock, resumed=False)
+
+    @classmethod
+    def open(cls, path: str | Path, config: Any = None) -> RunFolder:
+        """Takes up the run that a folder holds.
+
+        Args:
+          path: the folder.
+          config: what this process was asked to do. It may differ from the run's own only in `may_change` fields,
+            and replaces it; `None` takes the run's own as it is.
+
+        Raises:
+          RunFolderError: no run there, another process works on it, or a configuration that differs.
+        """
+        path = Path(path)
+        data = _read(path)
+        lock = _lock(path)
+        try:
+            if config is not None:
+                try:
+                    found = differences(from_json(type(config), data["config"]), config)
+                except UserError as error:
+                    raise RunFolderError(f"{path} cannot be resumed: {error}") from None
+                if found:
+                    raise RunFolderError(
+                        f"{path} cannot be resumed with another configuration ({'; '.join(found[:5])}). "
+                        "Use the old values, or choose another --run-dir for a new run."
+                    )
+                if data["config"] != to_json(config):
+                    write_json(path / "config.json", {**data, "config": to_json(config)})
+        except BaseException:
+            os.close(lock)
+            raise
+        return cls(path, lock, resumed=True)
+
+    def config(self, kind: type[C]) -> C:
+        """The run's configuration; see `read_config`."""
+        return read_config(self.path, kind)
+
+    def close(self) -> None:
+        """Releases the lock; a second call does nothing."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def __enter__(self) -> RunFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def read_config(path: str | Path, kind: type[C]) -> C:
+    """The configuration of the run in a folder, as a `kind`, without taking the lock.
+
+    Raises:
+      RunFolderError: no run there, or its configuration is not a `kind`.
+    """
+    data = _read(Path(path))
+    try:
+        return from_json(kind, data["config"])
+    except UserError as error:
+        raise RunFolderError(f"{path} holds another kind of run: {error}") from None
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, platform, device and command: what decides the bits of a run besides its configuration."""
+    versions = {}
+    for name in LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    devices = jax.devices()
+    return {
+        "versions": {**versions, "python": platform.python_version()},
+        "platform": f"{platform.system()} {platform.machine()}",
+        "devices": f"{len(devices)} x {devices[0].platform} {devices[0].device_kind}",
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+def _check_folder(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise RunFolderError(f"{path} is a file, not a folder. Choose another --run-dir.")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    _check_folder(path)
+    if not (path / "config.json").exists():
+        raise RunFolderError(
+            f"{path} holds no run (there is no config.json). Check --run-dir, or start without --resume."
+        )
+    try:
+        data = read_json(path / "config.json")
+    except UserError as error:
+        raise RunFolderError(f"{path} holds no run that can be read: {error}") from None
+    if not isinstance(data, dict) or not isinstance(data.get("config"), dict) or "format" not in data:
+        raise RunFolderError(f"{path} holds no run: its config.json was written by another program.")
+    if data["format"] != FORMAT:
+        raise RunFolderError(f"{path} has run format {str(data['format'])[:20]}, this version reads {FORMAT}.")
+    return data
+
+
+def _lock(path: Path) -> int:
+    """An open descriptor that holds the lock; the system releases it when the process ends, however it ends."""
+    try:
+        lock = os.open(path / "run.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    except OSError as error:
+        raise RunFolderError(f"cannot write to {path}: {error.strerror}.") from None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.pread(lock, 20, 0).decode(errors="replace").strip()
+        os.close(lock)
+        if isinstance(error, BlockingIOError):
+            raise RunFolderError(
+                f"process {holder or '?'} is training in {path}. Wait, or choose another --run-dir."
+            ) from None
+        raise RunFolderError(
+            f"{path} cannot be locked ({error.strerror}). Choose a --run-dir on a local disk."
+        ) from None
+    os.ftruncate(lock, 0)
+    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    return lock
