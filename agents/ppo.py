@@ -1,0 +1,261 @@
+"""Proximal policy optimisation, Schulman et al. 2017 (arXiv:1707.06347). Axes: T time, B environments, N samples.
+
+On-policy: `update` is wrong on data that another policy, or an older version of this one, collected.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from mjx_policies.agents.base import Info, Learner
+from mjx_policies.agents.gae import gae
+from mjx_policies.agents.on_policy import Rollout
+from mjx_policies.heads.base import ActionHead
+from mjx_policies.normalize import Normalizer, init_normalizer, merge, moments, normalize
+from mjx_policies.types import Array, Observation, PyTree
+
+
+@struct.dataclass
+class PPOHyper:
+    """Numbers of a run: leaves, so a batch of them is a batch of runs.
+
+    Attributes:
+      learning_rate: of the first update; constant if `desired_kl` is zero.
+      desired_kl: the learning rate is divided by 1.5 where a minibatch moved the policy by more than twice this, and
+        multiplied where by less than half (as in rsl_rl).
+      min_learning_rate, max_learning_rate: its bounds.
+      clip: of the probability ratio.
+      discount, trace_decay: gamma and lambda.
+      entropy: weight of the entropy bonus.
+      value: weight of the critic's squared error.
+      symmetry: weight of the mirror loss; needs a `Symmetry`.
+      max_grad_norm: of the gradient of the actor and of the critic.
+    """
+
+    learning_rate: float = 1e-3
+    desired_kl: float = 0.01
+    min_learning_rate: float = 1e-5
+    max_learning_rate: float = 1e-2
+    clip: float = 0.2
+    discount: float = 0.97
+    trace_decay: float = 0.95
+    entropy: float = 0.005
+    value: float = 1.0
+    symmetry: float = 0.0
+    max_grad_norm: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class PPOConfig:
+    """Sizes of a run: they fix array shapes.
+
+    Attributes:
+      num_epochs: passes over a rollout.
+      num_minibatches: gradient steps in a pass; divides the number of environments.
+      clip_jointly: one gradient norm for actor and critic together instead of one each.
+    """
+
+    num_epochs: int = 4
+    num_minibatches: int = 4
+    clip_jointly: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("num_epochs", "num_minibatches"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1")
+
+
+class Symmetry(NamedTuple):
+    """A reflection of the robot that leaves its task unchanged.
+
+    Attributes:
+      observation: observations [..., D] -> the mirrored robot's.
+      action: actions [..., A] -> the mirrored robot's.
+    """
+
+    observation: Callable[[Observation], Observation]
+    action: Callable[[Array], Array]
+
+
+@struct.dataclass
+class PPOState:
+    """What learning carries on.
+
+    Attributes:
+      params: `{"actor": ..., "critic": ...}`.
+      opt_state: of Adam.
+      normalizer: moments of all observations up to the last update.
+      learning_rate: [] the current one.
+      hyper: numbers of the run.
+    """
+
+    params: PyTree
+    opt_state: optax.OptState
+    normalizer: Normalizer
+    learning_rate: Array
+    hyper: PPOHyper
+
+
+def clipped_surrogate(log_prob: Array, old_log_prob: Array, advantage: Array, clip: Array) -> Array:  # [N] -> [N]
+    """Equation 7, negated because we minimise."""
+    ratio = jnp.exp(log_prob - old_log_prob)
+    return -jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - clip, 1 + clip) * advantage)
+
+
+def adapt_learning_rate(learning_rate: Array, kl: Array, hyper: PPOHyper) -> Array:  # [] -> []
+    """Steers the learning rate so that a gradient step changes the policy by about `desired_kl`."""
+    down = kl > 2 * hyper.desired_kl
+    up = (kl < hyper.desired_kl / 2) & (kl > 0)
+    adapted = jnp.where(down, learning_rate / 1.5, jnp.where(up, learning_rate * 1.5, learning_rate))
+    bounded = jnp.clip(adapted, hyper.min_learning_rate, hyper.max_learning_rate)
+    return jnp.where(hyper.desired_kl > 0, bounded, learning_rate)
+
+
+def clip_gradients(grads: PyTree, max_norm: Array, jointly: bool) -> PyTree:
+    """Scales the gradients of actor and critic down to `max_norm`, each by its own norm or both by their joint one."""
+
+    def clip(tree):
+        return jax.tree.map(lambda g: g * jnp.minimum(1.0, max_norm / (optax.global_norm(tree) + 1e-6)), tree)
+
+    return clip(grads) if jointly else {name: clip(tree) for name, tree in grads.items()}
+
+
+def ppo(head: ActionHead, critic: nn.Module, config: PPOConfig, symmetry: Symmetry | None = None) -> Learner:
+    """Builds the learner.
+
+    Args:
+      head: acts on the normalised `obs["state"]`.
+      critic: [D + P] -> [1], judges the normalised `obs["state"]` and, if there is one, `obs["privileged"]`.
+      config: sizes.
+      symmetry: reflection for the mirror loss of Yu et al. 2018 (arXiv:1801.08093).
+
+    Raises:
+      ValueError: the head has no density.
+    """
+    if head.log_prob is None or head.mode is None:
+        raise ValueError("ppo needs a head with log_prob and mode; this head lacks one. Use gaussian_head.")
+    optimizer = optax.scale_by_adam(eps=1e-5)
+
+    def value_of(params: PyTree, obs: Observation) -> Array:
+        inputs = jnp.concatenate([obs[name] for name in ("state", "privileged") if name in obs], axis=-1)
+        return critic.apply(params, inputs)[..., 0]
+
+    def init(key: Array, obs: Observation, hyper: PPOHyper) -> PPOState:
+        key_actor, key_critic = jax.random.split(key)
+        inputs = jnp.concatenate([obs[name] for name in ("state", "privileged") if name in obs])
+        params = {"actor": head.init(key_actor, obs["state"]), "critic": critic.init(key_critic, inputs)}
+        hyper = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), hyper)
+        return PPOState(params, optimizer.init(params), init_normalizer(obs), hyper.learning_rate, hyper)
+
+    def act(state: PPOState, key: Array, obs: Observation) -> tuple[Array, PyTree]:
+        embedding = normalize(state.normalizer, obs)["state"]
+        action, trace = head.sample(state.params["actor"], key, embedding)
+        return action, {"trace": trace, "log_prob": head.log_prob(state.params["actor"], embedding, trace)}
+
+    def mode(state: PPOState, obs: Observation) -> Array:
+        return head.mode(state.params["actor"], normalize(state.normalizer, obs)["state"])
+
+    def losses(params: PyTree, batch: dict[str, Any], hyper: PPOHyper) -> tuple[Array, Info]:
+        embedding = batch["obs"]["state"]
+        log_prob = jax.vmap(head.log_prob, in_axes=(None, 0, 0))(params["actor"], embedding, batch["trace"])
+        surrogate = jnp.mean(clipped_surrogate(log_prob, batch["log_prob"], batch["advantage"], hyper.clip))
+        value_error = jnp.mean(jnp.square(value_of(params["critic"], batch["obs"]) - batch["returns"]))
+        log_ratio = log_prob - batch["log_prob"]
+        info = {
+            "loss/policy": surrogate,
+            "loss/value": value_error,
+            "policy/clip_fraction": jnp.mean(jnp.abs(jnp.exp(log_ratio) - 1) > hyper.clip),
+        }
+        total = surrogate + hyper.value * value_error
+        if head.distribution is not None:
+            new_pi = jax.vmap(head.distribution, in_axes=(None, 0))(params["actor"], embedding)
+            entropy = jnp.mean(new_pi.entropy())
+            info |= {"policy/entropy": entropy, "policy/kl": jnp.mean(batch["pi"].kl_divergence(new_pi))}
+            total -= hyper.entropy * entropy
+        else:  # Schulman's low-variance estimator, http://joschu.net/blog/kl-approx.html
+            info |= {"policy/kl": jnp.mean(jnp.expm1(log_ratio) - log_ratio)}
+        if symmetry is not None:
+            action = jax.vmap(head.mode, in_axes=(None, 0))(params["actor"], embedding)
+            mirrored = jax.vmap(head.mode, in_axes=(None, 0))(params["actor"], batch["mirrored"])
+            mirror_error = jnp.mean(jnp.square(mirrored - symmetry.action(jax.lax.stop_gradient(action))))
+            info |= {"loss/mirror": mirror_error}
+            total += hyper.symmetry * mirror_error
+        return total, info
+
+    def update(state: PPOState, key: Array, rollout: Rollout) -> tuple[PPOState, Info]:
+        num_envs = rollout.reward.shape[1]
+        if num_envs % config.num_minibatches:
+            raise ValueError(
+                f"{num_envs} environments do not divide into {config.num_minibatches} minibatches: "
+                f"choose num_envs as a multiple of num_minibatches"
+            )
+        hyper = state.hyper
+        obs = normalize(state.normalizer, rollout.obs)
+        value = value_of(state.params["critic"], obs)
+        next_value = value_of(state.params["critic"], normalize(state.normalizer, rollout.final_obs))
+        advantage = gae(
+            rollout.reward,
+            value,
+            next_value,
+            rollout.terminated,
+            rollout.truncated,
+            hyper.discount,
+            hyper.trace_decay,
+        )
+        returns = advantage + value
+        batch = {
+            "obs": obs,
+            "trace": rollout.extras["trace"],
+            "log_prob": rollout.extras["log_prob"],
+            "advantage": (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8),
+            "returns": returns,
+        }
+        if symmetry is not None:
+            batch["mirrored"] = normalize(state.normalizer, symmetry.observation(rollout.obs))["state"]
+        if head.distribution is not None:
+            batch["pi"] = jax.vmap(jax.vmap(head.distribution, in_axes=(None, 0)), in_axes=(None, 0))(
+                state.params["actor"], obs["state"]
+            )
+
+        def descend(carry, columns):
+            params, opt_state, learning_rate = carry
+            part = jax.tree.map(lambda x: x[:, columns].reshape((-1, *x.shape[2:])), batch)
+            grads, info = jax.grad(losses, has_aux=True)(params, part, hyper)
+            learning_rate = adapt_learning_rate(learning_rate, info["policy/kl"], hyper)
+            info |= {f"gradient/{name}": optax.global_norm(tree) for name, tree in grads.items()}
+            updates, opt_state = optimizer.update(
+                clip_gradients(grads, hyper.max_grad_norm, config.clip_jointly), opt_state, params
+            )
+            params = optax.apply_updates(params, jax.tree.map(lambda u: -learning_rate * u, updates))
+            return (params, opt_state, learning_rate), info
+
+        def epoch(carry, key):
+            # Whole environments are dealt out: a permutation of B is far cheaper than one of T * B, and mixes as well.
+            columns = jax.random.permutation(key, num_envs).reshape(config.num_minibatches, -1)
+            return jax.lax.scan(descend, carry, columns)
+
+        carry = (state.params, state.opt_state, state.learning_rate)
+        carry, info = jax.lax.scan(epoch, carry, jax.random.split(key, config.num_epochs))
+        params, opt_state, learning_rate = carry
+        info = jax.tree.map(jnp.mean, info)
+        info["value/explained"] = 1 - jnp.var(returns - value) / (jnp.var(returns) + 1e-8)
+        info["learning_rate"] = learning_rate
+        if "log_std" in params["actor"]:
+            info["policy/std"] = jnp.mean(jnp.exp(params["actor"]["log_std"]))
+        # The moments move only now: during the rollout and all gradient steps the policy saw one normalisation, so the
+        # first ratio is one.
+        flat = jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), rollout.obs)
+        normalizer = merge(state.normalizer, moments(flat))
+        return state.replace(
+            params=params, opt_state=opt_state, normalizer=normalizer, learning_rate=learning_rate
+        ), info
+
+    return Learner(init, act, update, mode)

@@ -1,0 +1,253 @@
+"""A quadruped follows velocity commands, on flat or rough ground.
+
+Control at 50 Hz through joint position servos. The policy senses what the robot can: gyroscope, direction of gravity,
+joint encoders, its last action and the command. It never sees its own velocity, which a real Go2 does not measure.
+Axes: J joints (12), F feet (4), S physics substeps.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from mjx_policies.envs.base import EnvSpec, restart, transition
+from mjx_policies.envs.physics.base import Data, Dynamics, Physics
+from mjx_policies.envs.quadruped.robot import contacts, joint_limits, spawn
+from mjx_policies.envs.quadruped.scenes import ACTUATORS, LEGS, Terrain
+from mjx_policies.envs.sensors import read_sensor
+from mjx_policies.rotations import rotate_inverse
+from mjx_policies.types import Array, Term, TimeStep, assemble
+
+CONTROL_DT = 0.02
+
+# Noise and bias are those of consumer IMUs and joint encoders, as legged_gym and its descendants use them.
+OBSERVATION = (
+    Term("gyro", 3, unit="rad/s", frame="imu", kind="pseudovector", scale=0.25, noise=0.2, bias=0.02),
+    Term("gravity", 3, unit="1", frame="imu", kind="vector", noise=0.05, bias=0.01),
+    Term("joint_position", 12, unit="rad", frame="relative to the default pose", kind="joints", noise=0.01, bias=0.02),
+    Term("joint_velocity", 12, unit="rad/s", kind="joints", scale=0.05, noise=1.0),
+    Term("last_action", 12, unit="1", kind="joints", measured=False),
+    Term("command", 3, unit="m/s, m/s, rad/s", frame="base", kind="planar_twist", measured=False),
+)
+
+PRIVILEGED = (
+    Term("linear_velocity", 3, unit="m/s", frame="imu", kind="vector"),
+    Term("height", 1, unit="m", frame="above the ground"),
+    Term("foot_contact", 4, unit="1", kind="feet"),
+    Term("foot_height", 4, unit="m", frame="above the ground", kind="feet", scale=5.0),
+    Term("foot_air_time", 4, unit="s", kind="feet"),
+)
+
+
+@struct.dataclass
+class Commands:
+    """Ranges that velocity commands are drawn from, anew every few seconds.
+
+    Attributes:
+      low, high: [3] forward and leftward velocity (m/s) and yaw rate (rad/s).
+      stand: probability of the zero command: stand still.
+      seconds: [2] shortest and longest time until the next draw.
+    """
+
+    low: Array = struct.field(default_factory=lambda: jnp.asarray([-0.8, -0.5, -1.0]))
+    high: Array = struct.field(default_factory=lambda: jnp.asarray([1.2, 0.5, 1.0]))
+    stand: Array = struct.field(default_factory=lambda: jnp.asarray(0.1))
+    seconds: Array = struct.field(default_factory=lambda: jnp.asarray([3.0, 8.0]))
+
+
+def draw_command(key: Array, commands: Commands) -> tuple[Array, Array]:
+    """A command [3] and the number of control steps [] it holds."""
+    key_twist, key_stand, key_seconds = jax.random.split(key, 3)
+    twist = jax.random.uniform(key_twist, (3,), minval=commands.low, maxval=commands.high)
+    stand = jax.random.bernoulli(key_stand, commands.stand)
+    seconds = jax.random.uniform(key_seconds, (), minval=commands.seconds[0], maxval=commands.seconds[1])
+    return jnp.where(stand, 0.0, twist), jnp.ceil(seconds / CONTROL_DT).astype(jnp.int32)
+
+
+@struct.dataclass
+class JoystickWeights:
+    """Reward per second for one unit of each term of `reward_terms`."""
+
+    track_linear: float = 1.5
+    track_yaw: float = 0.8
+    vertical_velocity: float = -1.0
+    roll_pitch_rate: float = -0.05
+    tilt: float = -2.0
+    height: float = -20.0
+    posture: float = -0.1
+    torque: float = -1e-4
+    action_rate: float = -0.01
+    joint_limit: float = -1.0
+    air_time: float = 0.5
+    slip: float = -0.1
+    stand_still: float = -0.5
+    fall: float = -50.0
+
+
+@struct.dataclass
+class JoystickState:
+    """One robot under command.
+
+    Attributes:
+      data: physics.
+      dynamics: replaced model fields of this episode.
+      key: random key of the commands to come.
+      command: [3] forward and leftward velocity (m/s), yaw rate (rad/s), in the base frame.
+      command_steps: [] int32, control steps left until the next command.
+      last_action: [J] the action before this one.
+      air_time: [F] seconds since each foot left the ground, zero in contact.
+    """
+
+    data: Data
+    dynamics: Dynamics
+    key: Array
+    command: Array
+    command_steps: Array
+    last_action: Array
+    air_time: Array
+
+
+@struct.dataclass
+class Go2Joystick:
+    """The task. Build it with `envs.load`.
+
+    Attributes:
+      weights, commands: numbers of the task.
+      difficulty: [] 0..1, the roughest ground a robot is placed on; unused on flat ground.
+      physics, spec, terrain: static.
+    """
+
+    weights: JoystickWeights
+    commands: Commands
+    difficulty: Array
+    physics: Physics = struct.field(pytree_node=False)
+    spec: EnvSpec = struct.field(pytree_node=False)
+    terrain: Terrain | None = struct.field(pytree_node=False)
+
+    def reset(self, key: Array, dynamics: Dynamics) -> tuple[JoystickState, TimeStep]:
+        """Stands the robot on the ground, slightly disturbed, facing anywhere."""
+        key_spawn, key_command, key_next = jax.random.split(key, 3)
+        qpos, qvel = spawn(key_spawn, self.physics.model, self.terrain, self.difficulty)
+        command, command_steps = draw_command(key_command, self.commands)
+        state = JoystickState(
+            data=self.physics.init(qpos, qvel, dynamics),
+            dynamics=dynamics,
+            key=key_next,
+            command=command,
+            command_steps=command_steps,
+            last_action=jnp.zeros(len(ACTUATORS)),
+            air_time=jnp.zeros(len(LEGS)),
+        )
+        metrics = {name: jnp.zeros(()) for name in METRICS}
+        return state, restart(self._observe(state, self._measure(state.data)), metrics)
+
+    def step(self, state: JoystickState, action: Array, applied: Array | None = None):
+        """See `Env.step`."""
+        rows = jnp.broadcast_to(action, (self.physics.substeps, len(ACTUATORS))) if applied is None else applied
+        data = self.physics.step(state.data, self.spec.action.target(rows), state.dynamics)
+        now = self._measure(data)
+        landed = now["contact"] & (state.air_time > 0)
+        terms = reward_terms(self, state, now, data, action, landed)
+        reward = sum(getattr(self.weights, name) * term for name, term in terms.items()) * CONTROL_DT
+        fell = terms["fall"] > 0
+
+        key_command, key_next = jax.random.split(state.key)
+        command, command_steps = draw_command(key_command, self.commands)
+        redraw = state.command_steps <= 1
+        metrics = {
+            "track_linear": terms["track_linear"],
+            "track_yaw": terms["track_yaw"],
+            "speed_when_standing": jnp.where(jnp.any(state.command != 0), 0.0, jnp.linalg.norm(now["velocity"][:2])),
+            "standing": jnp.where(jnp.any(state.command != 0), 0.0, 1.0),
+        }
+        state = state.replace(
+            data=data,
+            key=key_next,
+            command=jnp.where(redraw, command, state.command),
+            command_steps=jnp.where(redraw, command_steps, state.command_steps - 1),
+            last_action=action,
+            air_time=jnp.where(now["contact"], 0.0, state.air_time + CONTROL_DT),
+        )
+        return state, transition(self._observe(state, now), reward, fell, metrics)
+
+    def data(self, state: JoystickState) -> Data:
+        """See `Env.data`."""
+        return state.data
+
+    def replace_data(self, state: JoystickState, data: Data) -> JoystickState:
+        """See `Env.replace_data`."""
+        return state.replace(data=data)
+
+    def _measure(self, data: Data) -> dict[str, Array]:
+        """What observation and reward share."""
+        model = self.physics.model
+
+        def read(name):
+            return read_sensor(model, data.sensordata, name)
+
+        feet = jnp.stack([read(f"{leg}_foot_pos") for leg in LEGS])  # [F, 3]
+        position = read("position")
+        ground = jnp.zeros(()) if self.terrain is None else self.terrain.height(position[:2])
+        ground_feet = jnp.zeros(4) if self.terrain is None else jax.vmap(self.terrain.height)(feet[:, :2])
+        return {
+            "gyro": read("gyro"),
+            "gravity": rotate_inverse(jnp.asarray([0.0, 0.0, -1.0]), read("orientation")),
+            "velocity": read("local_linvel"),
+            "height": position[2] - ground,
+            "contact": contacts(model, data.sensordata, "foot"),
+            "foot_height": feet[:, 2] - ground_feet,
+            "foot_speed": jnp.stack([jnp.linalg.norm(read(f"{leg}_foot_linvel")[:2]) for leg in LEGS]),
+            "trunk_contact": read("trunk_contact")[0] > 0,
+        }
+
+    def _observe(self, state: JoystickState, now: dict[str, Array]) -> dict[str, Array]:
+        table = self.spec.action
+        sensed = {
+            "gyro": now["gyro"],
+            "gravity": now["gravity"],
+            "joint_position": state.data.qpos[7:] - jnp.asarray(table.default),
+            "joint_velocity": state.data.qvel[6:],
+            "last_action": state.last_action,
+            "command": state.command,
+        }
+        privileged = {
+            "linear_velocity": now["velocity"],
+            "height": now["height"][None],
+            "foot_contact": now["contact"],
+            "foot_height": now["foot_height"],
+            "foot_air_time": state.air_time,
+        }
+        return {"state": assemble(OBSERVATION, sensed), "privileged": assemble(PRIVILEGED, privileged)}
+
+
+METRICS = ("track_linear", "track_yaw", "speed_when_standing", "standing")
+NOMINAL_HEIGHT = 0.32  # m, of the imu above the ground
+SIGMA = 0.25  # (m/s)^2 and (rad/s)^2, the width of the tracking terms that the field has settled on
+
+
+def reward_terms(task: Go2Joystick, state: JoystickState, now, data: Data, action: Array, landed: Array):
+    """One term a line, each a scalar; `JoystickWeights` says how much of each is wanted."""
+    command, velocity, gyro, contact = state.command, now["velocity"], now["gyro"], now["contact"]
+    moving = jnp.any(command != 0)
+    joints = data.qpos[7:]
+    lower, upper = joint_limits(task.physics.model, soft=0.9)
+    excess = jnp.maximum(joints - upper, 0) + jnp.maximum(lower - joints, 0)
+    from_default = joints - jnp.asarray(task.spec.action.default)
+    fell = now["trunk_contact"] | (now["gravity"][2] > -0.5)
+    return {
+        "track_linear": jnp.exp(-jnp.sum(jnp.square(command[:2] - velocity[:2])) / SIGMA),
+        "track_yaw": jnp.exp(-jnp.square(command[2] - gyro[2]) / SIGMA),
+        "vertical_velocity": jnp.square(velocity[2]),
+        "roll_pitch_rate": jnp.sum(jnp.square(gyro[:2])),
+        "tilt": jnp.sum(jnp.square(now["gravity"][:2])),
+        "height": jnp.square(now["height"] - NOMINAL_HEIGHT),
+        "posture": jnp.sum(jnp.square(from_default)),
+        "torque": jnp.sum(jnp.square(data.actuator_force)),
+        "action_rate": jnp.sum(jnp.square(action - state.last_action)),
+        "joint_limit": jnp.sum(excess),
+        "air_time": jnp.where(moving, jnp.sum(jnp.where(landed, state.air_time - 0.2, 0.0)), 0.0) / CONTROL_DT,
+        "slip": jnp.sum(jnp.where(contact, jnp.square(now["foot_speed"]), 0.0)),
+        "stand_still": jnp.where(moving, 0.0, jnp.sum(jnp.abs(from_default))),
+        "fall": jnp.where(fell, 1.0, 0.0),
+    }

@@ -1,0 +1,65 @@
+"""The Go2 as tasks see it: joint order, action table, contacts and starting poses.
+
+One joint order everywhere: legs FL, FR, RL, RR, each hip, thigh, calf.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+
+from mjx_policies.envs.quadruped.scenes import ACTUATORS, LEGS, Terrain
+from mjx_policies.envs.sensors import read_sensor
+from mjx_policies.rotations import from_yaw
+from mjx_policies.types import ActionTable, Array
+
+ACTION_SCALE = 0.25  # rad
+
+
+def action_table(model: mujoco.MjModel) -> ActionTable:
+    """Joint position targets around the `home` pose, limited to the joint ranges."""
+    home = model.key("home").qpos[7:]
+    ids = [model.actuator(name).id for name in ACTUATORS]
+    return ActionTable(
+        names=ACTUATORS,
+        default=tuple(home.tolist()),
+        scale=(ACTION_SCALE,) * len(ACTUATORS),
+        lower=tuple(model.actuator_ctrlrange[ids, 0].tolist()),
+        upper=tuple(model.actuator_ctrlrange[ids, 1].tolist()),
+        stiffness=tuple(model.actuator_gainprm[ids, 0].tolist()),
+        damping=tuple((-model.actuator_biasprm[ids, 2]).tolist()),
+    )
+
+
+def joint_limits(model: mujoco.MjModel, soft: float) -> tuple[np.ndarray, np.ndarray]:  # [J], [J]
+    """Joint ranges (rad) shrunk about their middle by the factor `soft`."""
+    lower, upper = model.jnt_range[1:].T
+    middle, half = (lower + upper) / 2, (upper - lower) / 2
+    return (middle - soft * half).astype(np.float32), (middle + soft * half).astype(np.float32)
+
+
+def contacts(model: mujoco.MjModel, sensordata: Array, part: str) -> Array:  # -> [F] bool
+    """Which of the four parts (`foot`, `calf`, `thigh`) touch the ground."""
+    return jnp.stack([read_sensor(model, sensordata, f"{leg}_{part}_contact")[0] > 0 for leg in LEGS])
+
+
+def spawn(key: Array, model: mujoco.MjModel, terrain: Terrain | None, difficulty: Array) -> tuple[Array, Array]:
+    """A start [nq], [nv] near the `home` pose: any heading, joints and velocities slightly off."""
+    key_place, key_yaw, key_joints, key_velocity = jax.random.split(key, 4)
+    home = jnp.asarray(model.key("home").qpos, jnp.float32)
+    place = jnp.zeros(3) if terrain is None else _origin(key_place, terrain, difficulty)
+    quat = from_yaw(jax.random.uniform(key_yaw, (), minval=-jnp.pi, maxval=jnp.pi))
+    joints = home[7:] + jax.random.uniform(key_joints, (12,), minval=-0.1, maxval=0.1)
+    velocity = jax.random.uniform(key_velocity, (model.nv,), minval=-0.2, maxval=0.2)
+    return jnp.concatenate([home[:3] + place + jnp.asarray([0.0, 0.0, 0.01]), quat, joints]), velocity
+
+
+def _origin(key: Array, terrain: Terrain, difficulty: Array) -> Array:  # -> [3]
+    """The middle of a tile of any kind, no harder than `difficulty`."""
+    key_level, key_kind = jax.random.split(key)
+    origins = jnp.asarray(terrain.origins)
+    hardest = jnp.round(difficulty * (terrain.num_levels - 1)).astype(jnp.int32)
+    level = jax.random.randint(key_level, (), 0, hardest + 1)
+    return origins[level, jax.random.randint(key_kind, (), 0, origins.shape[1])]

@@ -1,0 +1,26 @@
+"""Reading a model's sensors by name."""
+
+from __future__ import annotations
+
+import functools
+
+import mujoco
+
+from mjx_policies.types import Array
+
+
+@functools.lru_cache(maxsize=64)
+def sensor_slices(model: mujoco.MjModel) -> dict[str, slice]:
+    """Where each named sensor lies in `sensordata`."""
+    return {
+        model.sensor(i).name: slice(int(model.sensor_adr[i]), int(model.sensor_adr[i] + model.sensor_dim[i]))
+        for i in range(model.nsensor)
+    }
+
+
+def read_sensor(model: mujoco.MjModel, sensordata: Array, name: str) -> Array:  # [nsensordata] -> [dim]
+    """The values of one sensor."""
+    slices = sensor_slices(model)
+    if name not in slices:
+        raise ValueError(f"the model has no sensor {name!r}; it has: {', '.join(slices)}")
+    return sensordata[slices[name]]

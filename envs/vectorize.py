@@ -1,0 +1,176 @@
+"""Many robots at once, and everything about where episodes begin and end: once, for all tasks.
+
+Axes: B environments, P fresh starts in the pool, A actions.
+
+Resetting inside a step would cost every robot a forward pass, so fresh starts wait in a pool that is redrawn once per
+rollout (`refresh`). Every start has its own state, command and dynamics, and is handed out once before any is handed
+out again.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import mujoco
+from flax import struct
+
+from mjx_policies.envs.base import Env, EnvSpec, EnvState, select
+from mjx_policies.randomization.terms import Term, check, sample
+from mjx_policies.types import Array, Observation, TimeStep
+
+
+@struct.dataclass
+class VectorState:
+    """B environments between two steps.
+
+    Attributes:
+      env: the task with its wrappers; its leaves (difficulty, ranges, weights) are shared by all B and may be replaced.
+      terms: randomization of the dynamics, whose ranges may be replaced.
+      envs: [B, ...] state of each environment.
+      steps: [B] int32, steps since each episode began.
+      obs: [B, ...] the observation last handed out.
+      pool: [P, ...] fresh starts, each with its first observation.
+      next_start: [] int32, the start in the pool to hand out next.
+      key: random key of the next pool.
+    """
+
+    env: Env
+    terms: dict[str, Term]
+    envs: EnvState
+    steps: Array
+    obs: Observation
+    pool: tuple[EnvState, Observation]
+    next_start: Array
+    key: Array
+
+
+class VectorEnv:
+    """`num_envs` copies of a task behind one `init` and one `step`.
+
+    Args:
+      env: a task, wrapped or not.
+      num_envs: B.
+      terms: randomization of the dynamics, drawn anew for every episode; `{}` is the nominal robot.
+      episode_seconds: time limit; the task's own by default.
+      pool_size: P; a quarter of the environments by default, at least 16.
+
+    Raises:
+      ValueError: a size that is not positive, or terms that do not fit the model.
+    """
+
+    def __init__(
+        self,
+        env: Env,
+        num_envs: int,
+        terms: dict[str, Term] | None = None,
+        episode_seconds: float | None = None,
+        pool_size: int | None = None,
+    ):
+        seconds = env.spec.episode_seconds if episode_seconds is None else episode_seconds
+        pool_size = max(16, num_envs // 4) if pool_size is None else pool_size
+        for name, value in (("num_envs", num_envs), ("episode_seconds", seconds), ("pool_size", pool_size)):
+            if value <= 0:
+                raise ValueError(f"{name} is {value}, it must be positive")
+        check(terms or {}, env.physics.model)
+        self.env = env
+        self.num_envs = num_envs
+        self.terms = terms or {}
+        self.episode_steps = max(1, round(seconds / env.spec.control_dt))
+        self.pool_size = pool_size
+
+    @property
+    def spec(self) -> EnvSpec:
+        """Tables and times of the task."""
+        return self.env.spec
+
+    @property
+    def model(self) -> mujoco.MjModel:
+        """The nominal robot."""
+        return self.env.physics.model
+
+    def init(self, key: Array) -> tuple[VectorState, TimeStep]:
+        """Starts B episodes whose time limits are spread out, so that they do not all end together."""
+        key_envs, key_steps, key_pool, key_next = jax.random.split(key, 4)
+        envs, timestep = self._starts(self.env, self.terms, key_envs, self.num_envs)
+        timestep = timestep.replace(final_obs=timestep.obs, metrics=timestep.metrics | {"nan_resets": timestep.reward})
+        state = VectorState(
+            env=self.env,
+            terms=self.terms,
+            envs=envs,
+            steps=jax.random.randint(key_steps, (self.num_envs,), 0, self.episode_steps),
+            obs=timestep.obs,
+            pool=self._pool(self.env, self.terms, key_pool),
+            next_start=jnp.zeros((), jnp.int32),
+            key=key_next,
+        )
+        return state, timestep
+
+    def refresh(self, state: VectorState) -> VectorState:
+        """Redraws the pool of fresh starts; call it once per rollout."""
+        key_pool, key_next = jax.random.split(state.key)
+        pool = self._pool(state.env, state.terms, key_pool)
+        return state.replace(pool=pool, next_start=jnp.zeros((), jnp.int32), key=key_next)
+
+    def step(self, state: VectorState, action: Array) -> tuple[VectorState, TimeStep]:  # [B, A]
+        """Advances every environment, and starts the next episode where one ended."""
+        env = state.env
+        envs, timestep = jax.vmap(env.step)(state.envs, action)
+        steps = state.steps + 1
+        finite = jax.vmap(all_finite)((env.data(envs).qpos, env.data(envs).qvel, timestep.obs, timestep.reward))
+        terminated = timestep.terminated & finite
+        # A quarantined robot counts as cut off where it was last well: the learner sees nothing of what went wrong.
+        truncated = ((steps >= self.episode_steps) | timestep.truncated) & ~terminated | ~finite
+        final_obs = where_rows(finite, timestep.obs, state.obs)
+        metrics = where_rows(finite, timestep.metrics, jax.tree.map(jnp.zeros_like, timestep.metrics))
+        metrics["nan_resets"] = jnp.where(finite, 0.0, 1.0)
+
+        done = terminated | truncated
+        start = (state.next_start + jnp.cumsum(done) - 1) % self.pool_size
+        fresh_envs, fresh_obs = jax.tree.map(lambda x: x[start], state.pool)
+        obs = where_rows(done, fresh_obs, final_obs)
+        state = state.replace(
+            envs=jax.vmap(select, in_axes=(None, 0, 0, 0))(env, done, fresh_envs, envs),
+            steps=jnp.where(done, 0, steps),
+            obs=obs,
+            next_start=(state.next_start + jnp.sum(done)) % self.pool_size,
+        )
+        return state, TimeStep(
+            obs=obs,
+            reward=jnp.where(finite, timestep.reward, 0.0),
+            terminated=terminated,
+            truncated=truncated,
+            metrics=metrics,
+            final_obs=final_obs,
+        )
+
+    def _starts(self, env, terms, key, num):
+        def start(key):
+            key_dynamics, key_reset = jax.random.split(key)
+            return env.reset(key_reset, sample(key_dynamics, terms, env.physics.model))
+
+        return jax.vmap(start)(jax.random.split(key, num))
+
+    def _pool(self, env, terms, key):
+        envs, timestep = self._starts(env, terms, key, self.pool_size)
+        return envs, timestep.obs
+
+
+def vectorize(
+    env: Env,
+    num_envs: int,
+    terms: dict[str, Term] | None = None,
+    episode_seconds: float | None = None,
+    pool_size: int | None = None,
+) -> VectorEnv:
+    """See `VectorEnv`."""
+    return VectorEnv(env, num_envs, terms, episode_seconds, pool_size)
+
+
+def all_finite(tree) -> Array:  # -> []
+    """Whether no leaf holds a NaN or an infinity."""
+    return jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]).all()
+
+
+def where_rows(mask: Array, a, b):  # [B], [B, ...], [B, ...] -> [B, ...]
+    """Leaf by leaf, the rows of `a` where `mask` is true, else those of `b`."""
+    return jax.tree.map(lambda x, y: jnp.where(mask.reshape(mask.shape + (1,) * (x.ndim - 1)), x, y), a, b)

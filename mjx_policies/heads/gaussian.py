@@ -1,0 +1,58 @@
+"""Gaussian with a mean from a network and a standard deviation of its own for each action. Axes: E embedding, A action.
+
+The deviation does not depend on the observation (as in rsl_rl) and has a floor: with an entropy bonus or a long run it
+otherwise drifts away or collapses.
+"""
+
+from __future__ import annotations
+
+import distrax
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mjx_policies.heads.base import ActionHead
+from mjx_policies.types import Array, PyTree
+
+
+def gaussian_head(
+    net: nn.Module, action_dim: int, init_std: float = 1.0, min_std: float = 0.1, max_std: float = 2.0
+) -> ActionHead:
+    """Builds the head.
+
+    Args:
+      net: embedding [E] -> mean [A].
+      action_dim: A.
+      init_std: standard deviation before learning.
+      min_std, max_std: bounds of the standard deviation.
+
+    Raises:
+      ValueError: unless `0 < min_std <= init_std <= max_std`.
+    """
+    if not 0 < min_std <= init_std <= max_std:
+        raise ValueError(f"standard deviations must satisfy 0 < {min_std=} <= {init_std=} <= {max_std=}")
+
+    def init(key: Array, embedding: Array) -> PyTree:
+        return {"net": net.init(key, embedding), "log_std": jnp.full(action_dim, jnp.log(init_std))}
+
+    def distribution(params: PyTree, embedding: Array) -> distrax.Distribution:
+        # The bound acts on a copy, and its gradient is passed on, so that a deviation at a bound can come back.
+        std = jnp.exp(params["log_std"])
+        std = std + jax.lax.stop_gradient(jnp.clip(std, min_std, max_std) - std)
+        return distrax.Independent(distrax.Normal(net.apply(params["net"], embedding), std), 1)
+
+    def loss(params: PyTree, key: Array, embedding: Array, action: Array) -> Array:
+        del key
+        return -distribution(params, embedding).log_prob(action)
+
+    def sample(params: PyTree, key: Array, embedding: Array) -> tuple[Array, Array]:
+        action = distribution(params, embedding).sample(seed=key)
+        return action, action
+
+    def log_prob(params: PyTree, embedding: Array, trace: Array) -> Array:
+        return distribution(params, embedding).log_prob(trace)
+
+    def mode(params: PyTree, embedding: Array) -> Array:
+        return net.apply(params["net"], embedding)
+
+    return ActionHead(init, loss, sample, log_prob, mode, distribution)

@@ -1,0 +1,71 @@
+"""Running mean and variance of observations. Axes: N samples.
+
+Welford's update for batches (Chan, Golub, LeVeque 1979): merging two sets of moments is associative, so the order of
+rollouts, minibatches or devices does not matter beyond rounding.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from mjx_policies.types import Array, PyTree
+
+
+@struct.dataclass
+class Normalizer:
+    """Moments of every entry of an observation.
+
+    Attributes:
+      count: [] float32, samples seen; starts small, so that the first batch decides.
+      mean, variance: shaped like one observation.
+    """
+
+    count: Array
+    mean: PyTree
+    variance: PyTree
+
+
+def init_normalizer(example: PyTree) -> Normalizer:
+    """The identity, for observations shaped like `example`."""
+    return Normalizer(
+        count=jnp.asarray(1e-4, jnp.float32),
+        mean=jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), example),
+        variance=jax.tree.map(lambda x: jnp.ones(x.shape, jnp.float32), example),
+    )
+
+
+def moments(batch: PyTree) -> Normalizer:  # [N, ...]
+    """The moments of one batch."""
+    count = jax.tree.leaves(batch)[0].shape[0]
+    return Normalizer(
+        count=jnp.asarray(count, jnp.float32),
+        mean=jax.tree.map(lambda x: jnp.mean(x, axis=0), batch),
+        variance=jax.tree.map(lambda x: jnp.var(x, axis=0), batch),
+    )
+
+
+def merge(a: Normalizer, b: Normalizer) -> Normalizer:
+    """The moments of both sets of samples together."""
+    count = a.count + b.count
+    share = b.count / count
+    mean = jax.tree.map(lambda x, y: x + (y - x) * share, a.mean, b.mean)
+    variance = jax.tree.map(
+        lambda va, vb, ma, mb: (1 - share) * va + share * vb + share * (1 - share) * jnp.square(mb - ma),
+        a.variance,
+        b.variance,
+        a.mean,
+        b.mean,
+    )
+    return Normalizer(count=count, mean=mean, variance=variance)
+
+
+def normalize(normalizer: Normalizer, obs: PyTree, clip: float = 10.0) -> PyTree:
+    """`(obs - mean) / std`, clipped. A constant entry has a floor of 0.01 under its deviation, so it cannot explode."""
+    return jax.tree.map(
+        lambda x, mean, variance: jnp.clip((x - mean) / jnp.maximum(jnp.sqrt(variance), 1e-2), -clip, clip),
+        obs,
+        normalizer.mean,
+        normalizer.variance,
+    )
