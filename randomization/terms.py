@@ -175,7 +175,8 @@ def check(terms: Terms, model: mujoco.MjModel) -> None:
             raise ValueError(f"{where}: its targets select different numbers of elements {sorted(sizes)}")
         shape = _draw_shape(term, model)
         for end in (term.low, term.high):
-            if np.broadcast_shapes(np.shape(end), shape) != shape:
+            axes = zip(reversed(np.shape(end)), reversed(shape), strict=False)
+            if np.ndim(end) > 2 or any(size not in (1, drawn) for size, drawn in axes):
                 raise ValueError(f"{where}: a range of shape {np.shape(end)} does not broadcast to its draws {shape}")
         for target in term.targets:
             _check_bounds(where, term, target, bounds, concrete, model)
@@ -213,11 +214,12 @@ def _draw_shape(term: Term, model: mujoco.MjModel) -> tuple[int, int]:  # R, C
 def _entries(term: Term, target: Target, model: mujoco.MjModel, where: str = "") -> tuple[np.ndarray, np.ndarray]:
     """Indices of the rows and of the columns that a term changes."""
     nominal = field_template(model, target.field)
+    rows = _rows(target.field, term.names, model, where)
     _, width = _table_shape(nominal, target.field)
     columns = np.arange(width) if target.columns is None else np.asarray(target.columns)
     if columns.size == 0 or columns.min() < 0 or columns.max() >= width:
         raise ValueError(f"{where}: {target.field} has columns 0 to {width - 1}, not {target.columns}")
-    return _rows(target.field, term.names, model, where), columns
+    return rows, columns
 
 
 def _rows(field: str, names: tuple[str, ...] | None, model: mujoco.MjModel, where: str) -> np.ndarray:
