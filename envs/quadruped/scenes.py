@@ -160,8 +160,8 @@ def rough(terrain: Terrain | None = None) -> mujoco.MjModel:
     """The Go2 on a height field, `make_terrain()` unless another is given.
 
     MJX tests each geom against every height field cell under its bounding sphere, so large geoms are replaced here:
-    `trunk_box` by the capsule that fits in it, the thighs by a sphere at the knee. On one CPU core this makes a step
-    several times faster. The home keyframe stands between tiles; take starts from `Terrain.origins`.
+    `trunk_box` by the capsule that fits in it, the thighs by a sphere at the knee. On a CPU this
+    makes a step about three times as fast. The home keyframe stands between tiles; take starts from `Terrain.origins`.
     """
     terrain = make_terrain() if terrain is None else terrain
     heights = np.asarray(terrain.heights)
@@ -198,7 +198,7 @@ def rough(terrain: Terrain | None = None) -> mujoco.MjModel:
 
 
 def _robot() -> mujoco.MjSpec:
-    """The robot with light, camera and floor material, and sensors for contact with a geom `floor` still to be added."""
+    """The robot with light, camera and floor material, and contact sensors for a geom `floor` still to be added."""
     spec = mujoco.MjSpec.from_file(str(GO2_XML))
     spec.stat.extent, spec.stat.center = 1.5, [0, 0, 0.3]
     spec.visual.headlight.ambient = [0.35, 0.35, 0.35]
@@ -208,18 +208,23 @@ def _robot() -> mujoco.MjSpec:
         type=mujoco.mjtTexture.mjTEXTURE_2D,
         builtin=mujoco.mjtBuiltin.mjBUILTIN_CHECKER,
         mark=mujoco.mjtMark.mjMARK_EDGE,
-        rgb1=[0.52, 0.55, 0.58],
-        rgb2=[0.44, 0.47, 0.50],
-        markrgb=[0.65, 0.67, 0.70],
+        rgb1=[1.0, 1.0, 1.0],
+        rgb2=[0.85, 0.85, 0.85],
+        markrgb=[0.95, 0.95, 0.95],
         width=128,
         height=128,
     )
-    ground = spec.add_material(name="ground", texuniform=True, texrepeat=[1, 1])
+    ground = spec.add_material(name="ground", texuniform=True, texrepeat=[2, 2], rgba=[0.52, 0.55, 0.58, 1])
     ground.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "ground"
-    spec.worldbody.add_light(
-        type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL, pos=[0, 0, 5], dir=[0.3, 0.4, -1], diffuse=[0.6, 0.6, 0.6]
-    )
     trunk = spec.body("trunk")
+    trunk.add_light(
+        name="sun",
+        type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
+        mode=mujoco.mjtCamLight.mjCAMLIGHT_TRACKCOM,  # goes along, or the shadow would be left behind
+        pos=[-0.9, -1.2, 3],
+        dir=[0.3, 0.4, -1],
+        diffuse=[0.6, 0.6, 0.6],
+    )
     camera = trunk.add_camera(name="track", mode=mujoco.mjtCamLight.mjCAMLIGHT_TRACKCOM, pos=[0.9, -1.2, 0.5])
     camera.alt.type = mujoco.mjtOrientation.mjORIENTATION_XYAXES
     camera.alt.xyaxes = [0.8, 0.6, 0.0, -0.198, 0.264, 0.944]  # back at the robot from its front right, from above
