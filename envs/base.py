@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from mjx_policies.envs.physics.base import Data, Dynamics, Physics
 from mjx_policies.types import ActionTable, Array, Observation, Table, TimeStep
@@ -72,6 +73,24 @@ class Env(Protocol):
     def replace_data(self, state: EnvState, data: Data) -> EnvState:
         """The state with other physics data."""
         ...
+
+
+class DynamicsSampler(Protocol):
+    """Draws the robot of an episode; a pytree, so that its ranges may change during training."""
+
+    def __call__(self, key: Array) -> Dynamics:
+        """The model fields to replace."""
+        ...
+
+
+@struct.dataclass
+class Nominal:
+    """The robot as its model says, every time."""
+
+    def __call__(self, key: Array) -> Dynamics:
+        """No field is replaced."""
+        del key
+        return {}
 
 
 def restart(obs: Observation, metrics: dict[str, Array]) -> TimeStep:

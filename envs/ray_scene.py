@@ -144,7 +144,7 @@ def local_normal(layout: Layout, geoms: Geoms, geom: Array, size: Vec, point: Ve
     kind_of_ray = jnp.asarray(kinds)[geom]
     for kind, _ in layout.batches:
         candidate = NORMALS[kind](point, size)
-        normal = tuple(jnp.where(kind_of_ray == kind, c, n) for c, n in zip(candidate, normal, strict=True))
+        normal = tuple(jnp.where(kind_of_ray == int(kind), c, n) for c, n in zip(candidate, normal, strict=True))
     for hfield in layout.hfields:
         candidate = ray_hfield.normal(_field(hfield, geoms), point)
         normal = tuple(jnp.where(geom == hfield[0], c, n) for c, n in zip(candidate, normal, strict=True))

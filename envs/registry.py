@@ -2,49 +2,67 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Callable
 
 import jax.numpy as jnp
+import mujoco
 
 from mjx_policies.envs.base import Env, EnvSpec
+from mjx_policies.envs.control import cartpole, pendulum
 from mjx_policies.envs.physics import Backend, make_physics
-from mjx_policies.envs.quadruped import joystick, scenes
+from mjx_policies.envs.quadruped import getup, joystick, scenes
 from mjx_policies.envs.quadruped.robot import action_table
+from mjx_policies.envs.quadruped.scenes import Terrain
 
-
-def _joystick(model, terrain, backend: Backend, num_envs: int) -> Env:
-    physics = make_physics(model, joystick.CONTROL_DT, backend, ("sensordata", "actuator_force"), num_envs)
-    spec = EnvSpec(
-        observation=joystick.OBSERVATION,
-        privileged=joystick.PRIVILEGED,
-        action=action_table(model),
-        control_dt=joystick.CONTROL_DT,
-        episode_seconds=20.0,
-    )
-    return joystick.Go2Joystick(
-        weights=joystick.JoystickWeights(),
-        commands=joystick.Commands(),
-        difficulty=jnp.asarray(1.0),
-        physics=physics,
-        spec=spec,
-        terrain=terrain,
-    )
+_MODELS = pathlib.Path(__file__).parent / "models"
 
 
 def go2_joystick_flat(backend: Backend = "auto", num_envs: int = 8192) -> Env:
     """A Go2 follows velocity commands on flat ground."""
-    return _joystick(scenes.flat(), None, backend, num_envs)
+    return _go2_joystick(scenes.flat(), None, backend, num_envs)
 
 
 def go2_joystick_rough(backend: Backend = "auto", num_envs: int = 8192) -> Env:
     """A Go2 follows velocity commands over bumps, slopes and stairs; `difficulty` says how high they get."""
     terrain = scenes.make_terrain()
-    return _joystick(scenes.rough(terrain), terrain, backend, num_envs)
+    return _go2_joystick(scenes.rough(terrain), terrain, backend, num_envs)
 
 
-TASKS: dict[str, Callable[..., Env]] = {
+def go2_getup(backend: Backend = "auto", num_envs: int = 8192) -> Env:
+    """A Go2 gets up from any pose."""
+    model = scenes.flat()
+    physics = make_physics(model, getup.CONTROL_DT, backend, ("sensordata", "actuator_force"), num_envs)
+    spec = EnvSpec(
+        observation=getup.OBSERVATION,
+        privileged=getup.PRIVILEGED,
+        action=action_table(model, getup.ACTION_SCALE),
+        control_dt=getup.CONTROL_DT,
+        episode_seconds=6.0,
+    )
+    return getup.Go2Getup(getup.GetupWeights(), physics, spec)
+
+
+def pendulum_swingup(backend: Backend = "auto", num_envs: int = 8192) -> Env:
+    """A weak motor swings a rod up."""
+    model = mujoco.MjModel.from_xml_path(str(_MODELS / "pendulum.xml"))
+    physics = make_physics(model, pendulum.CONTROL_DT, backend, (), num_envs)
+    return pendulum.Pendulum(pendulum.PendulumWeights(), physics)
+
+
+def cartpole_swingup(backend: Backend = "auto", num_envs: int = 8192) -> Env:
+    """A cart swings its pole up."""
+    model = mujoco.MjModel.from_xml_path(str(_MODELS / "cartpole.xml"))
+    physics = make_physics(model, cartpole.CONTROL_DT, backend, (), num_envs)
+    return cartpole.CartpoleSwingup(cartpole.CartpoleWeights(), physics)
+
+
+TASKS: dict[str, Callable[[Backend, int], Env]] = {
     "Go2JoystickFlat": go2_joystick_flat,
     "Go2JoystickRough": go2_joystick_rough,
+    "Go2Getup": go2_getup,
+    "CartpoleSwingup": cartpole_swingup,
+    "Pendulum": pendulum_swingup,
 }
 
 
@@ -61,3 +79,22 @@ def load(name: str, backend: Backend = "auto", num_envs: int = 8192) -> Env:
     if name not in TASKS:
         raise ValueError(f"unknown task {name!r}; known tasks: {', '.join(TASKS)}")
     return TASKS[name](backend, num_envs)
+
+
+def _go2_joystick(model: mujoco.MjModel, terrain: Terrain | None, backend: Backend, num_envs: int) -> Env:
+    physics = make_physics(model, joystick.CONTROL_DT, backend, ("sensordata", "actuator_force"), num_envs)
+    spec = EnvSpec(
+        observation=joystick.OBSERVATION,
+        privileged=joystick.PRIVILEGED,
+        action=action_table(model, joystick.ACTION_SCALE),
+        control_dt=joystick.CONTROL_DT,
+        episode_seconds=20.0,
+    )
+    return joystick.Go2Joystick(
+        weights=joystick.JoystickWeights(),
+        commands=joystick.Commands(),
+        difficulty=jnp.asarray(1.0),
+        physics=physics,
+        spec=spec,
+        terrain=terrain,
+    )

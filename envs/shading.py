@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
@@ -119,7 +120,7 @@ def shade(
     Returns colour [N, 3], distance [N] and geometry [N]; infinity and -1 for the sky.
     """
     eye = tuple(origin[i].reshape(1, 1) for i in range(3))
-    distance, geom = nearest(layout, geoms, eye, tuple(d[None] for d in ray))
+    distance, geom = jax.lax.optimization_barrier(nearest(layout, geoms, eye, tuple(d[None] for d in ray)))
     sky = _sky(look, ray)
     if not layout.batches and not layout.hfields:
         return jnp.stack(sky, axis=-1), distance, geom
@@ -142,7 +143,7 @@ def shade(
     if shadows:
         margin = 2e-5 * (1 + t)  # beyond the rounding of `point`
         start = tuple((p + margin * n)[None] for p, n in zip(point, normal, strict=True))
-        dark = occluded(layout, geoms, start, tuple(x[None] for x in to_light), far)
+        dark = jax.lax.optimization_barrier(occluded(layout, geoms, start, tuple(x[None] for x in to_light), far))
         cosine = jnp.where(dark, 0.0, cosine)
     brightness = look.ambient * (0.8 + 0.2 * normal[2]) + look.fill * jnp.maximum(facing, 0.0) + look.diffuse * cosine
     halfway = normalise(tuple(x - d for x, d in zip(to_light, ray, strict=True)))
@@ -152,7 +153,7 @@ def shade(
     haze = 1 - jnp.exp(-((t / look.fog) ** 2))
     lit = tuple((1 - haze) * (c * brightness + highlight) + haze * look.horizon[i] for i, c in enumerate(rgb))
     colour = [jnp.where(hit, a, b) for a, b in zip(lit, sky, strict=True)]
-    return jnp.stack(colour, axis=-1), distance, geom
+    return jnp.stack(jax.lax.optimization_barrier(colour), axis=-1), distance, geom
 
 
 class _Surface(NamedTuple):
@@ -171,7 +172,7 @@ def _surface(geoms: Geoms, look: Appearance, index: Array) -> _Surface:
     """Looks everything up at once: gathering whole rows costs little."""
     parts = (geoms.xpos, geoms.xmat.reshape(-1, 9), geoms.size, look.geom_rgb, look.geom_accent)
     table = jnp.concatenate([*parts, look.geom_specular[:, None], look.geom_shininess[:, None]], axis=1)  # [ngeom, 23]
-    row = table[index]
+    row = jax.lax.optimization_barrier(jax.lax.optimization_barrier(table)[index])
     column = [row[:, i] for i in range(23)]
     vector = [tuple(column[i : i + 3]) for i in (0, 12, 15, 18)]
     return _Surface(vector[0], columns(row[:, 3:12].reshape(-1, 3, 3)), *vector[1:], column[21], column[22])

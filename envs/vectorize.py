@@ -14,8 +14,7 @@ import jax.numpy as jnp
 import mujoco
 from flax import struct
 
-from mjx_policies.envs.base import Env, EnvSpec, EnvState, select
-from mjx_policies.randomization.terms import Term, check, sample
+from mjx_policies.envs.base import DynamicsSampler, Env, EnvSpec, EnvState, Nominal, select
 from mjx_policies.types import Array, Observation, TimeStep
 
 
@@ -25,7 +24,7 @@ class VectorState:
 
     Attributes:
       env: the task with its wrappers; its leaves (difficulty, ranges, weights) are shared by all B and may be replaced.
-      terms: randomization of the dynamics, whose ranges may be replaced.
+      dynamics: draws the robot of each episode; its ranges may be replaced likewise.
       envs: [B, ...] state of each environment.
       steps: [B] int32, steps since each episode began.
       obs: [B, ...] the observation last handed out.
@@ -35,7 +34,7 @@ class VectorState:
     """
 
     env: Env
-    terms: dict[str, Term]
+    dynamics: DynamicsSampler
     envs: EnvState
     steps: Array
     obs: Observation
@@ -50,19 +49,19 @@ class VectorEnv:
     Args:
       env: a task, wrapped or not.
       num_envs: B.
-      terms: randomization of the dynamics, drawn anew for every episode; `{}` is the nominal robot.
+      dynamics: draws the robot anew for every episode, such as `randomization.Randomization`.
       episode_seconds: time limit; the task's own by default.
       pool_size: P; a quarter of the environments by default, at least 16.
 
     Raises:
-      ValueError: a size that is not positive, or terms that do not fit the model.
+      ValueError: a size that is not positive.
     """
 
     def __init__(
         self,
         env: Env,
         num_envs: int,
-        terms: dict[str, Term] | None = None,
+        dynamics: DynamicsSampler = Nominal(),
         episode_seconds: float | None = None,
         pool_size: int | None = None,
     ):
@@ -71,10 +70,9 @@ class VectorEnv:
         for name, value in (("num_envs", num_envs), ("episode_seconds", seconds), ("pool_size", pool_size)):
             if value <= 0:
                 raise ValueError(f"{name} is {value}, it must be positive")
-        check(terms or {}, env.physics.model)
         self.env = env
         self.num_envs = num_envs
-        self.terms = terms or {}
+        self.dynamics = dynamics
         self.episode_steps = max(1, round(seconds / env.spec.control_dt))
         self.pool_size = pool_size
 
@@ -88,18 +86,23 @@ class VectorEnv:
         """The nominal robot."""
         return self.env.physics.model
 
-    def init(self, key: Array) -> tuple[VectorState, TimeStep]:
-        """Starts B episodes whose time limits are spread out, so that they do not all end together."""
+    def init(self, key: Array, stagger: bool = True) -> tuple[VectorState, TimeStep]:
+        """Starts B episodes.
+
+        Args:
+          key: of everything that is random in them.
+          stagger: the first episodes end spread out over time, or else batches would be all beginnings or all ends.
+        """
         key_envs, key_steps, key_pool, key_next = jax.random.split(key, 4)
-        envs, timestep = self._starts(self.env, self.terms, key_envs, self.num_envs)
+        envs, timestep = self._starts(self.env, self.dynamics, key_envs, self.num_envs)
         timestep = timestep.replace(final_obs=timestep.obs, metrics=timestep.metrics | {"nan_resets": timestep.reward})
         state = VectorState(
             env=self.env,
-            terms=self.terms,
+            dynamics=self.dynamics,
             envs=envs,
-            steps=jax.random.randint(key_steps, (self.num_envs,), 0, self.episode_steps),
+            steps=jax.random.randint(key_steps, (self.num_envs,), 0, self.episode_steps if stagger else 1),
             obs=timestep.obs,
-            pool=self._pool(self.env, self.terms, key_pool),
+            pool=self._pool(self.env, self.dynamics, key_pool),
             next_start=jnp.zeros((), jnp.int32),
             key=key_next,
         )
@@ -108,7 +111,7 @@ class VectorEnv:
     def refresh(self, state: VectorState) -> VectorState:
         """Redraws the pool of fresh starts; call it once per rollout."""
         key_pool, key_next = jax.random.split(state.key)
-        pool = self._pool(state.env, state.terms, key_pool)
+        pool = self._pool(state.env, state.dynamics, key_pool)
         return state.replace(pool=pool, next_start=jnp.zeros((), jnp.int32), key=key_next)
 
     def step(self, state: VectorState, action: Array) -> tuple[VectorState, TimeStep]:  # [B, A]
@@ -143,27 +146,27 @@ class VectorEnv:
             final_obs=final_obs,
         )
 
-    def _starts(self, env, terms, key, num):
+    def _starts(self, env, dynamics, key, num):
         def start(key):
             key_dynamics, key_reset = jax.random.split(key)
-            return env.reset(key_reset, sample(key_dynamics, terms, env.physics.model))
+            return env.reset(key_reset, dynamics(key_dynamics))
 
         return jax.vmap(start)(jax.random.split(key, num))
 
-    def _pool(self, env, terms, key):
-        envs, timestep = self._starts(env, terms, key, self.pool_size)
+    def _pool(self, env, dynamics, key):
+        envs, timestep = self._starts(env, dynamics, key, self.pool_size)
         return envs, timestep.obs
 
 
 def vectorize(
     env: Env,
     num_envs: int,
-    terms: dict[str, Term] | None = None,
+    dynamics: DynamicsSampler = Nominal(),
     episode_seconds: float | None = None,
     pool_size: int | None = None,
 ) -> VectorEnv:
     """See `VectorEnv`."""
-    return VectorEnv(env, num_envs, terms, episode_seconds, pool_size)
+    return VectorEnv(env, num_envs, dynamics, episode_seconds, pool_size)
 
 
 def all_finite(tree) -> Array:  # -> []

@@ -20,6 +20,7 @@ from mjx_policies.rotations import rotate_inverse
 from mjx_policies.types import Array, Term, TimeStep, assemble
 
 CONTROL_DT = 0.02
+ACTION_SCALE = 0.25  # rad
 
 # Noise and bias are those of consumer IMUs and joint encoders, as legged_gym and its descendants use them.
 OBSERVATION = (
@@ -233,7 +234,7 @@ def reward_terms(task: Go2Joystick, state: JoystickState, now, data: Data, actio
     joints = data.qpos[7:]
     lower, upper = joint_limits(task.physics.model, soft=0.9)
     excess = jnp.maximum(joints - upper, 0) + jnp.maximum(lower - joints, 0)
-    from_default = joints - jnp.asarray(task.spec.action.default)
+    from_home = joints - jnp.asarray(task.physics.model.key("home").qpos[7:], jnp.float32)
     fell = now["trunk_contact"] | (now["gravity"][2] > -0.5)
     return {
         "track_linear": jnp.exp(-jnp.sum(jnp.square(command[:2] - velocity[:2])) / SIGMA),
@@ -242,12 +243,12 @@ def reward_terms(task: Go2Joystick, state: JoystickState, now, data: Data, actio
         "roll_pitch_rate": jnp.sum(jnp.square(gyro[:2])),
         "tilt": jnp.sum(jnp.square(now["gravity"][:2])),
         "height": jnp.square(now["height"] - NOMINAL_HEIGHT),
-        "posture": jnp.sum(jnp.square(from_default)),
+        "posture": jnp.sum(jnp.square(from_home)),
         "torque": jnp.sum(jnp.square(data.actuator_force)),
         "action_rate": jnp.sum(jnp.square(action - state.last_action)),
         "joint_limit": jnp.sum(excess),
         "air_time": jnp.where(moving, jnp.sum(jnp.where(landed, state.air_time - 0.2, 0.0)), 0.0) / CONTROL_DT,
         "slip": jnp.sum(jnp.where(contact, jnp.square(now["foot_speed"]), 0.0)),
-        "stand_still": jnp.where(moving, 0.0, jnp.sum(jnp.abs(from_default))),
+        "stand_still": jnp.where(moving, 0.0, jnp.sum(jnp.abs(from_home))),
         "fall": jnp.where(fell, 1.0, 0.0),
     }

@@ -15,17 +15,18 @@ from mjx_policies.envs.sensors import read_sensor
 from mjx_policies.rotations import from_yaw
 from mjx_policies.types import ActionTable, Array
 
-ACTION_SCALE = 0.25  # rad
 
+def action_table(model: mujoco.MjModel, scale: float) -> ActionTable:
+    """Joint position targets, `scale` rad for one unit, limited to the joint ranges.
 
-def action_table(model: mujoco.MjModel) -> ActionTable:
-    """Joint position targets around the `home` pose, limited to the joint ranges."""
-    home = model.key("home").qpos[7:]
+    A zero action holds the `home` pose: its targets lie below the joints by what the weight takes, torque / stiffness.
+    """
+    home = model.key("home").ctrl
     ids = [model.actuator(name).id for name in ACTUATORS]
     return ActionTable(
         names=ACTUATORS,
         default=tuple(home.tolist()),
-        scale=(ACTION_SCALE,) * len(ACTUATORS),
+        scale=(scale,) * len(ACTUATORS),
         lower=tuple(model.actuator_ctrlrange[ids, 0].tolist()),
         upper=tuple(model.actuator_ctrlrange[ids, 1].tolist()),
         stiffness=tuple(model.actuator_gainprm[ids, 0].tolist()),

@@ -1,0 +1,75 @@
+"""Pendulum swing-up. The angle is zero upright; control at 50 Hz; the motor is too weak to lift the rod directly."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from mjx_policies.envs.base import EnvSpec, restart, transition
+from mjx_policies.envs.physics.base import Data, Dynamics, Physics
+from mjx_policies.types import ActionTable, Array, Observation, Term, TimeStep, assemble
+
+CONTROL_DT = 0.02
+ACTION = ActionTable(names=("hinge",), default=(0.0,), scale=(2.0,), lower=(-2.0,), upper=(2.0,))  # N m
+OBSERVATION = (
+    Term("angle_cos_sin", 2, unit="1", noise=0.01),
+    Term("velocity", 1, unit="rad/s", scale=0.2, noise=0.1),
+)
+SPEC = EnvSpec(observation=OBSERVATION, privileged=(), action=ACTION, control_dt=CONTROL_DT, episode_seconds=4.0)
+
+
+@struct.dataclass
+class PendulumWeights:
+    """Reward per step for one unit of each term."""
+
+    upright: float = 1.0
+    effort: float = -0.01
+
+
+@struct.dataclass
+class PendulumState:
+    """Physics, and the model fields replaced in this episode."""
+
+    data: Data
+    dynamics: Dynamics
+
+
+@struct.dataclass
+class Pendulum:
+    """The task. Build it with `envs.load`."""
+
+    weights: PendulumWeights
+    physics: Physics = struct.field(pytree_node=False)
+    spec: EnvSpec = struct.field(pytree_node=False, default=SPEC)
+
+    def reset(self, key: Array, dynamics: Dynamics) -> tuple[PendulumState, TimeStep]:
+        """Any angle, any speed up to 1 rad/s."""
+        key_angle, key_velocity = jax.random.split(key)
+        angle = jax.random.uniform(key_angle, (1,), minval=-jnp.pi, maxval=jnp.pi)
+        velocity = jax.random.uniform(key_velocity, (1,), minval=-1.0, maxval=1.0)
+        data = self.physics.init(angle, velocity, dynamics)
+        return PendulumState(data, dynamics), restart(_observe(data), {"upright": jnp.zeros(())})
+
+    def step(self, state: PendulumState, action: Array, applied: Array | None = None):
+        """See `Env.step`."""
+        rows = jnp.broadcast_to(action, (self.physics.substeps, 1)) if applied is None else applied
+        data = self.physics.step(state.data, self.spec.action.target(rows), state.dynamics)
+        upright = 0.5 * (1 + jnp.cos(data.qpos[0]))
+        reward = self.weights.upright * upright + self.weights.effort * jnp.sum(jnp.square(action))
+        timestep = transition(_observe(data), reward, jnp.zeros((), bool), {"upright": upright})
+        return state.replace(data=data), timestep
+
+    def data(self, state: PendulumState) -> Data:
+        """See `Env.data`."""
+        return state.data
+
+    def replace_data(self, state: PendulumState, data: Data) -> PendulumState:
+        """See `Env.replace_data`."""
+        return state.replace(data=data)
+
+
+def _observe(data: Data) -> Observation:
+    angle = data.qpos[0]
+    values = {"angle_cos_sin": jnp.stack([jnp.cos(angle), jnp.sin(angle)]), "velocity": data.qvel}
+    return {"state": assemble(OBSERVATION, values)}

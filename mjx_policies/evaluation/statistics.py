@@ -1,0 +1,48 @@
+"""Numbers with the interval that their sample allows."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+from scipy import stats
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """A value and its 95 % confidence interval, from `count` independent samples."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def proportion(successes: int, trials: int, confidence: float = 0.95) -> Estimate:
+    """A success rate with Wilson's score interval (Wilson 1927), which stays in [0, 1] and is sound near both ends."""
+    if not 0 <= successes <= trials or trials < 1:
+        raise ValueError(f"{successes} successes in {trials} trials: need 0 <= successes <= trials and a trial")
+    z = stats.norm.ppf((1 + confidence) / 2)
+    rate = successes / trials
+    middle = (rate + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    half = z / (1 + z**2 / trials) * math.sqrt(rate * (1 - rate) / trials + z**2 / (4 * trials**2))
+    low = 0.0 if successes == 0 else middle - half
+    high = 1.0 if successes == trials else middle + half
+    return Estimate(rate, low, high, trials)
+
+
+def mean(samples: np.ndarray, confidence: float = 0.95) -> Estimate:
+    """A mean with Student's interval; samples that are NaN (nothing to measure) are left out."""
+    samples = np.asarray(samples, float)
+    samples = samples[~np.isnan(samples)]
+    if samples.size == 0:
+        return Estimate(math.nan, math.nan, math.nan, 0)
+    value = float(samples.mean())
+    if samples.size == 1:
+        return Estimate(value, -math.inf, math.inf, 1)
+    half = float(stats.t.ppf((1 + confidence) / 2, samples.size - 1) * samples.std(ddof=1) / math.sqrt(samples.size))
+    return Estimate(value, value - half, value + half, samples.size)
