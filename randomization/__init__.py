@@ -1,1 +1,24 @@
-"""Randomized robots: dynamics, latency, sensors, pushes."""
+"""Randomized robots: dynamics, latency, sensors, pushes.
+
+`terms` samples model fields, `dynamics` holds the kinds of terms, `presets` the ranges of known robots; the rest are
+wrappers of environments.
+"""
+
+from mjx_policies.randomization.latency import ActionDelay, ObservationLatency
+from mjx_policies.randomization.pushes import Pushes
+from mjx_policies.randomization.sensors import SensorNoise
+from mjx_policies.randomization.terms import Randomization, Term, apply, check, draw, extrinsics, sample
+
+__all__ = [
+    "ActionDelay",
+    "ObservationLatency",
+    "Pushes",
+    "Randomization",
+    "SensorNoise",
+    "Term",
+    "apply",
+    "check",
+    "draw",
+    "extrinsics",
+    "sample",
+]

@@ -199,7 +199,7 @@ def _uniform(key: Array, low: Array | float, high: Array | float) -> Array:  # [
     return jnp.clip(low + (jnp.asarray(high) - low) * jax.random.uniform(key), low, high)
 
 
-def _check_range(what: str, low, high, longest: float, jitter=0.0) -> None:
+def _check_range(what: str, low, high, longest: float, jitter: Array | float = 0.0) -> None:
     """Raises ValueError for a senseless range; looks only at plain numbers, not at traced or batched leaves."""
     if not all(isinstance(x, (int, float, np.generic)) for x in (low, high, jitter)):
         return

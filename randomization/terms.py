@@ -1,10 +1,14 @@
 """Randomized dynamics as data: a dict of terms, each a random change of some entries of some model fields.
 
-    terms = {"friction": friction(0.4, 1.2), "payload": payload(-1.0, 3.0, "trunk")}
+    terms = {"friction": friction(0.4, 1.2, "*_foot"), "payload": payload(-1.0, 3.0, "trunk")}
     dynamics = sample(key, terms, model)
+    env = vectorize(task, 1024, Randomization(terms, model))
 
 The parts of `sample` are functions of their own: `draw` gives normalised draws, `apply` turns them into model fields,
 `extrinsics` into the vector that an adaptive policy or a privileged critic reads. Constructors are in `dynamics.py`.
+
+Terms act in an order of their own: `set` before `scale` before `add`, then by name; vectors of draws are ordered by
+name. The order of the dict means nothing, because JAX sorts the keys of every dict that passes through it.
 
 Axes: R drawn rows (elements, or 1 if they share a draw), C drawn columns (components, or 1), E all draws of all terms.
 """
@@ -22,13 +26,14 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 from flax import struct
+from jax.core import Tracer
 
 from mjx_policies import types
 from mjx_policies.envs.physics.base import Dynamics, field_template
 from mjx_policies.randomization import constants
 from mjx_policies.types import Array
 
-Operation = Literal["set", "add", "scale"]
+Operation = Literal["set", "scale", "add"]
 Distribution = Literal["uniform", "log_uniform", "normal"]
 
 OBJECTS = {
@@ -74,7 +79,7 @@ class Term:
       targets: what one draw changes, all of the same elements.
       names: elements by MuJoCo name, wildcards allowed (`"*_foot"`). None: every body but the world; every joint but
         free ones; every other element. Always None for options.
-      operation: `value`, `nominal + value` or `nominal * value`.
+      operation: makes an entry `value` (set), `value` times what it was, or `value` more.
       distribution: `uniform`; `log_uniform`, uniform in the logarithm; `normal`, centred in the range and truncated at
         its ends, which lie `sigmas` standard deviations from the centre.
       sigmas: see `distribution`.
@@ -94,6 +99,22 @@ class Term:
 
 
 Terms = Mapping[str, Term]
+
+
+@struct.dataclass
+class Randomization:
+    """A `DynamicsSampler`: terms with the model they are for. Its ranges are leaves; the model is not."""
+
+    terms: dict[str, Term]
+    model: mujoco.MjModel = struct.field(pytree_node=False)
+
+    def __call__(self, key: Array) -> Dynamics:
+        """The robot of this key, see `sample`."""
+        return sample(key, self.terms, self.model)
+
+    def extrinsics(self, key: Array) -> Array:  # [E]
+        """The draws behind the robot of this key as a vector, see `extrinsics`."""
+        return extrinsics(draw(key, self.terms, self.model), self.terms)
 
 
 def sample(key: Array, terms: Terms, model: mujoco.MjModel) -> Dynamics:
@@ -121,10 +142,10 @@ def draw(key: Array, terms: Terms, model: mujoco.MjModel) -> dict[str, Array]:  
 
 
 def apply(draws: Mapping[str, Array], terms: Terms, model: mujoco.MjModel) -> Dynamics:
-    """The model fields that the draws describe. Terms that touch the same field act in the order of the dict."""
+    """The model fields that the draws describe, each whole, with the constants that MuJoCo derives from them."""
     check(terms, model)
     dynamics: Dynamics = {}
-    for name, term in terms.items():
+    for name, term in _in_order(terms):
         value = _value(term, draws[name])  # [R, C]
         for target in term.targets:
             nominal = field_template(model, target.field)
@@ -138,10 +159,10 @@ def apply(draws: Mapping[str, Array], terms: Terms, model: mujoco.MjModel) -> Dy
 
 
 def extrinsics(draws: Mapping[str, Array], terms: Terms) -> Array:  # [E]
-    """All draws as one vector in [-1, 1], in the order of the dict; zero where a range has no width."""
+    """All draws as one vector in [-1, 1], ordered by name; zero where a range has no width."""
     parts = [
         jnp.where(jnp.asarray(term.high) > jnp.asarray(term.low), draws[name], 0.0).ravel()
-        for name, term in terms.items()
+        for name, term in sorted(terms.items())
     ]
     return jnp.concatenate(parts) if parts else jnp.zeros(0)
 
@@ -149,7 +170,8 @@ def extrinsics(draws: Mapping[str, Array], terms: Terms) -> Array:  # [E]
 def extrinsics_table(terms: Terms, model: mujoco.MjModel) -> types.Table:
     """The rows of an observation table that describe `extrinsics`."""
     check(terms, model)
-    return tuple(types.Term(name, int(np.prod(_draw_shape(term, model))), unit="1") for name, term in terms.items())
+    sizes = {name: int(np.prod(_draw_shape(term, model))) for name, term in sorted(terms.items())}
+    return tuple(types.Term(name, size, unit="1") for name, size in sizes.items())
 
 
 def check(terms: Terms, model: mujoco.MjModel) -> None:
@@ -157,12 +179,14 @@ def check(terms: Terms, model: mujoco.MjModel) -> None:
 
     Ranges are looked at only where they are concrete numbers, not while they are traced.
     """
-    bounds: dict[str, tuple[np.ndarray, np.ndarray] | None] = {}  # field -> lowest and highest value it can reach
     for name, term in terms.items():
+        for kind, known in ((term.operation, get_args(Operation)), (term.distribution, get_args(Distribution))):
+            if kind not in known:
+                raise ValueError(f"randomization term {name!r}: {kind!r} is not one of {', '.join(known)}")
+    bounds: dict[str, tuple[np.ndarray, np.ndarray] | None] = {}  # field -> lowest and highest value it can reach
+    for name, term in _in_order(terms):
         where = f"randomization term {name!r}"
-        if term.operation not in get_args(Operation) or term.distribution not in get_args(Distribution):
-            raise ValueError(f"{where}: unknown operation {term.operation!r} or distribution {term.distribution!r}")
-        concrete = not any(isinstance(x, jax.core.Tracer) for x in (term.low, term.high))
+        concrete = not any(isinstance(x, Tracer) for x in (term.low, term.high))
         if concrete:
             _check_range(where, term)
         sizes = set()
@@ -180,6 +204,11 @@ def check(terms: Terms, model: mujoco.MjModel) -> None:
                 raise ValueError(f"{where}: a range of shape {np.shape(end)} does not broadcast to its draws {shape}")
         for target in term.targets:
             _check_bounds(where, term, target, bounds, concrete, model)
+
+
+def _in_order(terms: Terms) -> list[tuple[str, Term]]:
+    order = get_args(Operation)
+    return sorted(terms.items(), key=lambda item: (order.index(item[1].operation), item[0]))
 
 
 def _value(term: Term, u: Array) -> Array:  # [R, C] -> [R, C]
@@ -235,8 +264,8 @@ def _rows(field: str, names: tuple[str, ...] | None, model: mujoco.MjModel, wher
     ids = _ids(OBJECTS[kind], names, model, where)
     if kind in ("dof", "qpos0"):
         starts, total = (model.jnt_dofadr, model.nv) if kind == "dof" else (model.jnt_qposadr, model.nq)
-        ends = np.append(starts[1:], total)
-        return np.concatenate([np.arange(starts[i], ends[i]) for i in ids]).astype(int)
+        joints = np.repeat(np.arange(model.njnt), np.diff(np.append(starts, total)))  # the joint of each row
+        return np.flatnonzero(np.isin(joints, ids))
     return ids
 
 

@@ -8,8 +8,8 @@ import mujoco
 import numpy as np
 import pytest
 from flax import struct
-from mjx_policies.envs.base import EnvSpec, restart, transition
 
+from mjx_policies.envs.base import EnvSpec, restart, transition
 from mjx_policies.types import ActionTable, Term, assemble
 
 ROBOT = """

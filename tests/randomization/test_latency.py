@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from mjx_policies.envs.base import select
 from mjx_policies.randomization.latency import ActionDelay, ObservationLatency
 

@@ -4,6 +4,7 @@ import jax
 import mujoco
 import numpy as np
 import pytest
+
 from mjx_policies.envs.physics.base import check_dynamics
 from mjx_policies.randomization import presets
 from mjx_policies.randomization.terms import check, sample

@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
+
 from mjx_policies.randomization.pushes import Pushes
 
 

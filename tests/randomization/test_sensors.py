@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from mjx_policies.randomization.sensors import SensorNoise, _spread
 
 NUM, STEPS = 400, 20

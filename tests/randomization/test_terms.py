@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mujoco import mjx
+
 from mjx_policies.envs.physics.base import check_dynamics, field_template
 from mjx_policies.randomization import constants
 from mjx_policies.randomization.dynamics import (
@@ -27,10 +29,8 @@ from mjx_policies.randomization.dynamics import (
     payload,
     term,
 )
-from mjx_policies.randomization.terms import apply, check, draw, extrinsics, extrinsics_table, sample
-from mujoco import mjx
-
-from mjx_policies.types import table_size
+from mjx_policies.randomization.terms import Randomization, apply, check, draw, extrinsics, extrinsics_table, sample
+from mjx_policies.types import table_size, table_slices
 
 SERVOS = ("*_hip", "L_knee")
 
@@ -75,9 +75,7 @@ def assert_bits_equal(a, b, what):
 
 
 def test_zero_width_is_the_nominal_model_bit_for_bit(robot):
-    # All at once, `set` first so that it cannot hide what another did.
-    order = sorted(TERMS, key=lambda name: TERMS[name].operation != "set")
-    terms = {name: nominal_width(TERMS[name], robot) for name in order}
+    terms = {name: nominal_width(random_term, robot) for name, random_term in TERMS.items()}
     dynamics = jax.jit(lambda key: sample(key, terms, robot))(jax.random.key(0))
     assert {target.field for random_term in TERMS.values() for target in random_term.targets} <= set(dynamics)
     for field, value in dynamics.items():
@@ -135,13 +133,41 @@ def test_a_new_term_leaves_the_other_draws_alone(robot):
         assert_bits_equal(c[field], d[field], field)
 
 
-def test_terms_on_one_field_act_in_order(robot):
-    terms = {"mass": mass(2.0, 2.0), "payload": payload(1.5, 1.5, "trunk")}
+def test_the_order_of_terms_is_their_own(robot):
+    """JAX sorts dicts that pass through it; the robot must not depend on whether they did."""
+    terms = {
+        "payload": payload(1.5, 1.5, "trunk"),
+        "z_mass": mass(2.0, 2.0),
+        "weighed": term("body_mass", 5.0, 7.0, "trunk", operation="set"),
+    }
     key = jax.random.key(0)
-    trunk = robot.body("trunk").id
-    assert sample(key, terms, robot)["body_mass"][trunk] == 6.0 * 2 + 1.5
-    backwards = dict(reversed(terms.items()))
-    assert sample(key, backwards, robot)["body_mass"][trunk] == (6.0 + 1.5) * 2
+    draws = draw(key, terms, robot)
+    weighed = 6.0 + float(draws["weighed"][0, 0])
+    orders = [terms, dict(reversed(terms.items())), jax.tree.map(lambda x: x, terms)]
+    for order in orders:
+        dynamics = sample(key, order, robot)
+        assert float(dynamics["body_mass"][robot.body("trunk").id]) == pytest.approx(2 * weighed + 1.5)
+        np.testing.assert_array_equal(extrinsics(draws, order), extrinsics(draws, terms))
+    inside = jax.jit(lambda terms: sample(key, terms, robot))(terms)
+    np.testing.assert_allclose(inside["body_mass"], dynamics["body_mass"], rtol=1e-6)
+
+
+def test_a_sampler_holds_its_ranges_as_leaves(robot):
+    sampler = Randomization({"mass": mass(0.9, 1.1)}, robot)
+    key = jax.random.key(0)
+    traces = []
+
+    @jax.jit
+    def total(sampler):
+        traces.append(1)
+        return sampler(key)["body_mass"].sum()
+
+    assert float(total(sampler)) == pytest.approx(float(sampler(key)["body_mass"].sum()), rel=1e-6)
+    terms = sampler.terms
+    np.testing.assert_array_equal(sampler.extrinsics(key), extrinsics(draw(key, terms, robot), terms))
+    narrow = jax.tree.map(lambda x: 1.0 + 0 * x, sampler)
+    assert float(total(narrow)) == pytest.approx(robot.body_mass.sum(), rel=1e-6)
+    assert len(traces) == 1
 
 
 def test_servo_gains_keep_their_two_places_in_step(robot):
@@ -286,11 +312,13 @@ def test_extrinsics_match_their_table(robot):
     vector = extrinsics(draws, TERMS)
     table = extrinsics_table(TERMS, robot)
     assert vector.shape == (table_size(table),)
-    assert [row.name for row in table] == list(TERMS)
-    assert {row.name: row.size for row in table}["center_of_mass"] == 3
-    np.testing.assert_array_equal(vector[0], draws["friction"][0, 0])
+    assert [row.name for row in table] == sorted(TERMS)
+    place = table_slices(table)
+    for name, where in place.items():
+        np.testing.assert_array_equal(vector[where], np.ravel(draws[name]))
+    assert place["center_of_mass"].stop - place["center_of_mass"].start == 3
     friction_value = apply(draws, {"friction": TERMS["friction"]}, robot)["geom_friction"][-1, 0]
-    assert float(friction_value) == pytest.approx(0.8 + 0.4 * float(vector[0]), rel=1e-5)
+    assert float(friction_value) == pytest.approx(0.8 + 0.4 * float(vector[place["friction"]][0]), rel=1e-5)
     fixed = {name: random_term.replace(high=random_term.low) for name, random_term in TERMS.items()}
     assert not np.asarray(extrinsics(draws, fixed)).any()
     assert extrinsics({}, {}).shape == (0,)
