@@ -69,13 +69,13 @@ def on_policy(learner: Learner, envs: VectorEnv, rollout_length: int) -> Runner:
                 truncated=timestep.truncated,
                 final_obs=timestep.final_obs,
             )
-            return env_state, (transition, jax.tree.map(jnp.mean, timestep.metrics))
+            return env_state, (transition, timestep.metrics)
 
         env_state, (rollout, metrics) = jax.lax.scan(
             advance, envs.refresh(state.envs), jax.random.split(key_rollout, rollout_length)
         )
         learner_state, info = learner.update(state.learner, key_update, rollout)
-        info = info | {f"env/{name}": jnp.mean(value) for name, value in metrics.items()}
+        info = info | {f"env/{name}": jnp.nanmean(value) for name, value in metrics.items()}
         info |= {"env/reward": jnp.mean(rollout.reward), "env/terminations": jnp.mean(rollout.terminated)}
         return OnPolicyState(learner_state, env_state, key_next), info
 

@@ -35,9 +35,13 @@ def advance(origin: Vec, direction: Vec, t: Array) -> Vec:
 
 
 def normalise(v: Vec) -> Vec:
-    """The vector over its length."""
-    scale = 1 / jnp.sqrt(jnp.maximum(dot(v, v), TINY**2))
-    return v[0] * scale, v[1] * scale, v[2] * scale
+    """The vector over its length.
+
+    Divides instead of multiplying by a reciprocal: XLA keeps the result of a division, where it would repeat everything
+    that leads to a product in every loop that reads it.
+    """
+    length = jnp.sqrt(jnp.maximum(dot(v, v), TINY**2))
+    return v[0] / length, v[1] / length, v[2] / length
 
 
 def columns(mat: Array) -> tuple[Vec, Vec, Vec]:  # [K, 3, 3] -> nine arrays [K]
@@ -132,8 +136,11 @@ def ellipsoid(origin: Vec, direction: Vec, size: Vec) -> Array:
     """An ellipsoid with semi-axes `size`: a ball of radius 1 once each coordinate is divided by its semi-axis."""
     o = (origin[0] / size[0], origin[1] / size[1], origin[2] / size[2])
     d = (direction[0] / size[0], direction[1] / size[1], direction[2] / size[2])
-    speed = jnp.sqrt(dot(d, d))
-    return sphere(o, normalise(d), (jnp.ones_like(speed),) * 3) / speed
+    slowness = 1 / dot(d, d)
+    middle = -dot(o, d) * slowness
+    nearest = advance(o, d, middle)
+    square = 1 - dot(nearest, nearest)
+    return _entered(middle - jnp.sqrt(jnp.maximum(square, 0.0) * slowness), square >= 0)
 
 
 TRACERS: dict[mjtGeom, Callable[[Vec, Vec, Vec], Array]] = {

@@ -15,8 +15,17 @@ import numpy as np
 from mujoco import mjtGeom
 
 from mjx_policies.envs import ray_hfield
-from mjx_policies.envs.ray_primitives import NORMALS, TRACERS, Vec, columns, to_local
+from mjx_policies.envs.ray_primitives import NORMALS, TRACERS, Vec, columns, normalise, to_local, to_world
 from mjx_policies.types import Array
+
+
+class HfieldGeom(NamedTuple):
+    """A height field geometry: its index, where its heights lie in `hfield_data`, rows and columns, MuJoCo's sizes."""
+
+    geom: int
+    data: slice
+    shape: tuple[int, int]
+    size: np.ndarray
 
 
 class Layout(NamedTuple):
@@ -25,12 +34,12 @@ class Layout(NamedTuple):
     Attributes:
       ngeom: number of geometries of the model, shown or not.
       batches: type and indices of the primitives.
-      hfields: of each height field geometry its index, the slice of `hfield_data`, rows, columns and MuJoCo's sizes.
+      hfields: the height fields.
     """
 
     ngeom: int
     batches: tuple[tuple[mjtGeom, np.ndarray], ...]
-    hfields: tuple[tuple[int, slice, tuple[int, int], np.ndarray], ...]
+    hfields: tuple[HfieldGeom, ...]
 
 
 class Geoms(NamedTuple):
@@ -62,7 +71,8 @@ def layout(model: mujoco.MjModel, groups: Sequence[int]) -> Layout:
             field = model.geom_dataid[geom]
             shape = (int(model.hfield_nrow[field]), int(model.hfield_ncol[field]))
             first = int(model.hfield_adr[field])
-            hfields.append((geom, slice(first, first + shape[0] * shape[1]), shape, model.hfield_size[field].copy()))
+            data = slice(first, first + shape[0] * shape[1])
+            hfields.append(HfieldGeom(geom, data, shape, model.hfield_size[field].copy()))
     return Layout(model.ngeom, batches, tuple(hfields))
 
 
@@ -76,9 +86,9 @@ def _type_name(kind: mjtGeom) -> str:
     return kind.name.removeprefix("mjGEOM_").lower()
 
 
-def _field(hfield: tuple, geoms: Geoms) -> ray_hfield.HeightField:
-    _, where, shape, size = hfield
-    return ray_hfield.height_field(geoms.hfield_data[where].reshape(shape), jnp.asarray(size, jnp.float32))
+def _field(hfield: HfieldGeom, geoms: Geoms) -> ray_hfield.HeightField:
+    data = geoms.hfield_data[hfield.data].reshape(hfield.shape)
+    return ray_hfield.height_field(data, jnp.asarray(hfield.size, jnp.float32))
 
 
 def _local(geoms: Geoms, index: np.ndarray, origin: Vec, direction: Vec) -> tuple[Vec, Vec]:
@@ -95,9 +105,9 @@ def _distances(kind: mjtGeom, index: np.ndarray, geoms: Geoms, origin: Vec, dire
     return TRACERS[kind](*local, (size[:, 0, None], size[:, 1, None], size[:, 2, None]))
 
 
-def _hfield_distance(hfield: tuple, geoms: Geoms, origin: Vec, direction: Vec) -> Array:  # [N]
+def _hfield_distance(hfield: HfieldGeom, geoms: Geoms, origin: Vec, direction: Vec) -> Array:  # [N]
     count = direction[0].shape[1]
-    local = _local(geoms, np.array([hfield[0]]), origin, direction)
+    local = _local(geoms, np.array([hfield.geom]), origin, direction)
     start, ray = (tuple(jnp.broadcast_to(x, (1, count))[0] for x in vector) for vector in local)
     return ray_hfield.trace(_field(hfield, geoms), start, ray)
 
@@ -108,19 +118,20 @@ def nearest(layout: Layout, geoms: Geoms, origin: Vec, direction: Vec) -> tuple[
     `origin` and `direction` are triples of [1, N], or of [1, 1] where shared; at least the direction must be [1, N].
     """
     count = direction[0].shape[1]
-    distance, geom = jnp.full(count, jnp.inf), jnp.full(count, -1, jnp.int32)
+    distances, owners = [jnp.full(count, jnp.inf)], [jnp.full(count, -1, jnp.int32)]
     for kind, index in layout.batches:
         t = _distances(kind, index, geoms, origin, direction)
         closest = jnp.min(t, axis=0)
         # Twice a minimum instead of an argmin, which compilers for CPUs do not vectorise.
         owner = jnp.where(t == closest[None], jnp.asarray(index, jnp.int32)[:, None], layout.ngeom)
-        geom = jnp.where(closest < distance, jnp.min(owner, axis=0), geom)
-        distance = jnp.minimum(closest, distance)
+        distances.append(closest)
+        owners.append(jnp.min(owner, axis=0))
     for hfield in layout.hfields:
-        t = _hfield_distance(hfield, geoms, origin, direction)
-        geom = jnp.where(t < distance, hfield[0], geom)
-        distance = jnp.minimum(t, distance)
-    return distance, geom
+        distances.append(_hfield_distance(hfield, geoms, origin, direction))
+        owners.append(jnp.full(count, hfield.geom, jnp.int32))
+    candidates, owners = jnp.stack(distances), jnp.stack(owners)
+    distance = jnp.min(candidates, axis=0)
+    return distance, jnp.min(jnp.where(candidates == distance[None], owners, layout.ngeom), axis=0)
 
 
 def occluded(layout: Layout, geoms: Geoms, origin: Vec, direction: Vec, far: Array) -> Array:  # [N] bool
@@ -135,17 +146,32 @@ def occluded(layout: Layout, geoms: Geoms, origin: Vec, direction: Vec, far: Arr
     return distance < far
 
 
-def local_normal(layout: Layout, geoms: Geoms, geom: Array, size: Vec, point: Vec) -> Vec:
-    """Unit normals [N] where `point` [N] lies on the surface of `geom` [N] with sizes `size` [N]; its own frame."""
-    normal = (jnp.zeros_like(point[0]), jnp.zeros_like(point[0]), jnp.ones_like(point[0]))
+class Surface(NamedTuple):
+    """Where rays meet a surface, all [N]: world normal, and the point and the axes of the geometry's own frame."""
+
+    normal: Vec
+    local: Vec
+    axes: tuple[Vec, Vec, Vec]
+
+
+def surface(layout: Layout, geoms: Geoms, geom: Array, point: Vec) -> Surface:
+    """The surface of the geometries `geom` [N] at `point` [N]; outward normals of unit length."""
+    pos, size = geoms.xpos[geom], geoms.size[geom]
+    axes = columns(geoms.xmat.reshape(-1, 9)[geom].reshape(-1, 3, 3))
+    local = to_local(tuple(point[i] - pos[:, i] for i in range(3)), axes)
+    size = (size[:, 0], size[:, 1], size[:, 2])
+
+    normal = (jnp.zeros_like(local[0]), jnp.zeros_like(local[0]), jnp.ones_like(local[0]))
     kinds = np.zeros(layout.ngeom, np.int32)
     for kind, index in layout.batches:
-        kinds[index] = kind
+        kinds[index] = int(kind)
     kind_of_ray = jnp.asarray(kinds)[geom]
     for kind, _ in layout.batches:
-        candidate = NORMALS[kind](point, size)
-        normal = tuple(jnp.where(kind_of_ray == int(kind), c, n) for c, n in zip(candidate, normal, strict=True))
+        normal = _choose(kind_of_ray == int(kind), NORMALS[kind](local, size), normal)
     for hfield in layout.hfields:
-        candidate = ray_hfield.normal(_field(hfield, geoms), point)
-        normal = tuple(jnp.where(geom == hfield[0], c, n) for c, n in zip(candidate, normal, strict=True))
-    return normal
+        normal = _choose(geom == hfield.geom, ray_hfield.normal(_field(hfield, geoms), local), normal)
+    return Surface(normalise(to_world(normal, axes)), local, axes)
+
+
+def _choose(mask: Array, a: Vec, b: Vec) -> Vec:
+    return jnp.where(mask, a[0], b[0]), jnp.where(mask, a[1], b[1]), jnp.where(mask, a[2], b[2])

@@ -163,7 +163,7 @@ def _downsample(rgb: Array, depth: Array, geom: Array, height: int, width: int, 
         x = x.reshape(height, samples, width, samples, *x.shape[1:])
         return jnp.swapaxes(x, 1, 2).reshape(height, width, samples**2, *x.shape[4:])
 
-    rgb = jnp.mean(split(jnp.clip(rgb, 0.0, 1.0)), axis=2)
+    rgb = jnp.mean(split(jnp.clip(rgb, 0.0, 1.0).T), axis=2)
     depth, geom = split(depth), split(geom)
     nearest = jnp.argmin(depth, axis=2, keepdims=True)
     return Pixels(

@@ -5,17 +5,17 @@ Colours are display colours in 0..1, lit without gamma as in MuJoCo's own render
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Callable
+from typing import Literal
 
-import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
 from flax import struct
 from mujoco import mjtGeom
 
-from mjx_policies.envs.ray_primitives import Vec, advance, columns, dot, normalise, to_local, to_world
-from mjx_policies.envs.ray_scene import Geoms, Layout, geom_rgba, local_normal, nearest, occluded
+from mjx_policies.envs.ray_primitives import Vec, advance, dot, normalise, to_local
+from mjx_policies.envs.ray_scene import Geoms, Layout, Surface, geom_rgba, nearest, occluded, surface
 from mjx_policies.types import Array
 
 Floor = Literal["checker", "grid", "plain"]
@@ -117,128 +117,99 @@ def shade(
 ) -> tuple[Array, Array, Array]:
     """What rays of unit direction `ray` [N] from `origin` [3] see; `pixel` [] is the angle between neighbours in rad.
 
-    Returns colour [N, 3], distance [N] and geometry [N]; infinity and -1 for the sky.
+    Returns colour [3, N], distance [N] and geometry [N]; infinity and -1 for the sky.
     """
-    eye = tuple(origin[i].reshape(1, 1) for i in range(3))
-    distance, geom = jax.lax.optimization_barrier(nearest(layout, geoms, eye, tuple(d[None] for d in ray)))
-    sky = _sky(look, ray)
-    if not layout.batches and not layout.hfields:
-        return jnp.stack(sky, axis=-1), distance, geom
-
+    eye = (origin[0].reshape(1, 1), origin[1].reshape(1, 1), origin[2].reshape(1, 1))
+    distance, geom = nearest(layout, geoms, eye, _row(ray))
     hit = geom >= 0
     t, index = jnp.where(hit, distance, 0.0), jnp.maximum(geom, 0)
-    surface = _surface(geoms, look, index)
-    point = advance(tuple(origin), ray, t)
-    relative = tuple(p - q for p, q in zip(point, surface.pos, strict=True))
-    local = to_local(relative, surface.axes)
-    normal = to_world(local_normal(layout, geoms, index, surface.size, local), surface.axes)
-    facing = -dot(normal, ray)  # cosine towards the camera
+    sky = _sky(look, ray[2])
+    if not layout.batches and not layout.hfields:
+        return sky, distance, geom
 
-    rgb = surface.rgb
-    if floor != "plain":
-        rgb = _pattern(layout, look, surface, local, to_local(ray, surface.axes), index, pixel * t, facing, floor)
-
+    point = advance((origin[0], origin[1], origin[2]), ray, t)
+    at = surface(layout, geoms, index, point)
+    towards_eye = -dot(at.normal, ray)  # cosine
     to_light, far = _light(look, point)
-    cosine = jnp.maximum(dot(normal, to_light), 0.0)
+    cosine = jnp.maximum(dot(at.normal, to_light), 0.0)
     if shadows:
-        margin = 2e-5 * (1 + t)  # beyond the rounding of `point`
-        start = tuple((p + margin * n)[None] for p, n in zip(point, normal, strict=True))
-        dark = jax.lax.optimization_barrier(occluded(layout, geoms, start, tuple(x[None] for x in to_light), far))
-        cosine = jnp.where(dark, 0.0, cosine)
-    brightness = look.ambient * (0.8 + 0.2 * normal[2]) + look.fill * jnp.maximum(facing, 0.0) + look.diffuse * cosine
-    halfway = normalise(tuple(x - d for x, d in zip(to_light, ray, strict=True)))
-    gloss = jnp.maximum(dot(normal, halfway), 0.0) ** (1 + 127 * surface.shininess)
-    highlight = jnp.where(cosine > 0, surface.specular * gloss, 0.0)
+        start = advance(point, at.normal, 2e-5 * (1 + t))  # further than `point` is rounded
+        cosine = jnp.where(occluded(layout, geoms, _row(start), _row(to_light), far), 0.0, cosine)
 
+    albedo = _albedo(layout, look, at, index, ray, pixel * t, towards_eye, floor)
+    everywhere = look.ambient * (0.8 + 0.2 * at.normal[2])  # a little less from below
+    brightness = everywhere + look.fill * jnp.maximum(towards_eye, 0.0) + look.diffuse * cosine
+    halfway = normalise((to_light[0] - ray[0], to_light[1] - ray[1], to_light[2] - ray[2]))
+    gloss = jnp.maximum(dot(at.normal, halfway), 0.0) ** (1 + 127 * look.geom_shininess[index])  # Blinn 1977
+    highlight = jnp.where(cosine > 0, look.geom_specular[index] * gloss, 0.0)
     haze = 1 - jnp.exp(-((t / look.fog) ** 2))
-    lit = tuple((1 - haze) * (c * brightness + highlight) + haze * look.horizon[i] for i, c in enumerate(rgb))
-    colour = [jnp.where(hit, a, b) for a, b in zip(lit, sky, strict=True)]
-    return jnp.stack(jax.lax.optimization_barrier(colour), axis=-1), distance, geom
+    lit = albedo * brightness[None] + highlight[None]
+    lit = lit + haze[None] * (look.horizon[:, None] - lit)
+    return jnp.where(hit[None], lit, sky), distance, geom
 
 
-class _Surface(NamedTuple):
-    """What is known of the geometry that each ray hits, all [N]."""
-
-    pos: Vec
-    axes: tuple[Vec, Vec, Vec]
-    size: Vec
-    rgb: Vec
-    accent: Vec
-    specular: Array
-    shininess: Array
-
-
-def _surface(geoms: Geoms, look: Appearance, index: Array) -> _Surface:
-    """Looks everything up at once: gathering whole rows costs little."""
-    parts = (geoms.xpos, geoms.xmat.reshape(-1, 9), geoms.size, look.geom_rgb, look.geom_accent)
-    table = jnp.concatenate([*parts, look.geom_specular[:, None], look.geom_shininess[:, None]], axis=1)  # [ngeom, 23]
-    row = jax.lax.optimization_barrier(jax.lax.optimization_barrier(table)[index])
-    column = [row[:, i] for i in range(23)]
-    vector = [tuple(column[i : i + 3]) for i in (0, 12, 15, 18)]
-    return _Surface(vector[0], columns(row[:, 3:12].reshape(-1, 3, 3)), *vector[1:], column[21], column[22])
+def _row(vector: Vec) -> Vec:  # [N] -> [1, N]
+    return vector[0][None], vector[1][None], vector[2][None]
 
 
 def _light(look: Appearance, point: Vec) -> tuple[Vec, Array]:
     """Unit vector towards the light and its distance, [N]."""
     positional = look.light[3]
-    towards = tuple(look.light[i] - positional * point[i] for i in range(3))
-    distance = jnp.sqrt(dot(towards, towards))
-    return normalise(towards), jnp.where(positional > 0, distance, jnp.inf)
+    x, y, z = (look.light[i] - positional * point[i] for i in range(3))
+    return normalise((x, y, z)), jnp.where(positional > 0, jnp.sqrt(dot((x, y, z), (x, y, z))), jnp.inf)
 
 
-def _sky(look: Appearance, ray: Vec) -> Vec:
+def _sky(look: Appearance, upward: Array) -> Array:  # [N] -> [3, N]
     """A gradient from horizon to zenith; below the horizon everything is haze."""
-    height = jnp.sqrt(jnp.clip(ray[2], 0.0, 1.0))
-    red, green, blue = (look.horizon[i] + height * (look.zenith[i] - look.horizon[i]) for i in range(3))
-    return red, green, blue
+    height = jnp.sqrt(jnp.clip(upward, 0.0, 1.0))
+    return look.horizon[:, None] + height[None] * (look.zenith - look.horizon)[:, None]
 
 
-def _pattern(
+def _albedo(
     layout: Layout,
     look: Appearance,
-    surface: _Surface,
-    local: Vec,
-    ray: Vec,
+    at: Surface,
     index: Array,
+    ray: Vec,
     width: Array,
-    facing: Array,
+    towards_eye: Array,
     floor: Floor,
-) -> Vec:
-    """Colours with the floor pattern, averaged over the footprint of the pixel so that it fades instead of flickering.
+) -> Array:  # [3, N]
+    """Colours of the geometries `index` [N], the floors with their pattern.
 
-    `local`, `ray`: point and ray in the frame of the geometry; `width`: of the pixel across the ray, in m.
+    The pattern is averaged over the footprint of the pixel, so that it fades in the distance instead of flickering.
+    `width` [N]: of the pixel across the ray, in m.
     """
-    kinds = [g for kind, batch in layout.batches if kind in FLOORS for g in batch] + [g for g, *_ in layout.hfields]
-    patterned = np.zeros(layout.ngeom, bool)
-    patterned[kinds] = True
-    if not kinds:
-        return surface.rgb
-    stretch = 1 / jnp.maximum(facing, 0.02)  # a footprint is longer along the ray, where that grazes
-    length = jnp.sqrt(jnp.maximum(ray[0] ** 2 + ray[1] ** 2, 1e-12))
-    wave = []
-    for x, d in ((local[0], ray[0]), (local[1], ray[1])):
-        footprint = jnp.maximum(width * (1 + jnp.abs(d) / length * (stretch - 1)), 1e-4) / look.square
-        wave.append((x / look.square, footprint))
-    if floor == "checker":
-        share = 0.5 + 0.5 * _mean(_square_wave_integral, *wave[0]) * _mean(_square_wave_integral, *wave[1])
-    else:
-        share = 1 - (1 - _mean(_line_integral, *wave[0])) * (1 - _mean(_line_integral, *wave[1]))
+    rgb = look.geom_rgb[index].T
+    floors = [g for kind, batch in layout.batches if kind in FLOORS for g in batch] + [h.geom for h in layout.hfields]
+    if floor == "plain" or not floors:
+        return rgb
+    patterned = np.isin(np.arange(layout.ngeom), floors)
+    x, y, _ = to_local(ray, at.axes)
+    length = jnp.sqrt(jnp.maximum(x**2 + y**2, 1e-12))
+    stretch = 1 / jnp.maximum(towards_eye, 0.02) - 1  # where the ray grazes, its footprint is longer along it
+    wave = square_wave_integral if floor == "checker" else lines_integral
+    mean_x, mean_y = (
+        mean_over(wave, at.local[i] / look.square, width * (1 + jnp.abs(d) / length * stretch) / look.square)
+        for i, d in enumerate((x, y))
+    )
+    share = 0.5 + 0.5 * mean_x * mean_y if floor == "checker" else 1 - (1 - mean_x) * (1 - mean_y)
     share = jnp.where(jnp.asarray(patterned)[index], share, 0.0)
-    red, green, blue = (a + share * (b - a) for a, b in zip(surface.rgb, surface.accent, strict=True))
-    return red, green, blue
+    return rgb + share[None] * (look.geom_accent[index].T - rgb)
 
 
-def _mean(integral, x: Array, width: Array) -> Array:
-    """Mean over an interval of this width around x, from an antiderivative."""
-    return (integral(x + width / 2) - integral(x - width / 2)) / width
+def mean_over(antiderivative: Callable[[Array], Array], x: Array, width: Array) -> Array:
+    """Mean of a wave over an interval of this width around x."""
+    width = jnp.maximum(width, 1e-3)
+    return (antiderivative(x + width / 2) - antiderivative(x - width / 2)) / width
 
 
-def _square_wave_integral(x: Array) -> Array:
+def square_wave_integral(x: Array) -> Array:
     """Antiderivative of the wave that is -1 on [0, 1), 1 on [1, 2) and so on."""
     return jnp.abs(x - 2 * jnp.floor(x / 2) - 1)
 
 
-def _line_integral(x: Array) -> Array:
+def lines_integral(x: Array) -> Array:
     """Antiderivative of the wave that is 1 on a line at every whole number and 0 between."""
     x = x + GRID_LINE / 2
     whole = jnp.floor(x)

@@ -124,7 +124,7 @@ class VectorEnv:
         # A quarantined robot counts as cut off where it was last well: the learner sees nothing of what went wrong.
         truncated = ((steps >= self.episode_steps) | timestep.truncated) & ~terminated | ~finite
         final_obs = where_rows(finite, timestep.obs, state.obs)
-        metrics = where_rows(finite, timestep.metrics, jax.tree.map(jnp.zeros_like, timestep.metrics))
+        metrics = jax.tree.map(lambda value: jnp.where(finite, value, jnp.nan), timestep.metrics)
         metrics["nan_resets"] = jnp.where(finite, 0.0, 1.0)
 
         done = terminated | truncated

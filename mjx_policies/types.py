@@ -35,7 +35,7 @@ class TimeStep:
       terminated: [] bool, the task ended: the value of what follows is zero.
       truncated: [] bool, the episode was cut off: the value of what follows is that of `final_obs`. Never true
         together with `terminated`.
-      metrics: named scalars, for people; nothing learns from them.
+      metrics: named scalars, for people; NaN where there is nothing to measure. Nothing learns from them.
       final_obs: the observation that the step really led to. It differs from `obs` exactly where an episode ended and
         `obs` already belongs to the next one; `None` from an environment that does not reset itself.
     """

@@ -29,7 +29,7 @@ def go2() -> dict[str, Term]:
     return {
         # Wet tile to rubber on concrete; published models say 0.4 (unitree_mujoco) and 0.8 (Menagerie). The feet decide
         # by priority; all four stand on one floor, so they share the draw.
-        "friction": friction(0.4, 1.25, "*_foot"),
+        "friction": friction(0.5, 1.56, "*_foot", operation="scale"),
         # Link masses of the URDF against a scale: cables, covers and screws are in no table.
         "mass": mass(0.9, 1.1),
         # Battery out (about 1 kg) to a computer and a lidar on the back.

@@ -180,6 +180,7 @@ class _Engine:
         for name, value in state.items():
             target = self.batch.bind(name)
             target[...] = np.asarray(value).reshape(target.shape)
+        redrawn = np.zeros(self.batch.nsim, bool)
         for name, value in dynamics.items():
             value = np.asarray(value).reshape(self._seen[name].shape)
             changed = np.flatnonzero((value != self._seen[name]).any(axis=1))
@@ -188,6 +189,10 @@ class _Engine:
                 # Untouched entries keep the model's float64, so that an empty draw is the nominal robot to the bit.
                 self._expanded[name][changed] = np.where(rows == nominal.astype(np.float32), nominal, rows)
                 self._seen[name][changed] = rows
+                redrawn[changed] |= name in mujoco.MjModel._setconst_inputs
+        if redrawn.any():
+            # Constants of the engine that are no floats, such as body_sameframe, cannot travel in `dynamics`.
+            self.batch.set_const(np.flatnonzero(redrawn))
 
     def read(self, out: CpuData, fields: tuple[str, ...]) -> None:
         for name in fields:

@@ -7,6 +7,8 @@ Axes: J joints (12), F feet (4), S physics substeps.
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -80,7 +82,7 @@ class JoystickWeights:
     torque: float = -1e-4
     action_rate: float = -0.01
     joint_limit: float = -1.0
-    air_time: float = 0.5
+    air_time: float = 0.02
     slip: float = -0.1
     stand_still: float = -0.5
     fall: float = -50.0
@@ -140,7 +142,8 @@ class Go2Joystick:
             last_action=jnp.zeros(len(ACTUATORS)),
             air_time=jnp.zeros(len(LEGS)),
         )
-        metrics = {name: jnp.zeros(()) for name in METRICS}
+        names = ("track_linear", "track_yaw", "standing_speed", *(f"reward/{name}" for name in REWARDS))
+        metrics = {name: jnp.zeros(()) for name in names}
         return state, restart(self._observe(state, self._measure(state.data)), metrics)
 
     def step(self, state: JoystickState, action: Array, applied: Array | None = None):
@@ -150,7 +153,8 @@ class Go2Joystick:
         now = self._measure(data)
         landed = now["contact"] & (state.air_time > 0)
         terms = reward_terms(self, state, now, data, action, landed)
-        reward = sum(getattr(self.weights, name) * term for name, term in terms.items()) * CONTROL_DT
+        rewards = {name: getattr(self.weights, name) * term for name, term in terms.items()}
+        reward = sum(rewards.values()) * CONTROL_DT
         fell = terms["fall"] > 0
 
         key_command, key_next = jax.random.split(state.key)
@@ -159,8 +163,8 @@ class Go2Joystick:
         metrics = {
             "track_linear": terms["track_linear"],
             "track_yaw": terms["track_yaw"],
-            "speed_when_standing": jnp.where(jnp.any(state.command != 0), 0.0, jnp.linalg.norm(now["velocity"][:2])),
-            "standing": jnp.where(jnp.any(state.command != 0), 0.0, 1.0),
+            "standing_speed": jnp.where(jnp.any(state.command != 0), jnp.nan, jnp.linalg.norm(now["velocity"][:2])),
+            **{f"reward/{name}": value for name, value in rewards.items()},
         }
         state = state.replace(
             data=data,
@@ -222,7 +226,7 @@ class Go2Joystick:
         return {"state": assemble(OBSERVATION, sensed), "privileged": assemble(PRIVILEGED, privileged)}
 
 
-METRICS = ("track_linear", "track_yaw", "speed_when_standing", "standing")
+REWARDS = tuple(field.name for field in dataclasses.fields(JoystickWeights))
 NOMINAL_HEIGHT = 0.32  # m, of the imu above the ground
 SIGMA = 0.25  # (m/s)^2 and (rad/s)^2, the width of the tracking terms that the field has settled on
 
