@@ -24,6 +24,7 @@ import orbax.checkpoint as ocp
 
 from mjx_policies.training.errors import UserError, disk_is_full
 from mjx_policies.training.files import canonical_json, flush_to_disk, flush_tree_to_disk, read_json, write_json
+from mjx_policies.training.hosts import is_first_host
 from mjx_policies.training.trees import PyTree, describe, from_host, leaf_names, mismatches, to_host
 
 FORMAT = 1
@@ -55,7 +56,7 @@ def write_checkpoint(path: Path, tree: PyTree, meta: Mapping[str, Any] | None = 
     """
     path = Path(path)
     kinds, arrays = describe(tree), to_host(tree)
-    if jax.process_index() != 0:
+    if not is_first_host():
         return
     temporary = path.with_name(f"{TEMPORARY}{path.name}")
     replaced = path.with_name(f"{TEMPORARY}{path.name}-replaced")
@@ -64,7 +65,8 @@ def write_checkpoint(path: Path, tree: PyTree, meta: Mapping[str, Any] | None = 
         temporary.mkdir(parents=True)
         stored = {name: array for name, array in arrays.items() if array.size}
         if stored:
-            _orbax().save((temporary / "arrays").absolute(), args=ocp.args.PyTreeSave(stored))
+            with _orbax() as orbax:
+                orbax.save((temporary / "arrays").absolute(), args=ocp.args.PyTreeSave(stored))
         manifest = {
             "format": FORMAT,
             "leaves": kinds,
@@ -79,7 +81,6 @@ def write_checkpoint(path: Path, tree: PyTree, meta: Mapping[str, Any] | None = 
             path.rename(replaced)
         temporary.rename(path)
         flush_to_disk(path.parent)
-        remove(replaced)
     except Exception as error:
         if replaced.exists() and not path.exists():
             replaced.rename(path)
@@ -87,6 +88,8 @@ def write_checkpoint(path: Path, tree: PyTree, meta: Mapping[str, Any] | None = 
         raise CheckpointError(f"checkpoint {path} was not saved: {reason}. Earlier checkpoints are intact.") from error
     finally:
         remove(temporary)
+        if os.path.lexists(path):
+            remove(replaced)
 
 
 def read_checkpoint(
@@ -146,7 +149,7 @@ def verify_checkpoint(path: Path, max_bytes: int = DEFAULT_MAX_BYTES) -> dict[st
         raise CheckpointError(
             f"checkpoint {path} has format {str(manifest['format'])[:20]}, this version reads {FORMAT}."
         )
-    if manifest.pop("sha256") != _digest(manifest):
+    if manifest.pop("sha256") != _digest(manifest) or not _is_well_formed(manifest):
         raise CheckpointError(f"checkpoint {path} is damaged: manifest.json was altered.")
     _check_files(path, manifest["files"], set(files) - {"manifest.json"})
     return manifest
@@ -158,6 +161,12 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _is_well_formed(manifest: Mapping[str, Any]) -> bool:
+    tables = [manifest.get(name) for name in ("leaves", "files")]
+    texts = all(isinstance(table, dict) and all(isinstance(v, str) for v in table.values()) for table in tables)
+    return texts and isinstance(manifest.get("meta"), dict)
 
 
 def _check_files(path: Path, expected: Mapping[str, str], found: set[str]) -> None:
@@ -180,10 +189,10 @@ def _read_arrays(path: Path, shapes: Mapping[str, tuple[tuple[int, ...], np.dtyp
     try:
         with _orbax() as orbax:
             # Before anything is read: how large are the arrays really?
-            claims = orbax.metadata(folder).item_metadata.tree
-            wrong = [name for name, (shape, _) in stored.items() if tuple(claims[name].shape) != shape]
+            claims = {name: tuple(leaf.shape) for name, leaf in orbax.metadata(folder).item_metadata.tree.items()}
+            wrong = [name for name, (shape, _) in stored.items() if claims.get(name) != shape]
             if wrong:
-                raise ValueError(f"{wrong[0]} has shape {tuple(claims[wrong[0]].shape)}")
+                raise ValueError(f"{wrong[0]} has shape {claims.get(wrong[0])}, unlike its manifest")
             arguments = ocp.args.PyTreeRestore(
                 item={name: 0 for name in stored},
                 restore_args={name: ocp.RestoreArgs(restore_type=np.ndarray) for name in stored},

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from mjx_policies.training.checkpoint import (
     DEFAULT_MAX_BYTES,
+    MANIFEST_MAX_BYTES,
     TEMPORARY,
     CheckpointError,
     CheckpointMismatchError,
@@ -17,6 +18,7 @@ from mjx_policies.training.checkpoint import (
     write_checkpoint,
 )
 from mjx_policies.training.files import read_json
+from mjx_policies.training.hosts import from_first_host, is_first_host
 
 DAMAGED = ".damaged"  # how the name of a checkpoint that was passed over ends
 
@@ -30,7 +32,10 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-    """A folder of checkpoints named by step. One process writes; it must hold the run's lock.
+    """A folder of checkpoints named by step.
+
+    Whoever makes one must hold the run's lock. On several hosts each makes one, calls `save` and `restore` together
+    with the others, and sees the same folder; the first one writes.
 
     Args:
       folder: made as needed; what an interrupted save left there is removed.
@@ -44,6 +49,8 @@ class Checkpoints:
         self.folder = Path(folder)
         self.keep = keep
         self.max_bytes = max_bytes
+        if not is_first_host():
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         for path in self.folder.glob(f"{TEMPORARY}*"):
             original = self.folder / path.name.removeprefix(TEMPORARY).removesuffix("-replaced")
@@ -62,7 +69,8 @@ class Checkpoints:
           score: the checkpoint with the highest one is kept.
         """
         write_checkpoint(self.folder / f"{step:012d}", state, {"step": step, "score": score, "user": dict(meta or {})})
-        self._prune()
+        if is_first_host():
+            self._prune()
 
     def restore(self, template: PyTree, say: Callable[[str], None] = print) -> Restored | None:
         """Reads the newest intact checkpoint; `None` if there is none at all.
@@ -72,11 +80,15 @@ class Checkpoints:
         Raises:
           CheckpointError: all are damaged, or the newest intact one is of another structure.
         """
-        damaged = []
+        restored = self._newest_intact(template, say) if is_first_host() else None
+        step = from_first_host(-1 if restored is None else restored.step)
+        return self._read(step, template) if step >= 0 and restored is None else restored
+
+    def _newest_intact(self, template: PyTree, say: Callable[[str], None]) -> Restored | None:
+        damaged: list[CheckpointError] = []
         for step in reversed(checkpoint_steps(self.folder)):
-            path = self.folder / f"{step:012d}"
             try:
-                state, meta = read_checkpoint(path, template, max_bytes=self.max_bytes)
+                restored = self._read(step, template)
             except CheckpointMismatchError:
                 raise
             except CheckpointError as error:
@@ -85,10 +97,17 @@ class Checkpoints:
             for error in damaged:
                 say(f"{error} Going back to step {step}.")
             self._set_aside(step)
-            return Restored(step, state, meta["user"])
+            return restored
         if damaged:
             raise CheckpointError(f"{damaged[0]} No intact one is left: start a new run.")
         return None
+
+    def _read(self, step: int, template: PyTree) -> Restored:
+        path = self.folder / f"{step:012d}"
+        state, meta = read_checkpoint(path, template, max_bytes=self.max_bytes)
+        if not isinstance(meta.get("user"), dict) or meta.get("step") != step:
+            raise CheckpointError(f"checkpoint {path} is damaged: it was not written for this place.")
+        return Restored(step, state, meta["user"])
 
     def _set_aside(self, newest_intact: int) -> None:
         for step in checkpoint_steps(self.folder):
@@ -107,7 +126,7 @@ class Checkpoints:
 
     def _score(self, step: int) -> float | None:
         try:
-            return read_json(self.folder / f"{step:012d}" / "manifest.json", 64 << 20)["meta"]["score"]
+            return read_json(self.folder / f"{step:012d}" / "manifest.json", MANIFEST_MAX_BYTES)["meta"]["score"]
         except (ValueError, KeyError, TypeError):
             return None
 

@@ -18,12 +18,13 @@ import numpy as np
 from rich.console import Console
 
 from mjx_policies.training.checkpoint import PyTree, write_checkpoint
-from mjx_policies.training.checkpoints import Checkpoints, checkpoint_steps
+from mjx_policies.training.checkpoints import Checkpoints, Restored, checkpoint_steps
 from mjx_policies.training.config import may_change
 from mjx_policies.training.errors import NonFiniteError, UserError
+from mjx_policies.training.hosts import any_host, is_first_host
 from mjx_policies.training.metrics import MetricsCsv, Number, TensorBoard
 from mjx_policies.training.preemption import Preemption
-from mjx_policies.training.progress import ProgressReport
+from mjx_policies.training.progress import ProgressReport, duration
 from mjx_policies.training.run_folder import RunFolder
 from mjx_policies.training.trees import describe, mismatches, not_finite, own_buffers, strong
 
@@ -106,7 +107,7 @@ class Clock:
     """Seconds spent on each activity, continued over sessions."""
 
     def __init__(self) -> None:
-        self.seconds = dict.fromkeys(("start", "compile", "train", "evaluate", "checkpoint"), 0.0)
+        self.seconds: dict[str, float] = dict.fromkeys(("start", "compile", "train", "evaluate", "checkpoint"), 0.0)
 
     @contextlib.contextmanager
     def __call__(self, activity: str) -> Iterator[None]:
@@ -150,6 +151,7 @@ def train(
       UserError: the disk is full, a checkpoint is not usable, or the step changes the structure of the state.
     """
     last = -(-schedule.total_steps // job.steps_per_iteration)
+    console = console if is_first_host() else Console(quiet=True)
     with contextlib.ExitStack() as stack:
         preemption = stack.enter_context(Preemption())
         progress = stack.enter_context(ProgressReport(last * job.steps_per_iteration, show, console))
@@ -166,15 +168,16 @@ def train(
                 score = row.get(schedule.keep_best)
                 if report is not None and report(row):
                     status = "stopped"
-            if preemption.requested:
+            preempted, saves = any_host(preemption.requested is not None, session.wants_saving(score))
+            if preempted and session.iteration < last:
                 status = "preempted"
-            if session.wants_saving(score) or status != "done" or session.iteration == last:
+            if saves or status != "done" or session.iteration == last:
                 session.require_finite(metrics)
                 session.save(score)
         if status == "preempted":
             progress.say(
-                f"{preemption.requested}: saved at step {session.step} of {schedule.total_steps}. "
-                f"Continue with --resume and the same --run-dir ({run.path})."
+                f"{preemption.requested or 'a signal elsewhere'} asked to stop: saved at step {session.step} of "
+                f"{schedule.total_steps}. Continue with --resume and the same --run-dir ({run.path})."
             )
         return Outcome(status, session.state, session.step, session.row, dict(session.clock.seconds))
 
@@ -207,22 +210,32 @@ class _Session(Generic[State]):
             self._kinds = describe(self.state)
             restored = self.checkpoints.restore(self.state, self.progress.say) if self.run.resumed else None
             if restored is not None:
-                self.state, self.iteration = restored.state, restored.meta["iteration"]
-                self._best = -math.inf if restored.meta["best"] is None else restored.meta["best"]
-                for activity, seconds in restored.meta["seconds"].items():
-                    self.clock.seconds[activity] += seconds
+                self._continue_from(restored)
                 self.progress.say(f"resumed at step {self.step} of {self.schedule.total_steps}")
             resume_at = self.step if self.run.resumed else None
-            self.writers.append(MetricsCsv(self.run.path / "metrics.csv", resume_at))
-            if self.schedule.tensorboard:
+            if is_first_host():
+                self.writers.append(MetricsCsv(self.run.path / "metrics.csv", resume_at))
+            if is_first_host() and self.schedule.tensorboard:
                 self.writers.append(TensorBoard(self.run.path / "tensorboard", resume_at))
         self.require_finite({})
         self._mark()
         self._save_after(0.0)
 
+    def _continue_from(self, restored: Restored) -> None:
+        self.state, self.iteration = restored.state, restored.meta.get("iteration", -1)
+        if self.step != restored.step:
+            raise UserError(
+                f"the checkpoint of step {restored.step} was made after {self.iteration} iterations, which does not "
+                f"fit {self.job.steps_per_iteration} steps per iteration. Use the configuration that it was made with."
+            )
+        self._best = -math.inf if restored.meta["best"] is None else restored.meta["best"]
+        for activity, seconds in restored.meta["seconds"].items():
+            self.clock.seconds[activity] += seconds
+
     def iterate(self) -> Mapping[str, jax.Array]:
         """One iteration; the first one compiles, and is waited for so that the time can be told apart."""
         self.progress.phase("training" if self._compiled else "compiling")
+        before = self.clock.seconds["compile"]
         with self.clock("train" if self._compiled else "compile"):
             self.state, metrics = self._step(self.state)
             self.iteration += 1
@@ -230,6 +243,7 @@ class _Session(Generic[State]):
                 jax.block_until_ready((self.state, metrics))
         if not self._compiled:
             self._compiled = True
+            self.progress.say(f"compiled in {duration(self.clock.seconds['compile'] - before)}")
             _require_same_structure(self._kinds, self.state, metrics)
             self._mark()
         return metrics
@@ -254,7 +268,7 @@ class _Session(Generic[State]):
 
     def wants_saving(self, score: Number | None) -> bool:
         """Whether the clock or a new best score asks for a checkpoint."""
-        return time.monotonic() >= self._next_save or (score is not None and score > self._best)
+        return time.monotonic() >= self._next_save or (score is not None and float(score) > self._best)
 
     def save(self, score: Number | None) -> None:
         """Saves the state, rows first: a checkpoint never knows more than the table."""
@@ -319,8 +333,8 @@ def _strongly_typed(step: Callable) -> Callable:
 
 def _to_numbers(metrics: Mapping[str, jax.Array | Number]) -> dict[str, Number]:
     """Metrics as NumPy scalars, which keep their dtype and so their shortest digits; flags become 0 or 1."""
-    scalars = {name: np.asarray(value)[()] for name, value in jax.device_get(dict(metrics)).items()}
-    return {name: int(value) if value.dtype == bool else value for name, value in scalars.items()}
+    arrays = {name: np.asarray(value) for name, value in jax.device_get(dict(metrics)).items()}
+    return {name: int(array) if array.dtype == bool else array[()] for name, array in arrays.items()}
 
 
 def _require_same_structure(kinds: Mapping[str, str], state: PyTree, metrics: Mapping[str, jax.Array]) -> None:

@@ -27,10 +27,12 @@ class Preemption:
 
     def __init__(self) -> None:
         self.requested: str | None = None
+        self._interrupted = False
         self._before: dict[signal.Signals, object] = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.requested == "SIGINT":
+            self._interrupted = True
             raise KeyboardInterrupt
         self.requested = signal.Signals(number).name
 
@@ -39,8 +41,10 @@ class Preemption:
             self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         for number, handler in self._before.items():
             # None means a handler that was not set from Python and cannot be put back.
             signal.signal(number, signal.SIG_DFL if handler is None else handler)  # type: ignore[arg-type]
         self._before = {}
+        if self._interrupted and not isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt from None  # JAX turns one inside a host callback into an error of its own

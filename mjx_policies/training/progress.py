@@ -47,9 +47,10 @@ class ProgressReport:
                 TimeElapsedColumn(),
                 _Remaining(),
             ]
-            self._bar = Progress(*columns, console=self.console, transient=False)
-            self._task = self._bar.add_task("starting", total=self._total, detail="", left=None)
-            self._bar.start()
+            bar = Progress(*columns, console=self.console)
+            self._task = bar.add_task("starting", total=self._total, detail="", left=None)
+            bar.start()
+            self._bar = bar
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -60,7 +61,7 @@ class ProgressReport:
         """Says what happens now, such as `compiling`; a terminal shows the elapsed time beside it."""
         if name != self._phase and self._bar is not None:
             self._bar.update(self._task, description=name)
-        elif name != self._phase and name != "training":
+        elif name != self._phase and name not in ("training", "evaluating"):
             self.console.print(f"{name} ...", highlight=False)
         self._phase = name
 

@@ -24,6 +24,7 @@ import jax
 from mjx_policies.training.config import differences, from_json, to_json
 from mjx_policies.training.errors import UserError
 from mjx_policies.training.files import read_json, write_json
+from mjx_policies.training.hosts import is_first_host
 
 C = TypeVar("C")
 FORMAT = 1
@@ -36,6 +37,8 @@ class RunFolderError(UserError):
 
 class RunFolder:
     """A run folder that this process owns until `close`, the end of a `with` block, or its own end.
+
+    On several hosts each opens it, all see the same files, and the first one owns and writes it.
 
     Attributes:
       path: the folder.
@@ -59,8 +62,13 @@ class RunFolder:
           RunFolderError: the folder holds something, or another process has just taken it.
         """
         path, data = Path(path), to_json(config)
+        if not is_first_host():
+            return cls(path, lock=-1, resumed=False)
         _check_folder(path)
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunFolderError(f"cannot create {path}: {error.strerror}.") from None
         lock = _lock(path)
         try:
             if (path / "config.json").exists():
@@ -88,7 +96,7 @@ class RunFolder:
         """
         path = Path(path)
         data = _read(path)
-        lock = _lock(path)
+        lock = _lock(path) if is_first_host() else -1
         try:
             if config is not None:
                 try:
@@ -100,10 +108,11 @@ class RunFolder:
                         f"{path} cannot be resumed with another configuration ({'; '.join(found[:5])}). "
                         "Use the old values, or choose another --run-dir for a new run."
                     )
-                if data["config"] != to_json(config):
+                if data["config"] != to_json(config) and is_first_host():
                     write_json(path / "config.json", {**data, "config": to_json(config)})
         except BaseException:
-            os.close(lock)
+            if lock >= 0:
+                os.close(lock)
             raise
         return cls(path, lock, resumed=True)
 

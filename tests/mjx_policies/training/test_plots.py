@@ -1,0 +1,49 @@
+import sys
+
+import matplotlib
+import numpy as np
+import pytest
+
+from mjx_policies.training.errors import UserError
+from mjx_policies.training.metrics import MetricsCsv
+from mjx_policies.training.plots import plot_curves, running_mean
+
+
+@pytest.fixture
+def csv(tmp_path):
+    table = MetricsCsv(tmp_path / "metrics.csv")
+    for i in range(120):
+        row = {
+            "step": 100 * i,
+            "seconds": 0.5 * i,
+            "steps_per_second": 200.0,
+            "loss": np.exp(-i / 30),
+            "return": np.nan,
+        }
+        table.write({**row, "eval/reward": 1 - np.exp(-i / 30)} if i % 20 == 0 else row)
+    table.close()
+    return tmp_path / "metrics.csv"
+
+
+def test_a_picture_is_drawn_without_touching_matplotlib(csv):
+    backend, pyplot = dict(matplotlib.rcParams), "matplotlib.pyplot" in sys.modules
+    png = csv.with_name("curves.png")
+    plot_curves(csv, png, title="toy")
+    assert png.read_bytes().startswith(b"\x89PNG") and len(png.read_bytes()) > 10_000
+    assert dict(matplotlib.rcParams) == backend and ("matplotlib.pyplot" in sys.modules) == pyplot
+    assert sorted(path.name for path in csv.parent.iterdir()) == ["curves.png", "metrics.csv"]
+
+
+def test_chosen_metrics_and_an_empty_table_are_drawn_too(csv, tmp_path):
+    plot_curves(csv, tmp_path / "a.png", metrics=("loss", "unknown"))
+    (tmp_path / "empty.csv").write_text("step\n")
+    plot_curves(tmp_path / "empty.csv", tmp_path / "b.png")
+    assert (tmp_path / "a.png").exists() and (tmp_path / "b.png").exists()
+    with pytest.raises(UserError, match="cannot read"):
+        plot_curves(tmp_path / "missing.csv", tmp_path / "c.png")
+
+
+def test_the_running_mean_is_a_mean_and_shortens_at_the_ends():
+    values = np.array([1.0, 2.0, 3.0, 4.0, 10.0])
+    assert running_mean(values, 3).tolist() == pytest.approx([1.5, 2.0, 3.0, 17 / 3, 7.0])
+    assert running_mean(values, 1).tolist() == values.tolist()

@@ -1,0 +1,126 @@
+import dataclasses
+import json
+import os
+
+import pytest
+
+from mjx_policies.training.config import may_change
+from mjx_policies.training.errors import UserError
+from mjx_policies.training.files import read_json, write_atomic, write_json
+from mjx_policies.training.run_folder import RunFolder, RunFolderError, read_config
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    rate: float = 0.1
+    total_steps: int = may_change(100)
+
+
+@dataclasses.dataclass(frozen=True)
+class Other:
+    size: int = 3
+
+
+def objection(call, *arguments):
+    with pytest.raises(RunFolderError) as caught:
+        call(*arguments)
+    text = str(caught.value)
+    assert "\n" not in text and text.endswith((".", "format 99, this version reads 1."))
+    return text
+
+
+def test_a_run_is_created_once_and_opened_again(tmp_path):
+    path = tmp_path / "a" / "run"
+    with RunFolder.create(path, Config()) as run:
+        assert not run.resumed and run.config(Config) == Config()
+    made_with = json.loads((path / "config.json").read_text())["made_with"]
+    assert made_with["versions"]["jax"] and made_with["devices"] and made_with["platform"]
+    assert "already holds a run. Choose another --run-dir or pass --resume" in objection(
+        RunFolder.create, path, Config()
+    )
+    with RunFolder.open(path, Config()) as run:
+        assert run.resumed
+    assert read_config(path, Config) == Config()
+
+
+def test_a_folder_with_other_things_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    assert "not empty (it holds thesis.tex)" in objection(RunFolder.create, tmp_path, Config())
+    assert "is a file" in objection(RunFolder.create, tmp_path / "thesis.tex", Config())
+    assert "is a file" in objection(RunFolder.open, tmp_path / "thesis.tex", Config())
+    assert "cannot create" in objection(RunFolder.create, tmp_path / "thesis.tex" / "run", Config())
+    assert "holds no run" in objection(RunFolder.open, tmp_path, Config())
+    assert "holds no run" in objection(RunFolder.open, tmp_path / "missing", Config())
+
+
+def test_what_a_process_left_that_died_at_once_is_a_new_folder(tmp_path):
+    (tmp_path / "run.lock").write_text("123\n")
+    RunFolder.create(tmp_path, Config()).close()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"config": 3, "format": 1}', '{"a": 1, "a": 1}', " " * (1 << 20) + "{}"]
+)
+def test_a_foreign_config_is_refused(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    assert "holds no run" in objection(RunFolder.open, tmp_path, Config())
+    assert "holds no run" in objection(read_config, tmp_path, Config)
+
+
+def test_links_and_pipes_are_not_read(tmp_path):
+    write_json(tmp_path / "real.json", {})
+    (tmp_path / "link.json").symlink_to(tmp_path / "real.json")
+    with pytest.raises(UserError, match="it is a link"):
+        read_json(tmp_path / "link.json")
+    os.mkfifo(tmp_path / "pipe.json")
+    with pytest.raises(UserError, match="not a plain file"):
+        read_json(tmp_path / "pipe.json")
+
+
+def test_another_format_is_refused(tmp_path):
+    write_json(tmp_path / "config.json", {"format": 99, "config": {}})
+    assert "format 99" in objection(RunFolder.open, tmp_path, Config())
+
+
+def test_a_changed_configuration_is_refused_unless_it_may_change(tmp_path):
+    RunFolder.create(tmp_path / "run", Config()).close()
+    text = objection(RunFolder.open, tmp_path / "run", Config(rate=0.2))
+    assert "rate: 0.1 in the run, now 0.2" in text
+    RunFolder.open(tmp_path / "run", Config(total_steps=500)).close()
+    assert read_config(tmp_path / "run", Config).total_steps == 500
+    assert "should be a Other" in objection(RunFolder.open, tmp_path / "run", Other())
+    assert "another kind of run" in objection(read_config, tmp_path / "run", Other)
+    RunFolder.open(tmp_path / "run").close()
+
+
+def test_the_lock_holds_until_it_is_closed(tmp_path):
+    run = RunFolder.create(tmp_path / "run", Config())
+    assert f"process {os.getpid()} is training" in objection(RunFolder.open, tmp_path / "run", Config())
+    assert f"process {os.getpid()} is training" in objection(RunFolder.create, tmp_path / "run", Config())
+    run.close()
+    run.close()
+    with RunFolder.open(tmp_path / "run", Config()):
+        pass
+    with pytest.raises(RunFolderError):  # a refusal gives the lock back
+        RunFolder.open(tmp_path / "run", Config(rate=1.0))
+    RunFolder.open(tmp_path / "run", Config()).close()
+
+
+def test_a_lock_that_is_a_link_is_refused(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.lock").symlink_to(tmp_path / "elsewhere")
+    assert "cannot write to" in objection(RunFolder.create, tmp_path / "run", Config())
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_a_failed_write_leaves_the_old_text(tmp_path, monkeypatch):
+    write_atomic(tmp_path / "file", "old")
+
+    def fail(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="No space"):
+        write_atomic(tmp_path / "file", "new")
+    assert (tmp_path / "file").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
