@@ -25,7 +25,7 @@ import orbax.checkpoint as ocp
 from mjx_policies.training.errors import UserError, disk_is_full
 from mjx_policies.training.files import canonical_json, flush_to_disk, flush_tree_to_disk, read_json, write_json
 from mjx_policies.training.hosts import is_first_host
-from mjx_policies.training.trees import PyTree, describe, from_host, leaf_names, mismatches, to_host
+from mjx_policies.training.trees import PyTree, describe, from_host, is_key, leaf_names, mismatches, to_host
 
 FORMAT = 1
 TEMPORARY = ".saving-"  # how the name of an unfinished checkpoint begins
@@ -212,7 +212,7 @@ def _host_shape(leaf: Any) -> tuple[tuple[int, ...], np.dtype]:
     """Shape and dtype that `to_host` gives a leaf."""
     if isinstance(leaf, bool | int | float):
         return (), np.asarray(leaf).dtype
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+    if is_key(leaf):
         data = jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct(leaf.shape, leaf.dtype))
         return data.shape, np.dtype(data.dtype)
     return tuple(leaf.shape), np.dtype(leaf.dtype)

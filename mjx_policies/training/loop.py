@@ -7,11 +7,10 @@ resumed equals one that was not, bit for bit on the same machine.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Generic, Literal, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, Literal
 
 import jax
 import numpy as np
@@ -19,109 +18,19 @@ from rich.console import Console
 
 from mjx_policies.training.checkpoint import PyTree, write_checkpoint
 from mjx_policies.training.checkpoints import Checkpoints, Restored, checkpoint_steps
-from mjx_policies.training.config import may_change
+from mjx_policies.training.clock import Clock
 from mjx_policies.training.errors import NonFiniteError, UserError
 from mjx_policies.training.hosts import any_host, is_first_host
+from mjx_policies.training.job import Job, Outcome, Schedule, State
 from mjx_policies.training.metrics import MetricsCsv, Number, TensorBoard
 from mjx_policies.training.preemption import Preemption
 from mjx_policies.training.progress import ProgressReport, duration
 from mjx_policies.training.run_folder import RunFolder
 from mjx_policies.training.trees import describe, mismatches, not_finite, own_buffers, strong
 
-State = TypeVar("State")
-Metrics = Mapping[str, Number]
+__all__ = ["Job", "Outcome", "Schedule", "train"]
+
 MAX_SAVING = 0.05  # part of the time that checkpoints by the clock may take
-
-
-def _everything(state: PyTree) -> PyTree:
-    return state
-
-
-@dataclasses.dataclass(frozen=True)
-class Job(Generic[State]):
-    """What is trained.
-
-    Attributes:
-      init: builds the whole state: learner, environments, keys, counters. Called once per process, on a resume too,
-        for the shapes and shardings.
-      step: one iteration, `state -> (state, metrics)`; metrics are scalars. The loop jits it and donates the state.
-      steps_per_iteration: environment steps (or gradient steps) in one iteration.
-      evaluate: named numbers for a state, which it must leave unaltered; they are logged as `eval/name`.
-      watch: the part of the state that must be finite; training stops rather than save anything else.
-      may_be_nan: metrics that are NaN when there is nothing to report, such as the return of no episode.
-      jit: False for a step that runs on the host and jits its parts itself; nothing is donated then.
-    """
-
-    init: Callable[[], State]
-    step: Callable[[State], tuple[State, Mapping[str, jax.Array]]]
-    steps_per_iteration: int
-    evaluate: Callable[[State], Metrics] | None = None
-    watch: Callable[[State], PyTree] = _everything
-    may_be_nan: Sequence[str] = ()
-    jit: bool = True
-
-    def __post_init__(self) -> None:
-        if self.steps_per_iteration < 1:
-            raise ValueError(f"steps_per_iteration is {self.steps_per_iteration}, it must be at least 1")
-
-
-@dataclasses.dataclass(frozen=True)
-class Schedule:
-    """When the loop does what. All of it may change on a resume, since the state does not depend on it."""
-
-    total_steps: int = may_change(1_000_000)  # environment steps, rounded up to whole iterations
-    log_every: int = may_change(1)  # iterations per row; more than one lets the device run ahead
-    eval_every: int = may_change(0)  # iterations per evaluation; 0: only at the end
-    checkpoint_seconds: float = may_change(60.0)  # seconds; 0: after every iteration; the end always saves
-    keep: int = may_change(2)  # newest checkpoints that stay
-    keep_best: str = may_change("")  # metric of an evaluation, such as eval/reward, whose best checkpoint stays too
-    tensorboard: bool = may_change(True)  # event files beside metrics.csv
-
-    def __post_init__(self) -> None:
-        if self.total_steps < 1 or self.log_every < 1 or self.keep < 1:
-            raise ValueError("total_steps, log_every and keep must be at least 1")
-        if self.eval_every < 0 or self.checkpoint_seconds < 0:
-            raise ValueError("eval_every and checkpoint_seconds must not be negative")
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome(Generic[State]):
-    """How training ended.
-
-    Attributes:
-      status: `done` with all steps, `preempted` by a signal, or `stopped` by the `report` callback.
-      state: the last one, which is also in the newest checkpoint.
-      step: environment steps so far.
-      metrics: the last row, the last evaluation included; empty if a resumed run had nothing left to do.
-      seconds: wall clock for each activity of `Clock`, earlier sessions included.
-    """
-
-    status: Literal["done", "preempted", "stopped"]
-    state: State
-    step: int
-    metrics: dict[str, Number]
-    seconds: dict[str, float]
-
-
-class Clock:
-    """Seconds spent on each activity, continued over sessions."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = dict.fromkeys(("start", "compile", "train", "evaluate", "checkpoint"), 0.0)
-
-    @contextlib.contextmanager
-    def __call__(self, activity: str) -> Iterator[None]:
-        """Counts the time of a block."""
-        begin = time.monotonic()
-        try:
-            yield
-        finally:
-            self.seconds[activity] += time.monotonic() - begin
-
-    @property
-    def total(self) -> float:
-        """Seconds altogether."""
-        return sum(self.seconds.values())
 
 
 def train(
@@ -149,6 +58,19 @@ def train(
       NonFiniteError: a metric or the watched state is not finite. The state is kept in `crash/`, and the last good
         checkpoint stays the newest.
       UserError: the disk is full, a checkpoint is not usable, or the step changes the structure of the state.
+
+    Example:
+      >>> import tempfile, jax.numpy as jnp
+      >>> job = Job(
+      ...     init=lambda: {"x": jnp.asarray(8.0)},
+      ...     step=lambda state: ({"x": state["x"] / 2}, {"loss": state["x"]}),
+      ...     steps_per_iteration=1,
+      ... )
+      >>> schedule = Schedule(total_steps=3, tensorboard=False)
+      >>> with tempfile.TemporaryDirectory() as folder, RunFolder.start(folder, schedule, resume=False) as run:
+      ...     outcome = train(job, run, schedule, console=Console(quiet=True))
+      >>> outcome.status, float(outcome.state["x"])
+      ('done', 1.0)
     """
     last = -(-schedule.total_steps // job.steps_per_iteration)
     console = console if is_first_host() else Console(quiet=True)
@@ -165,7 +87,7 @@ def train(
             score = None
             if evaluates or _due(session.iteration, schedule.log_every, last):
                 row = session.log(metrics, evaluates)
-                score = row.get(schedule.keep_best)
+                score = session.score() if evaluates else None
                 if report is not None and report(row):
                     status = "stopped"
             preempted, saves = any_host(preemption.requested is not None, session.wants_saving(score))
@@ -203,6 +125,8 @@ class _Session(Generic[State]):
 
     def start(self) -> None:
         """Builds the state, or takes it from the newest checkpoint."""
+        if self.schedule.keep_best and self.job.evaluate is None:
+            raise UserError("keep_best compares evaluations, and this job has no evaluate.")
         self.progress.phase("building the initial state")
         with self.clock("start"):
             state = self.job.init()
@@ -259,6 +183,11 @@ class _Session(Generic[State]):
             with self.clock("evaluate"):
                 found = _to_numbers(self.job.evaluate(self.state))
             values |= {f"eval/{name}": value for name, value in found.items()}
+            if self.schedule.keep_best and self.schedule.keep_best not in values:
+                known = ", ".join(sorted(values))
+                raise UserError(
+                    f"keep_best is {self.schedule.keep_best!r}, which is no metric here; there are {known}."
+                )
         times = {"step": self.step, "seconds": round(self.clock.total, 3), "steps_per_second": round(speed, 1)}
         self.row = {**times, **values}
         for writer in self.writers:
@@ -266,21 +195,26 @@ class _Session(Generic[State]):
         self.progress.update(self.step, speed, self.row)
         return self.row
 
-    def wants_saving(self, score: Number | None) -> bool:
-        """Whether the clock or a new best score asks for a checkpoint."""
-        return time.monotonic() >= self._next_save or (score is not None and float(score) > self._best)
+    def score(self) -> float | None:
+        """What `keep_best` compares, if the last row has a finite one."""
+        value = float(self.row.get(self.schedule.keep_best, math.nan))
+        return value if math.isfinite(value) else None
 
-    def save(self, score: Number | None) -> None:
+    def wants_saving(self, score: float | None) -> bool:
+        """Whether the clock or a new best score asks for a checkpoint."""
+        return time.monotonic() >= self._next_save or (score is not None and score > self._best)
+
+    def save(self, score: float | None) -> None:
         """Saves the state, rows first: a checkpoint never knows more than the table."""
         before = self.clock.seconds["checkpoint"]
         with self.clock("checkpoint"):
             for writer in self.writers:
                 writer.sync()
             if score is not None:
-                self._best = max(self._best, float(score))
+                self._best = max(self._best, score)
             best = self._best if math.isfinite(self._best) else None
             meta = {"iteration": self.iteration, "best": best, "seconds": self.clock.seconds}
-            self.checkpoints.save(self.step, self.state, meta, None if score is None else float(score))
+            self.checkpoints.save(self.step, self.state, meta, score)
         self._save_after(self.clock.seconds["checkpoint"] - before)
 
     def require_finite(self, metrics: Mapping[str, jax.Array | Number], state_too: bool = True) -> None:
@@ -331,10 +265,10 @@ def _strongly_typed(step: Callable) -> Callable:
     return strongly_typed
 
 
-def _to_numbers(metrics: Mapping[str, jax.Array | Number]) -> dict[str, Number]:
+def _to_numbers(metrics: Mapping[str, jax.Array | Number]) -> dict[str, Any]:
     """Metrics as NumPy scalars, which keep their dtype and so their shortest digits; flags become 0 or 1."""
     arrays = {name: np.asarray(value) for name, value in jax.device_get(dict(metrics)).items()}
-    return {name: int(array) if array.dtype == bool else array[()] for name, array in arrays.items()}
+    return {name: int(array.item()) if array.dtype == bool else array[()] for name, array in arrays.items()}
 
 
 def _require_same_structure(kinds: Mapping[str, str], state: PyTree, metrics: Mapping[str, jax.Array]) -> None:

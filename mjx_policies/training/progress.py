@@ -31,7 +31,7 @@ class ProgressReport:
         self._show = tuple(show)
         self._line_seconds = line_seconds
         self._shown: dict[str, float] = {}
-        self._speed: float | None = None
+        self._first: tuple[int, float] | None = None  # step and time of the first row of this session
         self._last_line = -float("inf")
         self._phase = ""
         self._bar: Progress | None = None
@@ -67,16 +67,19 @@ class ProgressReport:
 
     def update(self, step: int, steps_per_second: float, row: Mapping[str, Number]) -> None:
         """Shows a logged row."""
-        # A moving average over some ten rows steadies the estimate of the time that is left.
-        if math.isfinite(steps_per_second):
-            self._speed = steps_per_second if self._speed is None else 0.9 * self._speed + 0.1 * steps_per_second
-        left = (self._total - step) / self._speed if self._speed else None
+        now = time.monotonic()
+        self._first = self._first or (step, now)
+        # From all the time that has passed, so evaluations and checkpoints count as well.
+        done, passed = step - self._first[0], now - self._first[1]
+        left = (self._total - step) * passed / done if done else None
         self._shown.update({name: float(row[name]) for name in self._show if name in row})
-        parts = [f"{short_count(step)} steps", *([f"{short_count(self._speed)}/s"] if self._speed else [])]
+        parts = [f"{short_count(step)} steps"]
+        if math.isfinite(steps_per_second):
+            parts.append(f"{short_count(steps_per_second)}/s")
         parts += [f"{name.rsplit('/', 1)[-1]} {value:.3g}" for name, value in self._shown.items()]
         if self._bar is not None:
             self._bar.update(self._task, completed=step, detail="  ".join(parts), left=left)
-        elif (now := time.monotonic()) - self._last_line >= self._line_seconds or step >= self._total:
+        elif now - self._last_line >= self._line_seconds or step >= self._total:
             self._last_line = now
             remaining = "" if left is None or step >= self._total else f"  {duration(left)} left"
             percent = 100 * step / max(self._total, 1)
@@ -88,7 +91,7 @@ class ProgressReport:
 
 
 class _Remaining(ProgressColumn):
-    """The time that is left, from the steady speed."""
+    """The time that is left."""
 
     def render(self, task: Task) -> Text:
         left = task.fields["left"]

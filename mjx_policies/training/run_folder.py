@@ -51,6 +51,11 @@ class RunFolder:
         self._lock = lock
 
     @classmethod
+    def start(cls, path: str | Path, config: Any, resume: bool) -> RunFolder:
+        """`open` to resume, `create` otherwise: what a script does with its `--run-dir` and `--resume`."""
+        return (cls.open if resume else cls.create)(path, config)
+
+    @classmethod
     def create(cls, path: str | Path, config: Any) -> RunFolder:
         """Starts a run in a new or empty folder.
 

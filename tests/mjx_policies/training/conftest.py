@@ -24,11 +24,11 @@ def toy():
 
 @pytest.fixture
 def start_toy():
-    """Starts `toy_run.py` with some arguments; whatever still runs at the end of the test is killed."""
+    """Starts `toy_run.py`, or another script beside it; whatever still runs at the end of the test is killed."""
     started = []
 
-    def start(*arguments):
-        command = [sys.executable, "-W", "error", str(SCRIPT), *map(str, arguments)]
+    def start(*arguments, script="toy_run.py"):
+        command = [sys.executable, "-W", "error", str(SCRIPT.with_name(script)), *map(str, arguments)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         started.append(process)
         return process

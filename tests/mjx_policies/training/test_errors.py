@@ -50,6 +50,6 @@ def test_a_full_disk_is_recognised_behind_other_errors():
     assert not disk_is_full(RuntimeError("other"))
 
 
-@pytest.mark.parametrize("name", ["config", "errors", "preemption", "progress"])
+@pytest.mark.parametrize("name", ["config", "errors", "loop", "preemption", "progress"])
 def test_the_examples_in_docstrings_run(name):
     assert doctest.testmod(importlib.import_module(f"mjx_policies.training.{name}")).failed == 0

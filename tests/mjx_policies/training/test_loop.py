@@ -113,7 +113,7 @@ def test_rows_and_evaluations_come_when_they_are_due(toy, tmp_path, quiet):
 
 
 def test_the_best_checkpoint_stays(tmp_path, quiet):
-    scores = {1: 0.1, 2: 0.9, 3: 0.2, 4: 0.3, 5: 0.4, 6: 0.5}
+    scores = {1: 0.1, 2: 0.9, 3: np.nan, 4: 0.3, 5: 0.4, 6: np.inf}
     job = Job(
         init=lambda: {"n": jnp.zeros((), jnp.int32)},
         step=lambda state: ({"n": state["n"] + 1}, {"n": state["n"]}),
@@ -124,6 +124,17 @@ def test_the_best_checkpoint_stays(tmp_path, quiet):
     with RunFolder.create(tmp_path / "run", plan) as run:
         train(job, run, plan, console=quiet)
     assert checkpoint_steps(tmp_path / "run" / "checkpoints") == [2, 5, 6]
+    misspelt = dataclasses.replace(plan, keep_best="eval/scores")
+    with (
+        RunFolder.create(tmp_path / "misspelt", misspelt) as run,
+        pytest.raises(
+            UserError, match=r"keep_best is 'eval/scores', which is no metric here; there are eval/score, n\."
+        ),
+    ):
+        train(job, run, misspelt, console=quiet)
+    blind = dataclasses.replace(job, evaluate=None)
+    with RunFolder.create(tmp_path / "blind", plan) as run, pytest.raises(UserError, match="no evaluate"):
+        train(blind, run, plan, console=quiet)
 
 
 def test_report_can_end_the_run(toy, tmp_path, quiet):

@@ -2,6 +2,7 @@
 
 import random
 import signal
+import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -111,3 +112,23 @@ def test_a_run_that_meets_nan_exits_with_three(start_toy, tmp_path):
         err.startswith("error: stopped at step 50: loss is nan; reward is nan. The last good") and err.count("\n") == 1
     )
     assert checkpoint_steps(tmp_path / "run" / "checkpoints")[-1] == 40
+
+
+def test_two_hosts_agree_save_once_and_resume(start_toy, tmp_path):
+    def both(*arguments):
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            port = free.getsockname()[1]
+        pair = [start_toy(rank, port, tmp_path / "run", *arguments, script="two_hosts.py") for rank in range(2)]
+        ends = [process.communicate(timeout=60) for process in pair]
+        assert [process.returncode for process in pair] == [0, 0], ends
+        return [out.splitlines() for out, _ in ends]
+
+    first, second = both(6, 2)
+    assert first[-1] == "preempted 2 [2.0, 3.0, 4.0, 5.0]" and second[-1] == "preempted 2 [6.0, 7.0, 8.0, 9.0]"
+    assert "a signal elsewhere asked to stop: saved at step 2 of 6." in "\n".join(first)
+    first, second = both(6, -1, "--resume")
+    assert first[-1] == "done 6 [6.0, 7.0, 8.0, 9.0]" and second[-1] == "done 6 [10.0, 11.0, 12.0, 13.0]"
+    assert any(line.startswith("resumed at step 2") for line in first)
+    assert not any(line.startswith("resumed") for line in second)
+    assert [row[0] for row in read_table(tmp_path / "run" / "metrics.csv")[1]] == ["1", "2", "3", "4", "5", "6"]

@@ -103,7 +103,7 @@ OPTIMIZERS = {"momentum": momentum, "adam": adam}
 
 
 def train_toy(path, config: ToyConfig, resume: bool = False, **options) -> Outcome[ToyState]:
-    with (RunFolder.open if resume else RunFolder.create)(path, config) as run:
+    with RunFolder.start(path, config, resume) as run:
         return train(toy_job(config), run, config.schedule, **options)
 
 
