@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 
 class Clock:
-    """Seconds spent on each activity, continued over sessions."""
+    """Seconds spent on each activity, continued when a run is resumed."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = dict.fromkeys(("start", "compile", "train", "evaluate", "checkpoint"), 0.0)

@@ -76,7 +76,7 @@ class Outcome(Generic[State]):
       state: the last one, which is also in the newest checkpoint.
       step: environment steps so far.
       metrics: the last row, the last evaluation included; empty if a resumed run had nothing left to do.
-      seconds: wall clock for each activity of `Clock`, earlier sessions included.
+      seconds: wall clock for each activity of `Clock`, earlier processes of the run included.
     """
 
     status: Literal["done", "preempted", "stopped"]

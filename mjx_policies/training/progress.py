@@ -31,7 +31,7 @@ class ProgressReport:
         self._show = tuple(show)
         self._line_seconds = line_seconds
         self._shown: dict[str, float] = {}
-        self._first: tuple[int, float] | None = None  # step and time of the first row of this session
+        self._first: tuple[int, float] | None = None  # step and time of the first row since the start
         self._last_line = -float("inf")
         self._phase = ""
         self._bar: Progress | None = None
