@@ -10,10 +10,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import chex
+import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
 
+from mjx_policies.rotations import multiply, rotate
 from mjx_policies.types import Array
 
 
@@ -42,7 +44,7 @@ def forward_kinematics(model: mujoco.MjModel, qpos: Array) -> Poses:  # [nq]
     chex.assert_shape(qpos, (model.nq,))
     xpos, xquat = _bodies(model, qpos)
     geom_xpos = _attach(xpos, xquat, model.geom_bodyid, model.geom_pos)
-    geom_xmat = _matrix(_multiply(xquat[model.geom_bodyid], _constant(model.geom_quat)))
+    geom_xmat = _attach_matrix(xquat, model.geom_bodyid, model.geom_quat)
     cam_xpos, cam_xmat = _cameras(model, xpos, xquat)
     return Poses(xpos, xquat, geom_xpos, geom_xmat, cam_xpos, cam_xmat)
 
@@ -54,34 +56,66 @@ def geom_poses(model: mujoco.MjModel, qpos: Array) -> tuple[Array, Array]:
 
 
 def _bodies(model: mujoco.MjModel, qpos: Array) -> tuple[Array, Array]:  # -> [nbody, 3], [nbody, 4]
-    xpos, xquat = [jnp.zeros(3)], [jnp.array([1.0, 0.0, 0.0, 0.0])]
+    """Places all bodies of equal depth in the tree at once, from the world outwards."""
+    depth = np.zeros(model.nbody, int)
     for body in range(1, model.nbody):
-        parent = model.body_parentid[body]
-        quat = _multiply(xquat[parent], _constant(model.body_quat[body]))
-        pos = xpos[parent] + _rotate(xquat[parent], _constant(model.body_pos[body]))
-        first = model.body_jntadr[body]
-        for joint in range(first, first + model.body_jntnum[body]):
-            pos, quat = _move(model, joint, qpos, pos, quat)
-        xpos.append(pos)
-        xquat.append(_normalise(quat))
-    return jnp.stack(xpos), jnp.stack(xquat)
+        depth[body] = depth[model.body_parentid[body]] + 1
+    row = np.argsort(np.argsort(depth, kind="stable"))  # of each body among those placed so far
+    xpos, xquat = jnp.zeros((1, 3)), jnp.array([[1.0, 0.0, 0.0, 0.0]])
+    for bodies in (np.flatnonzero(depth == d) for d in range(1, depth.max() + 1)):
+        parents = row[model.body_parentid[bodies]]
+        pos = _attach(xpos, xquat, parents, model.body_pos[bodies])
+        quat = jax.vmap(multiply)(xquat[parents], _constant(model.body_quat[bodies]))
+        for number in range(model.body_jntnum[bodies].max()):
+            pos, quat = _move(model, bodies, number, qpos, pos, quat)
+        xpos, xquat = jnp.concatenate([xpos, pos]), jnp.concatenate([xquat, _normalise(quat)])
+    return xpos[row], xquat[row]
 
 
-def _move(model: mujoco.MjModel, joint: int, qpos: Array, pos: Array, quat: Array) -> tuple[Array, Array]:
-    """Applies one joint to the pose of its body."""
-    address, kind = model.jnt_qposadr[joint], model.jnt_type[joint]
-    if kind == mujoco.mjtJoint.mjJNT_FREE:
-        return qpos[address : address + 3], _normalise(qpos[address + 3 : address + 7])
-    anchor, axis = _constant(model.jnt_pos[joint]), _constant(model.jnt_axis[joint])
-    if kind == mujoco.mjtJoint.mjJNT_SLIDE:
-        return pos + _rotate(quat, axis) * (qpos[address] - model.qpos0[address]), quat
-    if kind == mujoco.mjtJoint.mjJNT_BALL:
-        turn = _normalise(qpos[address : address + 4])
-    else:
-        half = 0.5 * (qpos[address] - model.qpos0[address])
-        turn = jnp.concatenate([jnp.cos(half)[None], jnp.sin(half) * axis])
-    turned = _multiply(quat, turn)
-    return pos + _rotate(quat, anchor) - _rotate(turned, anchor), turned  # the anchor stays in place
+def _move(
+    model: mujoco.MjModel, bodies: np.ndarray, number: int, qpos: Array, pos: Array, quat: Array
+) -> tuple[Array, Array]:
+    """Applies the joint of this number to the poses of those bodies that have it."""
+    present = number < model.body_jntnum[bodies]
+    kinds = np.where(present, model.jnt_type[model.body_jntadr[bodies] + number * present], -1)
+    for kind, (width, motion) in MOTIONS.items():
+        which = np.flatnonzero(kinds == kind)
+        if which.size:
+            joints = model.body_jntadr[bodies[which]] + number
+            address = model.jnt_qposadr[joints][:, None] + np.arange(width)
+            reference, anchor = _constant(model.qpos0[address]), _constant(model.jnt_pos[joints])
+            axis = _constant(model.jnt_axis[joints])
+            moved = jax.vmap(motion)(qpos[address], reference, anchor, axis, pos[which], quat[which])
+            everyone = which.size == bodies.size
+            pos, quat = moved if everyone else (pos.at[which].set(moved[0]), quat.at[which].set(moved[1]))
+    return pos, quat
+
+
+def _free(coordinate: Array, reference: Array, anchor: Array, axis: Array, pos: Array, quat: Array):
+    return coordinate[:3], _normalise(coordinate[3:])
+
+
+def _slide(coordinate: Array, reference: Array, anchor: Array, axis: Array, pos: Array, quat: Array):
+    return pos + rotate(axis, quat) * (coordinate - reference), quat
+
+
+def _ball(coordinate: Array, reference: Array, anchor: Array, axis: Array, pos: Array, quat: Array):
+    turned = multiply(quat, _normalise(coordinate))
+    return pos + rotate(anchor, quat) - rotate(anchor, turned), turned  # the anchor stays in place
+
+
+def _hinge(coordinate: Array, reference: Array, anchor: Array, axis: Array, pos: Array, quat: Array):
+    half = (coordinate - reference) / 2
+    return _ball(jnp.concatenate([jnp.cos(half), jnp.sin(half) * axis]), reference, anchor, axis, pos, quat)
+
+
+MOTIONS = {
+    mujoco.mjtJoint.mjJNT_FREE: (7, _free),
+    mujoco.mjtJoint.mjJNT_BALL: (4, _ball),
+    mujoco.mjtJoint.mjJNT_SLIDE: (1, _slide),
+    mujoco.mjtJoint.mjJNT_HINGE: (1, _hinge),
+}
+"""Of each kind of joint the number of its coordinates, and how it moves the pose of a body."""
 
 
 def _cameras(model: mujoco.MjModel, xpos: Array, xquat: Array) -> tuple[Array, Array]:  # -> [ncam, 3], [ncam, 3, 3]
@@ -96,7 +130,7 @@ def _cameras(model: mujoco.MjModel, xpos: Array, xquat: Array) -> tuple[Array, A
     by_mass = np.isin(mode, (light.mjCAMLIGHT_TRACKCOM, light.mjCAMLIGHT_TARGETBODYCOM))
 
     pos = _attach(xpos, xquat, body, model.cam_pos)
-    mat = _matrix(_multiply(xquat[body], _constant(model.cam_quat)))
+    mat = _attach_matrix(xquat, body, model.cam_quat)
     com = _subtree_com(model, xpos, xquat) if by_mass.any() else xpos
     if following.any():
         offset = np.where(by_mass[:, None], model.cam_poscom0, model.cam_pos0)
@@ -135,33 +169,20 @@ def _subtree_com(model: mujoco.MjModel, xpos: Array, xquat: Array) -> Array:  # 
 
 
 def _attach(xpos: Array, xquat: Array, body: np.ndarray, local: np.ndarray) -> Array:
-    return xpos[body] + _rotate(xquat[body], _constant(local))
+    return xpos[body] + jax.vmap(rotate)(_constant(local), xquat[body])
+
+
+def _attach_matrix(xquat: Array, body: np.ndarray, local: np.ndarray) -> Array:
+    return jax.vmap(lambda a, b: _matrix(multiply(a, b)))(xquat[body], _constant(local))
 
 
 def _constant(value: np.ndarray) -> Array:
     return jnp.asarray(value, jnp.float32)
 
 
-# Sums of products instead of matrix products: accelerators may round the factors of the latter to fewer bits.
-
-
 def _normalise(vector: Array) -> Array:
     return vector / jnp.maximum(jnp.linalg.norm(vector, axis=-1, keepdims=True), 1e-12)
 
 
-def _multiply(p: Array, q: Array) -> Array:  # [..., 4], [..., 4] -> [..., 4]
-    """Hamilton product: first turn by q, then by p."""
-    w, u = p[..., :1], p[..., 1:]
-    x, v = q[..., :1], q[..., 1:]
-    return jnp.concatenate([w * x - jnp.sum(u * v, axis=-1, keepdims=True), w * v + x * u + jnp.cross(u, v)], axis=-1)
-
-
-def _rotate(quat: Array, vector: Array) -> Array:  # [..., 4], [..., 3] -> [..., 3]
-    w, u = quat[..., :1], quat[..., 1:]
-    twice = 2 * jnp.cross(u, vector)
-    return vector + w * twice + jnp.cross(u, twice)
-
-
-def _matrix(quat: Array) -> Array:  # [..., 4] -> [..., 3, 3]
-    axes = (jnp.broadcast_to(axis, (*quat.shape[:-1], 3)) for axis in jnp.eye(3))
-    return jnp.stack([_rotate(quat, axis) for axis in axes], axis=-1)
+def _matrix(quat: Array) -> Array:  # [4] -> [3, 3]
+    return jnp.stack([rotate(axis, quat) for axis in jnp.eye(3)], axis=-1)

@@ -1,7 +1,7 @@
 """Rays against a whole model: what is nearest, what lies between a point and the light, and how the surface is turned.
 
-Each geometry type is one batch, all its geometries against all rays: that vectorises, where a chain over geometries
-does not. Axes: N rays, G geometries of one type, ngeom geometries of the model. World frame, lengths in m.
+The geometries of one type are traced together, a block of them against all rays: that vectorises, where a chain over
+geometries does not. Axes: N rays, G geometries of a block, ngeom geometries of the model. World frame, lengths in m.
 """
 
 from __future__ import annotations
@@ -9,23 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
 from mujoco import mjtGeom
 
 from mjx_policies.envs import ray_hfield
+from mjx_policies.envs.ray_hfield import HeightField
 from mjx_policies.envs.ray_primitives import NORMALS, TRACERS, Vec, columns, normalise, to_local, to_world
 from mjx_policies.types import Array
 
-
-class HfieldGeom(NamedTuple):
-    """A height field geometry: its index, where its heights lie in `hfield_data`, rows and columns, MuJoCo's sizes."""
-
-    geom: int
-    data: slice
-    shape: tuple[int, int]
-    size: np.ndarray
+BLOCK = 4  # geometries traced at once; more of them fall out of a CPU's cache, fewer make longer loops
 
 
 class Layout(NamedTuple):
@@ -34,24 +29,24 @@ class Layout(NamedTuple):
     Attributes:
       ngeom: number of geometries of the model, shown or not.
       batches: type and indices of the primitives.
-      hfields: the height fields.
+      hfields: of each height field geometry its index and that of its height field.
     """
 
     ngeom: int
     batches: tuple[tuple[mjtGeom, np.ndarray], ...]
-    hfields: tuple[HfieldGeom, ...]
+    hfields: tuple[tuple[int, int], ...]
 
 
 class Geoms(NamedTuple):
-    """The moving part: `xpos` [ngeom, 3], `xmat` [ngeom, 3, 3], `size` [ngeom, 3], `hfield_data` [nhfielddata]."""
+    """The geometries: `xpos` [ngeom, 3], `xmat` [ngeom, 3, 3], `size` [ngeom, 3], and the model's height fields."""
 
     xpos: Array
     xmat: Array
     size: Array
-    hfield_data: Array
+    hfields: tuple[HeightField, ...]
 
 
-def layout(model: mujoco.MjModel, groups: Sequence[int]) -> Layout:
+def scene_layout(model: mujoco.MjModel, groups: Sequence[int]) -> Layout:
     """The geometries of `groups` whose alpha is not 0. Raises ValueError for one that cannot be traced, by name."""
     shown = [g for g in range(model.ngeom) if model.geom_group[g] in groups and geom_rgba(model, g)[3] > 0]
     for geom in shown:
@@ -65,15 +60,19 @@ def layout(model: mujoco.MjModel, groups: Sequence[int]) -> Layout:
             )
     kinds = model.geom_type[shown] if shown else np.zeros(0, int)
     batches = tuple((kind, np.asarray(shown)[kinds == kind]) for kind in TRACERS if (kinds == kind).any())
-    hfields = []
-    for geom in shown:
-        if model.geom_type[geom] == mjtGeom.mjGEOM_HFIELD:
-            field = model.geom_dataid[geom]
-            shape = (int(model.hfield_nrow[field]), int(model.hfield_ncol[field]))
-            first = int(model.hfield_adr[field])
-            data = slice(first, first + shape[0] * shape[1])
-            hfields.append(HfieldGeom(geom, data, shape, model.hfield_size[field].copy()))
-    return Layout(model.ngeom, batches, tuple(hfields))
+    hfields = tuple((g, int(model.geom_dataid[g])) for g in shown if model.geom_type[g] == mjtGeom.mjGEOM_HFIELD)
+    return Layout(model.ngeom, batches, hfields)
+
+
+def height_fields(model: mujoco.MjModel) -> tuple[HeightField, ...]:
+    """The height fields of a model, ready to trace."""
+    fields = []
+    for field in range(model.nhfield):
+        first, shape = model.hfield_adr[field], (model.hfield_nrow[field], model.hfield_ncol[field])
+        data = model.hfield_data[first : first + np.prod(shape)].reshape(shape)
+        size = jnp.asarray(model.hfield_size[field], jnp.float32)
+        fields.append(ray_hfield.height_field(jnp.asarray(data, jnp.float32), size))
+    return tuple(fields)
 
 
 def geom_rgba(model: mujoco.MjModel, geom: int) -> np.ndarray:  # [4]
@@ -86,30 +85,45 @@ def _type_name(kind: mjtGeom) -> str:
     return kind.name.removeprefix("mjGEOM_").lower()
 
 
-def _field(hfield: HfieldGeom, geoms: Geoms) -> ray_hfield.HeightField:
-    data = geoms.hfield_data[hfield.data].reshape(hfield.shape)
-    return ray_hfield.height_field(data, jnp.asarray(hfield.size, jnp.float32))
-
-
-def _local(geoms: Geoms, index: np.ndarray, origin: Vec, direction: Vec) -> tuple[Vec, Vec]:
-    """Rays [1, N] (or [1, 1] where shared) in the frames of the geometries `index` [G]."""
-    pos = geoms.xpos[index]
-    axes = tuple(tuple(x[:, None] for x in axis) for axis in columns(geoms.xmat[index]))
-    relative = tuple(origin[i] - pos[:, i, None] for i in range(3))
+def _local(xpos: Array, xmat: Array, origin: Vec, direction: Vec) -> tuple[Vec, Vec]:
+    """Rays [1, N] (or [1, 1] where shared) in the frames of geometries, [G, 3] and [G, 3, 3]."""
+    first, second, third = columns(xmat)
+    axes = tuple((x[:, None], y[:, None], z[:, None]) for x, y, z in (first, second, third))
+    relative = (origin[0] - xpos[:, 0, None], origin[1] - xpos[:, 1, None], origin[2] - xpos[:, 2, None])
     return to_local(relative, axes), to_local(direction, axes)
 
 
-def _distances(kind: mjtGeom, index: np.ndarray, geoms: Geoms, origin: Vec, direction: Vec) -> Array:  # [G, N]
-    size = geoms.size[index]
-    local = _local(geoms, index, origin, direction)
-    return TRACERS[kind](*local, (size[:, 0, None], size[:, 1, None], size[:, 2, None]))
+def _nearest_primitive(
+    kind: mjtGeom, index: np.ndarray, geoms: Geoms, origin: Vec, direction: Vec
+) -> tuple[Array, Array]:  # [N], [N]
+    """Distance and geometry, of one type.
 
+    Blocks of geometries, not all of them at once, so that what a block needs stays in the cache. In a block twice a
+    minimum instead of an argmin, which compilers for CPUs do not vectorise.
+    """
+    block = min(BLOCK, len(index))
+    index = np.pad(index, (0, -len(index) % block), mode="edge").reshape(-1, block)  # the last one fills its block
 
-def _hfield_distance(hfield: HfieldGeom, geoms: Geoms, origin: Vec, direction: Vec) -> Array:  # [N]
+    def visit(carry: tuple[Array, Array], geometry: tuple[Array, Array, Array, Array]):
+        distance, geom = carry
+        xpos, xmat, size, which = geometry
+        start, ray = _local(xpos, xmat, origin, direction)
+        t = TRACERS[kind](start, ray, (size[:, 0, None], size[:, 1, None], size[:, 2, None]))
+        closest = jnp.min(t, axis=0)
+        owner = jnp.min(jnp.where(t == closest[None], which[:, None], len(geoms.xpos)), axis=0)
+        return (jnp.minimum(closest, distance), jnp.where(closest < distance, owner, geom)), None
+
     count = direction[0].shape[1]
-    local = _local(geoms, np.array([hfield.geom]), origin, direction)
+    carry = jnp.full(count, jnp.inf), jnp.full(count, -1, jnp.int32)
+    table = geoms.xpos[index], geoms.xmat[index], geoms.size[index], jnp.asarray(index, jnp.int32)
+    return jax.lax.scan(visit, carry, table)[0]
+
+
+def _hfield_distance(geom: int, field: HeightField, geoms: Geoms, origin: Vec, direction: Vec) -> Array:  # [N]
+    count = direction[0].shape[1]
+    local = _local(geoms.xpos[geom : geom + 1], geoms.xmat[geom : geom + 1], origin, direction)
     start, ray = (tuple(jnp.broadcast_to(x, (1, count))[0] for x in vector) for vector in local)
-    return ray_hfield.trace(_field(hfield, geoms), start, ray)
+    return ray_hfield.trace(field, start, ray)
 
 
 def nearest(layout: Layout, geoms: Geoms, origin: Vec, direction: Vec) -> tuple[Array, Array]:
@@ -118,20 +132,16 @@ def nearest(layout: Layout, geoms: Geoms, origin: Vec, direction: Vec) -> tuple[
     `origin` and `direction` are triples of [1, N], or of [1, 1] where shared; at least the direction must be [1, N].
     """
     count = direction[0].shape[1]
-    distances, owners = [jnp.full(count, jnp.inf)], [jnp.full(count, -1, jnp.int32)]
+    distance, geom = jnp.full(count, jnp.inf), jnp.full(count, -1, jnp.int32)
+    candidates = [(distance, geom)]
     for kind, index in layout.batches:
-        t = _distances(kind, index, geoms, origin, direction)
-        closest = jnp.min(t, axis=0)
-        # Twice a minimum instead of an argmin, which compilers for CPUs do not vectorise.
-        owner = jnp.where(t == closest[None], jnp.asarray(index, jnp.int32)[:, None], layout.ngeom)
-        distances.append(closest)
-        owners.append(jnp.min(owner, axis=0))
-    for hfield in layout.hfields:
-        distances.append(_hfield_distance(hfield, geoms, origin, direction))
-        owners.append(jnp.full(count, hfield.geom, jnp.int32))
-    candidates, owners = jnp.stack(distances), jnp.stack(owners)
-    distance = jnp.min(candidates, axis=0)
-    return distance, jnp.min(jnp.where(candidates == distance[None], owners, layout.ngeom), axis=0)
+        candidates.append(_nearest_primitive(kind, index, geoms, origin, direction))
+    for hfield_geom, field in layout.hfields:
+        t = _hfield_distance(hfield_geom, geoms.hfields[field], geoms, origin, direction)
+        candidates.append((t, jnp.full_like(geom, hfield_geom)))
+    distances, owners = (jnp.stack(x) for x in zip(*candidates, strict=True))
+    distance = jnp.min(distances, axis=0)
+    return distance, jnp.min(jnp.where(distances == distance[None], owners, layout.ngeom), axis=0)
 
 
 def occluded(layout: Layout, geoms: Geoms, origin: Vec, direction: Vec, far: Array) -> Array:  # [N] bool
@@ -139,10 +149,9 @@ def occluded(layout: Layout, geoms: Geoms, origin: Vec, direction: Vec, far: Arr
     distance = jnp.full(direction[0].shape[1], jnp.inf)
     for kind, index in layout.batches:
         if kind != mjtGeom.mjGEOM_PLANE:
-            t = _distances(kind, index, geoms, origin, direction)
-            distance = jnp.minimum(distance, jnp.min(t, axis=0))
-    for hfield in layout.hfields:
-        distance = jnp.minimum(distance, _hfield_distance(hfield, geoms, origin, direction))
+            distance = jnp.minimum(distance, _nearest_primitive(kind, index, geoms, origin, direction)[0])
+    for geom, field in layout.hfields:
+        distance = jnp.minimum(distance, _hfield_distance(geom, geoms.hfields[field], geoms, origin, direction))
     return distance < far
 
 
@@ -168,8 +177,8 @@ def surface(layout: Layout, geoms: Geoms, geom: Array, point: Vec) -> Surface:
     kind_of_ray = jnp.asarray(kinds)[geom]
     for kind, _ in layout.batches:
         normal = _choose(kind_of_ray == int(kind), NORMALS[kind](local, size), normal)
-    for hfield in layout.hfields:
-        normal = _choose(geom == hfield.geom, ray_hfield.normal(_field(hfield, geoms), local), normal)
+    for hfield_geom, field in layout.hfields:
+        normal = _choose(geom == hfield_geom, ray_hfield.normal(geoms.hfields[field], local), normal)
     return Surface(normalise(to_world(normal, axes)), local, axes)
 
 

@@ -1,11 +1,14 @@
 """A ray caster for MuJoCo models made of primitives: pictures from JAX, without OpenGL, jitted and vmappable.
 
-Every geometry type is intersected as one batch of all rays with all geometries of the type. One light, one hard shadow,
-a sky that is a gradient, fog, and a pattern on the floor. Surfaces are opaque and seen from outside only.
+One light, one hard shadow, a sky that is a gradient, fog, and a pattern on the floor. Surfaces are opaque and seen from
+outside only.
+
+    renderer = make_renderer(model, 240, 320, samples=2)
+    rgb = renderer.render_qpos(qpos, orbit(qpos[:3], distance=1.5, azimuth=130.0, elevation=-20.0)).rgb
 
 Axes: H rows and W columns of the picture, N rays, ngeom geometries. World frame, z up; lengths in m; colours in 0..1.
-Memory is about 8 N bytes for each geometry of the commonest type; feed large batches through `jax.lax.map` with a
-`batch_size`.
+A batch of pictures takes some 100 bytes for each ray; `jax.lax.map` with a `batch_size` of about 16 keeps that in a
+CPU's cache.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from flax import struct
 
 from mjx_policies.envs.kinematics import facing, forward_kinematics
 from mjx_policies.envs.ray_primitives import normalise
-from mjx_policies.envs.ray_scene import Geoms, layout
+from mjx_policies.envs.ray_scene import Geoms, scene_layout
 from mjx_policies.envs.shading import Appearance, Floor, model_appearance, shade
 from mjx_policies.types import Array
 
@@ -123,7 +126,7 @@ def make_renderer(
         raise ValueError(f"height {height}, width {width} and samples {samples} must each be at least 1")
     if floor not in ("checker", "grid", "plain"):
         raise ValueError(f"floor is {floor!r}, it must be 'checker', 'grid' or 'plain'")
-    shown = layout(model, groups)
+    shown = scene_layout(model, groups)
     index = None if camera is None else _camera_index(model, camera)
     nominal = model_appearance(model)
     aspect = width / height
@@ -132,7 +135,7 @@ def make_renderer(
 
     def render(geom_xpos: Array, geom_xmat: Array, view: View, appearance: Appearance) -> Pixels:
         chex.assert_shape(geom_xpos, (model.ngeom, 3))
-        geoms = Geoms(geom_xpos, geom_xmat.reshape(model.ngeom, 3, 3), appearance.geom_size, appearance.hfield_data)
+        geoms = Geoms(geom_xpos, geom_xmat.reshape(model.ngeom, 3, 3), appearance.geom_size, appearance.hfields)
         scale = jnp.tan(jnp.deg2rad(view.fovy) / 2)
         x, y = scale * grid[0], scale * grid[1]  # on the plane at depth 1
         axes = [view.rotation[i] for i in range(3)]
@@ -142,14 +145,19 @@ def make_renderer(
         depth = distance / jnp.sqrt(1 + x**2 + y**2)
         return _downsample(rgb, depth, geom, height, width, samples)
 
-    def render_qpos(qpos: Array, view: View | None = None, appearance: Appearance | None = None) -> Pixels:
+    render = jax.jit(render)
+
+    @jax.jit
+    def render_posed(qpos: Array, view: View | None, appearance: Appearance) -> Pixels:
         poses = forward_kinematics(model, qpos)
         if view is None:
-            free = index is None
-            view = _free_view(model) if free else camera_view(model, index, poses.cam_xpos, poses.cam_xmat)
-        return render(poses.geom_xpos, poses.geom_xmat, view, nominal if appearance is None else appearance)
+            view = _free_view(model) if index is None else camera_view(model, index, poses.cam_xpos, poses.cam_xmat)
+        return render(poses.geom_xpos, poses.geom_xmat, view, appearance)
 
-    return Renderer(nominal, jax.jit(render), jax.jit(render_qpos))
+    def render_qpos(qpos: Array, view: View | None = None, appearance: Appearance | None = None) -> Pixels:
+        return render_posed(qpos, view, nominal if appearance is None else appearance)
+
+    return Renderer(nominal, render, render_qpos)
 
 
 def _pixel_centres(count: int) -> np.ndarray:  # [count] in -1..1
@@ -182,8 +190,8 @@ def _free_view(model: mujoco.MjModel) -> View:
 def _camera_index(model: mujoco.MjModel, camera: str | int) -> int:
     names = [model.camera(i).name for i in range(model.ncam)]
     index = names.index(camera) if camera in names else camera
-    if not isinstance(index, int) or not 0 <= index < model.ncam:
+    if not isinstance(index, int | np.integer) or not 0 <= index < model.ncam:
         raise ValueError(f"the model has no camera {camera!r}; it has {names}")
     if model.cam_projection[index] != mujoco.mjtProjection.mjPROJ_PERSPECTIVE or model.cam_sensorsize[index].any():
         raise ValueError(f"camera {names[index] or index!r}: only perspective cameras given by fovy can be drawn")
-    return index
+    return int(index)

@@ -14,8 +14,9 @@ import numpy as np
 from flax import struct
 from mujoco import mjtGeom
 
+from mjx_policies.envs.ray_hfield import HeightField
 from mjx_policies.envs.ray_primitives import Vec, advance, dot, normalise, to_local
-from mjx_policies.envs.ray_scene import Geoms, Layout, Surface, geom_rgba, nearest, occluded, surface
+from mjx_policies.envs.ray_scene import Geoms, Layout, Surface, geom_rgba, height_fields, nearest, occluded, surface
 from mjx_policies.types import Array
 
 Floor = Literal["checker", "grid", "plain"]
@@ -33,7 +34,7 @@ class Appearance:
       geom_rgb: [ngeom, 3].
       geom_accent: [ngeom, 3], the other colour of a patterned floor; unused by other geometries.
       geom_specular, geom_shininess: [ngeom], strength and concentration of the highlight, as in MuJoCo's materials.
-      hfield_data: [nhfielddata], normalised heights, MuJoCo's.
+      hfields: the model's height fields, see `ray_hfield.height_field`.
       square: [], side of the squares of the floor pattern in m.
       light: [4]; a direction towards the light and 0, or the position of the light and 1.
       ambient, diffuse, fill: [], strength of light from everywhere, from the light, and from the camera.
@@ -46,7 +47,7 @@ class Appearance:
     geom_accent: Array
     geom_specular: Array
     geom_shininess: Array
-    hfield_data: Array
+    hfields: tuple[HeightField, ...]
     square: Array
     light: Array
     ambient: Array
@@ -77,7 +78,6 @@ def model_appearance(model: mujoco.MjModel) -> Appearance:
         "geom_accent": accent,
         "geom_specular": specular,
         "geom_shininess": shininess,
-        "hfield_data": model.hfield_data,
         "square": 0.5,
         "light": _model_light(model),
         "ambient": 0.42,
@@ -87,7 +87,8 @@ def model_appearance(model: mujoco.MjModel) -> Appearance:
         "zenith": (0.36, 0.58, 0.86),
         "fog": 40.0,
     }
-    return Appearance(**{name: jnp.asarray(value, jnp.float32) for name, value in leaves.items()})
+    arrays = {name: jnp.asarray(value, jnp.float32) for name, value in leaves.items()}
+    return Appearance(hfields=height_fields(model), **arrays)
 
 
 def _texture_colours(model: mujoco.MjModel, material: int) -> tuple[np.ndarray, np.ndarray] | None:
@@ -181,7 +182,7 @@ def _albedo(
     `width` [N]: of the pixel across the ray, in m.
     """
     rgb = look.geom_rgb[index].T
-    floors = [g for kind, batch in layout.batches if kind in FLOORS for g in batch] + [h.geom for h in layout.hfields]
+    floors = [g for kind, batch in layout.batches if kind in FLOORS for g in batch] + [g for g, _ in layout.hfields]
     if floor == "plain" or not floors:
         return rgb
     patterned = np.isin(np.arange(layout.ngeom), floors)

@@ -1,0 +1,70 @@
+"""Images per second of the ray caster on this device, for a batch of Go2 at 84 by 84 pixels.
+
+    python experiments/benchmarks/rendering.py --batch 16
+    python experiments/benchmarks/rendering.py --batch 1024 --terrain rough --no-shadows
+
+Every robot stands in another pose and is seen by a camera that follows it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tyro
+
+from mjx_policies.envs.quadruped import scenes
+from mjx_policies.envs.rendering import make_renderer, orbit
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """What to draw, and how often."""
+
+    batch: int = 16  # pictures in one call
+    size: int = 84  # pixels, height and width
+    samples: int = 1  # squared for each pixel
+    shadows: bool = True
+    terrain: Literal["flat", "rough"] = "flat"
+    repeats: int = 10  # timed calls
+
+
+def main(config: Config) -> None:
+    terrain = scenes.make_terrain()
+    model = scenes.flat() if config.terrain == "flat" else scenes.rough(terrain)
+    renderer = make_renderer(model, config.size, config.size, samples=config.samples, shadows=config.shadows)
+    rng = np.random.default_rng(0)
+    qpos = np.tile(model.key("home").qpos, (config.batch, 1))
+    qpos[:, 7:] += rng.normal(size=(config.batch, model.nq - 7), scale=0.2)
+    if config.terrain == "rough":
+        starts = np.reshape(terrain.origins, (-1, 3))
+        qpos[:, :3] += starts[rng.integers(len(starts), size=config.batch)]
+    azimuth = jnp.asarray(rng.uniform(0, 360, config.batch), jnp.float32)
+
+    @jax.jit
+    def draw(qpos, azimuth, appearance):
+        view = jax.vmap(lambda q, a: orbit(q[:3], 1.5, a, -20.0))(qpos, azimuth)
+        return jax.vmap(renderer.render_qpos, in_axes=(0, 0, None))(qpos, view, appearance).rgb
+
+    arguments = (jnp.asarray(qpos, jnp.float32), azimuth, renderer.appearance)
+    start = time.perf_counter()
+    draw(*arguments).block_until_ready()
+    first = time.perf_counter() - start
+    seconds = []
+    for _ in range(config.repeats):
+        start = time.perf_counter()
+        draw(*arguments).block_until_ready()
+        seconds.append(time.perf_counter() - start)
+    rates = config.batch / np.array(seconds)
+    device = jax.devices()[0]
+    shown = int(np.isin(model.geom_group, (0, 1, 2)).sum())
+    print(f"{config}\n{shown} geoms on {jax.device_count()} x {device.device_kind}, jax {jax.__version__}")
+    print(f"first call {first:.1f} s, then {np.median(rates):.0f} images/s ({rates.min():.0f} to {rates.max():.0f})")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Config))
