@@ -7,8 +7,8 @@ outside only.
     rgb = renderer.render_qpos(qpos, orbit(qpos[:3], distance=1.5, azimuth=130.0, elevation=-20.0)).rgb
 
 Axes: H rows and W columns of the picture, N rays, ngeom geometries. World frame, z up; lengths in m; colours in 0..1.
-A batch of pictures takes some 100 bytes for each ray; `jax.lax.map` with a `batch_size` of about 16 keeps that in a
-CPU's cache.
+A batch of small pictures takes some 100 bytes for each ray; `jax.lax.map` with a `batch_size` of 16, or 2 with a height
+field, keeps that in a CPU's cache.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ from mjx_policies.envs.ray_primitives import normalise
 from mjx_policies.envs.ray_scene import Geoms, scene_layout
 from mjx_policies.envs.shading import Appearance, Floor, model_appearance, shade
 from mjx_policies.types import Array
+
+CHUNK = 8192  # rays of a picture traced at once, so that large pictures stay in a CPU's cache too
 
 
 @struct.dataclass
@@ -129,20 +131,28 @@ def make_renderer(
     shown = scene_layout(model, groups)
     index = None if camera is None else _camera_index(model, camera)
     nominal = model_appearance(model)
-    aspect = width / height
-    grid_x, grid_y = _pixel_centres(width * samples) * aspect, -_pixel_centres(height * samples)
-    grid = [jnp.asarray(x.ravel(), jnp.float32) for x in np.meshgrid(grid_x, grid_y)]  # [N] each
+    screen = _screen(height * samples, width * samples)
 
     def render(geom_xpos: Array, geom_xmat: Array, view: View, appearance: Appearance) -> Pixels:
         chex.assert_shape(geom_xpos, (model.ngeom, 3))
         geoms = Geoms(geom_xpos, geom_xmat.reshape(model.ngeom, 3, 3), appearance.geom_size, appearance.hfields)
         scale = jnp.tan(jnp.deg2rad(view.fovy) / 2)
-        x, y = scale * grid[0], scale * grid[1]  # on the plane at depth 1
-        axes = [view.rotation[i] for i in range(3)]
-        ray = normalise(tuple(x * axis[0] + y * axis[1] - axis[2] for axis in axes))
         pixel = 2 * scale / (height * samples)
-        rgb, distance, geom = shade(shown, geoms, appearance, view.position, ray, pixel, shadows, floor)
-        depth = distance / jnp.sqrt(1 + x**2 + y**2)
+
+        def draw(screen: Array) -> tuple[Array, Array, Array]:  # [2, N / chunks]
+            x, y = scale * screen[0], scale * screen[1]  # on the plane at depth 1
+            a, b, c = (x * axis[0] + y * axis[1] - axis[2] for axis in view.rotation)
+            rgb, distance, geom = shade(
+                shown, geoms, appearance, view.position, normalise((a, b, c)), pixel, shadows, floor
+            )
+            return rgb.T, distance / jnp.sqrt(1 + x**2 + y**2), geom
+
+        if len(screen) == 1:
+            rgb, depth, geom = draw(screen[0])
+        else:
+            rgb, depth, geom = (
+                x.reshape(-1, *x.shape[2:])[: height * width * samples**2] for x in jax.lax.map(draw, screen)
+            )
         return _downsample(rgb, depth, geom, height, width, samples)
 
     render = jax.jit(render)
@@ -160,8 +170,13 @@ def make_renderer(
     return Renderer(nominal, render, render_qpos)
 
 
-def _pixel_centres(count: int) -> np.ndarray:  # [count] in -1..1
-    return (np.arange(count) + 0.5) / count * 2 - 1
+def _screen(height: int, width: int) -> Array:  # [chunks, 2, N / chunks]
+    """Right and up of the pixels' centres, row by row, the picture being 2 high; the last pixel fills the chunks."""
+    x, y = (np.arange(width) + 0.5) * 2 - width, height - (np.arange(height) + 0.5) * 2
+    screen = np.stack(np.meshgrid(x, y)).reshape(2, -1) / height
+    chunks = -(-screen.shape[1] // CHUNK)
+    padded = np.pad(screen, ((0, 0), (0, -screen.shape[1] % chunks)), mode="edge")
+    return jnp.asarray(padded.reshape(2, chunks, -1).swapaxes(0, 1), jnp.float32)
 
 
 def _downsample(rgb: Array, depth: Array, geom: Array, height: int, width: int, samples: int) -> Pixels:
@@ -171,7 +186,7 @@ def _downsample(rgb: Array, depth: Array, geom: Array, height: int, width: int, 
         x = x.reshape(height, samples, width, samples, *x.shape[1:])
         return jnp.swapaxes(x, 1, 2).reshape(height, width, samples**2, *x.shape[4:])
 
-    rgb = jnp.mean(split(jnp.clip(rgb, 0.0, 1.0).T), axis=2)
+    rgb = jnp.mean(split(jnp.clip(rgb, 0.0, 1.0)), axis=2)
     depth, geom = split(depth), split(geom)
     nearest = jnp.argmin(depth, axis=2, keepdims=True)
     return Pixels(

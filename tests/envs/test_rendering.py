@@ -7,6 +7,7 @@ import mujoco
 import numpy as np
 import pytest
 
+from mjx_policies.envs import rendering
 from mjx_policies.envs.ray_scene import Geoms, nearest, scene_layout, surface
 from mjx_policies.envs.rendering import camera_view, look_at, make_renderer, orbit
 from mjx_policies.envs.shading import lines_integral, mean_over, square_wave_integral
@@ -188,6 +189,17 @@ def test_vmap_equals_a_loop_and_repeated_calls_trace_once():
         np.testing.assert_allclose(batch.depth[i], loop[i].depth, rtol=1e-5)
         np.testing.assert_allclose(np.int32(batch.rgb[i]), np.int32(loop[i].rgb), atol=1)
     assert loop[0].rgb.dtype == jnp.uint8 and np.any(loop[0].rgb != loop[1].rgb)
+
+
+def test_pictures_in_chunks_equal_pictures_in_one_piece(monkeypatch):
+    model = mujoco.MjModel.from_xml_string(BALL)
+    qpos, view = jnp.asarray(model.qpos0, jnp.float32), look_at((2.2, 1.1, 1.5), (0.2, 0.1, 0.9), 60.0)
+    whole = make_renderer(model, 7, 9, shadows=False).render_qpos(qpos, view)
+    monkeypatch.setattr(rendering, "CHUNK", 20)
+    chunks = make_renderer(model, 7, 9, shadows=False).render_qpos(qpos, view)
+    np.testing.assert_array_equal(chunks.geom, whole.geom)
+    np.testing.assert_allclose(chunks.depth, whole.depth, rtol=1e-5)
+    np.testing.assert_allclose(np.int32(chunks.rgb), np.int32(whole.rgb), atol=1)
 
 
 def test_samples_average_colours_and_keep_the_nearest_depth():
