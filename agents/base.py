@@ -41,3 +41,20 @@ class Runner(NamedTuple):
     init: Callable[[Array, Any], RunnerState]
     step: Callable[[RunnerState], tuple[RunnerState, Info]]
     steps_per_iteration: int
+
+
+class Curriculum(NamedTuple):
+    """What changes in the environments as the policy improves.
+
+    Attributes:
+      init: `environments -> (lesson, environments)`, the state of the curriculum and its first lesson.
+      update: `(lesson, environments, info) -> (lesson, environments)`, after each iteration.
+    """
+
+    init: Callable[[Any], tuple[PyTree, Any]]
+    update: Callable[[PyTree, Any, Info], tuple[PyTree, Any]]
+
+
+def constant() -> Curriculum:
+    """Environments that stay as they are."""
+    return Curriculum(init=lambda envs: ((), envs), update=lambda lesson, envs, info: (lesson, envs))

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from mjx_policies.agents.base import Learner, Runner
+from mjx_policies.agents.base import Curriculum, Learner, Runner, constant
 from mjx_policies.agents.on_policy import on_policy
 from mjx_policies.agents.ppo import PPOConfig, PPOHyper, PPOState, Symmetry, ppo
 from mjx_policies.envs.base import DynamicsSampler, Env, Nominal
+from mjx_policies.envs.film import film
 from mjx_policies.envs.mirror import mirror_action, mirror_observation
 from mjx_policies.envs.physics import Backend
-from mjx_policies.envs.registry import load
+from mjx_policies.envs.registry import load, scene
 from mjx_policies.envs.vectorize import VectorEnv, vectorize
 from mjx_policies.evaluation import statistics
 from mjx_policies.evaluation.episodes import Episodes, run_episodes
@@ -29,6 +32,17 @@ from mjx_policies.randomization.latency import ActionDelay
 from mjx_policies.randomization.pushes import Pushes
 from mjx_policies.randomization.sensors import SensorNoise
 from mjx_policies.randomization.terms import Randomization
+from mjx_policies.types import Array, table_slices
+
+
+def default_num_envs() -> int:
+    """Robots that keep the device busy: a laptop's cores, or a GPU or TPU."""
+    return 1024 if jax.default_backend() == "cpu" else 8192
+
+
+def default_steps() -> int:
+    """Environment steps of a run that walks well, on a batch as large as `default_num_envs` makes it."""
+    return 2_500_000 if jax.default_backend() == "cpu" else 40_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,10 +56,16 @@ class Imperfections:
     push_velocity: float = 0.3  # m/s, sudden change of the trunk's velocity
     push_seconds: tuple[float, float] = (4.0, 8.0)  # s, from one push to the next
 
-    @classmethod
-    def none(cls) -> Imperfections:
-        """The robot as its model says. Same structure, zero ranges: it runs in the same compiled program."""
-        return cls(dynamics=0.0, noise=0.0, delay=(0.0, 0.0), delay_jitter=0.0, push_velocity=0.0)
+    def scaled(self, factor: Array | float) -> Imperfections:
+        """All ranges times `factor`, except for the time between pushes: 0 is the robot as its model says."""
+        return Imperfections(
+            dynamics=self.dynamics * factor,
+            noise=self.noise * factor,
+            delay=(self.delay[0] * factor, self.delay[1] * factor),
+            delay_jitter=self.delay_jitter * factor,
+            push_velocity=self.push_velocity * factor,
+            push_seconds=self.push_seconds,
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +75,7 @@ class Config:
     task: str = "Go2JoystickFlat"
     backend: Backend = "auto"
     seed: int = 0
-    num_envs: int = 1024  # robots at once
+    num_envs: int = dataclasses.field(default_factory=lambda: default_num_envs())  # robots at once
     rollout_length: int = 24  # control steps of each robot in an iteration
     policy_layers: tuple[int, ...] = (128, 128, 128)  # hidden widths
     critic_layers: tuple[int, ...] = (128, 128, 128)
@@ -65,6 +85,7 @@ class Config:
     sizes: PPOConfig = PPOConfig()
     hyper: PPOHyper = PPOHyper()
     imperfections: Imperfections = Imperfections()
+    mastery: float = 0.8  # tracking at which robots become less perfect; 0: imperfect from the start
 
     def __post_init__(self) -> None:
         for name in ("num_envs", "rollout_length"):
@@ -75,6 +96,9 @@ class Config:
                 f"num_envs {self.num_envs} does not divide into {self.sizes.num_minibatches} minibatches: "
                 "choose a multiple"
             )
+
+
+STRIDE = 0.01  # growth of the imperfections in one iteration
 
 
 class Parts(NamedTuple):
@@ -97,16 +121,37 @@ def imperfect(env: Env, imperfections: Imperfections) -> tuple[Env, DynamicsSamp
     return env, Randomization(widened(presets.go2(), imperfections.dynamics), env.physics.model)
 
 
+def widening(task: Env, imperfections: Imperfections, mastery: float) -> Curriculum:
+    """Robots become less perfect while the policy tracks its commands well.
+
+    The lesson is the factor on all ranges, from 0 to 1. It grows by `STRIDE` after each iteration in which the tracking
+    metric lay above `mastery`, so that a policy learns to walk before it learns to walk with a load on ice.
+    """
+
+    def lesson(factor, envs):
+        env, dynamics = imperfect(task, imperfections.scaled(factor))
+        return factor, envs.replace(env=env, dynamics=dynamics)
+
+    def update(factor, envs, info):
+        grown = jnp.minimum(factor + STRIDE, 1.0)
+        return lesson(jnp.where(info["env/track_linear"] > mastery, grown, factor), envs)
+
+    return Curriculum(init=lambda envs: lesson(jnp.zeros(()), envs), update=update)
+
+
 def build(config: Config) -> Parts:
     """Puts a run together.
 
     Raises:
       ValueError: what the configuration asks for does not exist or does not fit.
     """
-    env, dynamics = imperfect(load(config.task, config.backend, config.num_envs), config.imperfections)
-    envs = vectorize(env, config.num_envs, dynamics)
+    task = load(config.task, config.backend, config.num_envs)
+    env, dynamics = imperfect(task, config.imperfections)
+    envs = vectorize(env, config.num_envs, dynamics, pool_size=max(16, config.num_envs // 8))
     learner = make_learner(config, envs)
-    return Parts(envs, learner, on_policy(learner, envs, config.rollout_length))
+    learns_to_track = config.mastery > 0 and hasattr(task, "commands")
+    curriculum = widening(task, config.imperfections, config.mastery) if learns_to_track else constant()
+    return Parts(envs, learner, on_policy(learner, envs, config.rollout_length, curriculum))
 
 
 def make_learner(config: Config, envs: VectorEnv) -> Learner:
@@ -120,7 +165,7 @@ def make_learner(config: Config, envs: VectorEnv) -> Learner:
     return ppo(head, MLP((*config.critic_layers, 1), nn.elu), config.sizes, symmetry)
 
 
-CONDITIONS = {"nominal": Imperfections.none(), "randomized": Imperfections()}
+CONDITIONS = {"nominal": Imperfections().scaled(0.0), "randomized": Imperfections()}
 EVALUATION_SEED = 1_000_003  # of starts, commands and robots that no training run with a smaller seed has met
 Evaluation = dict[str, dict[str, Estimate]]
 """Condition -> name of a figure -> its estimate."""
@@ -154,6 +199,19 @@ def make_evaluation(config: Config, learner: Learner, robots: int = 64) -> Calla
         return evaluation, found[0]
 
     return evaluate
+
+
+def film_episode(config: Config, episodes: Episodes, path: Path, fps: int = 25) -> None:
+    """Films the robot that `make_evaluation` recorded, with its command in the corner."""
+    spec = load(config.task, config.backend, 1).spec
+    stride = round(1 / (fps * spec.control_dt))
+    qpos = np.asarray(episodes.recording["qpos"])[::stride]
+    where = table_slices(spec.observation).get("command")
+    captions = None
+    if where is not None:
+        commands = np.asarray(episodes.recording["obs"])[::stride, where]
+        captions = [[f"command {x:+.2f} m/s  {y:+.2f} m/s  {yaw:+.2f} rad/s"] for x, y, yaw in commands]
+    film(scene(config.task), qpos, path, fps, captions)
 
 
 def summarize(episodes: Episodes) -> dict[str, Estimate]:

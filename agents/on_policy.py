@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from mjx_policies.agents.base import Info, Learner, LearnerState, Runner
+from mjx_policies.agents.base import Curriculum, Info, Learner, LearnerState, Runner, constant
 from mjx_policies.envs.vectorize import VectorEnv, VectorState
 from mjx_policies.types import Array, Observation, PyTree
 
@@ -38,11 +38,14 @@ class OnPolicyState:
 
     learner: LearnerState
     envs: VectorState
+    curriculum: PyTree
     key: Array
 
 
-def on_policy(learner: Learner, envs: VectorEnv, rollout_length: int) -> Runner:
-    """Builds the runner; `rollout_length` is T."""
+def on_policy(
+    learner: Learner, envs: VectorEnv, rollout_length: int, curriculum: Curriculum = constant()
+) -> Runner:
+    """Builds the runner; `rollout_length` is T, and `curriculum` changes the environments between rollouts."""
     if rollout_length < 1:
         raise ValueError(f"rollout_length is {rollout_length}, it must be at least 1")
 
@@ -50,7 +53,8 @@ def on_policy(learner: Learner, envs: VectorEnv, rollout_length: int) -> Runner:
         key_learner, key_envs, key_next = jax.random.split(key, 3)
         state, timestep = envs.init(key_envs)
         example = jax.tree.map(lambda x: x[0], timestep.obs)
-        return OnPolicyState(learner.init(key_learner, example, hyper), state, key_next)
+        lesson, state = curriculum.init(state)
+        return OnPolicyState(learner.init(key_learner, example, hyper), state, lesson, key_next)
 
     def step(state: OnPolicyState) -> tuple[OnPolicyState, Info]:
         key_rollout, key_update, key_next = jax.random.split(state.key, 3)
@@ -77,6 +81,7 @@ def on_policy(learner: Learner, envs: VectorEnv, rollout_length: int) -> Runner:
         learner_state, info = learner.update(state.learner, key_update, rollout)
         info = info | {f"env/{name}": jnp.nanmean(value) for name, value in metrics.items()}
         info |= {"env/reward": jnp.mean(rollout.reward), "env/terminations": jnp.mean(rollout.terminated)}
-        return OnPolicyState(learner_state, env_state, key_next), info
+        lesson, env_state = curriculum.update(state.curriculum, env_state, info)
+        return OnPolicyState(learner_state, env_state, lesson, key_next), info
 
     return Runner(init, step, rollout_length * envs.num_envs)

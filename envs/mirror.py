@@ -15,7 +15,7 @@ import numpy as np
 from mjx_policies.envs.base import EnvSpec
 from mjx_policies.types import Array, Observation, Table
 
-_SIGNS = {"vector": (1, -1, 1), "pseudovector": (-1, 1, -1), "planar_twist": (1, -1, -1)}
+_SIGNS = {"vector": (1, -1, 1), "pseudovector": (-1, 1, -1), "planar_twist": (1, -1, -1), "gait": (-1, -1)}
 _SWAP = str.maketrans("LR", "RL")
 
 
@@ -84,7 +84,7 @@ def mirror_action(spec: EnvSpec, model: mujoco.MjModel) -> Callable[[Array], Arr
 
 def _mirror_name(name: str, names: tuple[str, ...]) -> str:
     leg, *rest = name.split("_")
-    other = "_".join([leg.translate(_SWAP), *rest])
+    other = "_".join([leg[:-1] + leg[-1].translate(_SWAP), *rest])  # the last letter: an RL leg is the rear left one
     if other == name or other not in names:
         raise ValueError(f"{name!r} has no mirror image {other!r} among {', '.join(names)}")
     return other

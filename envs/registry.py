@@ -20,18 +20,18 @@ _MODELS = pathlib.Path(__file__).parent / "models"
 
 def go2_joystick_flat(backend: Backend = "auto", num_envs: int = 8192) -> Env:
     """A Go2 follows velocity commands on flat ground."""
-    return _go2_joystick(scenes.flat(), None, backend, num_envs)
+    return _go2_joystick(scenes.flat(lean=True), None, backend, num_envs)
 
 
 def go2_joystick_rough(backend: Backend = "auto", num_envs: int = 8192) -> Env:
     """A Go2 follows velocity commands over bumps, slopes and stairs; `difficulty` says how high they get."""
     terrain = scenes.make_terrain()
-    return _go2_joystick(scenes.rough(terrain), terrain, backend, num_envs)
+    return _go2_joystick(scenes.rough(terrain, lean=True), terrain, backend, num_envs)
 
 
 def go2_getup(backend: Backend = "auto", num_envs: int = 8192) -> Env:
     """A Go2 gets up from any pose."""
-    model = scenes.flat()
+    model = scenes.flat(lean=True)
     physics = make_physics(model, getup.CONTROL_DT, backend, ("sensordata", "actuator_force"), num_envs)
     spec = EnvSpec(
         observation=getup.OBSERVATION,
@@ -79,6 +79,20 @@ def load(name: str, backend: Backend = "auto", num_envs: int = 8192) -> Env:
     if name not in TASKS:
         raise ValueError(f"unknown task {name!r}; known tasks: {', '.join(TASKS)}")
     return TASKS[name](backend, num_envs)
+
+
+def scene(name: str) -> mujoco.MjModel:
+    """The model of a task with everything that is there to be looked at, for pictures and viewers.
+
+    Coordinates are those of the task's own model, which may leave decoration out.
+    """
+    match name:
+        case "Go2JoystickFlat" | "Go2Getup":
+            return scenes.flat()
+        case "Go2JoystickRough":
+            return scenes.rough()
+        case _:
+            return load(name, num_envs=1).physics.model
 
 
 def _go2_joystick(model: mujoco.MjModel, terrain: Terrain | None, backend: Backend, num_envs: int) -> Env:

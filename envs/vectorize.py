@@ -93,7 +93,7 @@ class VectorEnv:
           key: of everything that is random in them.
           stagger: the first episodes end spread out over time, or else batches would be all beginnings or all ends.
         """
-        key_envs, key_steps, key_pool, key_next = jax.random.split(key, 4)
+        key_envs, key_steps, key_next = jax.random.split(key, 3)
         envs, timestep = self._starts(self.env, self.dynamics, key_envs, self.num_envs)
         timestep = timestep.replace(final_obs=timestep.obs, metrics=timestep.metrics | {"nan_resets": timestep.reward})
         state = VectorState(
@@ -102,14 +102,15 @@ class VectorEnv:
             envs=envs,
             steps=jax.random.randint(key_steps, (self.num_envs,), 0, self.episode_steps if stagger else 1),
             obs=timestep.obs,
-            pool=self._pool(self.env, self.dynamics, key_pool),
+            # The first starts themselves until the first `refresh`: a second set would double the time to compile.
+            pool=jax.tree.map(lambda x: x[jnp.arange(self.pool_size) % self.num_envs], (envs, timestep.obs)),
             next_start=jnp.zeros((), jnp.int32),
             key=key_next,
         )
         return state, timestep
 
     def refresh(self, state: VectorState) -> VectorState:
-        """Redraws the pool of fresh starts; call it once per rollout."""
+        """Redraws the pool of fresh starts; call it before every rollout, the first included."""
         key_pool, key_next = jax.random.split(state.key)
         pool = self._pool(state.env, state.dynamics, key_pool)
         return state.replace(pool=pool, next_start=jnp.zeros((), jnp.int32), key=key_next)

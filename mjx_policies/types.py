@@ -18,11 +18,12 @@ from flax import struct
 Array = jax.Array
 PyTree = Any
 Observation = dict[str, Array]
-"""`"state"` [D]: what the robot can sense. `"privileged"` [P]: what only a simulator knows. `"pixels"` [H, W, C] uint8."""
+"""`"state"` [D]: what the robot can sense. `"privileged"` [P]: what only a simulator knows. `"pixels"` uint8 [H, W, C]."""
 
-Kind = Literal["scalars", "vector", "pseudovector", "planar_twist", "joints", "feet"]
+Kind = Literal["scalars", "vector", "pseudovector", "planar_twist", "gait", "joints", "feet"]
 """How a term transforms under a left-right reflection: `vector` (x, y, z) flips y, `pseudovector` (an angular velocity)
-flips x and z, `planar_twist` (vx, vy, yaw rate) flips vy and the yaw rate, `joints` and `feet` swap left and right."""
+flips x and z, `planar_twist` (vx, vy, yaw rate) flips vy and the yaw rate, `gait` (cosine and sine of a phase that left
+and right share in turns) goes on by half a turn, `joints` and `feet` swap left and right."""
 
 
 @struct.dataclass
@@ -120,7 +121,8 @@ def table_markdown(table: Table) -> str:
     for term, where in zip(table, table_slices(table).values(), strict=True):
         index = f"{where.start}" if term.size == 1 else f"{where.start}..{where.stop - 1}"
         noise, bias = (f"±{x:g}" if x else "–" for x in (term.noise, term.bias))
-        rows.append(f"| {index} | {term.name} | {term.unit} | {term.frame or '–'} | {term.scale:g} | {noise} | {bias} |")
+        cells = (index, term.name, term.unit, term.frame or "–", f"{term.scale:g}", noise, bias)
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
 

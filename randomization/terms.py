@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import math
 import zlib
 from collections.abc import Mapping
 from typing import Literal, get_args
@@ -129,16 +130,26 @@ def sample(key: Array, terms: Terms, model: mujoco.MjModel) -> Dynamics:
 def draw(key: Array, terms: Terms, model: mujoco.MjModel) -> dict[str, Array]:  # {name: [R, C]}
     """The draw of each term, normalised: -1 at the low end of its range, 1 at the high end."""
     check(terms, model)
+    if not terms:
+        return {}
+    # One draw for all terms, cut to size, compiles a second faster than one each: a prefix of threefry's output does
+    # not depend on the length asked for. crc32, because Python's own hash of a string changes from run to run.
+    shapes = {name: _draw_shape(term, model) for name, term in terms.items()}
+    hashes = jnp.asarray([zlib.crc32(name.encode()) for name in terms], jnp.uint32)
+    keys = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, hashes)
+    longest = max(math.prod(shape) for shape in shapes.values())
+    uniform = jax.vmap(lambda key: jax.random.uniform(key, (longest,)))(keys)  # [terms, longest]
     draws = {}
-    for name, term in terms.items():
-        # crc32, because Python's own hash of a string changes from run to run
-        key_term = jax.random.fold_in(key, zlib.crc32(name.encode()))
-        shape = _draw_shape(term, model)
-        if term.distribution == "normal":
-            draws[name] = jax.random.truncated_normal(key_term, -term.sigmas, term.sigmas, shape) / term.sigmas
-        else:
-            draws[name] = jax.random.uniform(key_term, shape, minval=-1.0, maxval=1.0)
+    for row, (name, term) in zip(uniform, terms.items(), strict=True):
+        u = row[: math.prod(shapes[name])].reshape(shapes[name])
+        draws[name] = _truncated_normal(u, term.sigmas) / term.sigmas if term.distribution == "normal" else 2 * u - 1
     return draws
+
+
+def _truncated_normal(uniform: Array, sigmas: float) -> Array:
+    """A standard normal, cut at +-`sigmas`, from a uniform draw in [0, 1): its inverse distribution function."""
+    edge = math.erf(sigmas / math.sqrt(2))
+    return jnp.clip(math.sqrt(2) * jax.lax.erf_inv((2 * uniform - 1) * edge), -sigmas, sigmas)
 
 
 def apply(draws: Mapping[str, Array], terms: Terms, model: mujoco.MjModel) -> Dynamics:

@@ -1,7 +1,8 @@
 """A quadruped follows velocity commands, on flat or rough ground.
 
 Control at 50 Hz through joint position servos. The policy senses what the robot can: gyroscope, direction of gravity,
-joint encoders, its last action and the command. It never sees its own velocity, which a real Go2 does not measure.
+joint encoders, its last action, the command, and a clock for the gait: diagonal legs swing in turns, as in a trot, while
+the command is not zero. It never sees its own velocity, which a real Go2 does not measure.
 Axes: J joints (12), F feet (4), S physics substeps.
 """
 
@@ -22,7 +23,7 @@ from mjx_policies.rotations import rotate_inverse
 from mjx_policies.types import Array, Term, TimeStep, assemble
 
 CONTROL_DT = 0.02
-ACTION_SCALE = 0.25  # rad
+ACTION_SCALE = 0.5  # rad
 
 # Noise and bias are those of consumer IMUs and joint encoders, as legged_gym and its descendants use them.
 OBSERVATION = (
@@ -32,6 +33,7 @@ OBSERVATION = (
     Term("joint_velocity", 12, unit="rad/s", kind="joints", scale=0.05, noise=1.0),
     Term("last_action", 12, unit="1", kind="joints", measured=False),
     Term("command", 3, unit="m/s, m/s, rad/s", frame="base", kind="planar_twist", measured=False),
+    Term("gait", 2, unit="1", frame="cosine and sine of the phase, zero while standing", kind="gait", measured=False),
 )
 
 PRIVILEGED = (
@@ -74,6 +76,7 @@ class JoystickWeights:
 
     track_linear: float = 1.5
     track_yaw: float = 0.8
+    linear_error: float = -1.0
     vertical_velocity: float = -1.0
     roll_pitch_rate: float = -0.05
     tilt: float = -2.0
@@ -82,7 +85,7 @@ class JoystickWeights:
     torque: float = -1e-4
     action_rate: float = -0.01
     joint_limit: float = -1.0
-    air_time: float = 0.02
+    gait: float = 0.8
     slip: float = -0.1
     stand_still: float = -0.5
     fall: float = -50.0
@@ -100,6 +103,7 @@ class JoystickState:
       command_steps: [] int32, control steps left until the next command.
       last_action: [J] the action before this one.
       air_time: [F] seconds since each foot left the ground, zero in contact.
+      phase: [] of the gait, 0..1.
     """
 
     data: Data
@@ -109,6 +113,7 @@ class JoystickState:
     command_steps: Array
     last_action: Array
     air_time: Array
+    phase: Array
 
 
 @struct.dataclass
@@ -130,7 +135,7 @@ class Go2Joystick:
 
     def reset(self, key: Array, dynamics: Dynamics) -> tuple[JoystickState, TimeStep]:
         """Stands the robot on the ground, slightly disturbed, facing anywhere."""
-        key_spawn, key_command, key_next = jax.random.split(key, 3)
+        key_spawn, key_command, key_phase, key_next = jax.random.split(key, 4)
         qpos, qvel = spawn(key_spawn, self.physics.model, self.terrain, self.difficulty)
         command, command_steps = draw_command(key_command, self.commands)
         state = JoystickState(
@@ -141,6 +146,7 @@ class Go2Joystick:
             command_steps=command_steps,
             last_action=jnp.zeros(len(ACTUATORS)),
             air_time=jnp.zeros(len(LEGS)),
+            phase=jax.random.bernoulli(key_phase) * 0.5,
         )
         names = ("track_linear", "track_yaw", "standing_speed", *(f"reward/{name}" for name in REWARDS))
         metrics = {name: jnp.zeros(()) for name in names}
@@ -151,11 +157,11 @@ class Go2Joystick:
         rows = jnp.broadcast_to(action, (self.physics.substeps, len(ACTUATORS))) if applied is None else applied
         data = self.physics.step(state.data, self.spec.action.target(rows), state.dynamics)
         now = self._measure(data)
-        landed = now["contact"] & (state.air_time > 0)
-        terms = reward_terms(self, state, now, data, action, landed)
+        terms = reward_terms(self, state, now, data, action)
         rewards = {name: getattr(self.weights, name) * term for name, term in terms.items()}
         reward = sum(rewards.values()) * CONTROL_DT
         fell = terms["fall"] > 0
+        moving = jnp.any(state.command != 0)
 
         key_command, key_next = jax.random.split(state.key)
         command, command_steps = draw_command(key_command, self.commands)
@@ -163,7 +169,7 @@ class Go2Joystick:
         metrics = {
             "track_linear": terms["track_linear"],
             "track_yaw": terms["track_yaw"],
-            "standing_speed": jnp.where(jnp.any(state.command != 0), jnp.nan, jnp.linalg.norm(now["velocity"][:2])),
+            "standing_speed": jnp.where(moving, jnp.nan, jnp.linalg.norm(now["velocity"][:2])),
             **{f"reward/{name}": value for name, value in rewards.items()},
         }
         state = state.replace(
@@ -173,6 +179,7 @@ class Go2Joystick:
             command_steps=jnp.where(redraw, command_steps, state.command_steps - 1),
             last_action=action,
             air_time=jnp.where(now["contact"], 0.0, state.air_time + CONTROL_DT),
+            phase=jnp.where(moving, (state.phase + GAIT_HZ * CONTROL_DT) % 1.0, state.phase),
         )
         return state, transition(self._observe(state, now), reward, fell, metrics)
 
@@ -208,6 +215,7 @@ class Go2Joystick:
 
     def _observe(self, state: JoystickState, now: dict[str, Array]) -> dict[str, Array]:
         table = self.spec.action
+        angle = 2 * jnp.pi * state.phase
         sensed = {
             "gyro": now["gyro"],
             "gravity": now["gravity"],
@@ -215,6 +223,7 @@ class Go2Joystick:
             "joint_velocity": state.data.qvel[6:],
             "last_action": state.last_action,
             "command": state.command,
+            "gait": jnp.where(jnp.any(state.command != 0), jnp.stack([jnp.cos(angle), jnp.sin(angle)]), 0.0),
         }
         privileged = {
             "linear_velocity": now["velocity"],
@@ -228,10 +237,21 @@ class Go2Joystick:
 
 REWARDS = tuple(field.name for field in dataclasses.fields(JoystickWeights))
 NOMINAL_HEIGHT = 0.32  # m, of the imu above the ground
+FOOT_RADIUS = 0.022  # m
+GAIT_HZ = 2.0  # steps of each leg per second
+SWING_HEIGHT = 0.08  # m
+GAIT_SIGMA = 0.01  # m^2
 SIGMA = 0.25  # (m/s)^2 and (rad/s)^2, the width of the tracking terms that the field has settled on
 
 
-def reward_terms(task: Go2Joystick, state: JoystickState, now, data: Data, action: Array, landed: Array):
+def swing_height(phase: Array, moving: Array) -> Array:  # [], [] -> [F]
+    """Height (m) that each foot's centre should have: half a sine while it swings, on the ground while it stands."""
+    offset = jnp.asarray([0.0, 0.5, 0.5, 0.0])  # diagonal legs together
+    lift = SWING_HEIGHT * jnp.maximum(jnp.sin(2 * jnp.pi * (phase + offset)), 0.0)
+    return FOOT_RADIUS + jnp.where(moving, lift, 0.0)
+
+
+def reward_terms(task: Go2Joystick, state: JoystickState, now, data: Data, action: Array):
     """One term a line, each a scalar; `JoystickWeights` says how much of each is wanted."""
     command, velocity, gyro, contact = state.command, now["velocity"], now["gyro"], now["contact"]
     moving = jnp.any(command != 0)
@@ -243,6 +263,7 @@ def reward_terms(task: Go2Joystick, state: JoystickState, now, data: Data, actio
     return {
         "track_linear": jnp.exp(-jnp.sum(jnp.square(command[:2] - velocity[:2])) / SIGMA),
         "track_yaw": jnp.exp(-jnp.square(command[2] - gyro[2]) / SIGMA),
+        "linear_error": jnp.sqrt(jnp.sum(jnp.square(command[:2] - velocity[:2])) + 1e-6),
         "vertical_velocity": jnp.square(velocity[2]),
         "roll_pitch_rate": jnp.sum(jnp.square(gyro[:2])),
         "tilt": jnp.sum(jnp.square(now["gravity"][:2])),
@@ -251,7 +272,7 @@ def reward_terms(task: Go2Joystick, state: JoystickState, now, data: Data, actio
         "torque": jnp.sum(jnp.square(data.actuator_force)),
         "action_rate": jnp.sum(jnp.square(action - state.last_action)),
         "joint_limit": jnp.sum(excess),
-        "air_time": jnp.where(moving, jnp.sum(jnp.where(landed, state.air_time - 0.2, 0.0)), 0.0) / CONTROL_DT,
+        "gait": jnp.exp(-jnp.sum(jnp.square(now["foot_height"] - swing_height(state.phase, moving))) / GAIT_SIGMA),
         "slip": jnp.sum(jnp.where(contact, jnp.square(now["foot_speed"]), 0.0)),
         "stand_still": jnp.where(moving, 0.0, jnp.sum(jnp.abs(from_home))),
         "fall": jnp.where(fell, 1.0, 0.0),

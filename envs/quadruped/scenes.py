@@ -23,16 +23,11 @@ JOINTS = tuple(f"{name}_joint" for name in ACTUATORS)
 SENSORS: dict[str, int] = {
     "orientation": 4,
     "gyro": 3,
-    "accelerometer": 3,
     "local_linvel": 3,
-    "upvector": 3,
-    "global_linvel": 3,
-    "global_angvel": 3,
     "position": 3,
     **{f"{leg}_foot_{quantity}": 3 for quantity in ("pos", "linvel") for leg in LEGS},
     **{f"{leg}_foot_contact": 4 for leg in LEGS},  # number of contacts, force (normal, two tangents) of the deepest
-    "trunk_contact": 1,  # number of contacts, as all that follow
-    **{f"{leg}_{part}_contact": 1 for part in ("thigh", "calf") for leg in LEGS},
+    "trunk_contact": 1,  # number of contacts
 }
 """Sensors that Go2 tasks read, and their sizes."""
 
@@ -142,9 +137,14 @@ def _tile(kind: str, cells: int, resolution: float, rng: np.random.Generator) ->
     return sign * STEP * np.floor(outside / TREAD + 1e-6)
 
 
-def flat() -> mujoco.MjModel:
-    """The Go2 on an endless plane."""
-    spec = _robot()
+def flat(lean: bool = False) -> mujoco.MjModel:
+    """The Go2 on an endless plane.
+
+    Args:
+      lean: leave out what a task does not read, decoration and the sensors that are not in `SENSORS`: the robot moves
+        the same, about a seventh faster.
+    """
+    spec = _robot(lean)
     spec.worldbody.add_geom(
         name="floor",
         type=mujoco.mjtGeom.mjGEOM_PLANE,
@@ -156,8 +156,8 @@ def flat() -> mujoco.MjModel:
     return _compile(spec)
 
 
-def rough(terrain: Terrain | None = None) -> mujoco.MjModel:
-    """The Go2 on a height field, `make_terrain()` unless another is given.
+def rough(terrain: Terrain | None = None, lean: bool = False) -> mujoco.MjModel:
+    """The Go2 on a height field, `make_terrain()` unless another is given; `lean` as in `flat`.
 
     MJX tests each geom against every height field cell under its bounding sphere, so large geoms are replaced here:
     `trunk_box` by the capsule that fits in it, the thighs by a sphere at the knee. On a CPU this
@@ -166,7 +166,7 @@ def rough(terrain: Terrain | None = None) -> mujoco.MjModel:
     terrain = make_terrain() if terrain is None else terrain
     heights = np.asarray(terrain.heights)
     low, high = float(heights.min()), float(heights.max())
-    spec = _robot()
+    spec = _robot(lean)
     trunk = spec.geom("trunk_box")
     half_length, _, radius = trunk.size
     trunk.type = mujoco.mjtGeom.mjGEOM_CAPSULE
@@ -197,7 +197,7 @@ def rough(terrain: Terrain | None = None) -> mujoco.MjModel:
     return _compile(spec)
 
 
-def _robot() -> mujoco.MjSpec:
+def _robot(lean: bool) -> mujoco.MjSpec:
     """The robot with light, camera and floor material, and contact sensors for a geom `floor` still to be added."""
     spec = mujoco.MjSpec.from_file(str(GO2_XML))
     spec.stat.extent, spec.stat.center = 1.5, [0, 0, 0.3]
@@ -234,6 +234,11 @@ def _robot() -> mujoco.MjSpec:
     for part in ("thigh", "calf"):
         for leg in LEGS:
             _add_contact_sensor(spec, f"{leg}_{part}_contact", f"{leg}_{part}")
+    if lean:
+        spec.compiler.discardvisual = True
+        for sensor in list(spec.sensors):
+            if sensor.name not in SENSORS:
+                spec.delete(sensor)
     return spec
 
 

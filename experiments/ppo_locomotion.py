@@ -1,0 +1,98 @@
+"""Trains a robot with PPO and shows what it learned: python experiments/ppo_locomotion.py
+
+The run folder ends with config.json, checkpoints, metrics.csv, curves.png, evaluation.json and walk.mp4.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import tyro
+from rich.console import Console
+
+from mjx_policies.agents import locomotion
+from mjx_policies.agents.on_policy import OnPolicyState
+from mjx_policies.evaluation.report import evaluation_table, write_evaluation
+from mjx_policies.training.config import may_change
+from mjx_policies.training.errors import clean_errors
+from mjx_policies.training.loop import Job, Outcome, Schedule, train
+from mjx_policies.training.plots import plot_curves
+from mjx_policies.training.run_folder import RunFolder
+
+CURVES = (
+    "env/track_linear",
+    "env/track_yaw",
+    "env/reward",
+    "env/terminations",
+    "eval/track_linear",
+    "policy/std",
+    "policy/kl",
+    "learning_rate",
+    "loss/value",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run(locomotion.Config):
+    """Trains a robot with PPO, evaluates it and films it."""
+
+    steps: int = may_change(0)  # environment steps; 0: as the device is fast
+    run_dir: str = may_change("")  # folder of the run; empty: runs/<task>-<time>
+    resume: bool = may_change(False)  # continue the run in run_dir
+    evaluations: int = may_change(2)  # short ones on the way
+    robots: int = may_change(256)  # robots of the final evaluation, for one whole episode each
+    checkpoint_seconds: float = may_change(20.0)  # s, between checkpoints
+
+
+def main(run: Run) -> None:
+    """Trains, or continues, and leaves a finished run folder."""
+    console = Console()
+    path = Path(run.run_dir or f"runs/{run.task}-{datetime.now():%Y%m%d-%H%M%S}")
+    with RunFolder.open(path, run) if run.resume else RunFolder.create(path, run) as folder:
+        parts = locomotion.build(run)
+        evaluate = locomotion.make_evaluation(run, parts.learner, robots=min(64, run.robots))
+        steps = run.steps or locomotion.default_steps()
+        iterations = -(-steps // parts.runner.steps_per_iteration)
+        job = Job(
+            init=lambda: parts.runner.init(jax.random.key(run.seed), run.hyper),
+            step=parts.runner.step,
+            steps_per_iteration=parts.runner.steps_per_iteration,
+            evaluate=lambda state: brief(evaluate(state.learner, batches=1)[0]),
+            watch=lambda state: state.learner,
+            may_be_nan=("env/standing_speed",),
+        )
+        schedule = Schedule(
+            total_steps=steps,
+            eval_every=max(1, iterations // (run.evaluations + 1)) if run.evaluations else 0,
+            checkpoint_seconds=run.checkpoint_seconds,
+        )
+        outcome = train(job, folder, schedule, show=("reward", "track_linear", "track_yaw"), console=console)
+        if outcome.status == "done":
+            finish(run, folder, evaluate, outcome, console)
+
+
+def brief(evaluation: locomotion.Evaluation) -> dict[str, float]:
+    """The figures of the randomized robots, for the learning curves."""
+    return {name: figure.value for name, figure in evaluation["randomized"].items() if "/" not in name}
+
+
+def finish(run: Run, folder: RunFolder, evaluate, outcome: Outcome[OnPolicyState], console: Console) -> None:
+    """Writes and shows what a run leaves behind."""
+    with console.status(f"evaluating {run.robots} robots"):
+        evaluation, episodes = evaluate(outcome.state.learner, batches=-(-run.robots // 64))
+    write_evaluation(folder.path / "evaluation.json", evaluation, {"task": run.task, "steps": outcome.step})
+    plot_curves(folder.path / "metrics.csv", folder.path / "curves.png", CURVES, title=run.task)
+    with console.status("drawing walk.mp4"):
+        locomotion.film_episode(run, episodes, folder.path / "walk.mp4")
+    console.print(evaluation_table(evaluation, f"{run.task} after {outcome.step:,} steps"))
+    spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in outcome.seconds.items())
+    console.print(f"{spent}\nrun folder: {folder.path}")
+
+
+if __name__ == "__main__":
+    with clean_errors(ValueError):
+        main(tyro.cli(Run, description=__doc__))

@@ -1,0 +1,43 @@
+"""An evaluation as a file and as a table on the terminal."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from mjx_policies.evaluation.statistics import Estimate
+from mjx_policies.training.files import write_json
+
+Evaluation = Mapping[str, Mapping[str, Estimate]]
+"""Condition -> name of a figure -> its estimate."""
+
+
+def write_evaluation(path: Path, evaluation: Evaluation, about: Mapping[str, Any]) -> None:
+    """Writes `evaluation.json`: the figures with their 95 % intervals, and `about` how they were made."""
+    figures = {
+        condition: {name: _finite(dataclasses.asdict(estimate)) for name, estimate in estimates.items()}
+        for condition, estimates in evaluation.items()
+    }
+    write_json(path, {**about, "interval": 0.95, "conditions": figures})
+
+
+def evaluation_table(evaluation: Evaluation, title: str, leave_out: str = "reward/") -> Table:
+    """One row for each figure, one column for each condition; names that begin with `leave_out` stay out."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for condition in evaluation:
+        table.add_column(f"{condition} [95 %]", justify="right")
+    names = dict.fromkeys(name for estimates in evaluation.values() for name in estimates)
+    for name in names:
+        if not name.startswith(leave_out):
+            table.add_row(name, *(str(estimates[name]) for estimates in evaluation.values()))
+    return table
+
+
+def _finite(values: dict[str, float]) -> dict[str, float | None]:
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
