@@ -31,6 +31,8 @@ class PPOHyper:
       learning_rate: of the first update; constant if `desired_kl` is zero.
       desired_kl: the learning rate is divided by 1.5 where a minibatch moved the policy by more than twice this, and
         multiplied where by less than half (as in rsl_rl).
+      final_desired_kl, anneal_updates: `desired_kl` falls to this, geometrically, over so many updates: large steps find
+        a gait quickly, small ones make it precise.
       min_learning_rate, max_learning_rate: its bounds.
       clip: of the probability ratio.
       discount, trace_decay: gamma and lambda.
@@ -42,6 +44,8 @@ class PPOHyper:
 
     learning_rate: float = 1e-3
     desired_kl: float = 0.01
+    final_desired_kl: float = 0.01
+    anneal_updates: float = 1.0
     min_learning_rate: float = 1e-5
     max_learning_rate: float = 1e-2
     clip: float = 0.2
@@ -94,6 +98,7 @@ class PPOState:
       opt_state: of Adam.
       normalizer: moments of all observations up to the last update.
       learning_rate: [] the current one.
+      updates: [] int32, calls of `update` so far.
       hyper: numbers of the run.
     """
 
@@ -101,6 +106,7 @@ class PPOState:
     opt_state: optax.OptState
     normalizer: Normalizer
     learning_rate: Array
+    updates: Array
     hyper: PPOHyper
 
 
@@ -110,10 +116,16 @@ def clipped_surrogate(log_prob: Array, old_log_prob: Array, advantage: Array, cl
     return -jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - clip, 1 + clip) * advantage)
 
 
-def adapt_learning_rate(learning_rate: Array, kl: Array, hyper: PPOHyper) -> Array:  # [] -> []
-    """Steers the learning rate so that a gradient step changes the policy by about `desired_kl`."""
-    down = kl > 2 * hyper.desired_kl
-    up = (kl < hyper.desired_kl / 2) & (kl > 0)
+def annealed_kl(updates: Array, hyper: PPOHyper) -> Array:  # [] -> []
+    """The divergence wanted now, between `desired_kl` and `final_desired_kl`."""
+    progress = jnp.clip(updates / hyper.anneal_updates, 0.0, 1.0)
+    return hyper.desired_kl ** (1 - progress) * hyper.final_desired_kl**progress
+
+
+def adapt_learning_rate(learning_rate: Array, kl: Array, desired_kl: Array, hyper: PPOHyper) -> Array:  # [] -> []
+    """Steers the learning rate so that the gradient steps of an update change the policy by about `desired_kl`."""
+    down = kl > 2 * desired_kl
+    up = (kl < desired_kl / 2) & (kl > 0)
     adapted = jnp.where(down, learning_rate / 1.5, jnp.where(up, learning_rate * 1.5, learning_rate))
     bounded = jnp.clip(adapted, hyper.min_learning_rate, hyper.max_learning_rate)
     return jnp.where(hyper.desired_kl > 0, bounded, learning_rate)
@@ -153,7 +165,7 @@ def ppo(head: ActionHead, critic: nn.Module, config: PPOConfig, symmetry: Symmet
         inputs = jnp.concatenate([obs[name] for name in ("state", "privileged") if name in obs])
         params = {"actor": head.init(key_actor, obs["state"]), "critic": critic.init(key_critic, inputs)}
         hyper = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), hyper)
-        return PPOState(params, optimizer.init(params), init_normalizer(obs), hyper.learning_rate, hyper)
+        return PPOState(params, optimizer.init(params), init_normalizer(obs), hyper.learning_rate, jnp.zeros((), jnp.int32), hyper)
 
     def act(state: PPOState, key: Array, obs: Observation) -> tuple[Array, PyTree]:
         embedding = normalize(state.normalizer, obs)["state"]
@@ -198,6 +210,7 @@ def ppo(head: ActionHead, critic: nn.Module, config: PPOConfig, symmetry: Symmet
                 f"choose num_envs as a multiple of num_minibatches"
             )
         hyper = state.hyper
+        desired_kl = annealed_kl(state.updates, hyper)
         obs = normalize(state.normalizer, rollout.obs)
         value = value_of(state.params["critic"], obs)
         next_value = value_of(state.params["critic"], normalize(state.normalizer, rollout.final_obs))
@@ -229,7 +242,7 @@ def ppo(head: ActionHead, critic: nn.Module, config: PPOConfig, symmetry: Symmet
             params, opt_state, learning_rate = carry
             part = jax.tree.map(lambda x: x[:, columns].reshape((-1, *x.shape[2:])), batch)
             grads, info = jax.grad(losses, has_aux=True)(params, part, hyper)
-            learning_rate = adapt_learning_rate(learning_rate, info["policy/kl"], hyper)
+            learning_rate = adapt_learning_rate(learning_rate, info["policy/kl"], desired_kl, hyper)
             info |= {f"gradient/{name}": optax.global_norm(tree) for name, tree in grads.items()}
             updates, opt_state = optimizer.update(
                 clip_gradients(grads, hyper.max_grad_norm, config.clip_jointly), opt_state, params
@@ -254,8 +267,13 @@ def ppo(head: ActionHead, critic: nn.Module, config: PPOConfig, symmetry: Symmet
         # first ratio is one.
         flat = jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), rollout.obs)
         normalizer = merge(state.normalizer, moments(flat))
-        return state.replace(
-            params=params, opt_state=opt_state, normalizer=normalizer, learning_rate=learning_rate
-        ), info
+        state = state.replace(
+            params=params,
+            opt_state=opt_state,
+            normalizer=normalizer,
+            learning_rate=learning_rate,
+            updates=state.updates + 1,
+        )
+        return state, info
 
     return Learner(init, act, update, mode)

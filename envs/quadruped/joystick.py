@@ -85,8 +85,8 @@ class JoystickWeights:
     torque: float = -1e-4
     action_rate: float = -0.01
     joint_limit: float = -1.0
-    gait: float = 0.8
-    slip: float = -0.1
+    gait: float = 1.5
+    slip: float = -0.3
     stand_still: float = -0.5
     fall: float = -50.0
 
@@ -240,7 +240,7 @@ NOMINAL_HEIGHT = 0.32  # m, of the imu above the ground
 FOOT_RADIUS = 0.022  # m
 GAIT_HZ = 2.0  # steps of each leg per second
 SWING_HEIGHT = 0.08  # m
-GAIT_SIGMA = 0.01  # m^2
+GAIT_SIGMA = 0.004  # m^2
 SIGMA = 0.25  # (m/s)^2 and (rad/s)^2, the width of the tracking terms that the field has settled on
 
 
