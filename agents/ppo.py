@@ -135,7 +135,7 @@ def clip_gradients(grads: PyTree, max_norm: Array, jointly: bool) -> PyTree:
     """Scales the gradients of actor and critic down to `max_norm`, each by its own norm or both by their joint one."""
 
     def clip(tree):
-        return jax.tree.map(lambda g: g * jnp.minimum(1.0, max_norm / (optax.global_norm(tree) + 1e-6)), tree)
+        return jax.tree.map(lambda g: g * jnp.minimum(1.0, max_norm / (optax.tree.norm(tree) + 1e-6)), tree)
 
     return clip(grads) if jointly else {name: clip(tree) for name, tree in grads.items()}
 
@@ -243,7 +243,7 @@ def ppo(head: ActionHead, critic: nn.Module, config: PPOConfig, symmetry: Symmet
             part = jax.tree.map(lambda x: x[:, columns].reshape((-1, *x.shape[2:])), batch)
             grads, info = jax.grad(losses, has_aux=True)(params, part, hyper)
             learning_rate = adapt_learning_rate(learning_rate, info["policy/kl"], desired_kl, hyper)
-            info |= {f"gradient/{name}": optax.global_norm(tree) for name, tree in grads.items()}
+            info |= {f"gradient/{name}": optax.tree.norm(tree) for name, tree in grads.items()}
             updates, opt_state = optimizer.update(
                 clip_gradients(grads, hyper.max_grad_norm, config.clip_jointly), opt_state, params
             )

@@ -33,7 +33,7 @@ def gaussian_head(
         raise ValueError(f"standard deviations must satisfy 0 < {min_std=} <= {init_std=} <= {max_std=}")
 
     def init(key: Array, embedding: Array) -> PyTree:
-        return {"net": net.init(key, embedding), "log_std": jnp.full(action_dim, jnp.log(init_std))}
+        return {"net": net.init(key, embedding), "log_std": jnp.full(action_dim, jnp.log(init_std), jnp.float32)}
 
     def distribution(params: PyTree, embedding: Array) -> distrax.Distribution:
         # The bound acts on a copy, and its gradient is passed on, so that a deviation at a bound can come back.
