@@ -1,0 +1,61 @@
+"""Intervals against published figures, SciPy and simulation."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from mjx_policies.evaluation.statistics import Estimate, mean, proportion
+
+
+def test_wilson_of_35_in_50():
+    estimate = proportion(35, 50)
+    assert estimate.value == 0.7 and estimate.count == 50
+    assert (round(100 * estimate.low, 1), round(100 * estimate.high, 1)) == (56.2, 80.9)
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_wilson_equals_scipy(confidence):
+    for successes, trials in ((0, 1), (1, 1), (0, 20), (1, 20), (13, 20), (20, 20), (500, 4096)):
+        estimate = proportion(successes, trials, confidence)
+        expected = stats.binomtest(successes, trials).proportion_ci(confidence, method="wilson")
+        np.testing.assert_allclose((estimate.low, estimate.high), (expected.low, expected.high), rtol=1e-9, atol=1e-12)
+
+
+def test_both_ends_stay_in_range_and_uncertain():
+    none, all_of_them = proportion(0, 64), proportion(64, 64)
+    assert none.low == 0.0 and 0.05 < none.high < 0.06
+    assert all_of_them.high == 1.0 and all_of_them.low == pytest.approx(1 - none.high)
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(-1, 5), (6, 5), (0, 0)])
+def test_impossible_counts_are_refused(successes, trials):
+    with pytest.raises(ValueError, match="need 0 <= successes <= trials and a trial"):
+        proportion(successes, trials)
+
+
+def test_the_mean_equals_scipy():
+    samples = np.random.default_rng(0).gamma(2.0, 3.0, 17)
+    estimate = mean(samples)
+    low, high = stats.t.interval(0.95, 16, samples.mean(), stats.sem(samples))
+    np.testing.assert_allclose((estimate.value, estimate.low, estimate.high), (samples.mean(), low, high))
+    assert estimate.count == 17
+
+
+def test_what_was_not_measured_does_not_count():
+    assert mean([1.0, math.nan, 3.0]) == mean([1.0, 3.0])
+    nothing = mean([math.nan, math.nan])
+    assert nothing.count == 0 and all(map(math.isnan, (nothing.value, nothing.low, nothing.high)))
+
+
+def test_one_sample_says_nothing_of_the_spread():
+    assert mean([4.0]) == Estimate(4.0, -math.inf, math.inf, 1)
+
+
+def test_equal_samples_have_no_spread():
+    assert mean(np.full(9, 2.5)) == Estimate(2.5, 2.5, 2.5, 9)
+
+
+def test_it_prints_with_its_interval():
+    assert str(proportion(35, 50)) == "0.700 [0.562, 0.809]"

@@ -1,0 +1,105 @@
+"""The Gaussian head against SciPy and closed forms. Axes: N samples, A actions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from mjx_policies.heads.gaussian import gaussian_head
+from mjx_policies.networks.mlp import MLP
+
+EMBEDDING = jnp.asarray([0.3, -1.2, 0.8])
+
+
+def make(action_dim=2, init_std=0.7, min_std=0.1, max_std=2.0, seed=0):
+    """A head, its parameters, and the mean for `EMBEDDING`."""
+    head = gaussian_head(MLP((4, action_dim)), action_dim, init_std, min_std, max_std)
+    params = head.init(jax.random.key(seed), EMBEDDING)
+    return head, params, np.asarray(head.mode(params, EMBEDDING), float)
+
+
+def test_the_density_is_that_of_the_normal_distribution():
+    head, params, mean = make()
+    params = params | {"log_std": jnp.log(jnp.asarray([0.5, 1.5]))}
+    actions = np.random.default_rng(0).normal(0, 2, (50, 2)).astype(np.float32)
+    got = jax.vmap(head.log_prob, in_axes=(None, None, 0))(params, EMBEDDING, actions)
+    expected = stats.norm.logpdf(actions, mean, [0.5, 1.5]).sum(axis=1)
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)  # float32 squares of up to a hundred
+    losses = jax.vmap(head.loss, in_axes=(None, None, None, 0))(params, jax.random.key(0), EMBEDDING, actions)
+    np.testing.assert_array_equal(losses, -got)
+
+
+def test_the_density_integrates_to_one():
+    head, params, mean = make(action_dim=1)
+    actions = mean + np.linspace(-6, 6, 4001)[:, None].astype(np.float32)  # over eight deviations either way
+    density = jnp.exp(jax.vmap(head.log_prob, in_axes=(None, None, 0))(params, EMBEDDING, actions))
+    np.testing.assert_allclose(np.trapezoid(density, actions[:, 0]), 1.0, atol=1e-4)
+
+
+def test_samples_have_the_mean_and_the_deviation():
+    head, params, mean = make(init_std=0.7)
+    keys = jax.random.split(jax.random.key(1), 20_000)
+    actions, traces = jax.vmap(head.sample, in_axes=(None, 0, None))(params, keys, EMBEDDING)
+    np.testing.assert_array_equal(actions, traces)
+    # Five standard errors: 0.7 / sqrt(20000) = 0.005 of the mean, 1 / sqrt(40000) = 0.5 % of the deviation.
+    np.testing.assert_allclose(actions.mean(axis=0), mean, atol=0.025)
+    np.testing.assert_allclose(actions.std(axis=0), 0.7, rtol=0.025)
+    assert abs(np.corrcoef(actions.T)[0, 1]) < 0.036  # independent; five of 1 / sqrt(20000)
+
+
+def test_entropy_and_divergence():
+    head, params, mean = make()
+    other = make(seed=5)[1]
+    first = params | {"log_std": jnp.log(jnp.asarray([0.5, 1.5]))}
+    second = other | {"log_std": jnp.log(jnp.asarray([0.9, 0.4]))}
+    p, q = (head.distribution(x, EMBEDDING) for x in (first, second))
+    entropy = stats.norm.entropy(0, [0.5, 1.5]).sum()
+    np.testing.assert_allclose(p.entropy(), entropy, rtol=1e-5)
+    there, s, r = np.asarray(head.mode(second, EMBEDDING)), np.array([0.5, 1.5]), np.array([0.9, 0.4])
+    divergence = (np.log(r / s) + (s**2 + (mean - there) ** 2) / (2 * r**2) - 0.5).sum()
+    np.testing.assert_allclose(p.kl_divergence(q), divergence, rtol=1e-5)
+    assert float(p.kl_divergence(p)) == 0.0
+
+
+@pytest.mark.parametrize(("log_std", "std"), [(-9.0, 0.1), (-1.0, np.exp(-1.0)), (9.0, 2.0)])
+def test_the_deviation_stays_in_bounds_and_can_come_back(log_std, std):
+    head, params, _ = make()
+    params = params | {"log_std": jnp.full(2, log_std)}
+    np.testing.assert_allclose(head.distribution(params, EMBEDDING).stddev(), std, rtol=1e-6)
+
+    def log_prob(log_std):
+        return head.log_prob(params | {"log_std": log_std}, EMBEDDING, head.mode(params, EMBEDDING) + 0.5)
+
+    # d log N / d std at a distance of 0.5, times d std / d log_std as if there were no bound.
+    expected = (0.5**2 / std**3 - 1 / std) * np.exp(log_std)
+    gradient = jax.grad(log_prob)(params["log_std"])
+    np.testing.assert_allclose(gradient, expected, rtol=1e-4)
+    assert (np.abs(gradient) > 0).all()
+
+
+def test_the_deviation_begins_as_asked():
+    head, params, _ = make(init_std=0.3)
+    np.testing.assert_allclose(head.distribution(params, EMBEDDING).stddev(), 0.3, rtol=1e-6)
+
+
+def test_compiled_equals_eager():
+    head, params, _ = make()
+    key, action = jax.random.key(3), jnp.asarray([0.2, 0.9])
+    calls = {
+        "loss": (head.loss, (params, key, EMBEDDING, action)),
+        "sample": (head.sample, (params, key, EMBEDDING)),
+        "log_prob": (head.log_prob, (params, EMBEDDING, action)),
+        "mode": (head.mode, (params, EMBEDDING)),
+    }
+    for function, arguments in calls.values():
+        for x, y in zip(
+            jax.tree.leaves(function(*arguments)), jax.tree.leaves(jax.jit(function)(*arguments)), strict=True
+        ):
+            np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)  # fused operations round differently
+
+
+@pytest.mark.parametrize("bounds", [(1.0, 0.0, 2.0), (0.05, 0.1, 2.0), (3.0, 0.1, 2.0), (1.0, -0.1, 2.0)])
+def test_bounds_out_of_order_are_refused(bounds):
+    with pytest.raises(ValueError, match=r"0 < min_std=.* <= init_std=.* <= max_std"):
+        gaussian_head(MLP((2,)), 2, *bounds)
