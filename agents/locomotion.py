@@ -37,12 +37,12 @@ from mjx_policies.types import Array, table_slices
 
 def default_num_envs() -> int:
     """Robots that keep the device busy: a laptop's cores, or a GPU or TPU."""
-    return 1024 if jax.default_backend() == "cpu" else 8192
+    return 512 if jax.default_backend() == "cpu" else 8192
 
 
 def default_steps() -> int:
     """Environment steps of a run that walks well, on a batch as large as `default_num_envs` makes it."""
-    return 2_500_000 if jax.default_backend() == "cpu" else 40_000_000
+    return 2_200_000 if jax.default_backend() == "cpu" else 40_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,6 +68,10 @@ class Imperfections:
         )
 
 
+# A short run takes large steps while it looks for a gait, and small ones on a quieter policy once it has one.
+LOCOMOTION = PPOHyper(desired_kl=0.06, final_desired_kl=0.015, entropy=0.0, final_entropy=-0.01, anneal_updates=420.0)
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
     """A PPO run."""
@@ -76,14 +80,14 @@ class Config:
     backend: Backend = "auto"
     seed: int = 0
     num_envs: int = dataclasses.field(default_factory=lambda: default_num_envs())  # robots at once
-    rollout_length: int = 24  # control steps of each robot in an iteration
-    policy_layers: tuple[int, ...] = (128, 128, 128)  # hidden widths
-    critic_layers: tuple[int, ...] = (128, 128, 128)
-    init_std: float = 1.0  # of the exploration, in units of the action
-    min_std: float = 0.1  # floor of the same
+    rollout_length: int = 10  # control steps of each robot in an iteration
+    policy_layers: tuple[int, ...] = (128, 128)  # hidden widths
+    critic_layers: tuple[int, ...] = (128, 128)
+    init_std: float = 0.6  # of the exploration, in units of the action
+    min_std: float = 0.05  # floor of the same
     symmetric: bool = False  # mirror loss; its weight is hyper.symmetry
-    sizes: PPOConfig = PPOConfig()
-    hyper: PPOHyper = PPOHyper()
+    sizes: PPOConfig = PPOConfig(num_epochs=3, num_minibatches=4)
+    hyper: PPOHyper = dataclasses.field(default_factory=lambda: LOCOMOTION)
     imperfections: Imperfections = Imperfections()
     mastery: float = 0.8  # tracking at which robots become less perfect; 0: imperfect from the start
 
@@ -98,7 +102,7 @@ class Config:
             )
 
 
-STRIDE = 0.01  # growth of the imperfections in one iteration
+STRIDE = 0.008  # growth of the imperfections in one iteration
 
 
 class Parts(NamedTuple):

@@ -31,12 +31,13 @@ class PPOHyper:
       learning_rate: of the first update; constant if `desired_kl` is zero.
       desired_kl: the learning rate is divided by 1.5 where a minibatch moved the policy by more than twice this, and
         multiplied where by less than half (as in rsl_rl).
-      final_desired_kl, anneal_updates: `desired_kl` falls to this, geometrically, over so many updates: large steps find
+      final_desired_kl, anneal_updates: `desired_kl` goes to this, geometrically, over so many updates: large steps find
         a gait quickly, small ones make it precise.
       min_learning_rate, max_learning_rate: its bounds.
       clip: of the probability ratio.
       discount, trace_decay: gamma and lambda.
-      entropy: weight of the entropy bonus.
+      entropy, final_entropy: weight of the entropy bonus, which goes from the one to the other over as many updates.
+        Below zero it narrows the exploration: the mean action alone, which is deployed, must walk as the noisy one did.
       value: weight of the critic's squared error.
       symmetry: weight of the mirror loss; needs a `Symmetry`.
       max_grad_norm: of the gradient of the actor and of the critic.
@@ -52,6 +53,7 @@ class PPOHyper:
     discount: float = 0.97
     trace_decay: float = 0.95
     entropy: float = 0.005
+    final_entropy: float = 0.005
     value: float = 1.0
     symmetry: float = 0.0
     max_grad_norm: float = 1.0
@@ -116,16 +118,19 @@ def clipped_surrogate(log_prob: Array, old_log_prob: Array, advantage: Array, cl
     return -jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - clip, 1 + clip) * advantage)
 
 
-def annealed_kl(updates: Array, hyper: PPOHyper) -> Array:  # [] -> []
-    """The divergence wanted now, between `desired_kl` and `final_desired_kl`."""
+def anneal(updates: Array, hyper: PPOHyper) -> PPOHyper:
+    """The numbers of this update: `desired_kl` and `entropy` on their way to their final values."""
     progress = jnp.clip(updates / hyper.anneal_updates, 0.0, 1.0)
-    return hyper.desired_kl ** (1 - progress) * hyper.final_desired_kl**progress
+    return hyper.replace(
+        desired_kl=hyper.desired_kl ** (1 - progress) * hyper.final_desired_kl**progress,
+        entropy=(1 - progress) * hyper.entropy + progress * hyper.final_entropy,
+    )
 
 
-def adapt_learning_rate(learning_rate: Array, kl: Array, desired_kl: Array, hyper: PPOHyper) -> Array:  # [] -> []
+def adapt_learning_rate(learning_rate: Array, kl: Array, hyper: PPOHyper) -> Array:  # [] -> []
     """Steers the learning rate so that the gradient steps of an update change the policy by about `desired_kl`."""
-    down = kl > 2 * desired_kl
-    up = (kl < desired_kl / 2) & (kl > 0)
+    down = kl > 2 * hyper.desired_kl
+    up = (kl < hyper.desired_kl / 2) & (kl > 0)
     adapted = jnp.where(down, learning_rate / 1.5, jnp.where(up, learning_rate * 1.5, learning_rate))
     bounded = jnp.clip(adapted, hyper.min_learning_rate, hyper.max_learning_rate)
     return jnp.where(hyper.desired_kl > 0, bounded, learning_rate)
@@ -209,8 +214,7 @@ def ppo(head: ActionHead, critic: nn.Module, config: PPOConfig, symmetry: Symmet
                 f"{num_envs} environments do not divide into {config.num_minibatches} minibatches: "
                 f"choose num_envs as a multiple of num_minibatches"
             )
-        hyper = state.hyper
-        desired_kl = annealed_kl(state.updates, hyper)
+        hyper = anneal(state.updates, state.hyper)
         obs = normalize(state.normalizer, rollout.obs)
         value = value_of(state.params["critic"], obs)
         next_value = value_of(state.params["critic"], normalize(state.normalizer, rollout.final_obs))
@@ -242,7 +246,7 @@ def ppo(head: ActionHead, critic: nn.Module, config: PPOConfig, symmetry: Symmet
             params, opt_state, learning_rate = carry
             part = jax.tree.map(lambda x: x[:, columns].reshape((-1, *x.shape[2:])), batch)
             grads, info = jax.grad(losses, has_aux=True)(params, part, hyper)
-            learning_rate = adapt_learning_rate(learning_rate, info["policy/kl"], desired_kl, hyper)
+            learning_rate = adapt_learning_rate(learning_rate, info["policy/kl"], hyper)
             info |= {f"gradient/{name}": optax.tree.norm(tree) for name, tree in grads.items()}
             updates, opt_state = optimizer.update(
                 clip_gradients(grads, hyper.max_grad_norm, config.clip_jointly), opt_state, params

@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
 
 import jax
 import tyro
@@ -52,13 +51,15 @@ def main(run: Run) -> None:
     """Trains, or continues, and leaves a finished run folder."""
     console = Console()
     path = Path(run.run_dir or f"runs/{run.task}-{datetime.now():%Y%m%d-%H%M%S}")
-    with RunFolder.open(path, run) if run.resume else RunFolder.create(path, run) as folder:
+    with RunFolder.start(path, run, run.resume) as folder:
         parts = locomotion.build(run)
         evaluate = locomotion.make_evaluation(run, parts.learner, robots=min(64, run.robots))
         steps = run.steps or locomotion.default_steps()
         iterations = -(-steps // parts.runner.steps_per_iteration)
+        # The state is built once: better compiled in a moment than compiled well.
+        init = jax.jit(parts.runner.init, compiler_options={"xla_backend_optimization_level": 0})
         job = Job(
-            init=lambda: parts.runner.init(jax.random.key(run.seed), run.hyper),
+            init=lambda: init(jax.random.key(run.seed), run.hyper),
             step=parts.runner.step,
             steps_per_iteration=parts.runner.steps_per_iteration,
             evaluate=lambda state: brief(evaluate(state.learner, batches=1)[0]),

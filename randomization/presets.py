@@ -33,9 +33,9 @@ def go2() -> dict[str, Term]:
         # Link masses of the URDF against a scale: cables, covers and screws are in no table.
         "mass": mass(0.9, 1.1),
         # Battery out (about 1 kg) to a computer and a lidar on the back.
-        "payload": payload(-1.0, 3.0, "trunk"),
+        "payload": payload(-1.0, 2.0, "trunk"),
         # The same load mounted off centre; the trunk is 38 cm long and 9 cm wide.
-        "center_of_mass": center_of_mass((-0.05, -0.03, -0.03), (0.05, 0.03, 0.03), "trunk"),
+        "center_of_mass": center_of_mass((-0.03, -0.02, -0.02), (0.03, 0.02, 0.02), "trunk"),
         # Inertia comes from CAD with uniform density, and a payload adds its own.
         "inertia": inertia(0.8, 1.2),
         # 0.004 and 0.009 kg m^2 from rotor and gears, 0.01 and 0.02 in unitree_rl_mjlab.

@@ -85,7 +85,7 @@ class JoystickWeights:
     torque: float = -1e-4
     action_rate: float = -0.01
     joint_limit: float = -1.0
-    gait: float = 1.5
+    gait: float = 0.8
     slip: float = -0.3
     stand_still: float = -0.5
     fall: float = -50.0
@@ -238,9 +238,8 @@ class Go2Joystick:
 REWARDS = tuple(field.name for field in dataclasses.fields(JoystickWeights))
 NOMINAL_HEIGHT = 0.32  # m, of the imu above the ground
 FOOT_RADIUS = 0.022  # m
-GAIT_HZ = 2.0  # steps of each leg per second
-SWING_HEIGHT = 0.08  # m
-GAIT_SIGMA = 0.004  # m^2
+GAIT_HZ = 2.5  # steps of each leg per second
+SWING_HEIGHT = 0.07  # m
 SIGMA = 0.25  # (m/s)^2 and (rad/s)^2, the width of the tracking terms that the field has settled on
 
 
@@ -272,7 +271,7 @@ def reward_terms(task: Go2Joystick, state: JoystickState, now, data: Data, actio
         "torque": jnp.sum(jnp.square(data.actuator_force)),
         "action_rate": jnp.sum(jnp.square(action - state.last_action)),
         "joint_limit": jnp.sum(excess),
-        "gait": jnp.exp(-jnp.sum(jnp.square(now["foot_height"] - swing_height(state.phase, moving))) / GAIT_SIGMA),
+        "gait": 1 - jnp.sum(jnp.abs(now["foot_height"] - swing_height(state.phase, moving))) / SWING_HEIGHT,
         "slip": jnp.sum(jnp.where(contact, jnp.square(now["foot_speed"]), 0.0)),
         "stand_still": jnp.where(moving, 0.0, jnp.sum(jnp.abs(from_home))),
         "fall": jnp.where(fell, 1.0, 0.0),

@@ -94,7 +94,7 @@ def test_limits_efforts_and_reflected_rotors(model):
         leg, part = name.split("_")
         thigh = (-1.5708, 3.4907) if leg[0] == "F" else (-0.5236, 4.5379)
         limits = {"hip": (-1.0472, 1.0472), "thigh": thigh, "calf": (-2.7227, -0.83776)}[part]
-        effort, stiffness, damping, gear = (45, 40, 2, 9) if part == "calf" else (23.5, 20, 1, 6)
+        (effort, gear), stiffness, damping = (45, 9) if part == "calf" else (23.5, 6), 25, 0.5
         joint = model.joint(JOINTS[i])
         np.testing.assert_allclose(joint.range, limits, rtol=1e-12)
         np.testing.assert_allclose(model.actuator_ctrlrange[i], limits, rtol=1e-12)
