@@ -6,6 +6,8 @@ otherwise drifts away or collapses.
 
 from __future__ import annotations
 
+import math
+
 import distrax
 import flax.linen as nn
 import jax
@@ -36,10 +38,12 @@ def gaussian_head(
         return {"net": net.init(key, embedding), "log_std": jnp.full(action_dim, jnp.log(init_std), jnp.float32)}
 
     def distribution(params: PyTree, embedding: Array) -> distrax.Distribution:
-        # The bound acts on a copy, and its gradient is passed on, so that a deviation at a bound can come back.
-        std = jnp.exp(params["log_std"])
-        std = std + jax.lax.stop_gradient(jnp.clip(std, min_std, max_std) - std)
-        return distrax.Independent(distrax.Normal(net.apply(params["net"], embedding), std), 1)
+        # The bound acts on the value alone and passes the gradient on, so that a deviation at a bound can come back. It
+        # acts on the logarithm: far below the floor, the gradient of exp(log_std) itself would be too small to return.
+        log_std = params["log_std"]
+        fixed = jax.lax.stop_gradient(log_std)
+        log_std = jnp.clip(fixed, math.log(min_std), math.log(max_std)) + (log_std - fixed)
+        return distrax.Independent(distrax.Normal(net.apply(params["net"], embedding), jnp.exp(log_std)), 1)
 
     def loss(params: PyTree, key: Array, embedding: Array, action: Array) -> Array:
         del key
