@@ -1,0 +1,378 @@
+"""What separates a working PPO from a broken one. Axes: T time, B environments, N samples."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mjx_policies.agents.on_policy import Rollout
+from mjx_policies.agents.ppo import (
+    PPOConfig,
+    PPOHyper,
+    Symmetry,
+    adapt_learning_rate,
+    anneal,
+    clip_gradients,
+    clipped_surrogate,
+    ppo,
+)
+from mjx_policies.heads.gaussian import gaussian_head
+from mjx_policies.networks.mlp import MLP
+from mjx_policies.normalize import merge, moments, normalize
+
+T, B, A = 5, 4, 2
+CONFIG = PPOConfig(num_epochs=2, num_minibatches=2)
+EXAMPLE = {"state": jnp.zeros(3), "privileged": jnp.zeros(1)}
+FROZEN = PPOHyper(learning_rate=0.0, desired_kl=0.0)
+"""Nothing learns: what `update` reports is about the policy that acted, in all minibatches alike."""
+
+head = gaussian_head(MLP((8, A)), A, init_std=0.5, min_std=0.1)
+critic = MLP((8, 1))
+learner = ppo(head, critic, CONFIG)
+act = jax.jit(jax.vmap(jax.vmap(learner.act, (None, 0, 0)), (None, 0, 0)))
+update = jax.jit(learner.update)
+
+
+def with_hyper(state, hyper):
+    hyper = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), hyper)
+    return state.replace(hyper=hyper, learning_rate=hyper.learning_rate)
+
+
+def collect(state, seed, ends=0.3):
+    """Steps of the current policy through observations off centre; a portion `ends` of them ends an episode."""
+    rng = np.random.default_rng(seed)
+    path = {name: rng.normal(2.0, 3.0, (T + 1, B, *x.shape)).astype(np.float32) for name, x in EXAMPLE.items()}
+    elsewhere = {name: rng.normal(2.0, 3.0, (T, B, *x.shape)).astype(np.float32) for name, x in EXAMPLE.items()}
+    ended, which = rng.random((T, B)) < ends, rng.random((T, B)) < 0.5
+    obs = jax.tree.map(lambda x: x[:-1], path)
+    final_obs = {name: np.where(ended[..., None], elsewhere[name], path[name][1:]) for name in EXAMPLE}
+    action, extras = act(state, jax.random.split(jax.random.key(seed), (T, B)), obs)
+    reward = rng.normal(size=(T, B)).astype(np.float32)
+    return Rollout(obs, action, extras, reward, ended & which, ended & ~which, final_obs)
+
+
+def value_of(state, obs):
+    obs = normalize(state.normalizer, obs)
+    return critic.apply(state.params["critic"], jnp.concatenate([obs["state"], obs["privileged"]], axis=-1))[..., 0]
+
+
+@pytest.fixture(scope="module")
+def trained():
+    """A state after three updates, whose normalization is no longer the identity."""
+    state = learner.init(jax.random.key(0), EXAMPLE, PPOHyper())
+    for seed in range(3):
+        state, _ = update(state, jax.random.key(seed), collect(state, seed))
+    return state
+
+
+def assert_same(a, b):
+    assert jax.tree.all(jax.tree.map(lambda x, y: bool((x == y).all()), a, b))
+
+
+# Losses
+
+
+def test_the_surrogate_is_equation_7():
+    rng = np.random.default_rng(0)
+    log_prob, old = rng.normal(0, 0.3, (2, 200)).astype(np.float32)
+    advantage = rng.normal(size=200).astype(np.float32)
+    expected = []
+    for new, before, a in zip(log_prob, old, advantage, strict=True):
+        ratio = math.exp(new - before)
+        expected.append(-min(ratio * a, min(max(ratio, 0.8), 1.2) * a))
+    np.testing.assert_allclose(clipped_surrogate(log_prob, old, advantage, 0.2), expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "learns"),
+    [(1.5, 1, False), (1.5, -1, True), (0.5, 1, True), (0.5, -1, False), (1.1, 1, True), (0.9, -1, True)],
+)
+def test_only_what_would_go_further_is_clipped(ratio, advantage, learns):
+    gradient = jax.grad(clipped_surrogate)(jnp.log(ratio), 0.0, float(advantage), 0.2)
+    np.testing.assert_allclose(gradient, -advantage * ratio if learns else 0.0, rtol=1e-5)
+
+
+def test_the_first_ratio_is_one(trained):
+    """The log-probability is recomputed as it was when the robot acted, normalization included."""
+    state = with_hyper(trained, FROZEN.replace(clip=1e-4))  # so narrow that only rounding stays inside
+    rollout = collect(state, 7)
+    _, info = update(state, jax.random.key(0), rollout)
+    assert float(info["policy/clip_fraction"]) == 0.0
+    assert abs(float(info["policy/kl"])) < 1e-7  # rounding of numbers of order one
+    assert abs(float(info["loss/policy"])) < 1e-6  # minus the mean of a centred advantage
+    # It would be noticed: moments of the new observations, as if merged too early, shift every ratio.
+    flat = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), rollout.obs)
+    early = state.replace(normalizer=merge(state.normalizer, moments(flat)))
+    assert float(update(early, jax.random.key(0), rollout)[1]["policy/clip_fraction"]) > 0.5
+
+
+def test_the_normalization_moves_after_the_gradient_steps(trained):
+    state = with_hyper(trained, FROZEN)
+    rollout = collect(state, 8)
+    after, _ = update(state, jax.random.key(0), rollout)
+    flat = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), rollout.obs)
+    expected = merge(state.normalizer, moments(flat))
+    for x, y in zip(jax.tree.leaves(after.normalizer), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)  # sums in another order
+    assert_same(after.params, state.params)
+    assert int(after.updates) == int(state.updates) + 1
+
+
+def test_the_critic_learns_returns_that_end_where_episodes_end(trained):
+    state = with_hyper(trained, FROZEN)
+    rollout = collect(state, 9)
+    value, final = (np.asarray(value_of(state, obs), float) for obs in (rollout.obs, rollout.final_obs))
+    gamma, lambda_ = state.hyper.discount, state.hyper.trace_decay
+    errors, follows = np.zeros((T, B)), np.zeros(B)
+    for t in reversed(range(T)):
+        delta = rollout.reward[t] + gamma * np.where(rollout.terminated[t], 0, final[t]) - value[t]
+        follows = delta + gamma * lambda_ * np.where(rollout.terminated[t] | rollout.truncated[t], 0, follows)
+        errors[t] = follows
+    info = update(state, jax.random.key(0), rollout)[1]
+    np.testing.assert_allclose(info["loss/value"], np.mean(errors**2), rtol=1e-4)
+
+
+def test_a_truncation_is_valued_by_the_true_final_observation(trained):
+    state = with_hyper(trained, FROZEN)
+    rollout = collect(state, 10, ends=0.6)
+    info = update(state, jax.random.key(0), rollout)[1]
+
+    def doctored(where):
+        """The update if the final observations were others."""
+        final = jax.tree.map(lambda x: np.where(where[..., None], x + 1.0, x), rollout.final_obs)
+        return update(state, jax.random.key(0), rollout.replace(final_obs=final))[1]
+
+    assert rollout.terminated.any() and rollout.truncated.any()
+    assert abs(float(doctored(rollout.truncated)["loss/value"] - info["loss/value"])) > 1e-3
+    assert_same(doctored(rollout.terminated), info)
+
+
+def test_the_critic_sees_what_is_privileged_and_the_actor_does_not(trained):
+    obs = {"state": jnp.asarray([1.0, -2.0, 0.5]), "privileged": jnp.asarray([3.0])}
+    jacobian = jax.jacobian(lambda obs: learner.mode(trained, obs))(obs)
+    assert (jacobian["privileged"] == 0).all() and (jacobian["state"] != 0).any()
+    sampled = jax.jacobian(lambda obs: learner.act(trained, jax.random.key(0), obs))(obs)
+    assert (sampled[0]["privileged"] == 0).all()
+
+    state = with_hyper(trained, FROZEN)
+    rollout = collect(state, 11)
+    info = update(state, jax.random.key(0), rollout)[1]
+    other = update(
+        state, jax.random.key(0), rollout.replace(obs=rollout.obs | {"privileged": 0 * rollout.obs["privileged"]})
+    )[1]
+    assert abs(float(other["loss/value"] - info["loss/value"])) > 1e-3
+    assert float(other["policy/clip_fraction"]) == 0.0 and abs(float(other["policy/kl"])) < 1e-7
+
+
+# Exploration
+
+
+def test_the_entropy_is_exact_and_its_weight_widens_or_narrows(trained):
+    log_std = trained.params["actor"]["log_std"]
+    rollout = collect(trained, 12)
+    change = {}
+    for weight in (10.0, -10.0):
+        hyper = PPOHyper(learning_rate=0.01, desired_kl=0.0, entropy=weight, final_entropy=weight)
+        state, _ = update(with_hyper(trained, hyper), jax.random.key(0), rollout)
+        change[weight] = state.params["actor"]["log_std"] - log_std
+    # Four steps of Adam, whose moments remember smaller gradients, of at most 0.01 each and all the same way.
+    assert (change[10.0] > 0.01).all() and (change[-10.0] < -0.01).all()
+    frozen = update(with_hyper(trained, FROZEN), jax.random.key(0), rollout)[1]
+    expected = float(jnp.sum(log_std)) + A * 0.5 * math.log(2 * math.pi * math.e)
+    np.testing.assert_allclose(frozen["policy/entropy"], expected, rtol=1e-5)
+
+
+def test_the_deviation_has_a_floor_and_comes_back_from_it(trained):
+    rollout = collect(trained, 13)
+
+    @jax.jit
+    def press(state, weight):
+        hyper = PPOHyper(learning_rate=0.05, desired_kl=0.0, entropy=weight, final_entropy=weight)
+        state = with_hyper(state, hyper)
+        return jax.lax.scan(
+            lambda state, key: learner.update(state, key, rollout), state, jax.random.split(jax.random.key(0), 20)
+        )
+
+    def std(state):
+        return np.asarray(head.distribution(state.params["actor"], jnp.zeros(3)).stddev())
+
+    low, info = press(trained, -100.0)
+    np.testing.assert_allclose(std(low), 0.1, rtol=1e-5)
+    np.testing.assert_allclose(info["policy/std"][-1], 0.1, rtol=1e-5)
+    high, _ = press(low, 100.0)
+    high, _ = press(high, 100.0)
+    assert (std(high) > 0.15).all()
+
+
+# Learning rate and gradients
+
+
+@pytest.mark.parametrize(
+    ("kl", "expected"),
+    [(0.0, 1.0), (0.004, 1.5), (0.006, 1.0), (0.01, 1.0), (0.019, 1.0), (0.021, 1 / 1.5), (9.0, 1 / 1.5)],
+)
+def test_the_learning_rate_follows_the_divergence(kl, expected):
+    rate = adapt_learning_rate(1e-3, kl, PPOHyper(desired_kl=0.01))
+    np.testing.assert_allclose(rate, 1e-3 * expected, rtol=1e-5)
+
+
+def test_the_learning_rate_stays_in_bounds():
+    hyper = PPOHyper(desired_kl=0.01, min_learning_rate=1e-5, max_learning_rate=1e-2)
+    assert float(adapt_learning_rate(9e-3, 0.001, hyper)) == np.float32(1e-2)
+    assert float(adapt_learning_rate(1.1e-5, 0.1, hyper)) == np.float32(1e-5)
+    assert float(adapt_learning_rate(0.5, 0.1, hyper.replace(desired_kl=0.0))) == 0.5  # no steering, no bounds
+
+
+@pytest.mark.parametrize(("desired_kl", "rate"), [(1e-12, 1e-3 / 1.5**3), (1e9, 1e-3 * 1.5**3), (0.0, 1e-3)])
+def test_every_gradient_step_steers(trained, desired_kl, rate):
+    """Four steps in two epochs: the first finds no divergence yet and leaves the rate as it is."""
+    state = with_hyper(trained, PPOHyper(learning_rate=1e-3, desired_kl=desired_kl, final_desired_kl=desired_kl))
+    state, info = update(state, jax.random.key(0), collect(state, 14))
+    np.testing.assert_allclose(state.learning_rate, rate, rtol=1e-5)
+    assert float(info["learning_rate"]) == float(state.learning_rate)
+
+
+def test_annealing():
+    hyper = PPOHyper(desired_kl=0.04, final_desired_kl=0.01, entropy=0.02, final_entropy=-0.02, anneal_updates=100.0)
+    for updates, kl, entropy in ((0, 0.04, 0.02), (50, 0.02, 0.0), (100, 0.01, -0.02), (1000, 0.01, -0.02)):
+        now = anneal(jnp.asarray(updates), hyper)
+        np.testing.assert_allclose(now.desired_kl, kl, rtol=1e-5)
+        np.testing.assert_allclose(now.entropy, entropy, atol=1e-8)
+    assert anneal(jnp.asarray(7), hyper).replace(desired_kl=0.04, entropy=0.02) == hyper, "something else changed"
+
+
+def test_nothing_is_annealed_unless_asked():
+    """One number set by hand is not drawn to the default of another."""
+    for updates in (0, 1, 10**6):
+        now = anneal(jnp.asarray(updates), PPOHyper(desired_kl=0.5, entropy=0.5))
+        assert float(now.desired_kl) == 0.5 and float(now.entropy) == 0.5
+
+
+def test_a_constant_learning_rate_stays_constant_while_the_rest_anneals():
+    for updates in (0, 1, 10):
+        now = anneal(jnp.asarray(updates), PPOHyper(desired_kl=0.0, anneal_updates=1.0))
+        assert float(now.desired_kl) == 0.0
+
+
+def test_gradients_are_clipped_one_by_one_or_jointly():
+    grads = {"actor": {"a": jnp.asarray([3.0, 4.0])}, "critic": {"c": jnp.asarray([0.0, 12.0])}}
+    separately = clip_gradients(grads, 1.0, jointly=False)
+    np.testing.assert_allclose(separately["actor"]["a"], [0.6, 0.8], rtol=1e-5)
+    np.testing.assert_allclose(separately["critic"]["c"], [0.0, 1.0], rtol=1e-5)
+    jointly = clip_gradients(grads, 1.0, jointly=True)  # of norm 13
+    np.testing.assert_allclose(jointly["actor"]["a"], np.array([3, 4]) / 13, rtol=1e-5)
+    np.testing.assert_allclose(jointly["critic"]["c"], [0.0, 12 / 13], rtol=1e-5)
+    for same in (clip_gradients(grads, 20.0, jointly) for jointly in (False, True)):
+        assert_same(same, grads)
+    zero = clip_gradients(jax.tree.map(jnp.zeros_like, grads), 1.0, jointly=False)
+    assert_same(zero, jax.tree.map(jnp.zeros_like, grads))
+
+
+# Batches
+
+
+def test_every_epoch_sees_each_environment_once_and_whole():
+    seen = []
+
+    class Watching(nn.Module):
+        """A critic that shows what it is given: the number of an environment and the time."""
+
+        @nn.compact
+        def __call__(self, x):
+            jax.debug.callback(lambda x: seen.append(np.asarray(x)), x, ordered=True)
+            return nn.Dense(1)(x)
+
+    watching = ppo(head, Watching(), CONFIG)
+    state = watching.init(jax.random.key(0), EXAMPLE, FROZEN)
+    number, time = np.broadcast_arrays(np.arange(1.0, B + 1), np.arange(1.0, T + 1)[:, None])
+    rollout = collect(state, 0)
+    state_obs = np.stack([number, time, 0 * time], axis=-1).astype(np.float32)
+    jax.block_until_ready(
+        jax.jit(watching.update)(state, jax.random.key(1), rollout.replace(obs=rollout.obs | {"state": state_obs}))
+    )
+    jax.effects_barrier()
+    batches = [x[:, :2] for x in seen if x.ndim == 2]  # [N, D]; whole rollouts are [T, B, D]
+    assert len(batches) == 2 * 2 and all(len(batch) == T * B // 2 for batch in batches)
+    everything = sorted(zip(number.ravel(), time.ravel(), strict=True))
+    for epoch in (batches[:2], batches[2:]):
+        assert sorted(map(tuple, np.concatenate(epoch))) == everything
+        assert all(len(np.unique(batch[:, 0])) == B // 2 for batch in epoch), "an environment was split"
+
+
+def test_a_batch_that_does_not_divide_is_refused():
+    three = ppo(head, critic, PPOConfig(num_minibatches=3))
+    state = three.init(jax.random.key(0), EXAMPLE, PPOHyper())
+    with pytest.raises(
+        ValueError, match="4 environments do not divide into 3 minibatches: choose num_envs as a multiple"
+    ):
+        three.update(state, jax.random.key(0), collect(state, 0))
+
+
+def test_a_head_without_a_density_is_refused():
+    for lacking in (head._replace(log_prob=None), head._replace(mode=None)):
+        with pytest.raises(ValueError, match="ppo needs a head with log_prob and mode; this head lacks one"):
+            ppo(lacking, critic, CONFIG)
+
+
+@pytest.mark.parametrize("name", ["num_epochs", "num_minibatches"])
+def test_sizes_below_one_are_refused(name):
+    with pytest.raises(ValueError, match=f"{name} is 0, it must be at least 1"):
+        PPOConfig(**{name: 0})
+
+
+def test_a_head_with_samples_alone_is_steered_by_an_estimate(trained):
+    sampled = ppo(head._replace(distribution=None), critic, CONFIG)
+    hyper = PPOHyper(learning_rate=3e-3, desired_kl=0.0, entropy=0.0, final_entropy=0.0)
+    state, key = with_hyper(trained, hyper), jax.random.key(0)
+    rollout = collect(state, 15)
+    after, info = jax.jit(sampled.update)(state, key, rollout)
+    expected, exact = update(state, key, rollout)
+    assert "policy/entropy" not in info and float(info["policy/kl"]) >= 0
+    # The same gradients: only what is reported is estimated, from twenty samples.
+    for x, y in zip(jax.tree.leaves(after.params), jax.tree.leaves(expected.params), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(info["policy/kl"], exact["policy/kl"], rtol=1.0)
+
+
+# Symmetry
+
+
+FLIP = jnp.asarray([1.0, -1.0, -1.0])
+SYMMETRY = Symmetry(
+    observation=lambda obs: obs | {"state": obs["state"] * FLIP},
+    action=lambda action: action[..., ::-1],  # left and right motor
+)
+
+
+def test_the_mirror_loss_is_zero_for_a_symmetric_policy_and_teaches_others():
+    linear = gaussian_head(MLP((A,)), A, init_std=0.5)
+    mirrored = ppo(linear, critic, CONFIG, SYMMETRY)
+    step = jax.jit(mirrored.update)
+    state = mirrored.init(jax.random.key(0), EXAMPLE, FROZEN)
+
+    def with_kernel(state, kernel):
+        dense = {"kernel": jnp.asarray(kernel), "bias": jnp.zeros(A)}
+        return state.replace(
+            params=state.params | {"actor": state.params["actor"] | {"net": {"params": {"Dense_0": dense}}}}
+        )
+
+    rollout = collect(learner.init(jax.random.key(0), EXAMPLE, FROZEN), 0)
+    even, odd = [0.3, 0.3], [0.7, -0.7]  # what the motors do together, and against each other
+    symmetric = with_kernel(state, [even, odd, [-0.2, 0.2]])
+    assert float(step(symmetric, jax.random.key(0), rollout)[1]["loss/mirror"]) < 1e-12
+
+    lopsided = with_kernel(state, [even, even, odd])
+    info = step(lopsided, jax.random.key(0), rollout)[1]
+    # Both motors follow the second entry, whose mirror image is its negative: each is wrong by twice that.
+    expected = np.mean((2 * 0.3 * rollout.obs["state"][..., 1]) ** 2)
+    np.testing.assert_allclose(info["loss/mirror"], expected, rtol=1e-4)
+
+    learning = PPOHyper(learning_rate=0.02, desired_kl=0.0, symmetry=100.0, entropy=0.0)
+    state, losses = with_hyper(lopsided, learning), []
+    for i in range(10):
+        state, info = step(state, jax.random.key(i), rollout)
+        losses.append(float(info["loss/mirror"]))
+    assert losses[-1] < 0.1 * losses[0]
