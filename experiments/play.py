@@ -1,0 +1,235 @@
+"""Drives the robot of a run: python experiments/play.py --run runs/Go2JoystickFlat-20260101-120000
+
+Where there is a screen, MuJoCo's viewer opens in real time: up and down arrows change the forward velocity, A and D the
+sideways velocity, left and right arrows the turn; space stands still, R starts anew. Elsewhere, or with --video, a
+robot that follows a script of commands is filmed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import mujoco
+import numpy as np
+import tyro
+from ppo_locomotion import Run
+from rich.console import Console
+
+from mjx_policies.agents.locomotion import imperfect
+from mjx_policies.agents.restore import Policy, load_policy
+from mjx_policies.envs.base import DynamicsSampler, Env
+from mjx_policies.envs.command import measured_twist, takes_commands, with_command
+from mjx_policies.envs.film import film
+from mjx_policies.envs.registry import scene
+from mjx_policies.training.errors import UserError, clean_errors
+from mjx_policies.training.plots import running_mean
+
+FPS = 25
+
+
+@dataclasses.dataclass(frozen=True)
+class Play:
+    """Drives the robot of a run."""
+
+    run: Path  # run folder
+    video: str = ""  # mp4 file to write instead of opening a window; without a screen: play.mp4 in the run folder
+    seconds: float = 3.0  # s, that each command of the video holds
+    imperfections: float = 0.0  # part of the imperfections it was trained with: 0 is the robot as its model says
+    seed: int = 0  # of the start, the robot and its disturbances
+
+    def __post_init__(self) -> None:
+        if self.seconds <= 0 or self.imperfections < 0:
+            raise ValueError("seconds must be positive and imperfections must not be negative")
+
+
+def main(play: Play) -> None:
+    jax.config.update("jax_platforms", "cpu")  # one robot runs fastest on the C engine
+    policy = load_policy(play.run, Run, backend="cpu")
+    env, dynamics = imperfect(policy.task, policy.config.imperfections.scaled(play.imperfections))
+    console = Console()
+    console.print(f"{policy.config.task}, trained for {policy.steps:,} steps")
+    if play.video or not has_screen():
+        record(play, policy, env, dynamics, console)
+    else:
+        drive(play, policy, env, dynamics, console)
+
+
+def record(play: Play, policy: Policy, env: Env, dynamics: DynamicsSampler, console: Console) -> None:
+    """Films the script."""
+    path = Path(play.video) if play.video else play.run / "play.mp4"
+    if path.suffix != ".mp4":
+        raise UserError(f"--video {path} must end in .mp4.")
+    names, commands = script(policy.task, play.seconds)
+
+    @jax.jit
+    def run(key):
+        def step(carry, command):
+            state, obs = carry
+            if takes_commands(state):
+                state = with_command(state, command)
+            state, timestep = env.step(state, policy(obs))
+            twist = measured_twist(env, state) if takes_commands(state) else command
+            return (state, timestep.obs), (env.data(state).qpos, twist, timestep.terminated)
+
+        return jax.lax.scan(step, start(env, dynamics, key), jnp.asarray(commands))[1]
+
+    with console.status(f"drawing {path}"):
+        qpos, twist, fallen = jax.device_get(run(jax.random.key(play.seed)))
+        stride = max(1, round(1 / (FPS * env.spec.control_dt)))
+        captions = None
+        if names:
+            half_second = round(0.5 / env.spec.control_dt)
+            measured = np.stack([running_mean(column, half_second) for column in twist.T], axis=1)
+            rows = zip(names, commands, measured, fallen, strict=True)
+            captions = [caption(*row) for row in rows][::stride]
+        film(scene(policy.config.task), qpos[::stride], path, 1 / (stride * env.spec.control_dt), captions)
+    console.print(f"{path}: {len(qpos) * env.spec.control_dt:.0f} s" + (", and it fell" if fallen.any() else ""))
+
+
+def script(task: Env, seconds: float) -> tuple[list[str], np.ndarray]:
+    """A name and a command [3] for each control step; no names for a task that follows none."""
+    steps = max(1, round(seconds / task.spec.control_dt))
+    if not hasattr(task, "commands"):
+        return [], np.zeros((5 * steps, 3), np.float32)
+    low, high = np.asarray(task.commands.low), np.asarray(task.commands.high)
+    scenes = {
+        "stand": (0, 0, 0),
+        "forward": (high[0] / 2, 0, 0),
+        "fast": (high[0], 0, 0),
+        "left": (0, high[1], 0),
+        "right": (0, low[1], 0),
+        "turn": (0, 0, high[2]),
+        "backward": (low[0] / 2, 0, 0),
+    }
+    names = [name for name in scenes for _ in range(steps)]
+    return names, np.repeat(np.asarray(list(scenes.values()), np.float32), steps, axis=0)
+
+
+def caption(name: str, command: np.ndarray, measured: np.ndarray, fallen: bool) -> list[str]:
+    """Lines of text for one frame; the measured velocity is a mean over half a second."""
+    lines = [f"{title} {shown(twist)}" for title, twist in (("command ", command), ("measured", measured))]
+    return [name + (" (fell)" if fallen else ""), *lines, "m/s, m/s, rad/s"]
+
+
+def shown(twist: np.ndarray) -> str:
+    return " ".join(f"{value:+.2f}" for value in twist)
+
+
+def start(env: Env, dynamics: DynamicsSampler, key: jax.Array):
+    key_dynamics, key_reset = jax.random.split(key)
+    state, timestep = env.reset(key_reset, dynamics(key_dynamics))
+    return state, timestep.obs
+
+
+class Stick:
+    """The command that keys make, within the range that the robot was trained for.
+
+    The letters are also shortcuts of the viewer: `drive` undoes what A and D change there.
+    """
+
+    KEYS = {  # noqa: RUF012 (GLFW's codes: axis and direction)
+        265: (0, 1),
+        264: (0, -1),
+        ord("A"): (1, 1),
+        ord("D"): (1, -1),
+        263: (2, 1),
+        262: (2, -1),
+    }
+    STEP = np.asarray([0.1, 0.1, 0.2], np.float32)  # m/s, m/s, rad/s
+
+    def __init__(self, low: np.ndarray, high: np.ndarray):
+        self.low, self.high = low, high
+        self.command = np.zeros(3, np.float32)
+        self.restart = False
+
+    def press(self, key: int) -> None:
+        """What the viewer calls, on its own thread."""
+        if key in self.KEYS:
+            axis, sign = self.KEYS[key]
+            command = self.command.copy()
+            command[axis] = np.round(
+                np.clip(command[axis] + sign * self.STEP[axis], self.low[axis], self.high[axis]), 3
+            )
+            self.command = command
+        elif key == ord(" "):
+            self.command = np.zeros(3, np.float32)
+        elif key == ord("R"):
+            self.restart = True
+
+
+def drive(play: Play, policy: Policy, env: Env, dynamics: DynamicsSampler, console: Console) -> None:
+    """Opens the viewer and follows the keys until it is closed."""
+    from mujoco.viewer import launch_passive  # loads a graphics library
+
+    commanded = hasattr(policy.task, "commands")
+    limits = (policy.task.commands.low, policy.task.commands.high) if commanded else (np.zeros(3), np.zeros(3))
+    stick = Stick(*map(np.asarray, limits))
+    reset = jax.jit(lambda key: start(env, dynamics, key))
+
+    @jax.jit
+    def advance(state, obs, command):
+        if commanded:
+            state = with_command(state, command)
+        state, timestep = env.step(state, policy(obs))
+        twist = measured_twist(env, state) if commanded else command
+        return state, timestep.obs, env.data(state).qpos, twist
+
+    model = scene(policy.config.task)
+    data = mujoco.MjData(model)
+    key = jax.random.key(play.seed)
+    state, obs = reset(key)
+    advance(state, obs, stick.command)  # compiled before the clock runs
+    try:
+        viewer = launch_passive(model, data, key_callback=stick.press, show_left_ui=False, show_right_ui=False)
+    except RuntimeError as error:  # macOS
+        raise UserError(f"the viewer does not open ({error}): start with mjpython, or pass --video play.mp4.") from None
+    if commanded:
+        console.print("up/down: forward, A/D: sideways, left/right: turn, space: stand, R: start anew")
+    twist = np.zeros(3)
+    with viewer, console.status("") as status:
+        if model.njnt and model.jnt_type[0] == mujoco.mjtJoint.mjJNT_FREE:
+            viewer.cam.type, viewer.cam.trackbodyid, viewer.cam.distance = mujoco.mjtCamera.mjCAMERA_TRACKING, 1, 2.0
+        flags = np.array(viewer.opt.flags)
+        due = time.perf_counter()
+        while viewer.is_running():
+            if stick.restart:
+                key, stick.restart = jax.random.fold_in(key, 1), False
+                state, obs = reset(key)
+            state, obs, qpos, now = advance(state, obs, stick.command)
+            twist = twist + 0.1 * (np.asarray(now) - twist)  # a mean over about ten steps, or nobody could read it
+            with viewer.lock():
+                data.qpos[:] = qpos
+                mujoco.mj_forward(model, data)
+                viewer.opt.flags[:] = flags
+            viewer.sync()
+            if commanded:
+                status.update(f"command {shown(stick.command)}   measured {shown(twist)}   m/s, m/s, rad/s")
+            due = max(due + env.spec.control_dt, time.perf_counter() - 0.1)  # a pause is not caught up
+            time.sleep(max(0.0, due - time.perf_counter()))
+
+
+def has_screen() -> bool:
+    """Whether a window can open."""
+    if not sys.platform.startswith("linux"):
+        return True
+    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return False
+    import glfw
+
+    with warnings.catch_warnings():  # its way of saying that there is none
+        warnings.simplefilter("ignore")
+        found = bool(glfw.init())
+    glfw.terminate()
+    return found
+
+
+if __name__ == "__main__":
+    with clean_errors(ValueError):
+        main(tyro.cli(Play, description=__doc__))

@@ -1,0 +1,38 @@
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from mjx_policies.agents import locomotion
+from mjx_policies.agents.restore import load_policy
+from mjx_policies.training.checkpoints import Checkpoints
+from mjx_policies.training.errors import UserError
+from mjx_policies.training.run_folder import RunFolder
+
+CONFIG = locomotion.Config(task="Pendulum", num_envs=4, policy_layers=(8,), critic_layers=(8,))
+
+
+def test_the_newest_checkpoint_of_a_run_acts_as_it_did(tmp_path):
+    parts = locomotion.build(CONFIG)
+    init = jax.jit(parts.runner.init)
+    with RunFolder.create(tmp_path / "run", CONFIG) as folder:
+        for step in (96, 192):  # the seed tells them apart
+            Checkpoints(folder.path / "checkpoints").save(step, init(jax.random.key(step), CONFIG.hyper))
+        policy = load_policy(folder.path)  # while the run goes on
+    assert (policy.config, policy.steps) == (CONFIG, 192)
+    state = init(jax.random.key(192), CONFIG.hyper)
+    obs = jax.tree.map(lambda rows: rows[0], state.envs.obs)
+    np.testing.assert_array_equal(policy(obs), parts.learner.mode(state.learner, obs))
+
+
+def test_what_is_missing_is_told_in_a_sentence(tmp_path):
+    with pytest.raises(UserError, match=r"is not a run folder \(it has no config.json\)"):
+        load_policy(tmp_path)
+    RunFolder.create(tmp_path / "young", CONFIG).close()
+    with pytest.raises(UserError, match="holds no checkpoint"):
+        load_policy(tmp_path / "young")
+    RunFolder.create(tmp_path / "odd", dataclasses.replace(CONFIG, task="Swimmer")).close()
+    (tmp_path / "odd" / "checkpoints" / "000000000001").mkdir(parents=True)
+    with pytest.raises(ValueError, match="unknown task 'Swimmer'"):
+        load_policy(tmp_path / "odd")
