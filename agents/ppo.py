@@ -6,7 +6,6 @@ On-policy: `update` is wrong on data that another policy, or an older version of
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -33,7 +32,7 @@ class PPOHyper:
       desired_kl: the learning rate is divided by 1.5 where a minibatch moved the policy by more than twice this, and
         multiplied where by less than half (as in rsl_rl).
       final_desired_kl, anneal_updates: `desired_kl` goes to this, geometrically, over so many updates: large steps find
-        a gait quickly, small ones make it precise. Infinitely many, the default, leave it where it is.
+        a gait quickly, small ones make it precise. Zero updates, the default, leave it where it is.
       min_learning_rate, max_learning_rate: its bounds.
       clip: of the probability ratio.
       discount, trace_decay: gamma and lambda.
@@ -47,7 +46,7 @@ class PPOHyper:
     learning_rate: float = 1e-3
     desired_kl: float = 0.01
     final_desired_kl: float = 0.01
-    anneal_updates: float = math.inf
+    anneal_updates: float = 0.0
     min_learning_rate: float = 1e-5
     max_learning_rate: float = 1e-2
     clip: float = 0.2
@@ -121,7 +120,8 @@ def clipped_surrogate(log_prob: Array, old_log_prob: Array, advantage: Array, cl
 
 def anneal(updates: Array, hyper: PPOHyper) -> PPOHyper:
     """The numbers of this update: `desired_kl` and `entropy` on their way to their final values."""
-    progress = jnp.clip(updates / jnp.maximum(hyper.anneal_updates, 1.0), 0.0, 1.0)
+    part = jnp.clip(updates / jnp.maximum(hyper.anneal_updates, 1.0), 0.0, 1.0)
+    progress = jnp.where(hyper.anneal_updates > 0, part, 0.0)
     desired_kl = hyper.desired_kl ** (1 - progress) * hyper.final_desired_kl**progress
     return hyper.replace(
         desired_kl=jnp.where(hyper.desired_kl > 0, desired_kl, 0.0),
