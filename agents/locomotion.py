@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -86,9 +87,9 @@ class Config:
     init_std: float = 0.6  # of the exploration, in units of the action
     min_std: float = 0.05  # floor of the same
     symmetric: bool = False  # mirror loss; its weight is hyper.symmetry
-    sizes: PPOConfig = PPOConfig(num_epochs=3, num_minibatches=4)
+    sizes: PPOConfig = dataclasses.field(default_factory=lambda: PPOConfig(num_epochs=3, num_minibatches=4))
     hyper: PPOHyper = dataclasses.field(default_factory=lambda: LOCOMOTION)
-    imperfections: Imperfections = Imperfections()
+    imperfections: Imperfections = dataclasses.field(default_factory=Imperfections)
     mastery: float = 0.8  # tracking at which robots become less perfect; 0: imperfect from the start
 
     def __post_init__(self) -> None:
@@ -184,7 +185,7 @@ def make_evaluation(config: Config, learner: Learner, robots: int = 64) -> Calla
     task = load(config.task, config.backend, robots)
     conditions = {name: imperfect(task, imperfections) for name, imperfections in CONDITIONS.items()}
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # physics takes its time anyway
     def run(learner_state: PPOState, env: Env, dynamics: DynamicsSampler, key: jax.Array) -> Episodes:
         envs = vectorize(env, robots, dynamics)
 
@@ -198,22 +199,23 @@ def make_evaluation(config: Config, learner: Learner, robots: int = 64) -> Calla
         for name, (env, dynamics) in conditions.items():
             keys = jax.random.split(jax.random.key(EVALUATION_SEED), batches)
             found = [jax.device_get(run(learner_state, env, dynamics, key)) for key in keys]
-            whole = jax.tree.map(lambda *parts: np.concatenate(parts), *(part.replace(recording=None) for part in found))
-            evaluation[name] = summarize(whole)
+            parts = [episodes.replace(recording=None) for episodes in found]
+            evaluation[name] = summarize(jax.tree.map(lambda *part: np.concatenate(part), *parts))
         return evaluation, found[0]
 
     return evaluate
 
 
-def film_episode(config: Config, episodes: Episodes, path: Path, fps: int = 25) -> None:
-    """Films the robot that `make_evaluation` recorded, with its command in the corner."""
+def film_episode(config: Config, episodes: Episodes, path: Path, seconds: float = 10.0, fps: int = 25) -> None:
+    """Films the first seconds of the robot that `make_evaluation` recorded, with its command in the corner."""
     spec = load(config.task, config.backend, 1).spec
     stride = round(1 / (fps * spec.control_dt))
-    qpos = np.asarray(episodes.recording["qpos"])[::stride]
+    rows = slice(0, round(seconds * fps) * stride, stride)
+    qpos = np.asarray(episodes.recording["qpos"])[rows]
     where = table_slices(spec.observation).get("command")
     captions = None
     if where is not None:
-        commands = np.asarray(episodes.recording["obs"])[::stride, where]
+        commands = np.asarray(episodes.recording["obs"])[rows, where]
         captions = [[f"command {x:+.2f} m/s  {y:+.2f} m/s  {yaw:+.2f} rad/s"] for x, y, yaw in commands]
     film(scene(config.task), qpos, path, fps, captions)
 

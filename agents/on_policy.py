@@ -43,11 +43,13 @@ class OnPolicyState:
 
 
 def on_policy(
-    learner: Learner, envs: VectorEnv, rollout_length: int, curriculum: Curriculum = constant()
+    learner: Learner, envs: VectorEnv, rollout_length: int, curriculum: Curriculum | None = None
 ) -> Runner:
     """Builds the runner; `rollout_length` is T, and `curriculum` changes the environments between rollouts."""
     if rollout_length < 1:
         raise ValueError(f"rollout_length is {rollout_length}, it must be at least 1")
+
+    curriculum = curriculum or constant()
 
     def init(key: Array, hyper) -> OnPolicyState:
         key_learner, key_envs, key_next = jax.random.split(key, 3)

@@ -172,7 +172,14 @@ def ppo(head: ActionHead, critic: nn.Module, config: PPOConfig, symmetry: Symmet
         inputs = jnp.concatenate([obs[name] for name in ("state", "privileged") if name in obs])
         params = {"actor": head.init(key_actor, obs["state"]), "critic": critic.init(key_critic, inputs)}
         hyper = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), hyper)
-        return PPOState(params, optimizer.init(params), init_normalizer(obs), hyper.learning_rate, jnp.zeros((), jnp.int32), hyper)
+        return PPOState(
+            params=params,
+            opt_state=optimizer.init(params),
+            normalizer=init_normalizer(obs),
+            learning_rate=hyper.learning_rate,
+            updates=jnp.zeros((), jnp.int32),
+            hyper=hyper,
+        )
 
     def act(state: PPOState, key: Array, obs: Observation) -> tuple[Array, PyTree]:
         embedding = normalize(state.normalizer, obs)["state"]

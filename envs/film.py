@@ -34,7 +34,7 @@ def film(
       size: height and width in pixels.
       distance: m, from the camera to the robot.
     """
-    renderer = make_renderer(model, *size, samples=2)
+    renderer = make_renderer(model, *size)
     floating = model.njnt > 0 and model.jnt_type[0] == mujoco.mjtJoint.mjJNT_FREE
 
     def frame(q: jax.Array) -> jax.Array:

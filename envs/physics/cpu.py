@@ -85,7 +85,7 @@ class CpuPhysics:
     ):
         unknown = sorted(set(outputs) - set(OUTPUT_FIELDS))
         if unknown:
-            raise ValueError(f"cpu physics cannot output {', '.join(unknown)}; it can output {', '.join(OUTPUT_FIELDS)}")
+            raise ValueError(f"the cpu backend has no output {', '.join(unknown)}; it has: {', '.join(OUTPUT_FIELDS)}")
         model = copy.copy(model)
         # A diverged robot must show its NaN, so that it can be quarantined; the engine would silently reset it.
         model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_AUTORESET

@@ -1,8 +1,8 @@
 """A quadruped follows velocity commands, on flat or rough ground.
 
 Control at 50 Hz through joint position servos. The policy senses what the robot can: gyroscope, direction of gravity,
-joint encoders, its last action, the command, and a clock for the gait: diagonal legs swing in turns, as in a trot, while
-the command is not zero. It never sees its own velocity, which a real Go2 does not measure.
+joint encoders, its last action, the command, and a clock for the gait. Diagonal legs swing in turns, as in a trot, unless
+the command is zero. The policy never sees its own velocity, which a real Go2 does not measure.
 Axes: J joints (12), F feet (4), S physics substeps.
 """
 
@@ -87,8 +87,8 @@ class JoystickWeights:
     joint_limit: float = -1.0
     gait: float = 0.8
     slip: float = -0.3
-    stand_still: float = -0.5
-    fall: float = -50.0
+    stand_still: float = -1.0
+    fall: float = -100.0
 
 
 @struct.dataclass
@@ -101,6 +101,7 @@ class JoystickState:
       key: random key of the commands to come.
       command: [3] forward and leftward velocity (m/s), yaw rate (rad/s), in the base frame.
       command_steps: [] int32, control steps left until the next command.
+      command_age: [] int32, control steps since this one was given.
       last_action: [J] the action before this one.
       air_time: [F] seconds since each foot left the ground, zero in contact.
       phase: [] of the gait, 0..1.
@@ -111,6 +112,7 @@ class JoystickState:
     key: Array
     command: Array
     command_steps: Array
+    command_age: Array
     last_action: Array
     air_time: Array
     phase: Array
@@ -144,6 +146,7 @@ class Go2Joystick:
             key=key_next,
             command=command,
             command_steps=command_steps,
+            command_age=jnp.zeros((), jnp.int32),
             last_action=jnp.zeros(len(ACTUATORS)),
             air_time=jnp.zeros(len(LEGS)),
             phase=jax.random.bernoulli(key_phase) * 0.5,
@@ -162,6 +165,7 @@ class Go2Joystick:
         reward = sum(rewards.values()) * CONTROL_DT
         fell = terms["fall"] > 0
         moving = jnp.any(state.command != 0)
+        braking = state.command_age * CONTROL_DT < BRAKING_SECONDS
 
         key_command, key_next = jax.random.split(state.key)
         command, command_steps = draw_command(key_command, self.commands)
@@ -169,7 +173,7 @@ class Go2Joystick:
         metrics = {
             "track_linear": terms["track_linear"],
             "track_yaw": terms["track_yaw"],
-            "standing_speed": jnp.where(moving, jnp.nan, jnp.linalg.norm(now["velocity"][:2])),
+            "standing_speed": jnp.where(moving | braking, jnp.nan, jnp.linalg.norm(now["velocity"][:2])),
             **{f"reward/{name}": value for name, value in rewards.items()},
         }
         state = state.replace(
@@ -177,6 +181,7 @@ class Go2Joystick:
             key=key_next,
             command=jnp.where(redraw, command, state.command),
             command_steps=jnp.where(redraw, command_steps, state.command_steps - 1),
+            command_age=jnp.where(redraw, 0, state.command_age + 1),
             last_action=action,
             air_time=jnp.where(now["contact"], 0.0, state.air_time + CONTROL_DT),
             phase=jnp.where(moving, (state.phase + GAIT_HZ * CONTROL_DT) % 1.0, state.phase),
@@ -238,6 +243,7 @@ class Go2Joystick:
 REWARDS = tuple(field.name for field in dataclasses.fields(JoystickWeights))
 NOMINAL_HEIGHT = 0.32  # m, of the imu above the ground
 FOOT_RADIUS = 0.022  # m
+BRAKING_SECONDS = 1.0  # s, after which a robot told to stand should
 GAIT_HZ = 2.5  # steps of each leg per second
 SWING_HEIGHT = 0.07  # m
 SIGMA = 0.25  # (m/s)^2 and (rad/s)^2, the width of the tracking terms that the field has settled on
