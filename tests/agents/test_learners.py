@@ -1,6 +1,7 @@
 """Laws of all learners. A new learner is a new entry of `LEARNERS`."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import chex
@@ -19,6 +20,7 @@ from mjx_policies.normalize import normalize
 from mjx_policies.training.trees import describe
 
 NUM_ENVS = 8
+jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # programs that run a few times
 PROBES = (
     "value",
     "observed value",
@@ -75,7 +77,7 @@ def member(request):
 def train(member, probes):
     """`(key, index of the probe) -> learner state` after enough iterations."""
 
-    @jax.jit
+    @jit
     def train(key, which):
         runner = member.run(probes.vectorized(which, NUM_ENVS))
         state = runner.init(key, member.hyper)
@@ -88,15 +90,16 @@ def train(member, probes):
 def test_it_solves(member, probes, train, name):
     assert tuple(probes.PROBES) == PROBES
     state = train(jax.random.key(0), PROBES.index(name))
-    value = jax.jit(lambda obs: member.value(state, obs))
+    value = jit(lambda obs: member.value(state, obs))
     probes.check(probes.PROBES[name], value, lambda obs: member.learner.mode(state, obs))
 
 
 class Runs(NamedTuple):
-    """Short training runs: `train(key, hyper) -> (runner state, info)`, and what belongs to it."""
+    """Short training runs: `train(key, hyper) -> (runner state, info)`, one at a time and all at once."""
 
     runner: Runner
     train: Callable
+    batch: tuple  # leaves are [key, hyper, ...]
     keys: jax.Array  # [2]
     hyper: NamedTuple  # [2]
 
@@ -110,14 +113,9 @@ def runs(member, probes):
 
     halved = jax.tree.map(lambda x: x / 2, member.hyper)
     hyper = jax.tree.map(lambda *x: jnp.asarray(x, jnp.float32), member.hyper, halved)
-    return Runs(runner, jax.jit(train), jax.random.split(jax.random.key(1), 2), hyper)
-
-
-@pytest.fixture(scope="module")
-def batch(runs):
-    """Runs with all pairs of keys and hyperparameters at once: leaves are [key, hyper, ...]."""
-    over_hyper = jax.vmap(runs.train, in_axes=(None, 0))
-    return jax.jit(jax.vmap(over_hyper, in_axes=(0, None)))(runs.keys, runs.hyper)
+    keys = jax.random.split(jax.random.key(1), 2)
+    batch = jit(jax.vmap(jax.vmap(train, in_axes=(None, 0)), in_axes=(0, None)))(keys, hyper)
+    return Runs(runner, jit(train), batch, keys, hyper)
 
 
 def row(tree, i):
@@ -133,16 +131,16 @@ def assert_close(a, b):
         np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4, err_msg=jax.tree_util.keystr(path))
 
 
-def test_a_batch_of_seeds_equals_a_loop(runs, batch):
+def test_a_batch_of_seeds_equals_a_loop(runs):
     for i, key in enumerate(runs.keys):
-        assert_close(row(batch, (i, 0)), runs.train(key, row(runs.hyper, 0)))
+        assert_close(row(runs.batch, (i, 0)), runs.train(key, row(runs.hyper, 0)))
 
 
-def test_a_batch_of_hyperparameters_equals_a_loop(runs, batch):
+def test_a_batch_of_hyperparameters_equals_a_loop(runs):
     for i in range(2):
-        assert_close(row(batch, (0, i)), runs.train(runs.keys[0], row(runs.hyper, i)))
+        assert_close(row(runs.batch, (0, i)), runs.train(runs.keys[0], row(runs.hyper, i)))
     with pytest.raises(AssertionError):
-        assert_close(row(batch, (0, 0))[0].learner, row(batch, (0, 1))[0].learner)
+        assert_close(row(runs.batch, (0, 0))[0].learner, row(runs.batch, (0, 1))[0].learner)
 
 
 def test_the_key_decides_every_bit(runs):
@@ -154,9 +152,9 @@ def test_the_key_decides_every_bit(runs):
 
 
 def test_it_is_traced_once_keeps_the_kind_of_every_leaf_and_uses_a_key_once(member, runs):
-    step = jax.jit(chex.assert_max_traces(runs.runner.step, n=1))
+    step = jit(chex.assert_max_traces(runs.runner.step, n=1))
     with jax.debug_key_reuse(True):
-        state = jax.jit(runs.runner.init)(runs.keys[0], member.hyper)  # Python numbers, as a user has them
+        state = jit(runs.runner.init)(runs.keys[0], member.hyper)  # Python numbers, as a user has them
         before = describe(state)
         for _ in range(3):
             state, info = step(state)
@@ -180,8 +178,8 @@ def test_compiled_equals_eager(member, probes):
     collect = learner._replace(update=lambda state, key, rollout: (rollout, {}))
     runner = on_policy(collect, probes.vectorized("observed action", 4), rollout_length=2)
     key = jax.random.key(2)
-    state = jax.jit(lambda key: runner.init(key, member.hyper))(key)
-    rollout = jax.jit(runner.step)(state)[0].learner
+    state = jit(lambda key: runner.init(key, member.hyper))(key)
+    rollout = jit(runner.step)(state)[0].learner
     obs = jax.tree.map(lambda x: x[0, 0], rollout.obs)
     calls = (
         (learner.act, (state.learner, key, obs)),
@@ -189,5 +187,5 @@ def test_compiled_equals_eager(member, probes):
         (learner.update, (state.learner, key, rollout)),
     )
     for function, arguments in calls:
-        compiled = jax.jit(function)(*arguments)
+        compiled = jit(function)(*arguments)
         assert_close(compiled, function(*arguments))

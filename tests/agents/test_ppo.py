@@ -1,6 +1,7 @@
 """What separates a working PPO from a broken one. Axes: T time, B environments, N samples."""
 
 import math
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -24,6 +25,7 @@ from mjx_policies.networks.mlp import MLP
 from mjx_policies.normalize import merge, moments, normalize
 
 T, B, A = 5, 4, 2
+jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # programs that run a few times
 CONFIG = PPOConfig(num_epochs=2, num_minibatches=2)
 EXAMPLE = {"state": jnp.zeros(3), "privileged": jnp.zeros(1)}
 FROZEN = PPOHyper(learning_rate=0.0, desired_kl=0.0)
@@ -32,8 +34,8 @@ FROZEN = PPOHyper(learning_rate=0.0, desired_kl=0.0)
 head = gaussian_head(MLP((8, A)), A, init_std=0.5, min_std=0.1)
 critic = MLP((8, 1))
 learner = ppo(head, critic, CONFIG)
-act = jax.jit(jax.vmap(jax.vmap(learner.act, (None, 0, 0)), (None, 0, 0)))
-update = jax.jit(learner.update)
+act = jit(jax.vmap(jax.vmap(learner.act, (None, 0, 0)), (None, 0, 0)))
+update = jit(learner.update)
 
 
 def with_hyper(state, hyper):
@@ -188,7 +190,7 @@ def test_the_entropy_is_exact_and_its_weight_widens_or_narrows(trained):
 def test_the_deviation_has_a_floor_and_comes_back_from_it(trained):
     rollout = collect(trained, 13)
 
-    @jax.jit
+    @jit
     def press(state, weight):
         hyper = PPOHyper(learning_rate=0.05, desired_kl=0.0, entropy=weight, final_entropy=weight)
         state = with_hyper(state, hyper)
@@ -251,6 +253,11 @@ def test_nothing_is_annealed_unless_asked():
         assert float(now.desired_kl) == 0.5 and float(now.entropy) == 0.5
 
 
+def test_numbers_are_finite():
+    """The host loop saves no state that holds anything else."""
+    assert all(math.isfinite(x) for x in jax.tree.leaves(PPOHyper()))
+
+
 def test_a_constant_learning_rate_stays_constant_while_the_rest_anneals():
     for updates in (0, 1, 10):
         now = anneal(jnp.asarray(updates), PPOHyper(desired_kl=0.0, anneal_updates=1.0))
@@ -291,7 +298,7 @@ def test_every_epoch_sees_each_environment_once_and_whole():
     rollout = collect(state, 0)
     state_obs = np.stack([number, time, 0 * time], axis=-1).astype(np.float32)
     jax.block_until_ready(
-        jax.jit(watching.update)(state, jax.random.key(1), rollout.replace(obs=rollout.obs | {"state": state_obs}))
+        jit(watching.update)(state, jax.random.key(1), rollout.replace(obs=rollout.obs | {"state": state_obs}))
     )
     jax.effects_barrier()
     batches = [x[:, :2] for x in seen if x.ndim == 2]  # [N, D]; whole rollouts are [T, B, D]
@@ -328,7 +335,7 @@ def test_a_head_with_samples_alone_is_steered_by_an_estimate(trained):
     hyper = PPOHyper(learning_rate=3e-3, desired_kl=0.0, entropy=0.0, final_entropy=0.0)
     state, key = with_hyper(trained, hyper), jax.random.key(0)
     rollout = collect(state, 15)
-    after, info = jax.jit(sampled.update)(state, key, rollout)
+    after, info = jit(sampled.update)(state, key, rollout)
     expected, exact = update(state, key, rollout)
     assert "policy/entropy" not in info and float(info["policy/kl"]) >= 0
     # The same gradients: only what is reported is estimated, from twenty samples.
@@ -350,7 +357,7 @@ SYMMETRY = Symmetry(
 def test_the_mirror_loss_is_zero_for_a_symmetric_policy_and_teaches_others():
     linear = gaussian_head(MLP((A,)), A, init_std=0.5)
     mirrored = ppo(linear, critic, CONFIG, SYMMETRY)
-    step = jax.jit(mirrored.update)
+    step = jit(mirrored.update)
     state = mirrored.init(jax.random.key(0), EXAMPLE, FROZEN)
 
     def with_kernel(state, kernel):
