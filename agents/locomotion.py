@@ -96,6 +96,9 @@ class Config:
         for name in ("num_envs", "rollout_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1")
+        for name in ("policy_layers", "critic_layers"):
+            if min(getattr(self, name), default=1) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, every width must be at least 1")
         if self.num_envs % self.sizes.num_minibatches:
             raise ValueError(
                 f"num_envs {self.num_envs} does not divide into {self.sizes.num_minibatches} minibatches: "

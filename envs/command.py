@@ -35,7 +35,11 @@ def with_command(state: EnvState, command: Array) -> EnvState:  # [3]
         return state.replace(inner=with_command(state.inner, command))
     if not takes_commands(state):
         raise ValueError(f"{type(state).__name__} has no command: the task follows none")
-    return state.replace(command=command, command_steps=jnp.full_like(state.command_steps, HELD))
+    return state.replace(
+        command=command,
+        command_steps=jnp.full_like(state.command_steps, HELD),
+        command_age=jnp.where(jnp.any(command != state.command), 0, state.command_age),
+    )
 
 
 def measured_twist(env: Env, state: EnvState) -> Array:  # -> [3]

@@ -87,7 +87,7 @@ class JoystickWeights:
     joint_limit: float = -1.0
     gait: float = 0.8
     slip: float = -0.3
-    stand_still: float = -1.0
+    stand_still: float = -0.5
     fall: float = -100.0
 
 
@@ -146,7 +146,7 @@ class Go2Joystick:
             key=key_next,
             command=command,
             command_steps=command_steps,
-            command_age=jnp.zeros((), jnp.int32),
+            command_age=jnp.asarray(BRAKING_STEPS, jnp.int32),  # it stands already
             last_action=jnp.zeros(len(ACTUATORS)),
             air_time=jnp.zeros(len(LEGS)),
             phase=jax.random.bernoulli(key_phase) * 0.5,
@@ -164,8 +164,7 @@ class Go2Joystick:
         rewards = {name: getattr(self.weights, name) * term for name, term in terms.items()}
         reward = sum(rewards.values()) * CONTROL_DT
         fell = terms["fall"] > 0
-        moving = jnp.any(state.command != 0)
-        braking = state.command_age * CONTROL_DT < BRAKING_SECONDS
+        stepping = steps_out(state)
 
         key_command, key_next = jax.random.split(state.key)
         command, command_steps = draw_command(key_command, self.commands)
@@ -173,7 +172,7 @@ class Go2Joystick:
         metrics = {
             "track_linear": terms["track_linear"],
             "track_yaw": terms["track_yaw"],
-            "standing_speed": jnp.where(moving | braking, jnp.nan, jnp.linalg.norm(now["velocity"][:2])),
+            "standing_speed": jnp.where(stepping, jnp.nan, jnp.linalg.norm(now["velocity"][:2])),
             **{f"reward/{name}": value for name, value in rewards.items()},
         }
         state = state.replace(
@@ -184,7 +183,7 @@ class Go2Joystick:
             command_age=jnp.where(redraw, 0, state.command_age + 1),
             last_action=action,
             air_time=jnp.where(now["contact"], 0.0, state.air_time + CONTROL_DT),
-            phase=jnp.where(moving, (state.phase + GAIT_HZ * CONTROL_DT) % 1.0, state.phase),
+            phase=jnp.where(stepping, (state.phase + GAIT_HZ * CONTROL_DT) % 1.0, state.phase),
         )
         return state, transition(self._observe(state, now), reward, fell, metrics)
 
@@ -228,7 +227,7 @@ class Go2Joystick:
             "joint_velocity": state.data.qvel[6:],
             "last_action": state.last_action,
             "command": state.command,
-            "gait": jnp.where(jnp.any(state.command != 0), jnp.stack([jnp.cos(angle), jnp.sin(angle)]), 0.0),
+            "gait": jnp.where(steps_out(state), jnp.stack([jnp.cos(angle), jnp.sin(angle)]), 0.0),
         }
         privileged = {
             "linear_velocity": now["velocity"],
@@ -243,23 +242,28 @@ class Go2Joystick:
 REWARDS = tuple(field.name for field in dataclasses.fields(JoystickWeights))
 NOMINAL_HEIGHT = 0.32  # m, of the imu above the ground
 FOOT_RADIUS = 0.022  # m
-BRAKING_SECONDS = 1.0  # s, after which a robot told to stand should
+BRAKING_STEPS = 50  # control steps, one second, in which a robot told to stand may still step
 GAIT_HZ = 2.5  # steps of each leg per second
 SWING_HEIGHT = 0.07  # m
 SIGMA = 0.25  # (m/s)^2 and (rad/s)^2, the width of the tracking terms that the field has settled on
 
 
-def swing_height(phase: Array, moving: Array) -> Array:  # [], [] -> [F]
+def steps_out(state: JoystickState) -> Array:  # -> [] bool
+    """Whether the robot should step: it is told to move, or was until a moment ago. Stopping dead from a trot fells it."""
+    return jnp.any(state.command != 0) | (state.command_age < BRAKING_STEPS)
+
+
+def swing_height(phase: Array, stepping: Array) -> Array:  # [], [] -> [F]
     """Height (m) that each foot's centre should have: half a sine while it swings, on the ground while it stands."""
     offset = jnp.asarray([0.0, 0.5, 0.5, 0.0])  # diagonal legs together
     lift = SWING_HEIGHT * jnp.maximum(jnp.sin(2 * jnp.pi * (phase + offset)), 0.0)
-    return FOOT_RADIUS + jnp.where(moving, lift, 0.0)
+    return FOOT_RADIUS + jnp.where(stepping, lift, 0.0)
 
 
 def reward_terms(task: Go2Joystick, state: JoystickState, now, data: Data, action: Array):
     """One term a line, each a scalar; `JoystickWeights` says how much of each is wanted."""
     command, velocity, gyro, contact = state.command, now["velocity"], now["gyro"], now["contact"]
-    moving = jnp.any(command != 0)
+    stepping = steps_out(state)
     joints = data.qpos[7:]
     lower, upper = joint_limits(task.physics.model, soft=0.9)
     excess = jnp.maximum(joints - upper, 0) + jnp.maximum(lower - joints, 0)
@@ -277,8 +281,8 @@ def reward_terms(task: Go2Joystick, state: JoystickState, now, data: Data, actio
         "torque": jnp.sum(jnp.square(data.actuator_force)),
         "action_rate": jnp.sum(jnp.square(action - state.last_action)),
         "joint_limit": jnp.sum(excess),
-        "gait": 1 - jnp.sum(jnp.abs(now["foot_height"] - swing_height(state.phase, moving))) / SWING_HEIGHT,
+        "gait": 1 - jnp.sum(jnp.abs(now["foot_height"] - swing_height(state.phase, stepping))) / SWING_HEIGHT,
         "slip": jnp.sum(jnp.where(contact, jnp.square(now["foot_speed"]), 0.0)),
-        "stand_still": jnp.where(moving, 0.0, jnp.sum(jnp.abs(from_home))),
+        "stand_still": jnp.where(stepping, 0.0, jnp.sum(jnp.abs(from_home))),
         "fall": jnp.where(fell, 1.0, 0.0),
     }
