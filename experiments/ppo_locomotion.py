@@ -46,13 +46,19 @@ class Run(locomotion.Config):
     robots: int = may_change(256)  # robots of the final evaluation, for one whole episode each
     checkpoint_seconds: float = may_change(20.0)  # s, between checkpoints
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, least in (("steps", 0), ("evaluations", 0), ("robots", 1), ("checkpoint_seconds", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} is {getattr(self, name)}, it must be at least {least}")
+
 
 def main(run: Run) -> None:
     """Trains, or continues, and leaves a finished run folder."""
     console = Console()
     path = Path(run.run_dir or f"runs/{run.task}-{datetime.now():%Y%m%d-%H%M%S}")
+    parts = locomotion.build(run)  # before there is a folder: one that cannot be built leaves none
     with RunFolder.start(path, run, run.resume) as folder:
-        parts = locomotion.build(run)
         evaluate = locomotion.make_evaluation(run, parts.learner, robots=min(64, run.robots))
         steps = run.steps or locomotion.default_steps()
         iterations = -(-steps // parts.runner.steps_per_iteration)
