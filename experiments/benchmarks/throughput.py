@@ -1,0 +1,250 @@
+"""Steps per second on this device, from the physics alone to whole training iterations, and where their time goes.
+
+    python experiments/benchmarks/throughput.py
+    python experiments/benchmarks/throughput.py --backends cpu mjx --mjx-envs 128 --json throughput.json
+
+Every layer starts from the same robots, in the poses that one iteration has brought them to, with the actions that the
+policy takes from there. The measure of all is MuJoCo's C batch without JAX around it, with the same model, controls,
+substeps and randomized robots. Axes: T steps of a rollout, B robots, S substeps, A actions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import mujoco.batch
+import numpy as np
+import tyro
+from measuring import Call, Timing, alternate, write_report
+from rich.console import Console
+from rich.table import Table
+
+from mjx_policies.agents import locomotion
+from mjx_policies.agents.on_policy import OnPolicyState, Rollout
+from mjx_policies.envs.command import innermost
+from mjx_policies.envs.physics import Backend, resolve_backend
+from mjx_policies.envs.physics.cpu import STATE_FIELDS
+from mjx_policies.training.errors import clean_errors
+from mjx_policies.training.trees import own_buffers
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """Measures steps per second."""
+
+    task: str = "Go2JoystickFlat"
+    backends: tuple[Backend, ...] = ("auto",)
+    num_envs: int = 0  # robots; 0: as many as training has on this device
+    mjx_envs: int = 128  # robots on the mjx backend where JAX has only a CPU
+    rollout_length: int = 24  # control steps in one measurement
+    repeats: int = 9  # measurements of each layer; medians are reported
+    quick: bool = False  # few robots and small networks: shows that it runs, measures nothing
+    json: str = ""  # file for all seconds measured
+
+    def __post_init__(self) -> None:
+        for name in ("rollout_length", "repeats", "mjx_envs"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1")
+
+    def config(self, backend: Backend) -> locomotion.Config:
+        """The training that is measured: robots are imperfect from the start, as they are for most of a run."""
+        few = backend == "mjx" and jax.default_backend() == "cpu"
+        num_envs = self.num_envs or (self.mjx_envs if few else locomotion.default_num_envs())
+        config = locomotion.Config(self.task, backend, num_envs=num_envs, mastery=0.0)
+        if not self.quick:
+            return dataclasses.replace(config, rollout_length=self.rollout_length)
+        return dataclasses.replace(config, num_envs=16, rollout_length=4, policy_layers=(16,), critic_layers=(16,))
+
+
+LAYERS = ("C batch", "physics", "environment", "training")
+
+
+def main(bench: Bench) -> None:
+    console = Console()
+    if bench.quick:
+        jax.config.update("jax_disable_most_optimizations", True)  # compiles in half the time
+    calls: dict[str, Call] = {}
+    configs: dict[str, locomotion.Config] = {}
+    substeps = 1
+    for backend in dict.fromkeys(map(resolve_backend, bench.backends)):
+        if obstacle := unavailable(backend):
+            console.print(f"skipped {backend}: {obstacle}")
+            continue
+        configs[backend] = bench.config(backend)
+        with console.status(f"{backend}: one iteration of training"):
+            parts, step, state, rollout = prepare(configs[backend])
+        substeps = parts.envs.env.physics.substeps
+        if len(configs) == 1:
+            calls["C batch"] = Call(*c_batch(parts, state, rollout))
+        calls |= {f"{backend} {name}": call for name, call in layers(parts, step, state, rollout).items()}
+    if not configs:
+        return
+    timings = alternate(calls, 2 if bench.quick else bench.repeats, console)
+
+    first = next(iter(configs))
+    rates = {name: env_steps(configs, name, first) / timing.median for name, timing in timings.items()}
+    iterations = {backend: profile(backend, timings, backend == first == "cpu") for backend in configs}
+    shown = [name for name in timings if name == "C batch" or name.split(" ", 1)[1] in LAYERS]
+    table = Table(title=f"{bench.task} on {jax.device_count()} x {jax.devices()[0].device_kind}", title_justify="left")
+    for title in ("", "robots", "env steps/s", "substeps/s", "of C batch"):
+        table.add_column(title, justify="right" if title else "left", no_wrap=True)
+    for name in shown:
+        robots = configs[first if name == "C batch" else name.split()[0]].num_envs
+        rate, share = rates[name], rates[name] / rates["C batch"]
+        table.add_row(name, f"{robots}", f"{rate:,.0f}", f"{rate * substeps:,.0f}", f"{share:.1%}")
+    for backend, found in iterations.items():
+        table.add_section()
+        table.add_row(f"{backend}: one iteration", "", "", "ms", "of all")
+        for name, seconds in found.items():
+            share = seconds / timings[f"{backend} training"].median
+            table.add_row(f"  {name}", "", "", f"{1e3 * seconds:.1f}", f"{share:.1%}")
+    console.print(table)
+    found = {
+        "substeps": substeps,
+        "env_steps_per_call": {name: env_steps(configs, name, first) for name in timings},
+        "timings": {name: dataclasses.asdict(timing) for name, timing in timings.items()},
+        "env_steps_per_second": {name: rates[name] for name in shown},
+        "iteration": iterations,
+    }
+    write_report(bench.json, bench, found)
+
+
+def unavailable(backend: Backend) -> str:
+    """Why a backend cannot be measured here; empty if it can."""
+    if backend == "cpu" and jax.default_backend() != "cpu":
+        return f"JAX runs on {jax.default_backend()}; set JAX_PLATFORMS=cpu to measure it"
+    if backend == "warp" and importlib.util.find_spec("warp") is None:
+        return "warp-lang is not installed (pip install 'mjx-policies[warp]')"
+    if backend == "warp" and jax.default_backend() != "gpu":
+        return "it needs an NVIDIA GPU that JAX sees"
+    return ""
+
+
+def env_steps(configs: dict[str, locomotion.Config], name: str, first: str) -> int:
+    """Environment steps in one call."""
+    config = configs[first if name == "C batch" else name.split()[0]]
+    return config.num_envs * config.rollout_length
+
+
+def prepare(config: locomotion.Config) -> tuple[locomotion.Parts, Callable, OnPolicyState, Rollout]:
+    """A run, its compiled iteration, its state after one, and the rollout [T, B] that its policy takes from there."""
+    parts = locomotion.build(config)
+    learner, envs = parts.learner, parts.envs
+
+    step = jax.jit(parts.runner.step, donate_argnums=0)
+
+    @jax.jit
+    def collect(state: OnPolicyState) -> Rollout:
+        def advance(env_state, key):
+            obs, keys = env_state.obs, jax.random.split(key, envs.num_envs)
+            action, extras = jax.vmap(learner.act, in_axes=(None, 0, 0))(state.learner, keys, obs)
+            env_state, timestep = envs.step(env_state, action)
+            ends = {name: getattr(timestep, name) for name in ("reward", "terminated", "truncated", "final_obs")}
+            return env_state, Rollout(obs=obs, action=action, extras=extras, **ends)
+
+        return jax.lax.scan(advance, state.envs, jax.random.split(state.key, config.rollout_length))[1]
+
+    state, _ = step(own_buffers(jax.jit(parts.runner.init)(jax.random.key(config.seed), config.hyper)))
+    return parts, step, state, collect(state)
+
+
+def layers(parts: locomotion.Parts, step: Callable, state: OnPolicyState, rollout: Rollout) -> dict[str, Call]:
+    """What an iteration is made of, each layer compiled by itself."""
+    learner, envs, env = parts.learner, parts.envs, state.envs.env
+    physics = envs.env.physics
+    dynamics = innermost(state.envs.envs).dynamics
+    ctrl = controls(parts, rollout)
+
+    @jax.jit
+    def step_physics(data, dynamics, ctrl):
+        def advance(data, ctrl):
+            return jax.vmap(physics.step)(data, ctrl, dynamics), None
+
+        return jax.lax.scan(advance, data, ctrl)[0]
+
+    @jax.jit
+    def act(learner_state, key, obs):
+        def advance(key, obs):
+            key, key_act = jax.random.split(key)
+            keys = jax.random.split(key_act, envs.num_envs)
+            return key, jax.vmap(learner.act, in_axes=(None, 0, 0))(learner_state, keys, obs)
+
+        return jax.lax.scan(advance, key, obs)
+
+    step_envs = jax.jit(lambda envs_state, action: jax.lax.scan(envs.step, envs_state, action))
+    refresh, update = jax.jit(envs.refresh), jax.jit(learner.update)
+    data = env.data(state.envs.envs)
+    return {
+        "physics": Call(lambda: step_physics(data, dynamics, ctrl)),
+        "environment": Call(lambda: step_envs(state.envs, rollout.action)),
+        "training": Call(iterate(step, state)),
+        "policy": Call(lambda: act(state.learner, state.key, rollout.obs)),
+        "pool refresh": Call(lambda: refresh(state.envs)),
+        "gradient": Call(lambda: update(state.learner, state.key, rollout)),
+    }
+
+
+def iterate(step: Callable, state: OnPolicyState) -> Callable[[], Any]:
+    """One iteration after the other, as the training loop runs them."""
+    carry = [own_buffers(state)]
+
+    def run():
+        carry[0], info = step(carry[0])
+        return carry[0], info
+
+    return run
+
+
+def controls(parts: locomotion.Parts, rollout: Rollout) -> jax.Array:  # -> [T, B, S, A]
+    """Actuator targets of the rollout's actions, held for all substeps."""
+    target = parts.envs.spec.action.target(rollout.action)
+    substeps = parts.envs.env.physics.substeps
+    return jnp.broadcast_to(target[:, :, None], (*target.shape[:2], substeps, target.shape[2]))
+
+
+def c_batch(parts: locomotion.Parts, state: OnPolicyState, rollout: Rollout) -> tuple[Callable, Callable]:
+    """The same control steps in `mujoco.batch.Batch` alone; the second function puts the robots back to the start."""
+    physics, data = parts.envs.env.physics, state.envs.env.data(state.envs.envs)
+    batch = mujoco.batch.Batch(physics.model, parts.envs.num_envs)
+    for name, values in innermost(state.envs.envs).dynamics.items():
+        field = batch.expand(name)
+        field[...] = np.asarray(values).reshape(field.shape)
+    batch.set_const()
+    start = {name: np.array(getattr(data, name), float) for name in STATE_FIELDS if hasattr(data, name)}
+    ctrl = np.array(controls(parts, rollout), float)
+
+    def restart() -> None:
+        for name, value in start.items():
+            field = batch.bind(name)
+            field[...] = value.reshape(field.shape)
+
+    def run() -> None:
+        for rows in ctrl:
+            batch.rollout(physics.substeps, rows, record=())
+
+    return run, restart
+
+
+def profile(backend: str, timings: dict[str, Timing], through_callback: bool) -> dict[str, float]:
+    """Seconds of one iteration by part, as differences of medians: a few percent are lost or won between them."""
+    seconds = {name.removeprefix(f"{backend} "): timing.median for name, timing in timings.items()}
+    found = {"physics": seconds["physics"]}
+    if through_callback:
+        found = {"physics": seconds["C batch"], "callback and copies": seconds["physics"] - seconds["C batch"]}
+    found |= {
+        "task and wrappers": seconds["environment"] - seconds["physics"],
+        "policy": seconds["policy"],
+        "pool refresh": seconds["pool refresh"],
+        "gradient": seconds["gradient"],
+    }
+    return found | {"the rest": seconds["training"] - sum(found.values())}
+
+
+if __name__ == "__main__":
+    with clean_errors(ValueError):
+        main(tyro.cli(Bench, description=__doc__))

@@ -1,0 +1,75 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "experiments" / "benchmarks"
+
+
+def run(script, *arguments):
+    command = [sys.executable, str(BENCHMARKS / script), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=240)
+
+
+def test_throughput_measures_every_layer(tmp_path):
+    done = run("throughput.py", "--quick", "--task", "Pendulum", "--json", tmp_path / "found.json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    rates = found["env_steps_per_second"]
+    assert list(rates) == sorted(["C batch", "cpu physics", "cpu environment", "cpu training"])
+    assert all(rate > 0 for rate in rates.values())
+    assert found["env_steps_per_call"]["cpu training"] == 16 * 4
+    assert all(len(timing["seconds"]) == 2 for timing in found["timings"].values())
+    whole = found["iteration"]["cpu"]
+    training = found["timings"]["cpu training"]["seconds"]
+    assert sum(whole.values()) == pytest.approx(sum(training) / 2)  # the parts are all of it
+
+
+def test_a_backend_that_is_not_there_is_skipped_in_a_sentence():
+    done = run("throughput.py", "--quick", "--task", "Pendulum", "--backends", "warp")
+    assert done.returncode == 0 and done.stdout.startswith("skipped warp: ")
+
+
+@pytest.fixture
+def watched_run(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import watched_run
+
+    return watched_run
+
+
+WRITER = """
+import sys, time, pathlib
+from mjx_policies.training.metrics import MetricsCsv
+folder = pathlib.Path(sys.argv[1])
+folder.mkdir()
+table = MetricsCsv(folder / "metrics.csv")
+for row in range(1, 6):
+    time.sleep(0.2)
+    table.write({"step": 10 * row, "tracking": row / 10})
+time.sleep(float(sys.argv[2]))
+sys.exit(int(sys.argv[3]))
+"""
+
+
+def test_a_watched_process_is_stopped_at_the_target(watched_run, tmp_path):
+    command = [sys.executable, "-c", WRITER, str(tmp_path / "run"), "60", "0"]
+    found = watched_run.watch(command, tmp_path / "run", "tracking", target=0.19, window=3)
+    assert (found.iteration.steps, found.mean.steps) == (20, 30)
+    assert 0 < found.started < found.iteration.seconds < found.mean.seconds < 30
+    assert found.best == pytest.approx(0.2)
+
+
+def test_a_budget_ends_a_process_that_does_not_get_there(watched_run, tmp_path):
+    command = [sys.executable, "-c", WRITER, str(tmp_path / "run"), "60", "0"]
+    found = watched_run.watch(command, tmp_path / "run", "tracking", target=0.9, budget=6.0, window=2)
+    assert found.iteration is None and found.mean is None
+    assert found.seconds < 7.0
+
+
+def test_a_process_that_fails_is_told_with_its_last_words(watched_run, tmp_path):
+    command = [sys.executable, "-c", "raise SystemExit('no robot here')"]
+    with pytest.raises(ValueError, match="failed with code 1: no robot here"):
+        watched_run.watch(command, tmp_path / "run", "tracking", target=0.9)
