@@ -129,7 +129,13 @@ class CpuPhysics:
 
     def _forward(self, context, out, state, dynamics):
         del context
-        self._run(out, state, dynamics, lambda engine: engine.batch.forward())
+
+        def forward(engine: _Engine) -> None:
+            # A used engine still holds the last row of its last rollout, which would show in forces and warm starts.
+            engine.batch.bind("ctrl")[...] = 0.0
+            engine.batch.forward()
+
+        self._run(out, state, dynamics, forward)
 
     def _rollout(self, context, out, state, dynamics, ctrl):
         del context
@@ -148,10 +154,10 @@ class CpuPhysics:
             advance(engine)
             engine.read(out, (*STATE_FIELDS, *self._outputs))
         except mujoco.batch.SimulationError as error:
+            # The engine is not used again: what it last saw is not what it simulates.
             raise RuntimeError(f"the C engine failed in environment {int(error.ids[0])} of {num}: {error}") from error
-        finally:
-            with self._lock:
-                self._idle[num, tuple(dynamics)].append(engine)
+        with self._lock:
+            self._idle[num, tuple(dynamics)].append(engine)
 
     def _checkout(self, num: int, fields: tuple[str, ...]) -> _Engine:
         # XLA may run two callbacks at once, and an engine belongs to one thread at a time.
@@ -159,14 +165,24 @@ class CpuPhysics:
             idle = self._idle.setdefault((num, fields), [])
             if idle:
                 return idle.pop()
-        return _Engine(self.model, num, fields, self.substeps, self._num_threads)
+        return _Engine(self.model, num, fields, self._outputs, self.substeps, self._num_threads)
 
 
 class _Engine:
     """A batch of simulations, the buffers around it and the randomized fields it last saw."""
 
-    def __init__(self, model: mujoco.MjModel, num: int, fields: tuple[str, ...], substeps: int, num_threads: int):
+    def __init__(
+        self,
+        model: mujoco.MjModel,
+        num: int,
+        fields: tuple[str, ...],
+        outputs: tuple[str, ...],
+        substeps: int,
+        num_threads: int,
+    ):
         self.batch = mujoco.batch.Batch(model, num, num_threads)
+        for name in outputs:  # a derived field that is bound only after a call reads zero
+            self.batch.bind(name)
         self.ctrl = np.zeros((num, substeps, model.nu))
         self._expanded = {name: self.batch.expand(name).reshape(num, -1) for name in fields}
         self._nominal = {name: values.copy() for name, values in self._expanded.items()}
