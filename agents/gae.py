@@ -6,7 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from mjx_policies.types import Array
+from mjx_policies.types import Array, Number
 
 
 def gae(
@@ -15,8 +15,8 @@ def gae(
     next_value: Array,
     terminated: Array,
     truncated: Array,
-    discount: Array,
-    trace_decay: Array,
+    discount: Number,
+    trace_decay: Number,
 ) -> Array:  # [T, B] each, [], [] -> [T, B]
     """Equation 16, with episode ends told apart.
 

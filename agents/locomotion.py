@@ -33,7 +33,7 @@ from mjx_policies.randomization.latency import ActionDelay
 from mjx_policies.randomization.pushes import Pushes
 from mjx_policies.randomization.sensors import SensorNoise
 from mjx_policies.randomization.terms import Randomization
-from mjx_policies.types import Array, table_slices
+from mjx_policies.types import Array, Number, table_slices
 
 
 def default_num_envs() -> int:
@@ -50,11 +50,11 @@ def default_steps() -> int:
 class Imperfections:
     """What sets a robot apart from its model, drawn anew for each episode."""
 
-    dynamics: float = 1.0  # times the ranges of the robot's preset of masses, friction, motors, ...
-    noise: float = 1.0  # times the noise and bias of the observation table
-    delay: tuple[float, float] = (0.0, 0.02)  # s, from an action to the motors
-    delay_jitter: float = 0.002  # s, from one action to the next
-    push_velocity: float = 0.3  # m/s, sudden change of the trunk's velocity
+    dynamics: Number = 1.0  # times the ranges of the robot's preset of masses, friction, motors, ...
+    noise: Number = 1.0  # times the noise and bias of the observation table
+    delay: tuple[Number, Number] = (0.0, 0.02)  # s, from an action to the motors
+    delay_jitter: Number = 0.002  # s, from one action to the next
+    push_velocity: Number = 0.3  # m/s, sudden change of the trunk's velocity
     push_seconds: tuple[float, float] = (4.0, 8.0)  # s, from one push to the next
 
     def scaled(self, factor: Array | float) -> Imperfections:

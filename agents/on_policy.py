@@ -42,9 +42,7 @@ class OnPolicyState:
     key: Array
 
 
-def on_policy(
-    learner: Learner, envs: VectorEnv, rollout_length: int, curriculum: Curriculum | None = None
-) -> Runner:
+def on_policy(learner: Learner, envs: VectorEnv, rollout_length: int, curriculum: Curriculum | None = None) -> Runner:
     """Builds the runner; `rollout_length` is T, and `curriculum` changes the environments between rollouts."""
     if rollout_length < 1:
         raise ValueError(f"rollout_length is {rollout_length}, it must be at least 1")
@@ -66,6 +64,7 @@ def on_policy(
             obs = env_state.obs
             action, extras = jax.vmap(learner.act, in_axes=(None, 0, 0))(state.learner, keys, obs)
             env_state, timestep = envs.step(env_state, action)
+            assert timestep.final_obs is not None  # these environments reset themselves
             transition = Rollout(
                 obs=obs,
                 action=action,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -20,7 +20,7 @@ from mjx_policies.agents.gae import gae
 from mjx_policies.agents.on_policy import Rollout
 from mjx_policies.heads.base import ActionHead
 from mjx_policies.normalize import Normalizer, init_normalizer, merge, moments, normalize
-from mjx_policies.types import Array, Observation, PyTree
+from mjx_policies.types import Array, Number, Observation, PyTree
 
 
 @struct.dataclass
@@ -43,20 +43,20 @@ class PPOHyper:
       max_grad_norm: of the gradient of the actor and of the critic.
     """
 
-    learning_rate: float = 1e-3
-    desired_kl: float = 0.01
-    final_desired_kl: float = 0.01
-    anneal_updates: float = 0.0
-    min_learning_rate: float = 1e-5
-    max_learning_rate: float = 1e-2
-    clip: float = 0.2
-    discount: float = 0.97
-    trace_decay: float = 0.95
-    entropy: float = 0.005
-    final_entropy: float = 0.005
-    value: float = 1.0
-    symmetry: float = 0.0
-    max_grad_norm: float = 1.0
+    learning_rate: Number = 1e-3
+    desired_kl: Number = 0.01
+    final_desired_kl: Number = 0.01
+    anneal_updates: Number = 0.0
+    min_learning_rate: Number = 1e-5
+    max_learning_rate: Number = 1e-2
+    clip: Number = 0.2
+    discount: Number = 0.97
+    trace_decay: Number = 0.95
+    entropy: Number = 0.005
+    final_entropy: Number = 0.005
+    value: Number = 1.0
+    symmetry: Number = 0.0
+    max_grad_norm: Number = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +112,7 @@ class PPOState:
     hyper: PPOHyper
 
 
-def clipped_surrogate(log_prob: Array, old_log_prob: Array, advantage: Array, clip: Array) -> Array:  # [N] -> [N]
+def clipped_surrogate(log_prob: Array, old_log_prob: Array, advantage: Array, clip: Number) -> Array:  # [N] -> [N]
     """Equation 7, negated because we minimise."""
     ratio = jnp.exp(log_prob - old_log_prob)
     return -jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - clip, 1 + clip) * advantage)
@@ -123,7 +123,8 @@ def anneal(updates: Array, hyper: PPOHyper) -> PPOHyper:
     part = jnp.clip(updates / jnp.maximum(hyper.anneal_updates, 1.0), 0.0, 1.0)
     progress = jnp.where(hyper.anneal_updates > 0, part, 0.0)
     desired_kl = hyper.desired_kl ** (1 - progress) * hyper.final_desired_kl**progress
-    return hyper.replace(
+    return dataclasses.replace(
+        hyper,
         desired_kl=jnp.where(hyper.desired_kl > 0, desired_kl, 0.0),
         entropy=(1 - progress) * hyper.entropy + progress * hyper.final_entropy,
     )
@@ -138,7 +139,7 @@ def adapt_learning_rate(learning_rate: Array, kl: Array, hyper: PPOHyper) -> Arr
     return jnp.where(hyper.desired_kl > 0, bounded, learning_rate)
 
 
-def clip_gradients(grads: PyTree, max_norm: Array, jointly: bool) -> PyTree:
+def clip_gradients(grads: PyTree, max_norm: Number, jointly: bool) -> PyTree:
     """Scales the gradients of actor and critic down to `max_norm`, each by its own norm or both by their joint one."""
 
     def clip(tree):
@@ -161,11 +162,12 @@ def ppo(head: ActionHead, critic: nn.Module, config: PPOConfig, symmetry: Symmet
     """
     if head.log_prob is None or head.mode is None:
         raise ValueError("ppo needs a head with log_prob and mode; this head lacks one. Use gaussian_head.")
+    log_prob_of, mode_of = head.log_prob, head.mode
     optimizer = optax.scale_by_adam(eps=1e-5)
 
     def value_of(params: PyTree, obs: Observation) -> Array:
         inputs = jnp.concatenate([obs[name] for name in ("state", "privileged") if name in obs], axis=-1)
-        return critic.apply(params, inputs)[..., 0]
+        return cast(Array, critic.apply(params, inputs))[..., 0]  # a pair only where something is mutable
 
     def init(key: Array, obs: Observation, hyper: PPOHyper) -> PPOState:
         key_actor, key_critic = jax.random.split(key)
@@ -176,7 +178,7 @@ def ppo(head: ActionHead, critic: nn.Module, config: PPOConfig, symmetry: Symmet
             params=params,
             opt_state=optimizer.init(params),
             normalizer=init_normalizer(obs),
-            learning_rate=hyper.learning_rate,
+            learning_rate=jnp.asarray(hyper.learning_rate),
             updates=jnp.zeros((), jnp.int32),
             hyper=hyper,
         )
@@ -184,14 +186,14 @@ def ppo(head: ActionHead, critic: nn.Module, config: PPOConfig, symmetry: Symmet
     def act(state: PPOState, key: Array, obs: Observation) -> tuple[Array, PyTree]:
         embedding = normalize(state.normalizer, obs)["state"]
         action, trace = head.sample(state.params["actor"], key, embedding)
-        return action, {"trace": trace, "log_prob": head.log_prob(state.params["actor"], embedding, trace)}
+        return action, {"trace": trace, "log_prob": log_prob_of(state.params["actor"], embedding, trace)}
 
     def mode(state: PPOState, obs: Observation) -> Array:
-        return head.mode(state.params["actor"], normalize(state.normalizer, obs)["state"])
+        return mode_of(state.params["actor"], normalize(state.normalizer, obs)["state"])
 
     def losses(params: PyTree, batch: dict[str, Any], hyper: PPOHyper) -> tuple[Array, Info]:
         embedding = batch["obs"]["state"]
-        log_prob = jax.vmap(head.log_prob, in_axes=(None, 0, 0))(params["actor"], embedding, batch["trace"])
+        log_prob = jax.vmap(log_prob_of, in_axes=(None, 0, 0))(params["actor"], embedding, batch["trace"])
         surrogate = jnp.mean(clipped_surrogate(log_prob, batch["log_prob"], batch["advantage"], hyper.clip))
         value_error = jnp.mean(jnp.square(value_of(params["critic"], batch["obs"]) - batch["returns"]))
         log_ratio = log_prob - batch["log_prob"]
@@ -209,8 +211,8 @@ def ppo(head: ActionHead, critic: nn.Module, config: PPOConfig, symmetry: Symmet
         else:  # Schulman's low-variance estimator, http://joschu.net/blog/kl-approx.html
             info |= {"policy/kl": jnp.mean(jnp.expm1(log_ratio) - log_ratio)}
         if symmetry is not None:
-            action = jax.vmap(head.mode, in_axes=(None, 0))(params["actor"], embedding)
-            mirrored = jax.vmap(head.mode, in_axes=(None, 0))(params["actor"], batch["mirrored"])
+            action = jax.vmap(mode_of, in_axes=(None, 0))(params["actor"], embedding)
+            mirrored = jax.vmap(mode_of, in_axes=(None, 0))(params["actor"], batch["mirrored"])
             mirror_error = jnp.mean(jnp.square(mirrored - symmetry.action(jax.lax.stop_gradient(action))))
             info |= {"loss/mirror": mirror_error}
             total += hyper.symmetry * mirror_error
@@ -280,7 +282,8 @@ def ppo(head: ActionHead, critic: nn.Module, config: PPOConfig, symmetry: Symmet
         # first ratio is one.
         flat = jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), rollout.obs)
         normalizer = merge(state.normalizer, moments(flat))
-        state = state.replace(
+        state = dataclasses.replace(
+            state,
             params=params,
             opt_state=opt_state,
             normalizer=normalizer,

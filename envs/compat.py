@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
-from types import ModuleType
 from typing import Any, Literal, get_args
 
 import jax
@@ -51,7 +50,9 @@ def to_brax(env: Env, dynamics: DynamicsSampler = _NOMINAL, observation: Observa
     """
     base = _import("brax.envs.base", "to_brax", "brax", "'mjx-policies[brax]'")
 
-    class BraxTask(base.Env):
+    BraxEnv: Any = base.Env  # no type checker can follow an import by name
+
+    class BraxTask(BraxEnv):
         """The task behind Brax's protocol."""
 
         def reset(self, rng: Array) -> Any:
@@ -260,7 +261,9 @@ def to_gymnasium(env: Env, dynamics: DynamicsSampler = _NOMINAL, observation: Ob
     def box(value: Any) -> Any:
         return gymnasium.spaces.Box(-np.inf, np.inf, value.shape, np.float32)
 
-    class GymnasiumTask(gymnasium.Env):
+    GymnasiumEnv: Any = gymnasium.Env
+
+    class GymnasiumTask(GymnasiumEnv):
         """The task behind Gymnasium's protocol."""
 
         def __init__(self) -> None:
@@ -308,7 +311,7 @@ _TRAINING_WRAPPERS = {
 }
 
 
-def _import(module: str, function: str, library: str, package: str) -> ModuleType:
+def _import(module: str, function: str, library: str, package: str) -> Any:  # the module
     try:
         return importlib.import_module(module)
     except ImportError as error:

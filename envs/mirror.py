@@ -64,7 +64,7 @@ def mirror_observation(spec: EnvSpec, model: mujoco.MjModel) -> Callable[[Observ
         maps["privileged"] = mirror_table(spec.privileged, spec, model)
 
     def mirror(obs: Observation) -> Observation:
-        return {name: maps[name][1] * value[..., maps[name][0]] for name, value in obs.items()}
+        return {name: value[..., maps[name][0]] * maps[name][1] for name, value in obs.items()}
 
     return mirror
 

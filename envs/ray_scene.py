@@ -87,8 +87,8 @@ def _type_name(kind: mjtGeom) -> str:
 
 def _local(xpos: Array, xmat: Array, origin: Vec, direction: Vec) -> tuple[Vec, Vec]:
     """Rays [1, N] (or [1, 1] where shared) in the frames of geometries, [G, 3] and [G, 3, 3]."""
-    first, second, third = columns(xmat)
-    axes = tuple((x[:, None], y[:, None], z[:, None]) for x, y, z in (first, second, third))
+    first, second, third = ((x[:, None], y[:, None], z[:, None]) for x, y, z in columns(xmat))
+    axes = first, second, third
     relative = (origin[0] - xpos[:, 0, None], origin[1] - xpos[:, 1, None], origin[2] - xpos[:, 2, None])
     return to_local(relative, axes), to_local(direction, axes)
 
@@ -122,8 +122,12 @@ def _nearest_primitive(
 def _hfield_distance(geom: int, field: HeightField, geoms: Geoms, origin: Vec, direction: Vec) -> Array:  # [N]
     count = direction[0].shape[1]
     local = _local(geoms.xpos[geom : geom + 1], geoms.xmat[geom : geom + 1], origin, direction)
-    start, ray = (tuple(jnp.broadcast_to(x, (1, count))[0] for x in vector) for vector in local)
-    return ray_hfield.trace(field, start, ray)
+
+    def flat(vector: Vec) -> Vec:
+        x, y, z = (jnp.broadcast_to(component, (1, count))[0] for component in vector)
+        return x, y, z
+
+    return ray_hfield.trace(field, flat(local[0]), flat(local[1]))
 
 
 def nearest(layout: Layout, geoms: Geoms, origin: Vec, direction: Vec) -> tuple[Array, Array]:
@@ -165,10 +169,10 @@ class Surface(NamedTuple):
 
 def surface(layout: Layout, geoms: Geoms, geom: Array, point: Vec) -> Surface:
     """The surface of the geometries `geom` [N] at `point` [N]; outward normals of unit length."""
-    pos, size = geoms.xpos[geom], geoms.size[geom]
+    pos, sizes = geoms.xpos[geom], geoms.size[geom]
     axes = columns(geoms.xmat.reshape(-1, 9)[geom].reshape(-1, 3, 3))
-    local = to_local(tuple(point[i] - pos[:, i] for i in range(3)), axes)
-    size = (size[:, 0], size[:, 1], size[:, 2])
+    local = to_local((point[0] - pos[:, 0], point[1] - pos[:, 1], point[2] - pos[:, 2]), axes)
+    size = (sizes[:, 0], sizes[:, 1], sizes[:, 2])
 
     normal = (jnp.zeros_like(local[0]), jnp.zeros_like(local[0]), jnp.ones_like(local[0]))
     kinds = np.zeros(layout.ngeom, np.int32)

@@ -9,6 +9,8 @@ out again.
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import mujoco
@@ -16,6 +18,8 @@ from flax import struct
 
 from mjx_policies.envs.base import DynamicsSampler, Env, EnvSpec, EnvState, Nominal, select
 from mjx_policies.types import Array, Observation, TimeStep
+
+_NOMINAL = Nominal()
 
 
 @struct.dataclass
@@ -61,7 +65,7 @@ class VectorEnv:
         self,
         env: Env,
         num_envs: int,
-        dynamics: DynamicsSampler = Nominal(),
+        dynamics: DynamicsSampler = _NOMINAL,
         episode_seconds: float | None = None,
         pool_size: int | None = None,
     ):
@@ -95,7 +99,9 @@ class VectorEnv:
         """
         key_envs, key_steps, key_next = jax.random.split(key, 3)
         envs, timestep = self._starts(self.env, self.dynamics, key_envs, self.num_envs)
-        timestep = timestep.replace(final_obs=timestep.obs, metrics=timestep.metrics | {"nan_resets": timestep.reward})
+        timestep = dataclasses.replace(
+            timestep, final_obs=timestep.obs, metrics=timestep.metrics | {"nan_resets": timestep.reward}
+        )
         state = VectorState(
             env=self.env,
             dynamics=self.dynamics,
@@ -113,7 +119,7 @@ class VectorEnv:
         """Redraws the pool of fresh starts; call it before every rollout, the first included."""
         key_pool, key_next = jax.random.split(state.key)
         pool = self._pool(state.env, state.dynamics, key_pool)
-        return state.replace(pool=pool, next_start=jnp.zeros((), jnp.int32), key=key_next)
+        return dataclasses.replace(state, pool=pool, next_start=jnp.zeros((), jnp.int32), key=key_next)
 
     def step(self, state: VectorState, action: Array) -> tuple[VectorState, TimeStep]:  # [B, A]
         """Advances every environment, and starts the next episode where one ended."""
@@ -132,7 +138,8 @@ class VectorEnv:
         start = (state.next_start + jnp.cumsum(done) - 1) % self.pool_size
         fresh_envs, fresh_obs = jax.tree.map(lambda x: x[start], state.pool)
         obs = where_rows(done, fresh_obs, final_obs)
-        state = state.replace(
+        state = dataclasses.replace(
+            state,
             envs=jax.vmap(select, in_axes=(None, 0, 0, 0))(env, done, fresh_envs, envs),
             steps=jnp.where(done, 0, steps),
             obs=obs,
@@ -162,7 +169,7 @@ class VectorEnv:
 def vectorize(
     env: Env,
     num_envs: int,
-    dynamics: DynamicsSampler = Nominal(),
+    dynamics: DynamicsSampler = _NOMINAL,
     episode_seconds: float | None = None,
     pool_size: int | None = None,
 ) -> VectorEnv:

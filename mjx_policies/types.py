@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,13 @@ from flax import struct
 Array = jax.Array
 PyTree = Any
 Observation = dict[str, Array]
-"""`"state"` [D]: what the robot can sense. `"privileged"` [P]: what only a simulator knows. `"pixels"` uint8 [H, W, C]."""
+"""`"state"` [D]: what the robot senses. `"privileged"` [P]: what only a simulator knows. `"pixels"` uint8 [H, W, C]."""
+
+if TYPE_CHECKING:
+    Number = Array | float
+else:
+    Number = float  # what a command line and a stored configuration can hold
+"""A number of a run: a float in its configuration, an array once it is traced or there is a batch of runs."""
 
 Kind = Literal["scalars", "vector", "pseudovector", "planar_twist", "gait", "joints", "feet"]
 """How a term transforms under a left-right reflection: `vector` (x, y, z) flips y, `pseudovector` (an angular velocity)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from mjx_policies.randomization.terms import Term
 from mjx_policies.types import Array
 
@@ -18,9 +20,9 @@ def widened(terms: dict[str, Term], factor: Array | float) -> dict[str, Term]:
 
     def widen(name: str, term: Term) -> Term:
         if term.operation not in neutral:
-            raise ValueError(f"randomization term {name!r} sets its field: its range cannot be drawn to the nominal one")
+            raise ValueError(f"randomization term {name!r} sets its field: its range cannot shrink to the nominal one")
         start = neutral[term.operation]
         low, high = (start + (bound - start) * factor for bound in (term.low, term.high))
-        return term.replace(low=low, high=high)
+        return dataclasses.replace(term, low=low, high=high)
 
     return {name: widen(name, term) for name, term in terms.items()}

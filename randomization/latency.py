@@ -5,6 +5,7 @@ Axes: S substeps in a control period, A actions, H rows of commands on their way
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import jax
@@ -100,7 +101,9 @@ class ActionDelay:
         # Rows arrive within H substeps, so the oldest kept row has always arrived and the index is never negative.
         latest = jnp.sum(arrivals <= sent[:, None], axis=1) - 1  # [S]
         inner, timestep = self.env.step(state.inner, action, rows[latest])
-        state = state.replace(inner=inner, rows=rows[-length:], arrivals=arrivals[-length:] - substeps, key=key_next)
+        state = dataclasses.replace(
+            state, inner=inner, rows=rows[-length:], arrivals=arrivals[-length:] - substeps, key=key_next
+        )
         return state, timestep
 
     def data(self, state: ActionDelayState) -> Data:
@@ -109,7 +112,7 @@ class ActionDelay:
 
     def replace_data(self, state: ActionDelayState, data: Data) -> ActionDelayState:
         """See `Env.replace_data`."""
-        return state.replace(inner=self.env.replace_data(state.inner, data))
+        return dataclasses.replace(state, inner=self.env.replace_data(state.inner, data))
 
     def _max_substeps(self) -> int:
         return max(1, math.ceil(self.max_delay / self.physics.model.opt.timestep - 1e-3))
@@ -181,7 +184,7 @@ class ObservationLatency:
         late = jnp.sum(weights[:, None] * history, axis=0)
         measured = table_column(self.spec.observation, "measured") > 0
         obs = timestep.obs | {"state": jnp.where(measured, late, newest)}
-        return state.replace(inner=inner, history=history), timestep.replace(obs=obs)
+        return dataclasses.replace(state, inner=inner, history=history), dataclasses.replace(timestep, obs=obs)
 
     def data(self, state: ObservationLatencyState) -> Data:
         """See `Env.data`."""
@@ -189,7 +192,7 @@ class ObservationLatency:
 
     def replace_data(self, state: ObservationLatencyState, data: Data) -> ObservationLatencyState:
         """See `Env.replace_data`."""
-        return state.replace(inner=self.env.replace_data(state.inner, data))
+        return dataclasses.replace(state, inner=self.env.replace_data(state.inner, data))
 
     def _max_periods(self) -> int:
         return max(1, math.ceil(self.max_latency / self.spec.control_dt - 1e-3))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import mujoco
@@ -94,7 +96,7 @@ class Pushes:
 
     def replace_data(self, state: PushesState, data: Data) -> PushesState:
         """See `Env.replace_data`."""
-        return state.replace(inner=self.env.replace_data(state.inner, data))
+        return dataclasses.replace(state, inner=self.env.replace_data(state.inner, data))
 
     def _interval(self, u: Array) -> Array:  # [] -> []
         return jnp.asarray(self.low + (jnp.asarray(self.high) - self.low) * u, jnp.float32)

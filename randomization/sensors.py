@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,7 +63,7 @@ class SensorNoise:
     ) -> tuple[SensorNoiseState, TimeStep]:
         """See `Env.step`."""
         inner, timestep = self.env.step(state.inner, action, applied)
-        return self._disturb(state.replace(inner=inner), timestep)
+        return self._disturb(dataclasses.replace(state, inner=inner), timestep)
 
     def data(self, state: SensorNoiseState) -> Data:
         """See `Env.data`."""
@@ -69,7 +71,7 @@ class SensorNoise:
 
     def replace_data(self, state: SensorNoiseState, data: Data) -> SensorNoiseState:
         """See `Env.replace_data`."""
-        return state.replace(inner=self.env.replace_data(state.inner, data))
+        return dataclasses.replace(state, inner=self.env.replace_data(state.inner, data))
 
     def _half_widths(self, column) -> np.ndarray:  # [D]
         table = self.spec.observation
@@ -80,7 +82,7 @@ class SensorNoise:
         key_noise, key_next = jax.random.split(state.key)
         error = state.bias + _spread(key_noise, self._half_widths("noise"))
         obs = timestep.obs | {"state": timestep.obs["state"] + self.level * error}
-        return state.replace(key=key_next), timestep.replace(obs=obs)
+        return dataclasses.replace(state, key=key_next), dataclasses.replace(timestep, obs=obs)
 
 
 def _spread(key: Array, half_widths: np.ndarray) -> Array:  # [D] -> [D]

@@ -88,8 +88,8 @@ class Term:
       per_component: one draw for each column, instead of one for all of them.
     """
 
-    low: Array | float
-    high: Array | float
+    low: Array | np.ndarray | float
+    high: Array | np.ndarray | float
     targets: tuple[Target, ...] = struct.field(pytree_node=False)
     names: tuple[str, ...] | None = struct.field(pytree_node=False, default=None)
     operation: Operation = struct.field(pytree_node=False, default="scale")
@@ -360,10 +360,10 @@ def _check_bounds(where, term: Term, target: Target, bounds, concrete: bool, mod
         return
     rows, columns = _entries(term, target, model)
     ends = []
-    for bound, value in zip(bounds[field], (term.low, term.high), strict=True):
+    for bound, end in zip(bounds[field], (term.low, term.high), strict=True):
         table = bound.reshape(_table_shape(nominal, field)).copy()
         entries = table[rows[:, None], columns]
-        value = np.broadcast_to(np.asarray(value, np.float32), entries.shape)
+        value = np.broadcast_to(np.asarray(end, np.float32), entries.shape)
         changed = {"set": value, "add": entries + value, "scale": entries * value}[term.operation]
         table[rows[:, None], columns] = changed
         lowest = changed.min(initial=np.inf, where=(entries > 0) | (field not in POSITIVE))

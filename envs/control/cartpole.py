@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -64,7 +66,7 @@ class CartpoleSwingup:
         }
         reward = sum(getattr(self.weights, name) * term for name, term in terms.items())
         timestep = transition(_observe(data), reward, jnp.zeros((), bool), {"upright": upright})
-        return state.replace(data=data), timestep
+        return dataclasses.replace(state, data=data), timestep
 
     def data(self, state: CartpoleState) -> Data:
         """See `Env.data`."""
@@ -72,7 +74,7 @@ class CartpoleSwingup:
 
     def replace_data(self, state: CartpoleState, data: Data) -> CartpoleState:
         """See `Env.replace_data`."""
-        return state.replace(data=data)
+        return dataclasses.replace(state, data=data)
 
 
 def _observe(data: Data) -> Observation:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -58,7 +60,7 @@ class Pendulum:
         upright = 0.5 * (1 + jnp.cos(data.qpos[0]))
         reward = self.weights.upright * upright + self.weights.effort * jnp.sum(jnp.square(action))
         timestep = transition(_observe(data), reward, jnp.zeros((), bool), {"upright": upright})
-        return state.replace(data=data), timestep
+        return dataclasses.replace(state, data=data), timestep
 
     def data(self, state: PendulumState) -> Data:
         """See `Env.data`."""
@@ -66,7 +68,7 @@ class Pendulum:
 
     def replace_data(self, state: PendulumState, data: Data) -> PendulumState:
         """See `Env.replace_data`."""
-        return state.replace(data=data)
+        return dataclasses.replace(state, data=data)
 
 
 def _observe(data: Data) -> Observation:

@@ -29,11 +29,11 @@ class Physics(Protocol):
     model: mujoco.MjModel
     substeps: int
 
-    def init(self, qpos: jax.Array, qvel: jax.Array, dynamics: Mapping[str, jax.Array]) -> Data:
+    def init(self, qpos: jax.Array, qvel: jax.Array, dynamics: Dynamics) -> Data:
         """The state with these coordinates and current derived fields. [nq], [nv]."""
         ...
 
-    def step(self, data: Data, ctrl: jax.Array, dynamics: Mapping[str, jax.Array]) -> Data:
+    def step(self, data: Data, ctrl: jax.Array, dynamics: Dynamics) -> Data:
         """Advances `substeps` steps of `model.opt.timestep`; row s of `ctrl` [S, nu] acts during substep s."""
         ...
 

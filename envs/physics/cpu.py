@@ -12,6 +12,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -95,7 +96,8 @@ class CpuPhysics:
         self._num_threads = num_threads
         data = mujoco.MjData(model)
         shapes = {name: np.shape(getattr(data, name)) for name in (*STATE_FIELDS, *outputs)}
-        self._result = CpuData(**{name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()})
+        like: dict[str, Any] = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
+        self._result = CpuData(**like)  # shapes and types in place of arrays
         self._mocap = {"mocap_pos": jnp.asarray(data.mocap_pos), "mocap_quat": jnp.asarray(data.mocap_quat)}
         self._idle: dict[tuple[int, tuple[str, ...]], list[_Engine]] = {}
         self._lock = threading.Lock()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -84,7 +86,7 @@ class Go2Getup:
             "standing": jnp.where((terms["upright"] > 0.95) & (now["height"] > 0.8 * STANDING_HEIGHT), 1.0, 0.0),
             "upright": terms["upright"],
         }
-        state = state.replace(data=data, last_action=action)
+        state = dataclasses.replace(state, data=data, last_action=action)
         return state, transition(self._observe(state, now), reward, jnp.zeros((), bool), metrics)
 
     def data(self, state: GetupState) -> Data:
@@ -93,7 +95,7 @@ class Go2Getup:
 
     def replace_data(self, state: GetupState, data: Data) -> GetupState:
         """See `Env.replace_data`."""
-        return state.replace(data=data)
+        return dataclasses.replace(state, data=data)
 
     def _measure(self, data: Data) -> dict[str, Array]:
         def read(name):

@@ -1,8 +1,8 @@
 """A quadruped follows velocity commands, on flat or rough ground.
 
 Control at 50 Hz through joint position servos. The policy senses what the robot can: gyroscope, direction of gravity,
-joint encoders, its last action, the command, and a clock for the gait. Diagonal legs swing in turns, as in a trot, unless
-the command is zero. The policy never sees its own velocity, which a real Go2 does not measure.
+joint encoders, its last action, the command, and a clock for the gait. Diagonal legs swing in turns, as in a trot,
+unless the command is zero. The policy never sees its own velocity, which a real Go2 does not measure.
 Axes: J joints (12), F feet (4), S physics substeps.
 """
 
@@ -175,7 +175,8 @@ class Go2Joystick:
             "standing_speed": jnp.where(stepping, jnp.nan, jnp.linalg.norm(now["velocity"][:2])),
             **{f"reward/{name}": value for name, value in rewards.items()},
         }
-        state = state.replace(
+        state = dataclasses.replace(
+            state,
             data=data,
             key=key_next,
             command=jnp.where(redraw, command, state.command),
@@ -193,7 +194,7 @@ class Go2Joystick:
 
     def replace_data(self, state: JoystickState, data: Data) -> JoystickState:
         """See `Env.replace_data`."""
-        return state.replace(data=data)
+        return dataclasses.replace(state, data=data)
 
     def _measure(self, data: Data) -> dict[str, Array]:
         """What observation and reward share."""
@@ -249,7 +250,7 @@ SIGMA = 0.25  # (m/s)^2 and (rad/s)^2, the width of the tracking terms that the 
 
 
 def steps_out(state: JoystickState) -> Array:  # -> [] bool
-    """Whether the robot should step: it is told to move, or was until a moment ago. Stopping dead from a trot fells it."""
+    """Whether the robot should step: it is told to move, or was a moment ago. Stopping dead from a trot fells it."""
     return jnp.any(state.command != 0) | (state.command_age < BRAKING_STEPS)
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import math
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import stats
 
 
@@ -35,14 +36,14 @@ def proportion(successes: int, trials: int, confidence: float = 0.95) -> Estimat
     return Estimate(rate, low, high, trials)
 
 
-def mean(samples: np.ndarray, confidence: float = 0.95) -> Estimate:
+def mean(samples: ArrayLike, confidence: float = 0.95) -> Estimate:
     """A mean with Student's interval; samples that are NaN (nothing to measure) are left out."""
-    samples = np.asarray(samples, float)
-    samples = samples[~np.isnan(samples)]
-    if samples.size == 0:
+    measured = np.asarray(samples, float)
+    measured = measured[~np.isnan(measured)]
+    if measured.size == 0:
         return Estimate(math.nan, math.nan, math.nan, 0)
-    value = float(samples.mean())
-    if samples.size == 1:
+    value = float(measured.mean())
+    if measured.size == 1:
         return Estimate(value, -math.inf, math.inf, 1)
-    half = float(stats.t.ppf((1 + confidence) / 2, samples.size - 1) * samples.std(ddof=1) / math.sqrt(samples.size))
-    return Estimate(value, value - half, value + half, samples.size)
+    half = float(stats.t.ppf((1 + confidence) / 2, measured.size - 1) * measured.std(ddof=1) / math.sqrt(measured.size))
+    return Estimate(value, value - half, value + half, measured.size)

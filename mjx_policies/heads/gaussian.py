@@ -7,6 +7,7 @@ otherwise drifts away or collapses.
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import distrax
 import flax.linen as nn
@@ -57,6 +58,6 @@ def gaussian_head(
         return distribution(params, embedding).log_prob(trace)
 
     def mode(params: PyTree, embedding: Array) -> Array:
-        return net.apply(params["net"], embedding)
+        return cast(Array, net.apply(params["net"], embedding))  # a pair only where something is mutable
 
     return ActionHead(init, loss, sample, log_prob, mode, distribution)

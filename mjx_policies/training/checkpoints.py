@@ -94,8 +94,8 @@ class Checkpoints:
             except CheckpointError as error:
                 damaged.append(error)
                 continue
-            for error in damaged:
-                say(f"{error} Going back to step {step}.")
+            for damage in damaged:
+                say(f"{damage} Going back to step {step}.")
             self._set_aside(step)
             return restored
         if damaged:

@@ -55,9 +55,10 @@ def clean_errors(*also: type[Exception]) -> Iterator[None]:
       ...     stop.code
       2
     """
+    for_the_user: tuple[type[Exception], ...] = (UserError, *also)
     try:
         yield
-    except (UserError, *also) as error:
+    except for_the_user as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(getattr(error, "exit_code", 2)) from None
     except OSError as error:

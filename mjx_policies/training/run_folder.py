@@ -153,7 +153,7 @@ def read_config(path: str | Path, kind: type[C]) -> C:
 
 def provenance() -> dict[str, Any]:
     """Versions, platform, device and command: what decides the bits of a run besides its configuration."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for name in LIBRARIES:
         try:
             versions[name] = importlib.metadata.version(name)

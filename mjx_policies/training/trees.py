@@ -76,7 +76,7 @@ def from_host(template: PyTree, arrays: Mapping[str, np.ndarray]) -> PyTree:
     """
     leaves, structure = jax.tree.flatten(template)
     values = [_leaf_from_host(leaf, arrays[name]) for name, leaf in zip(leaf_names(template), leaves, strict=True)]
-    return structure.unflatten(values)
+    return jax.tree.unflatten(structure, values)
 
 
 def own_buffers(tree: PyTree) -> PyTree:
