@@ -154,10 +154,12 @@ def build(config: Config) -> Parts:
       ValueError: what the configuration asks for does not exist or does not fit.
     """
     task = load(config.task, config.backend, config.num_envs)
-    env, dynamics = imperfect(task, config.imperfections)
+    learns_to_track = config.mastery > 0 and hasattr(task, "commands")
+    # The curriculum's first lesson: episodes that have begun keep the robot they began with.
+    start = config.imperfections.scaled(0.0) if learns_to_track else config.imperfections
+    env, dynamics = imperfect(task, start)
     envs = vectorize(env, config.num_envs, dynamics, pool_size=max(16, config.num_envs // 8))
     learner = make_learner(config, envs)
-    learns_to_track = config.mastery > 0 and hasattr(task, "commands")
     curriculum = widening(task, config.imperfections, config.mastery) if learns_to_track else constant()
     return Parts(envs, learner, on_policy(learner, envs, config.rollout_length, curriculum))
 

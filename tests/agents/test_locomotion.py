@@ -1,0 +1,205 @@
+"""Runs put together from a configuration, on the C engine. Axes: T time, B environments."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mjx_policies.agents import locomotion
+from mjx_policies.agents.locomotion import Config, Imperfections, build, imperfect, make_evaluation, widening
+from mjx_policies.agents.ppo import PPOConfig
+from mjx_policies.envs.registry import load
+
+pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
+
+T, B = 30, 3
+TINY = Config("Pendulum", "cpu", num_envs=4, rollout_length=2, policy_layers=(8,), critic_layers=(8,))
+jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # programs that run a few times
+
+
+@pytest.fixture(scope="module")
+def go2():
+    return load("Go2JoystickFlat", "cpu", B)
+
+
+def actions(seed=5):
+    return 0.5 * jax.random.normal(jax.random.key(seed), (T, 12))
+
+
+# Imperfections
+
+
+def test_no_imperfection_is_the_nominal_robot_bit_for_bit(go2):
+    """The wrappers stay in place, with all ranges zero, and every push due within the second adds nothing."""
+    imperfections = Imperfections(push_seconds=(0.1, 0.2)).scaled(0.0)
+    env, dynamics = imperfect(go2, imperfections)
+
+    def episode(env, key, fields):
+        state, first = env.reset(key, fields)
+
+        def step(state, action):
+            state, timestep = env.step(state, action)
+            return state, (timestep, env.data(state).qpos, env.data(state).qvel)
+
+        return first, jax.lax.scan(step, state, actions())[1]
+
+    def wrapped(key):
+        return episode(env, key, dynamics(jax.random.key(9)))
+
+    def bare(key):
+        for _ in range(3):  # each wrapper hands on the first of three keys
+            key = jax.random.split(key, 3)[0]
+        return episode(go2, key, {})
+
+    keys = jax.random.split(jax.random.key(0), B)
+    a, b = (jit(jax.vmap(function))(keys) for function in (wrapped, bare))
+    for (path, x), (_, y) in zip(jax.tree.leaves_with_path(a), jax.tree.leaves_with_path(b), strict=True):
+        assert np.asarray(x).tobytes() == np.asarray(y).tobytes(), jax.tree_util.keystr(path)
+
+
+def test_scaling_scales_every_range_and_leaves_the_time_between_pushes():
+    half, whole = Imperfections().scaled(0.5), Imperfections()
+    assert (half.dynamics, half.noise, half.delay_jitter) == (0.5, 0.5, whole.delay_jitter / 2)
+    assert half.delay == (whole.delay[0] / 2, whole.delay[1] / 2)
+    assert half.push_velocity == whole.push_velocity / 2 and half.push_seconds == whole.push_seconds
+    assert whole.scaled(1.0) == whole
+
+
+def test_a_robot_without_legs_has_neither_pushes_nor_a_preset():
+    env, dynamics = imperfect(load("Pendulum", "cpu", B), Imperfections())
+    assert dynamics(jax.random.key(0)) == {}
+    assert env.level == 1.0 and env.env.high == 0.02  # noise around a delay
+
+
+# The curriculum
+
+
+def test_robots_become_less_perfect_with_mastery(go2):
+    curriculum = widening(go2, Imperfections(), mastery=0.8)
+    draw = jit(lambda dynamics: dynamics(jax.random.key(1)))
+
+    class Holder:
+        """What a curriculum replaces, without the robots."""
+
+        def __init__(self, env, dynamics):
+            self.env, self.dynamics = env, dynamics
+
+        def replace(self, **fields):
+            return Holder(**fields)
+
+    def widths(holder):
+        env = holder.env
+        ranges = [float(jnp.max(jnp.asarray(x))) for x in (env.level, env.env.velocity, env.env.env.high)]
+        return ranges, draw(holder.dynamics)
+
+    lesson, holder = curriculum.init(Holder(*imperfect(go2, Imperfections())))
+    nominal = widths(holder)[1]
+    assert float(lesson) == 0.0 and widths(holder)[0] == [0.0, 0.0, 0.0]
+    lesson, same = curriculum.update(lesson, holder, {"env/track_linear": jnp.asarray(0.79)})
+    assert float(lesson) == 0.0 and widths(same)[0] == [0.0, 0.0, 0.0]
+    lesson, grown = curriculum.update(lesson, holder, {"env/track_linear": jnp.asarray(0.81)})
+    np.testing.assert_allclose(float(lesson), locomotion.STRIDE)
+    np.testing.assert_allclose(widths(grown)[0], locomotion.STRIDE * np.array([1.0, 0.3, 0.02]), rtol=1e-5)
+    lesson, grown = curriculum.update(lesson, grown, {"env/track_linear": jnp.asarray(jnp.nan)})
+    np.testing.assert_allclose(float(lesson), locomotion.STRIDE)
+    _, full = curriculum.update(jnp.asarray(1.0), grown, {"env/track_linear": jnp.asarray(0.9)})
+    np.testing.assert_allclose(widths(full)[0], [1.0, 0.3, 0.02], rtol=1e-6)
+
+    whole = draw(imperfect(go2, Imperfections())[1])
+    assert set(whole) == set(nominal)
+    assert any((whole[name] != nominal[name]).any() for name in whole)
+    for name, value in widths(full)[1].items():
+        np.testing.assert_allclose(value, whole[name], rtol=1e-6)
+
+
+def test_training_begins_with_the_first_lesson():
+    """The first episodes, too, are of robots as their model says."""
+    config = Config("Go2JoystickFlat", "cpu", num_envs=4)
+    perfect = build(config).envs
+    assert perfect.env.level == 0.0 and perfect.env.env.env.high == 0.0
+    imperfect_from_the_start = build(Config("Go2JoystickFlat", "cpu", num_envs=4, mastery=0.0)).envs
+    assert imperfect_from_the_start.env.level == 1.0
+    assert build(TINY).envs.env.level == 1.0  # there is nothing to track
+
+
+# Configuration
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"num_envs": 0}, "num_envs is 0, it must be at least 1"),
+        ({"rollout_length": -2}, "rollout_length is -2, it must be at least 1"),
+        ({"policy_layers": (8, 0)}, "policy_layers is .*, every width must be at least 1"),
+        ({"num_envs": 6}, "num_envs 6 does not divide into 4 minibatches: choose a multiple"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(fields, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Config(**{"num_envs": 8, "sizes": PPOConfig(num_minibatches=4), **fields})
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"task": "Nope"}, "unknown task 'Nope'; known tasks: .*Pendulum"),
+        ({"backend": "abacus"}, "unknown physics backend 'abacus'; known: auto, cpu"),
+        ({"init_std": 0.01}, "0 < min_std=.* <= init_std=0.01"),
+        ({"imperfections": Imperfections(delay=(0.0, 0.5))}, "longer than its buffer"),
+        ({"imperfections": Imperfections(delay=(0.02, 0.01))}, "must rise from zero"),
+    ],
+)
+def test_what_does_not_exist_or_fit_is_refused_before_anything_is_compiled(fields, sentence):
+    config = {"task": "Pendulum", "backend": "cpu", "num_envs": 4, "mastery": 0.0, **fields}
+    with pytest.raises(ValueError, match=sentence):
+        build(Config(**config))
+
+
+# Evaluation
+
+
+@pytest.fixture(scope="module")
+def evaluated():
+    """Two evaluations of one policy, the second of half the robots; and how often the program was traced."""
+    learner = build(TINY).learner
+    obs = {"state": jnp.zeros(3)}
+    state = learner.init(jax.random.key(0), obs, TINY.hyper)
+    traces = []
+
+    def mode(state, obs):
+        traces.append(obs)
+        return learner.mode(state, obs)
+
+    evaluate = make_evaluation(TINY, learner._replace(mode=mode), robots=3)
+    return evaluate(state, batches=2), evaluate(state, batches=1), len(traces)
+
+
+def test_every_condition_counts_every_robot_once(evaluated):
+    (evaluation, episodes), (half, _), _ = evaluated
+    assert set(evaluation) == {"nominal", "randomized"}
+    for condition, figures in evaluation.items():
+        assert set(figures) == {"falls", "reward", "upright"}
+        assert all(figure.count == 6 for figure in figures.values())
+        assert all(figure.count == 3 for figure in half[condition].values())
+        assert figures["falls"].value == 0.0 and 0.0 <= figures["upright"].value <= 1.0
+    assert (episodes.length == 200).all(), "an episode of four seconds at 50 Hz"
+
+
+def test_the_conditions_differ_in_their_imperfections_alone(evaluated):
+    (evaluation, _), _, _ = evaluated
+    nominal, randomized = (evaluation[name]["reward"] for name in ("nominal", "randomized"))
+    # The same starts, so that delay and noise are all that tells them apart: far less than robots among themselves.
+    assert 0 < abs(nominal.value - randomized.value) < 0.1 * (nominal.high - nominal.low)
+
+
+def test_all_conditions_and_batches_run_in_one_program(evaluated):
+    assert evaluated[2] == 1
+
+
+def test_the_recording_is_of_one_robot_of_the_first_batch(evaluated):
+    (_, episodes), (_, again), _ = evaluated
+    assert episodes.recording["qpos"].shape == (200, 1) and episodes.recording["obs"].shape == (200, 3)
+    np.testing.assert_array_equal(episodes.recording["qpos"], again.recording["qpos"])
+    np.testing.assert_array_equal(episodes.reward, again.reward)
