@@ -11,6 +11,7 @@ substeps and randomized robots. Axes: T steps of a rollout, B robots, S substeps
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.util
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +31,7 @@ from mjx_policies.envs.command import innermost
 from mjx_policies.envs.physics import Backend, resolve_backend
 from mjx_policies.envs.physics.cpu import STATE_FIELDS
 from mjx_policies.training.errors import clean_errors
-from mjx_policies.training.trees import own_buffers
+from mjx_policies.training.trees import own_buffers, strong
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +137,10 @@ def prepare(config: locomotion.Config) -> tuple[locomotion.Parts, Callable, OnPo
     parts = locomotion.build(config)
     learner, envs = parts.learner, parts.envs
 
-    step = jax.jit(parts.runner.step, donate_argnums=0)
+    @functools.partial(jax.jit, donate_argnums=0)
+    def step(state: OnPolicyState):
+        state, info = parts.runner.step(state)
+        return jax.tree.map(strong, state), info  # as the training loop does, so that it compiles once
 
     @jax.jit
     def collect(state: OnPolicyState) -> Rollout:
