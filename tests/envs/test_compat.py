@@ -15,6 +15,14 @@ from mjx_policies.randomization.dynamics import mass
 pytestmark = pytest.mark.filterwarnings("ignore:JAXopt is no longer maintained:DeprecationWarning")  # Brax imports it
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_to_compile():
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @pytest.fixture(scope="module")
 def pendulum():
     return load("Pendulum", "cpu", num_envs=1)
