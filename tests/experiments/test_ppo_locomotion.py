@@ -1,0 +1,158 @@
+"""The script as a user runs it: a tiny run to its end, and one sentence for everything that cannot be."""
+
+import csv
+import json
+import os
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import pytest
+
+from mjx_policies.agents import locomotion
+
+pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
+SCRIPT = Path(__file__).parents[2] / "experiments" / "ppo_locomotion.py"
+TINY = (
+    *("--task", "Pendulum", "--backend", "cpu", "--num-envs", "16", "--rollout-length", "4"),
+    *("--policy-layers", "8", "--critic-layers", "8", "--robots", "3", "--evaluations", "1"),
+    *("--hyper.learning-rate", "0.002", "--imperfections.delay", "0", "0.01"),
+)
+FINISHED = ("config.json", "metrics.csv", "curves.png", "evaluation.json", "walk.mp4")
+
+
+def command(*arguments):
+    """Runs the script in this process, which spares its imports; returns the exit code."""
+    argv, sys.argv = sys.argv, [str(SCRIPT), *map(str, arguments)]
+    try:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+        return 0
+    except SystemExit as stop:
+        return stop.code
+    finally:
+        sys.argv = argv
+
+
+def contents(folder):
+    """Every file and its bytes, but for the lock, in which a process that looks in leaves its number."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "run.lock"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def unframed(text):
+    """The words inside the frame that the parser of the command line draws around its own errors and its help."""
+    return " ".join(re.sub("[╭╮╰╯│─|]", " ", text).split())
+
+
+def rows(folder):
+    with open(folder / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished run of four iterations: its folder and what the script printed."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    arguments = [sys.executable, str(SCRIPT), *TINY, "--steps", "256", "--run-dir", str(folder)]
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONWARNINGS": "default"}
+    process = subprocess.run(arguments, capture_output=True, text=True, timeout=120, env=environment, check=False)
+    return folder, process
+
+
+def test_a_run_ends_with_a_complete_folder(finished):
+    folder, process = finished
+    assert process.returncode == 0, process.stderr
+    assert set(FINISHED) <= {path.name for path in folder.iterdir()}
+    assert all((folder / name).stat().st_size > 100 for name in FINISHED)
+    assert not (folder / "crash").exists()
+
+    config = json.loads((folder / "config.json").read_text())["config"]
+    assert (config["task"], config["num_envs"], config["policy_layers"]) == ("Pendulum", 16, [8])
+    assert config["hyper"]["learning_rate"] == 0.002 and config["imperfections"]["delay"] == [0.0, 0.01]
+
+    table = rows(folder)
+    assert [int(row["step"]) for row in table] == [64, 128, 192, 256]
+    assert all(float(row["env/upright"]) >= 0 for row in table)
+    assert [bool(row["eval/upright"]) for row in table] == [False, True, False, True]
+
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    assert (evaluation["task"], evaluation["steps"], evaluation["interval"]) == ("Pendulum", 256, 0.95)
+    assert set(evaluation["conditions"]) == {"nominal", "randomized"}
+    for figures in evaluation["conditions"].values():
+        assert figures["upright"]["count"] == 3 and figures["falls"]["value"] == 0.0
+    assert (folder / "walk.mp4").read_bytes()[4:8] == b"ftyp"
+    assert (folder / "curves.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_it_shows_what_it_did(finished):
+    _, process = finished
+    for text in ("Pendulum after 256 steps", "nominal [95 %]", "upright", "run folder: "):
+        assert text in process.stdout
+    assert "Traceback" not in process.stderr and "mjx_policies" not in process.stderr, "our code warns"
+
+
+def test_a_folder_that_holds_a_run_is_left_alone(finished, capsys):
+    folder, _ = finished
+    before = contents(folder)
+    assert command(*TINY, "--steps", "256", "--run-dir", folder) == 2
+    expected = f"error: {folder} already holds a run. Choose another --run-dir or pass --resume.\n"
+    assert capsys.readouterr().err == expected
+    assert command(*TINY, "--run-dir", folder, "--resume", "--num-envs", "32") == 2
+    error = capsys.readouterr().err
+    assert "num_envs: 16 in the run, now 32" in error and error.count("\n") == 1
+    assert contents(folder) == before
+
+
+def test_a_finished_run_goes_on(finished, tmp_path, capsys, monkeypatch):
+    """With more steps its table continues, and what it ends with is made anew."""
+    folder = Path(shutil.copytree(finished[0], tmp_path / "copy"))
+    before, filmed = rows(folder), []
+    monkeypatch.setattr(locomotion, "film_episode", lambda config, episodes, path: filmed.append(path))
+    assert command(*TINY, "--steps", "320", "--run-dir", folder, "--resume") == 0
+    assert "resumed at step 256 of 320" in capsys.readouterr().out
+    assert rows(folder)[: len(before)] == before and len(rows(folder)) == len(before) + 1
+    assert json.loads((folder / "evaluation.json").read_text())["steps"] == 320
+    assert filmed == [folder / "walk.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--task", "Nope"), "error: unknown task 'Nope'; known tasks: Go2JoystickFlat, "),
+        (("--backend", "abacus"), "invalid choice 'abacus' for argument '--backend'"),
+        (("--num-envs", "0"), "num_envs is 0, it must be at least 1"),
+        (("--num-envs", "-16"), "num_envs is -16, it must be at least 1"),
+        (("--num-envs", "many"), "many"),
+        (("--num-envs", "18"), "num_envs 18 does not divide into 4 minibatches: choose a multiple"),
+        (("--rollout-length", "0"), "rollout_length is 0, it must be at least 1"),
+        (("--policy-layers", "8", "0"), "policy_layers is (8, 0), every width must be at least 1"),
+        (("--sizes.num-epochs", "0"), "num_epochs is 0, it must be at least 1"),
+        (("--sizes.num-minibatches", "-1"), "num_minibatches is -1, it must be at least 1"),
+        (("--steps", "-1"), "steps is -1, it must be at least 0"),
+        (("--robots", "0"), "robots is 0, it must be at least 1"),
+        (("--evaluations", "-2"), "evaluations is -2, it must be at least 0"),
+        (("--checkpoint-seconds", "-1"), "checkpoint_seconds is -1.0, it must be at least 0"),
+        (("--init-std", "0.001"), "error: standard deviations must satisfy 0 < min_std=0.05 <= init_std=0.001"),
+        (("--imperfections.delay", "0", "1"), "longer than its buffer"),
+        (("--resume",), "holds no run (there is no config.json). Check --run-dir, or start without --resume."),
+        (("--lerning-rate", "1"), "--lerning-rate"),
+    ],
+)
+def test_what_cannot_be_ends_with_a_sentence(tmp_path, capsys, arguments, sentence):
+    folder = tmp_path / "run"
+    assert command(*TINY, "--run-dir", folder, *arguments) == 2
+    error = capsys.readouterr().err
+    assert sentence in unframed(error) and "Traceback" not in error
+    assert error.count("\n") == 1 or not error.startswith("error:")
+    assert not folder.exists(), "a folder is left, which the corrected command would have to avoid"
+
+
+def test_help_explains_every_field(capsys):
+    assert command("--help") == 0
+    words = unframed(capsys.readouterr().out)
+    for text in ("--num-envs", "robots at once", "--hyper.learning-rate", "--imperfections.delay", "--resume"):
+        assert text in words
