@@ -8,6 +8,7 @@ from flax import struct
 
 from mjx_policies.agents.base import Curriculum, Info, Learner, LearnerState, Runner, constant
 from mjx_policies.envs.vectorize import VectorEnv, VectorState
+from mjx_policies.training.trees import strong
 from mjx_policies.types import Array, Observation, PyTree
 
 
@@ -54,7 +55,7 @@ def on_policy(learner: Learner, envs: VectorEnv, rollout_length: int, curriculum
         state, timestep = envs.init(key_envs)
         example = jax.tree.map(lambda x: x[0], timestep.obs)
         lesson, state = curriculum.init(state)
-        return OnPolicyState(learner.init(key_learner, example, hyper), state, lesson, key_next)
+        return jax.tree.map(strong, OnPolicyState(learner.init(key_learner, example, hyper), state, lesson, key_next))
 
     def step(state: OnPolicyState) -> tuple[OnPolicyState, Info]:
         key_rollout, key_update, key_next = jax.random.split(state.key, 3)
@@ -83,6 +84,7 @@ def on_policy(learner: Learner, envs: VectorEnv, rollout_length: int, curriculum
         info = info | {f"env/{name}": jnp.nanmean(value) for name, value in metrics.items()}
         info |= {"env/reward": jnp.mean(rollout.reward), "env/terminations": jnp.mean(rollout.terminated)}
         lesson, env_state = curriculum.update(state.curriculum, env_state, info)
-        return OnPolicyState(learner_state, env_state, lesson, key_next), info
+        # Weak types, which a Python number leaves behind, would make the second call compile anew.
+        return jax.tree.map(strong, OnPolicyState(learner_state, env_state, lesson, key_next)), info
 
     return Runner(init, step, rollout_length * envs.num_envs)

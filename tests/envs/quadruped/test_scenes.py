@@ -47,7 +47,22 @@ def tile(terrain, level, kind):
 def test_both_scenes_pass_their_own_check(plane, hills):
     for model in (plane, hills):
         check_model(model)
-        assert {model.sensor(i).name: model.sensor(i).dim[0] for i in range(model.nsensor)} == SENSORS
+
+
+def test_a_lean_scene_has_what_tasks_read_and_moves_the_same(plane):
+    lean = flat(lean=True)
+    assert {lean.sensor(i).name: lean.sensor(i).dim[0] for i in range(lean.nsensor)} == SENSORS
+    assert lean.ngeom < plane.ngeom
+    rng = np.random.default_rng(0)
+    targets = plane.key("home").ctrl + rng.normal(scale=0.3, size=(100, plane.nu))
+    moved = []
+    for model in (plane, lean):
+        data = stand(model)
+        for target in targets:
+            data.ctrl = target
+            mujoco.mj_step(model, data)
+        moved.append(data.qpos.copy())
+    np.testing.assert_array_equal(*moved)
         assert model.camera("track").bodyid[0] == model.body("trunk").id
         assert model.geom("floor").contype[0] == 0 and model.geom("floor").conaffinity[0] == 1
 
