@@ -197,7 +197,7 @@ def rough(terrain: Terrain | None = None, lean: bool = False) -> mujoco.MjModel:
     return _compile(spec)
 
 
-def _robot(lean: bool) -> mujoco.MjSpec:
+def _robot(lean: bool = False) -> mujoco.MjSpec:
     """The robot with light, camera and floor material, and contact sensors for a geom `floor` still to be added."""
     spec = mujoco.MjSpec.from_file(str(GO2_XML))
     spec.stat.extent, spec.stat.center = 1.5, [0, 0, 0.3]
