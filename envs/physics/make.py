@@ -10,7 +10,6 @@ import mujoco
 
 from mjx_policies.envs.physics.base import Physics
 from mjx_policies.envs.physics.cpu import CpuPhysics
-from mjx_policies.envs.physics.mjx import MjxPhysics
 
 Backend = Literal["auto", "cpu", "mjx", "warp"]
 
@@ -54,6 +53,10 @@ def make_physics(
         case "cpu":
             return CpuPhysics(model, substeps, outputs)
         case "mjx":
+            from mjx_policies.envs.physics.mjx import (
+                MjxPhysics,  # without warp-lang, MJX complains where it is imported
+            )
+
             return MjxPhysics(model, substeps)
         case _:
             from mjx_policies.envs.physics.warp import WarpPhysics  # its import costs seconds and needs warp-lang

@@ -29,7 +29,7 @@ def test_throughput_measures_every_layer(tmp_path):
 
 def test_a_backend_that_is_not_there_is_skipped_in_a_sentence():
     done = run("throughput.py", "--quick", "--task", "Pendulum", "--backends", "warp")
-    assert done.returncode == 0 and done.stdout.startswith("skipped warp: ")
+    assert done.returncode == 0 and "skipped warp: " in done.stdout
 
 
 @pytest.fixture
