@@ -25,9 +25,9 @@ class WarpPhysics(MjxPhysics):
         try:
             self._model = mjx.put_model(model, impl="warp")
             self._data = mjx.make_data(model, impl="warp", naconmax=max_contacts, njmax=max_constraints)
+        except NotImplementedError as error:  # also a RuntimeError
+            raise ValueError(f"MJX-Warp cannot simulate this model ({error}): choose the backend cpu") from error
         except RuntimeError as error:
             raise ValueError(f"the warp backend needs warp-lang ({error}): pip install 'mjx-policies[warp]'") from error
-        except NotImplementedError as error:
-            raise ValueError(f"MJX-Warp cannot simulate this model ({error}): choose the backend cpu") from error
         self.model = model
         self.substeps = substeps
