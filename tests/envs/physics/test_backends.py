@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 
 from mjx_policies.envs.physics import Physics, make_physics, resolve_backend
+from mjx_policies.envs.physics.base import field_template
 from mjx_policies.envs.physics.cpu import CpuPhysics
 from mjx_policies.envs.physics.mjx import MjxPhysics
 from mjx_policies.envs.quadruped import scenes
+from mjx_policies.randomization.constants import set_const
 
 CHUNK = 10  # small enough for XLA to run each operation on one thread, and quick to compile
 
@@ -48,24 +50,37 @@ def parity(request, walker):
         # The task stops the solver after 3 iterations, where two implementations need not be equally far.
         model.opt.iterations = model.opt.ls_iterations = 50
     qpos, qvel, ctrl = visited_states(model, 200, seed=1)
+    dynamics = {} if request.param == "go2" else changed_fields(model, 200)
 
     def one_substep(physics):
         @jax.jit
         @jax.vmap
-        def run(qpos, qvel, ctrl):
-            first = physics.init(qpos, qvel, {})
-            after = physics.step(first, ctrl[None], {})
+        def run(qpos, qvel, ctrl, dynamics):
+            first = physics.init(qpos, qvel, dynamics)
+            after = physics.step(first, ctrl[None], dynamics)
             sensed = {"first": first.sensordata, "after": after.sensordata}
             return sensed | {"qpos": after.qpos, "qvel": after.qvel, "act": after.act, "force": after.actuator_force}
 
-        rows = [slice(i, i + CHUNK) for i in range(0, len(qpos), CHUNK)]
-        parts = [jax.device_get(run(qpos[row], qvel[row], ctrl[row])) for row in rows]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        def chunked(x):
+            return x.reshape(-1, CHUNK, *x.shape[1:])
+
+        result = jax.lax.map(lambda inputs: run(*inputs), jax.tree.map(chunked, (qpos, qvel, ctrl, dynamics)))
+        return {name: np.asarray(x).reshape(len(qpos), -1) for name, x in result.items()}
 
     dt = model.opt.timestep
     cpu = one_substep(make_physics(model, dt, "cpu", ("sensordata", "actuator_force")))
     mjx = one_substep(make_physics(model, dt, "mjx"))
     return model, cpu, mjx, comparable(model, qpos, cpu["force"])
+
+
+def changed_fields(model, num):
+    """Another robot for every state, with the constants that MJX leaves to be recomputed."""
+    rng = np.random.default_rng(2)
+    fields = {}
+    for name in ("body_mass", "body_ipos", "geom_friction", "actuator_gainprm", "dof_damping", "opt.gravity"):
+        value = field_template(model, name)
+        fields[name] = value * rng.uniform(0.7, 1.4, (num, *value.shape)).astype(np.float32)
+    return fields | jax.device_get(jax.vmap(lambda fields: set_const(fields, model))(fields))
 
 
 def comparable(model, qpos, force):
