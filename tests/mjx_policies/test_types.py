@@ -55,8 +55,11 @@ def test_assemble_explains_what_does_not_fit(change, message):
         assemble(TABLE, values)
 
 
+numbers = st.floats(0, 4, width=32, allow_subnormal=False)  # XLA takes those for zero
+
+
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 5), st.floats(-4, 4, width=32), st.floats(0, 4, width=32)), min_size=1))
+@given(st.lists(st.tuples(st.integers(1, 5), numbers | numbers.map(lambda x: -x), numbers), min_size=1))
 def test_slices_and_columns_follow_the_sizes(rows):
     table = tuple(Term(f"term {i}", size, unit="1", scale=s, noise=n) for i, (size, s, n) in enumerate(rows))
     values = {term.name: np.full(term.size, i, np.float32) for i, term in enumerate(table)}
