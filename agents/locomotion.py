@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 
 from mjx_policies.agents.base import Curriculum, Learner, Runner, constant
@@ -18,7 +19,7 @@ from mjx_policies.agents.on_policy import on_policy
 from mjx_policies.agents.ppo import PPOConfig, PPOHyper, PPOState, Symmetry, ppo
 from mjx_policies.envs.base import DynamicsSampler, Env, Nominal
 from mjx_policies.envs.film import film
-from mjx_policies.envs.mirror import mirror_action, mirror_observation
+from mjx_policies.envs.mirror import mirror_action, mirror_observation, mirror_rows
 from mjx_policies.envs.physics import Backend
 from mjx_policies.envs.registry import load, scene
 from mjx_policies.envs.vectorize import VectorEnv, vectorize
@@ -27,6 +28,7 @@ from mjx_policies.evaluation.episodes import Episodes, run_episodes
 from mjx_policies.evaluation.statistics import Estimate
 from mjx_policies.heads.gaussian import gaussian_head
 from mjx_policies.networks.mlp import MLP
+from mjx_policies.networks.symmetric import SymmetricMLP
 from mjx_policies.randomization import presets
 from mjx_policies.randomization.curriculum import widened
 from mjx_policies.randomization.latency import ActionDelay
@@ -43,7 +45,7 @@ def default_num_envs() -> int:
 
 def default_steps() -> int:
     """Environment steps of a run that walks well, on a batch as large as `default_num_envs` makes it."""
-    return 2_200_000 if jax.default_backend() == "cpu" else 40_000_000
+    return 1_800_000 if jax.default_backend() == "cpu" else 40_000_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Imperfections:
 
 
 # A short run takes large steps while it looks for a gait, and small ones on a quieter policy once it has one.
-LOCOMOTION = PPOHyper(desired_kl=0.06, final_desired_kl=0.015, entropy=0.0, final_entropy=-0.01, anneal_updates=420.0)
+LOCOMOTION = PPOHyper(desired_kl=0.06, final_desired_kl=0.015, entropy=0.0, final_entropy=-0.01, anneal_updates=350.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +88,7 @@ class Config:
     critic_layers: tuple[int, ...] = (128, 128)
     init_std: float = 0.6  # of the exploration, in units of the action
     min_std: float = 0.05  # floor of the same
-    symmetric: bool = False  # mirror loss; its weight is hyper.symmetry
+    symmetry: Literal["network", "loss", "none"] = "network"  # left-right, of robots that have it
     sizes: PPOConfig = dataclasses.field(default_factory=lambda: PPOConfig(num_epochs=3, num_minibatches=4))
     hyper: PPOHyper = dataclasses.field(default_factory=lambda: LOCOMOTION)
     imperfections: Imperfections = dataclasses.field(default_factory=Imperfections)
@@ -99,6 +101,12 @@ class Config:
         for name in ("policy_layers", "critic_layers"):
             if min(getattr(self, name), default=1) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, every width must be at least 1")
+        weight = self.hyper.symmetry
+        if isinstance(weight, int | float) and (weight > 0) != (self.symmetry == "loss"):
+            raise ValueError(
+                f"symmetry is {self.symmetry!r} and hyper.symmetry {weight:g}, the weight of the mirror loss: "
+                "choose symmetry 'loss' and a weight above zero, or neither"
+            )
         if self.num_envs % self.sizes.num_minibatches:
             raise ValueError(
                 f"num_envs {self.num_envs} does not divide into {self.sizes.num_minibatches} minibatches: "
@@ -117,14 +125,18 @@ class Parts(NamedTuple):
     runner: Runner
 
 
+def legged(model: mujoco.MjModel) -> bool:
+    """Whether this is one of the library's legged robots: they have a preset, a base to push, and a left and a right."""
+    return model.njnt > 12
+
+
 def imperfect(env: Env, imperfections: Imperfections) -> tuple[Env, DynamicsSampler]:
-    """Wraps a task, and says what robots to draw. Legged robots only have a preset of dynamics, and a base to push."""
-    legged = env.physics.model.njnt > 12
+    """Wraps a task, and says what robots to draw."""
     env = ActionDelay(env, *imperfections.delay, jitter=imperfections.delay_jitter, max_delay=0.06)
-    if legged:
+    if legged(env.physics.model):
         env = Pushes(env, *imperfections.push_seconds, velocity=imperfections.push_velocity)
     env = SensorNoise(env, imperfections.noise)
-    if not legged:
+    if not legged(env.physics.model):
         return env, Nominal()
     return env, Randomization(widened(presets.go2(), imperfections.dynamics), env.physics.model)
 
@@ -158,7 +170,7 @@ def build(config: Config) -> Parts:
     # The curriculum's first lesson: episodes that have begun keep the robot they began with.
     start = config.imperfections.scaled(0.0) if learns_to_track else config.imperfections
     env, dynamics = imperfect(task, start)
-    envs = vectorize(env, config.num_envs, dynamics, pool_size=max(16, config.num_envs // 8))
+    envs = vectorize(env, config.num_envs, dynamics, pool_size=max(16, config.num_envs // 16))
     learner = make_learner(config, envs)
     curriculum = widening(task, config.imperfections, config.mastery) if learns_to_track else constant()
     return Parts(envs, learner, on_policy(learner, envs, config.rollout_length, curriculum))
@@ -167,12 +179,19 @@ def build(config: Config) -> Parts:
 def make_learner(config: Config, envs: VectorEnv) -> Learner:
     """The learner alone."""
     spec = envs.spec
-    policy = MLP((*config.policy_layers, spec.action.size), nn.elu, output_scale=0.01)
-    head = gaussian_head(policy, spec.action.size, config.init_std, config.min_std)
     symmetry = None
-    if config.symmetric:
-        symmetry = Symmetry(mirror_observation(spec, envs.model), mirror_action(spec, envs.model))
-    return ppo(head, MLP((*config.critic_layers, 1), nn.elu), config.sizes, symmetry)
+    policy: nn.Module = MLP((*config.policy_layers, spec.action.size), output_scale=0.01)
+    critic: nn.Module = MLP((*config.critic_layers, 1))
+    if config.symmetry != "none" and legged(envs.model):
+        observation, action = mirror_observation(spec, envs.model), mirror_action(spec, envs.model)
+        symmetry = Symmetry(observation, action, loss=config.symmetry == "loss")
+        if config.symmetry == "network":
+            state = mirror_rows(spec.observation, spec, envs.model)
+            judged = mirror_rows((*spec.observation, *spec.privileged), spec, envs.model)
+            policy = SymmetricMLP((*config.policy_layers, spec.action.size), state, action, output_scale=0.01)
+            critic = SymmetricMLP((*config.critic_layers, 1), judged, lambda value: value)
+    head = gaussian_head(policy, spec.action.size, config.init_std, config.min_std)
+    return ppo(head, critic, config.sizes, symmetry)
 
 
 CONDITIONS = {"nominal": Imperfections().scaled(0.0), "randomized": Imperfections()}
@@ -182,10 +201,11 @@ Evaluation = dict[str, dict[str, Estimate]]
 
 
 def make_evaluation(config: Config, learner: Learner, robots: int = 64) -> Callable[..., tuple[Evaluation, Episodes]]:
-    """Builds `evaluate(learner_state, batches) -> (evaluation, episodes)`, compiled once for all conditions.
+    """Builds `evaluate(learner_state, batches, names=("nominal", "randomized")) -> (evaluation, episodes)`.
 
-    The action is the policy's mode. Each condition runs `batches * robots` whole episodes; the episodes returned are
-    the first batch of the last condition, with `recording` holding coordinates and observation of one robot.
+    The action is the policy's mode. Each condition named runs `batches * robots` whole episodes, all in one compiled
+    program; the episodes returned are the first batch of the last condition, with `recording` holding coordinates and
+    observation of one robot.
     """
     task = load(config.task, config.backend, robots)
     conditions = {name: imperfect(task, imperfections) for name, imperfections in CONDITIONS.items()}
@@ -199,9 +219,10 @@ def make_evaluation(config: Config, learner: Learner, robots: int = 64) -> Calla
 
         return run_episodes(envs, lambda obs: learner.mode(learner_state, obs), key, record)
 
-    def evaluate(learner_state: PPOState, batches: int) -> tuple[Evaluation, Episodes]:
+    def evaluate(learner_state: PPOState, batches: int, names: Sequence[str] = tuple(CONDITIONS)):
         evaluation = {}
-        for name, (env, dynamics) in conditions.items():
+        for name in names:
+            env, dynamics = conditions[name]
             keys = jax.random.split(jax.random.key(EVALUATION_SEED), batches)
             found = [jax.device_get(run(learner_state, env, dynamics, key)) for key in keys]
             parts = [episodes.replace(recording=None) for episodes in found]

@@ -85,10 +85,12 @@ class Symmetry(NamedTuple):
     Attributes:
       observation: observations [..., D] -> the mirrored robot's.
       action: actions [..., A] -> the mirrored robot's.
+      loss: whether to add the mirror loss of Yu et al. 2018 (arXiv:1801.08093); symmetric networks have none.
     """
 
     observation: Callable[[Observation], Observation]
     action: Callable[[Array], Array]
+    loss: bool = True
 
 
 @struct.dataclass
@@ -139,6 +141,12 @@ def adapt_learning_rate(learning_rate: Array, kl: Array, hyper: PPOHyper) -> Arr
     return jnp.where(hyper.desired_kl > 0, bounded, learning_rate)
 
 
+def mirror_moments(seen: Normalizer, symmetry: Symmetry) -> Normalizer:
+    """The moments of the mirror images."""
+    variance = jax.tree.map(jnp.abs, symmetry.observation(seen.variance))  # changes places, but no sign
+    return dataclasses.replace(seen, mean=symmetry.observation(seen.mean), variance=variance)
+
+
 def clip_gradients(grads: PyTree, max_norm: Number, jointly: bool) -> PyTree:
     """Scales the gradients of actor and critic down to `max_norm`, each by its own norm or both by their joint one."""
 
@@ -155,7 +163,7 @@ def ppo(head: ActionHead, critic: nn.Module, config: PPOConfig, symmetry: Symmet
       head: acts on the normalised `obs["state"]`.
       critic: [D + P] -> [1], judges the normalised `obs["state"]` and, if there is one, `obs["privileged"]`.
       config: sizes.
-      symmetry: reflection for the mirror loss of Yu et al. 2018 (arXiv:1801.08093).
+      symmetry: reflection for the mirror loss and for a normaliser that treats left and right alike.
 
     Raises:
       ValueError: the head has no density.
@@ -184,16 +192,24 @@ def ppo(head: ActionHead, critic: nn.Module, config: PPOConfig, symmetry: Symmet
         )
 
     def act(state: PPOState, key: Array, obs: Observation) -> tuple[Array, PyTree]:
-        embedding = normalize(state.normalizer, obs)["state"]
-        action, trace = head.sample(state.params["actor"], key, embedding)
-        return action, {"trace": trace, "log_prob": log_prob_of(state.params["actor"], embedding, trace)}
+        params, embedding = state.params["actor"], normalize(state.normalizer, obs)["state"]
+        if head.distribution is None:
+            action, trace = head.sample(params, key, embedding)
+            return action, {"trace": trace, "log_prob": log_prob_of(params, embedding, trace)}
+        pi = head.distribution(params, embedding)
+        trace = pi.sample(seed=key)
+        return head.decode(trace), {"trace": trace, "log_prob": pi.log_prob(trace), "pi": pi}
 
     def mode(state: PPOState, obs: Observation) -> Array:
         return mode_of(state.params["actor"], normalize(state.normalizer, obs)["state"])
 
     def losses(params: PyTree, batch: dict[str, Any], hyper: PPOHyper) -> tuple[Array, Info]:
         embedding = batch["obs"]["state"]
-        log_prob = jax.vmap(log_prob_of, in_axes=(None, 0, 0))(params["actor"], embedding, batch["trace"])
+        if head.distribution is None:
+            log_prob = jax.vmap(log_prob_of, in_axes=(None, 0, 0))(params["actor"], embedding, batch["trace"])
+        else:
+            new_pi = jax.vmap(head.distribution, in_axes=(None, 0))(params["actor"], embedding)
+            log_prob = new_pi.log_prob(batch["trace"])
         surrogate = jnp.mean(clipped_surrogate(log_prob, batch["log_prob"], batch["advantage"], hyper.clip))
         value_error = jnp.mean(jnp.square(value_of(params["critic"], batch["obs"]) - batch["returns"]))
         log_ratio = log_prob - batch["log_prob"]
@@ -204,13 +220,12 @@ def ppo(head: ActionHead, critic: nn.Module, config: PPOConfig, symmetry: Symmet
         }
         total = surrogate + hyper.value * value_error
         if head.distribution is not None:
-            new_pi = jax.vmap(head.distribution, in_axes=(None, 0))(params["actor"], embedding)
             entropy = jnp.mean(new_pi.entropy())
             info |= {"policy/entropy": entropy, "policy/kl": jnp.mean(batch["pi"].kl_divergence(new_pi))}
             total -= hyper.entropy * entropy
         else:  # Schulman's low-variance estimator, http://joschu.net/blog/kl-approx.html
             info |= {"policy/kl": jnp.mean(jnp.expm1(log_ratio) - log_ratio)}
-        if symmetry is not None:
+        if symmetry is not None and symmetry.loss:
             action = jax.vmap(mode_of, in_axes=(None, 0))(params["actor"], embedding)
             mirrored = jax.vmap(mode_of, in_axes=(None, 0))(params["actor"], batch["mirrored"])
             mirror_error = jnp.mean(jnp.square(mirrored - symmetry.action(jax.lax.stop_gradient(action))))
@@ -241,17 +256,12 @@ def ppo(head: ActionHead, critic: nn.Module, config: PPOConfig, symmetry: Symmet
         returns = advantage + value
         batch = {
             "obs": obs,
-            "trace": rollout.extras["trace"],
-            "log_prob": rollout.extras["log_prob"],
+            **rollout.extras,
             "advantage": (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8),
             "returns": returns,
         }
-        if symmetry is not None:
+        if symmetry is not None and symmetry.loss:
             batch["mirrored"] = normalize(state.normalizer, symmetry.observation(rollout.obs))["state"]
-        if head.distribution is not None:
-            batch["pi"] = jax.vmap(jax.vmap(head.distribution, in_axes=(None, 0)), in_axes=(None, 0))(
-                state.params["actor"], obs["state"]
-            )
 
         def descend(carry, columns):
             params, opt_state, learning_rate = carry
@@ -281,7 +291,10 @@ def ppo(head: ActionHead, critic: nn.Module, config: PPOConfig, symmetry: Symmet
         # The moments move only now: during the rollout and all gradient steps the policy saw one normalisation, so the
         # first ratio is one.
         flat = jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), rollout.obs)
-        normalizer = merge(state.normalizer, moments(flat))
+        seen = moments(flat)
+        if symmetry is not None:  # the mirror images were seen too, or normalising and reflecting would not commute
+            seen = merge(seen, mirror_moments(seen, symmetry))
+        normalizer = merge(state.normalizer, seen)
         state = dataclasses.replace(
             state,
             params=params,

@@ -68,7 +68,7 @@ def main(run: Run) -> None:
             init=lambda: init(jax.random.key(run.seed), run.hyper),
             step=parts.runner.step,
             steps_per_iteration=parts.runner.steps_per_iteration,
-            evaluate=lambda state: brief(evaluate(state.learner, batches=1)[0]),
+            evaluate=lambda state: brief(evaluate(state.learner, batches=1, names=["randomized"])[0]),
             watch=lambda state: state.learner,
             may_be_nan=("env/standing_speed",),
         )

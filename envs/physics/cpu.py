@@ -201,8 +201,9 @@ class _Engine:
         redrawn = np.zeros(self.batch.nsim, bool)
         for name, value in dynamics.items():
             value = np.asarray(value).reshape(self._seen[name].shape)
-            changed = np.flatnonzero((value != self._seen[name]).any(axis=1))
-            if changed.size:  # only at resets
+            differing = np.flatnonzero(value != self._seen[name])
+            if differing.size:  # only where an episode began
+                changed = np.flatnonzero(np.bincount(differing // value.shape[1]))
                 nominal, rows = self._nominal[name][changed], value[changed]
                 # Untouched entries keep the model's float64, so that an empty draw is the nominal robot to the bit.
                 self._expanded[name][changed] = np.where(rows == nominal.astype(np.float32), nominal, rows)

@@ -244,7 +244,7 @@ REWARDS = tuple(field.name for field in dataclasses.fields(JoystickWeights))
 NOMINAL_HEIGHT = 0.32  # m, of the imu above the ground
 FOOT_RADIUS = 0.022  # m
 BRAKING_STEPS = 50  # control steps, one second, in which a robot told to stand may still step
-GAIT_HZ = 2.5  # steps of each leg per second
+GAIT_HZ = 3.0  # steps of each leg per second
 SWING_HEIGHT = 0.07  # m
 SIGMA = 0.25  # (m/s)^2 and (rad/s)^2, the width of the tracking terms that the field has settled on
 

@@ -25,6 +25,7 @@ class ActionHead(NamedTuple):
       mode: `(params, embedding) -> action`, the one to deploy, or `None`.
       distribution: `(params, embedding) -> distrax.Distribution` over traces, for exact entropies and divergences, or
         `None` where only samples are to be had.
+      decode: `trace -> action`, so that who has the distribution need not run the network again to sample.
     """
 
     init: Callable[[Array, Array], PyTree]
@@ -33,3 +34,4 @@ class ActionHead(NamedTuple):
     log_prob: Callable[[PyTree, Array, PyTree], Array] | None = None
     mode: Callable[[PyTree, Array], Array] | None = None
     distribution: Callable[[PyTree, Array], distrax.Distribution] | None = None
+    decode: Callable[[PyTree], Array] = lambda trace: trace

@@ -84,9 +84,10 @@ def own_buffers(tree: PyTree) -> PyTree:
     return jax.jit(lambda tree: jax.tree.map(lambda leaf: strong(jnp.copy(leaf)), tree))(tree)
 
 
-def strong(leaf: jax.Array) -> jax.Array:
-    """The array without a weak type; the value and the dtype stay."""
-    return jax.lax.convert_element_type(leaf, leaf.dtype) if getattr(leaf, "weak_type", False) else leaf
+def strong(leaf: Any) -> jax.Array:
+    """The array, or the Python number, as an array without a weak type; the value and the dtype stay."""
+    weak = isinstance(leaf, bool | int | float) or getattr(leaf, "weak_type", False)
+    return jax.lax.convert_element_type(leaf, jnp.result_type(leaf)) if weak else leaf
 
 
 def not_finite(tree: PyTree) -> list[str]:
