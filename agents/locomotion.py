@@ -117,6 +117,17 @@ class Config:
 STRIDE = 0.008  # growth of the imperfections in one iteration
 
 
+def compiler_options(runs_once: bool = False) -> dict[str, int]:
+    """What to tell XLA: on a CPU, programs run as fast as with its own choice, compiled in less time.
+
+    Measured on Go2JoystickFlat with 2 cores: 6.2 s instead of 8.2 s for training, and iterations of equal length. A
+    program that runs once is better compiled in a moment than compiled well.
+    """
+    if jax.default_backend() != "cpu":
+        return {}
+    return {"xla_backend_optimization_level": 0 if runs_once else 1}
+
+
 class Parts(NamedTuple):
     """A run, put together."""
 
@@ -210,7 +221,7 @@ def make_evaluation(config: Config, learner: Learner, robots: int = 64) -> Calla
     task = load(config.task, config.backend, robots)
     conditions = {name: imperfect(task, imperfections) for name, imperfections in CONDITIONS.items()}
 
-    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # physics takes its time anyway
+    @functools.partial(jax.jit, compiler_options=compiler_options())
     def run(learner_state: PPOState, env: Env, dynamics: DynamicsSampler, key: jax.Array) -> Episodes:
         envs = vectorize(env, robots, dynamics)
 
@@ -232,7 +243,7 @@ def make_evaluation(config: Config, learner: Learner, robots: int = 64) -> Calla
     return evaluate
 
 
-def film_episode(config: Config, episodes: Episodes, path: Path, seconds: float = 10.0, fps: int = 25) -> None:
+def film_episode(config: Config, episodes: Episodes, path: Path, seconds: float = 8.0, fps: int = 25) -> None:
     """Films the first seconds of the robot that `make_evaluation` recorded, with its command in the corner."""
     spec = load(config.task, config.backend, 1).spec
     stride = round(1 / (fps * spec.control_dt))

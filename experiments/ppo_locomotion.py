@@ -62,8 +62,7 @@ def main(run: Run) -> None:
         evaluate = locomotion.make_evaluation(run, parts.learner, robots=min(64, run.robots))
         steps = run.steps or locomotion.default_steps()
         iterations = -(-steps // parts.runner.steps_per_iteration)
-        # The state is built once: better compiled in a moment than compiled well.
-        init = jax.jit(parts.runner.init, compiler_options={"xla_backend_optimization_level": 0})
+        init = jax.jit(parts.runner.init, compiler_options=locomotion.compiler_options(runs_once=True))
         job = Job(
             init=lambda: init(jax.random.key(run.seed), run.hyper),
             step=parts.runner.step,
@@ -71,6 +70,7 @@ def main(run: Run) -> None:
             evaluate=lambda state: brief(evaluate(state.learner, batches=1, names=["randomized"])[0]),
             watch=lambda state: state.learner,
             may_be_nan=("env/standing_speed",),
+            compiler_options=locomotion.compiler_options(),
         )
         schedule = Schedule(
             total_steps=steps,

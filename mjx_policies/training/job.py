@@ -33,6 +33,7 @@ class Job(Generic[State]):
       watch: the part of the state that must be finite; training stops rather than save anything else.
       may_be_nan: metrics that are NaN when there is nothing to report, such as the return of no episode.
       jit: False for a step that runs on the host and jits its parts itself; nothing is donated then.
+      compiler_options: of XLA, for the step.
     """
 
     init: Callable[[], State]
@@ -42,6 +43,7 @@ class Job(Generic[State]):
     watch: Callable[[State], PyTree] = _everything
     may_be_nan: Sequence[str] = ()
     jit: bool = True
+    compiler_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.steps_per_iteration < 1:

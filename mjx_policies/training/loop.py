@@ -115,7 +115,10 @@ class _Session(Generic[State]):
         self.iteration = 0
         self.row: dict[str, Number] = {}
         self._best = -math.inf
-        self._step = jax.jit(_strongly_typed(job.step), donate_argnums=0) if job.jit else job.step
+        self._step = job.step
+        if job.jit:
+            options = dict(job.compiler_options) or None
+            self._step = jax.jit(_strongly_typed(job.step), donate_argnums=0, compiler_options=options)
         self._compiled = False
 
     @property
