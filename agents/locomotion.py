@@ -211,33 +211,35 @@ Evaluation = dict[str, dict[str, Estimate]]
 """Condition -> name of a figure -> its estimate."""
 
 
-def make_evaluation(config: Config, learner: Learner, robots: int = 64) -> Callable[..., tuple[Evaluation, Episodes]]:
-    """Builds `evaluate(learner_state, batches, names=("nominal", "randomized")) -> (evaluation, episodes)`.
+def make_evaluation(
+    config: Config, learner: Learner, batch: int = 64, seed: int = EVALUATION_SEED
+) -> Callable[..., tuple[Evaluation, Episodes]]:
+    """Builds `evaluate(learner_state, robots, names=("nominal", "randomized")) -> (evaluation, episodes)`.
 
-    The action is the policy's mode. Each condition named runs `batches * robots` whole episodes, all in one compiled
-    program; the episodes returned are the first batch of the last condition, with `recording` holding coordinates and
-    observation of one robot.
+    The action is the policy's mode. Each condition named takes `robots` through one whole episode, `batch` at a time,
+    all in one compiled program; the episodes returned are the first batch of the last condition, with `recording`
+    holding coordinates and observation of one robot.
     """
-    task = load(config.task, config.backend, robots)
+    task = load(config.task, config.backend, batch)
     conditions = {name: imperfect(task, imperfections) for name, imperfections in CONDITIONS.items()}
 
     @functools.partial(jax.jit, compiler_options=compiler_options())
     def run(learner_state: PPOState, env: Env, dynamics: DynamicsSampler, key: jax.Array) -> Episodes:
-        envs = vectorize(env, robots, dynamics)
+        envs = vectorize(env, batch, dynamics)
 
         def record(state):
             return {"qpos": env.data(state.envs).qpos[0], "obs": state.obs["state"][0]}
 
         return run_episodes(envs, lambda obs: learner.mode(learner_state, obs), key, record)
 
-    def evaluate(learner_state: PPOState, batches: int, names: Sequence[str] = tuple(CONDITIONS)):
+    def evaluate(learner_state: PPOState, robots: int, names: Sequence[str] = tuple(CONDITIONS)):
         evaluation = {}
         for name in names:
             env, dynamics = conditions[name]
-            keys = jax.random.split(jax.random.key(EVALUATION_SEED), batches)
+            keys = jax.random.split(jax.random.key(seed), -(-robots // batch))
             found = [jax.device_get(run(learner_state, env, dynamics, key)) for key in keys]
             parts = [episodes.replace(recording=None) for episodes in found]
-            evaluation[name] = summarize(jax.tree.map(lambda *part: np.concatenate(part), *parts))
+            evaluation[name] = summarize(jax.tree.map(lambda *part: np.concatenate(part)[:robots], *parts))
         return evaluation, found[0]
 
     return evaluate

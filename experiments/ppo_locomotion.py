@@ -59,7 +59,7 @@ def main(run: Run) -> None:
     path = Path(run.run_dir or f"runs/{run.task}-{datetime.now():%Y%m%d-%H%M%S}")
     parts = locomotion.build(run)  # before there is a folder: one that cannot be built leaves none
     with RunFolder.start(path, run, run.resume) as folder:
-        evaluate = locomotion.make_evaluation(run, parts.learner, robots=min(64, run.robots))
+        evaluate = locomotion.make_evaluation(run, parts.learner, batch=min(64, run.robots))
         steps = run.steps or locomotion.default_steps()
         iterations = -(-steps // parts.runner.steps_per_iteration)
         init = jax.jit(parts.runner.init, compiler_options=locomotion.compiler_options(runs_once=True))
@@ -67,7 +67,7 @@ def main(run: Run) -> None:
             init=lambda: init(jax.random.key(run.seed), run.hyper),
             step=parts.runner.step,
             steps_per_iteration=parts.runner.steps_per_iteration,
-            evaluate=lambda state: brief(evaluate(state.learner, batches=1, names=["randomized"])[0]),
+            evaluate=lambda state: brief(evaluate(state.learner, min(64, run.robots), ["randomized"])[0]),
             watch=lambda state: state.learner,
             may_be_nan=("env/standing_speed",),
             compiler_options=locomotion.compiler_options(),
@@ -90,7 +90,7 @@ def brief(evaluation: locomotion.Evaluation) -> dict[str, float]:
 def finish(run: Run, folder: RunFolder, evaluate, outcome: Outcome[OnPolicyState], console: Console) -> None:
     """Writes and shows what a run leaves behind."""
     with console.status(f"evaluating {run.robots} robots"):
-        evaluation, episodes = evaluate(outcome.state.learner, batches=-(-run.robots // 64))
+        evaluation, episodes = evaluate(outcome.state.learner, run.robots)
     write_evaluation(folder.path / "evaluation.json", evaluation, {"task": run.task, "steps": outcome.step})
     plot_curves(folder.path / "metrics.csv", folder.path / "curves.png", CURVES, title=run.task)
     with console.status("drawing walk.mp4"):

@@ -81,7 +81,7 @@ class JoystickWeights:
     roll_pitch_rate: float = -0.05
     tilt: float = -2.0
     height: float = -20.0
-    posture: float = -0.1
+    posture: float = -0.3
     torque: float = -1e-4
     action_rate: float = -0.01
     joint_limit: float = -1.0

@@ -162,7 +162,7 @@ def test_what_does_not_exist_or_fit_is_refused_before_anything_is_compiled(field
 
 @pytest.fixture(scope="module")
 def evaluated():
-    """Two evaluations of one policy, the second of half the robots; and how often the program was traced."""
+    """Two evaluations of one policy, of five robots and of the first three; and how often the program was traced."""
     learner = build(TINY).learner
     obs = {"state": jnp.zeros(3)}
     state = learner.init(jax.random.key(0), obs, TINY.hyper)
@@ -172,17 +172,17 @@ def evaluated():
         traces.append(obs)
         return learner.mode(state, obs)
 
-    evaluate = make_evaluation(TINY, learner._replace(mode=mode), robots=3)
-    return evaluate(state, batches=2), evaluate(state, batches=1), len(traces)
+    evaluate = make_evaluation(TINY, learner._replace(mode=mode), batch=3)
+    return evaluate(state, 5), evaluate(state, 3, ["randomized"]), len(traces)
 
 
 def test_every_condition_counts_every_robot_once(evaluated):
-    (evaluation, episodes), (half, _), _ = evaluated
-    assert set(evaluation) == {"nominal", "randomized"}
-    for condition, figures in evaluation.items():
+    (evaluation, episodes), (fewer, _), _ = evaluated
+    assert set(evaluation) == {"nominal", "randomized"} and set(fewer) == {"randomized"}
+    assert all(figure.count == 3 for figure in fewer["randomized"].values())
+    for figures in evaluation.values():
         assert set(figures) == {"falls", "reward", "upright"}
-        assert all(figure.count == 6 for figure in figures.values())
-        assert all(figure.count == 3 for figure in half[condition].values())
+        assert all(figure.count == 5 for figure in figures.values())
         assert figures["falls"].value == 0.0 and 0.0 <= figures["upright"].value <= 1.0
     assert (episodes.length == 200).all(), "an episode of four seconds at 50 Hz"
 
