@@ -17,6 +17,7 @@ import numpy as np
 from mjx_policies.agents.base import Curriculum, Learner, Runner, constant
 from mjx_policies.agents.on_policy import on_policy
 from mjx_policies.agents.ppo import PPOConfig, PPOHyper, PPOState, Symmetry, ppo
+from mjx_policies.compiler import compiler_options
 from mjx_policies.envs.base import DynamicsSampler, Env, Nominal
 from mjx_policies.envs.film import film
 from mjx_policies.envs.mirror import mirror_action, mirror_observation, mirror_rows
@@ -115,17 +116,6 @@ class Config:
 
 
 STRIDE = 0.008  # growth of the imperfections in one iteration
-
-
-def compiler_options(runs_once: bool = False) -> dict[str, int]:
-    """What to tell XLA: on a CPU, programs run as fast as with its own choice, compiled in less time.
-
-    Measured on Go2JoystickFlat with 2 cores: 6.2 s instead of 8.2 s for training, and iterations of equal length. A
-    program that runs once is better compiled in a moment than compiled well.
-    """
-    if jax.default_backend() != "cpu":
-        return {}
-    return {"xla_backend_optimization_level": 0 if runs_once else 1}
 
 
 class Parts(NamedTuple):

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from mjx_policies.agents import locomotion
 from mjx_policies.agents.on_policy import OnPolicyState
+from mjx_policies.compiler import compiler_options
 from mjx_policies.evaluation.report import evaluation_table, write_evaluation
 from mjx_policies.training.config import may_change
 from mjx_policies.training.errors import clean_errors
@@ -62,7 +63,7 @@ def main(run: Run) -> None:
         evaluate = locomotion.make_evaluation(run, parts.learner, batch=min(64, run.robots))
         steps = run.steps or locomotion.default_steps()
         iterations = -(-steps // parts.runner.steps_per_iteration)
-        init = jax.jit(parts.runner.init, compiler_options=locomotion.compiler_options(runs_once=True))
+        init = jax.jit(parts.runner.init, compiler_options=compiler_options(runs_once=True))
         job = Job(
             init=lambda: init(jax.random.key(run.seed), run.hyper),
             step=parts.runner.step,
@@ -70,7 +71,7 @@ def main(run: Run) -> None:
             evaluate=lambda state: brief(evaluate(state.learner, min(64, run.robots), ["randomized"])[0]),
             watch=lambda state: state.learner,
             may_be_nan=("env/standing_speed",),
-            compiler_options=locomotion.compiler_options(),
+            compiler_options=compiler_options(),
         )
         schedule = Schedule(
             total_steps=steps,

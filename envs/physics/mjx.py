@@ -26,7 +26,7 @@ def reject_unsupported(model: mujoco.MjModel) -> None:
 
 
 class MjxPhysics:
-    """`Physics` on MJX-JAX.
+    """`Physics` on MJX-JAX. On a CPU, compile it with `mjx_policies.compiler.compiler_options()`, or it may hang.
 
     Args:
       model: the robot.

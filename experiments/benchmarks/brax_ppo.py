@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import os
 import time
 from pathlib import Path
 
@@ -55,6 +56,8 @@ def device_put_replicated(tree, devices):
 
 
 def main(config: Brax) -> None:
+    # Before JAX starts, because Brax compiles by itself; see mjx_policies.compiler for why.
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_experimental_ynn_fusion_type="
     task = load(config.task, config.backend, config.num_envs)
     environment = to_brax(task)  # says what to install if Brax is missing
     jax.device_put_replicated = device_put_replicated

@@ -27,6 +27,7 @@ from rich.table import Table
 
 from mjx_policies.agents import locomotion
 from mjx_policies.agents.on_policy import OnPolicyState, Rollout
+from mjx_policies.compiler import compiler_options
 from mjx_policies.envs.command import innermost
 from mjx_policies.envs.physics import Backend, resolve_backend
 from mjx_policies.envs.physics.cpu import STATE_FIELDS
@@ -137,12 +138,12 @@ def prepare(config: locomotion.Config) -> tuple[locomotion.Parts, Callable, OnPo
     parts = locomotion.build(config)
     learner, envs = parts.learner, parts.envs
 
-    @functools.partial(jax.jit, donate_argnums=0)
+    @functools.partial(jax.jit, donate_argnums=0, compiler_options=compiler_options())
     def step(state: OnPolicyState):
         state, info = parts.runner.step(state)
         return jax.tree.map(strong, state), info  # as the training loop does, so that it compiles once
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options())
     def collect(state: OnPolicyState) -> Rollout:
         def advance(env_state, key):
             obs, keys = env_state.obs, jax.random.split(key, envs.num_envs)
@@ -153,7 +154,8 @@ def prepare(config: locomotion.Config) -> tuple[locomotion.Parts, Callable, OnPo
 
         return jax.lax.scan(advance, state.envs, jax.random.split(state.key, config.rollout_length))[1]
 
-    state, _ = step(own_buffers(jax.jit(parts.runner.init)(jax.random.key(config.seed), config.hyper)))
+    init = jax.jit(parts.runner.init, compiler_options=compiler_options(runs_once=True))
+    state, _ = step(own_buffers(init(jax.random.key(config.seed), config.hyper)))
     return parts, step, state, collect(state)
 
 
@@ -164,14 +166,14 @@ def layers(parts: locomotion.Parts, step: Callable, state: OnPolicyState, rollou
     dynamics = innermost(state.envs.envs).dynamics
     ctrl = controls(parts, rollout)
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options())
     def step_physics(data, dynamics, ctrl):
         def advance(data, ctrl):
             return jax.vmap(physics.step)(data, ctrl, dynamics), None
 
         return jax.lax.scan(advance, data, ctrl)[0]
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options())
     def act(learner_state, key, obs):
         def advance(key, obs):
             key, key_act = jax.random.split(key)
@@ -180,8 +182,9 @@ def layers(parts: locomotion.Parts, step: Callable, state: OnPolicyState, rollou
 
         return jax.lax.scan(advance, key, obs)
 
-    step_envs = jax.jit(lambda envs_state, action: jax.lax.scan(envs.step, envs_state, action))
-    refresh, update = jax.jit(envs.refresh), jax.jit(learner.update)
+    jit = functools.partial(jax.jit, compiler_options=compiler_options())
+    step_envs = jit(lambda envs_state, action: jax.lax.scan(envs.step, envs_state, action))
+    refresh, update = jit(envs.refresh), jit(learner.update)
     data = env.data(state.envs.envs)
     return {
         "physics": Call(lambda: step_physics(data, dynamics, ctrl)),

@@ -47,7 +47,9 @@ class SymmetricMLP(nn.Module):
         orthogonal = jax.nn.initializers.orthogonal(2**0.5)
         zeros = jax.nn.initializers.zeros
         for depth, width in enumerate(hidden):
-            own = self.param(f"own_{depth}", orthogonal, (x.shape[-1] if depth == 0 else hidden[depth - 1] // 2, width // 2))
+            own = self.param(
+                f"own_{depth}", orthogonal, (x.shape[-1] if depth == 0 else hidden[depth - 1] // 2, width // 2)
+            )
             if depth == 0:
                 kernel = jnp.hstack([own, self.reflect_input(own.T).T])
             else:

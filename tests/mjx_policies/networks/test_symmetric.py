@@ -68,7 +68,10 @@ def test_it_has_half_the_parameters():
 def test_a_small_output_scale_starts_near_zero():
     x = jax.random.normal(jax.random.key(1), (500, 5))
     for scale in (0.01, 1.0):
-        nets = SymmetricMLP((64, 64, 3), reflect_in, reflect_out, output_scale=scale), MLP((64, 64, 3), jax.nn.elu, scale)
+        nets = (
+            SymmetricMLP((64, 64, 3), reflect_in, reflect_out, output_scale=scale),
+            MLP((64, 64, 3), jax.nn.elu, scale),
+        )
         ours, plain = (np.std(net.apply(net.init(jax.random.key(0), x), x)) for net in nets)
         assert 0.5 * plain < ours < 2 * plain
 

@@ -1,0 +1,150 @@
+"""Kills a training run at random moments, resumes it each time, and compares its end with that of a run left in peace.
+
+    python experiments/benchmarks/survive_kills.py --kills 20
+
+Both run experiments/ppo_locomotion.py. SIGKILL leaves a process no time for anything, as a power cut or a full memory
+does. It must cost at most what was done since the last checkpoint, and never a bit of the result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import tyro
+from rich.console import Console
+
+from mjx_policies.agents.restore import load_policy
+from mjx_policies.training.checkpoints import checkpoint_steps
+from mjx_policies.training.errors import UserError, clean_errors
+from mjx_policies.training.metrics import read_metrics
+
+EXPERIMENTS = Path(__file__).parents[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Kills:
+    """Kills a run and compares it with one left in peace."""
+
+    kills: int = 20
+    task: str = "Go2JoystickFlat"
+    num_envs: int = 64  # robots
+    iterations: int = 400
+    checkpoint_seconds: float = 1.0  # s, between checkpoints
+    longest: float = 20.0  # s, longest life of a process; the shortest is nothing at all
+    seed: int = 0  # of the moments
+    keep: str = ""  # folder for both run folders, which are deleted otherwise
+
+    def __post_init__(self) -> None:
+        for name in ("kills", "num_envs", "iterations"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1")
+
+
+def main(config: Kills) -> None:
+    console = Console()
+    moments = random.Random(config.seed)
+    with contextlib.ExitStack() as stack:
+        folder = Path(config.keep or stack.enter_context(tempfile.TemporaryDirectory()))
+        peaceful, killed = folder / "peaceful", folder / "killed"
+        for path in (peaceful, killed):
+            if path.exists():
+                raise UserError(f"{path} exists already: pass another --keep.")
+        with console.status("a run left in peace"):
+            finish(config, peaceful)
+        for number in range(1, config.kills + 1):
+            seconds = moments.uniform(0, config.longest)
+            with console.status(f"kill {number} of {config.kills}, after {seconds:.1f} s"):
+                process = start(config, killed)
+                ended = wait(process, seconds)
+                process.send_signal(signal.SIGKILL)
+                process.wait()
+            console.print(f"kill {number} after {seconds:.1f} s: {report(killed)}")
+            if ended is not None:
+                raise UserError(
+                    f"the run ended by itself with exit code {ended} before kill {number}: "
+                    + ("give it more --iterations." if ended == 0 else f"see {folder}, which --keep would have kept.")
+                )
+        with console.status("the rest of the killed run"):
+            finish(config, killed)
+        different = compare(peaceful, killed)
+    if different:
+        raise UserError(f"after {config.kills} kills these parameters differ: {', '.join(different)}.")
+    console.print(f"after {config.kills} kills all parameters, the optimizer and the normaliser are equal, bit for bit")
+
+
+def start(config: Kills, folder: Path) -> subprocess.Popen:
+    """Begins or resumes the run."""
+    command = [
+        *(sys.executable, str(EXPERIMENTS / "ppo_locomotion.py"), "--task", config.task, "--run-dir", str(folder)),
+        *("--num-envs", str(config.num_envs), "--steps", str(config.iterations * config.num_envs * 10)),
+        *("--checkpoint-seconds", str(config.checkpoint_seconds), "--evaluations", "0", "--robots", "1"),
+    ]
+    if (folder / "config.json").is_file():
+        command.append("--resume")
+    elif folder.is_dir():
+        shutil.rmtree(folder)  # killed before it had written what it is
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=dict(os.environ))
+
+
+def finish(config: Kills, folder: Path) -> None:
+    """Runs to the end."""
+    process = start(config, folder)
+    errors = process.communicate()[1].decode()
+    if process.returncode:
+        raise UserError(f"the run ended with exit code {process.returncode}: {errors.strip().splitlines()[-1:]}")
+
+
+def wait(process: subprocess.Popen, seconds: float) -> int | None:
+    """Waits; returns the exit code of a process that did not live as long."""
+    due = time.monotonic() + seconds
+    while time.monotonic() < due:
+        if process.poll() is not None:
+            return process.returncode
+        time.sleep(0.01)
+    return None
+
+
+def report(folder: Path) -> str:
+    """What a resumed run will have to do again."""
+    if not (folder / "metrics.csv").is_file():
+        return "nothing had begun"
+    rows = read_metrics(folder / "metrics.csv")
+    saved = checkpoint_steps(folder / "checkpoints") if (folder / "checkpoints").is_dir() else []
+    steps, seconds = rows.get("step", np.zeros(0)), rows.get("seconds", np.zeros(0))
+    newest = saved[-1] if saved else 0
+    again = np.asarray(steps) > newest
+    spent = (
+        float(np.ptp(np.append(np.asarray(seconds)[again], np.asarray(seconds)[~again][-1:]))) if again.any() else 0.0
+    )
+    return f"checkpoint of step {newest}, {int(again.sum())} iterations ({spent:.2f} s) to do again"
+
+
+def compare(one: Path, other: Path) -> list[str]:
+    """Names of the leaves of the learner that differ in any bit."""
+    sys.path.insert(0, str(EXPERIMENTS))
+    from ppo_locomotion import Run
+
+    states = [load_policy(path, Run).state for path in (one, other)]
+    leaves = [jax.tree_util.tree_leaves_with_path(state) for state in states]
+    return [
+        jax.tree_util.keystr(path)
+        for (path, a), (_, b) in zip(*leaves, strict=True)
+        if np.asarray(a).tobytes() != np.asarray(b).tobytes()
+    ]
+
+
+if __name__ == "__main__":
+    with clean_errors(ValueError):
+        main(tyro.cli(Kills, description=__doc__))
