@@ -127,7 +127,7 @@ class Parts(NamedTuple):
 
 
 def legged(model: mujoco.MjModel) -> bool:
-    """Whether this is one of the library's legged robots: they have a preset, a base to push, and a left and a right."""
+    """Whether this is a legged robot of this library, with a preset of dynamics, a base to push, a left and a right."""
     return model.njnt > 12
 
 

@@ -38,7 +38,7 @@ def main(judge: Judge) -> None:
     """Prints the table that training ends with."""
     policy = load_policy(judge.run, Run, judge.backend)
     config = dataclasses.replace(policy.config, backend=judge.backend)
-    evaluate = locomotion.make_evaluation(config, policy.learner, judge.robots, judge.seed)
+    evaluate = locomotion.make_evaluation(config, policy.learner, min(64, judge.robots), judge.seed)
     console = Console()
     with console.status(f"evaluating {judge.robots} robots"):
         evaluation, _ = evaluate(policy.state, judge.robots)

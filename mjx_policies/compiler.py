@@ -8,9 +8,9 @@ import jax
 def compiler_options(runs_once: bool = False) -> dict[str, int | str]:
     """For `jax.jit(..., compiler_options=...)`: on a CPU, programs that compile sooner and never hang.
 
-    Measured with jaxlib 0.10.2 on 2 cores: training on Go2JoystickFlat compiles in 6.2 s instead of 8.2 s, for iterations
-    of equal length. 128 robots on MJX never finish a step when reductions are left to YNNPACK (its threads wait for one
-    another); without it they do, and 96 robots take half the time.
+    Measured with jaxlib 0.10.2 on 2 cores: training on Go2JoystickFlat compiles in 6.2 s instead of 8.2 s, for
+    iterations of equal length. 128 robots on MJX never finish a step if reductions are left to YNNPACK, whose threads
+    wait for one another.
 
     Args:
       runs_once: better compiled in a moment than compiled well.

@@ -118,17 +118,15 @@ def wait(process: subprocess.Popen, seconds: float) -> int | None:
 
 def report(folder: Path) -> str:
     """What a resumed run will have to do again."""
-    if not (folder / "metrics.csv").is_file():
+    rows = read_metrics(folder / "metrics.csv") if (folder / "metrics.csv").is_file() else {}
+    if "step" not in rows:
         return "nothing had begun"
-    rows = read_metrics(folder / "metrics.csv")
     saved = checkpoint_steps(folder / "checkpoints") if (folder / "checkpoints").is_dir() else []
-    steps, seconds = rows.get("step", np.zeros(0)), rows.get("seconds", np.zeros(0))
     newest = saved[-1] if saved else 0
-    again = np.asarray(steps) > newest
-    spent = (
-        float(np.ptp(np.append(np.asarray(seconds)[again], np.asarray(seconds)[~again][-1:]))) if again.any() else 0.0
-    )
-    return f"checkpoint of step {newest}, {int(again.sum())} iterations ({spent:.2f} s) to do again"
+    steps, seconds = rows["step"], rows["seconds"]
+    first = np.searchsorted(steps, newest, side="right")  # row that no checkpoint knows
+    lost = seconds[-1] - seconds[max(first - 1, 0)] if first < len(steps) else 0.0
+    return f"checkpoint of step {newest}, {len(steps) - first} iterations, {lost:.2f} s of training, to do again"
 
 
 def compare(one: Path, other: Path) -> list[str]:

@@ -47,15 +47,15 @@ class SymmetricMLP(nn.Module):
         orthogonal = jax.nn.initializers.orthogonal(2**0.5)
         zeros = jax.nn.initializers.zeros
         for depth, width in enumerate(hidden):
-            own = self.param(
-                f"own_{depth}", orthogonal, (x.shape[-1] if depth == 0 else hidden[depth - 1] // 2, width // 2)
-            )
+            rows = x.shape[-1] // (2 if depth else 1)
+            own = self.param(f"own_{depth}", orthogonal, (rows, width // 2))
             if depth == 0:
                 kernel = jnp.hstack([own, self.reflect_input(own.T).T])
             else:
                 cross = self.param(f"cross_{depth}", orthogonal, own.shape)
                 kernel = jnp.block([[own, cross], [cross, own]]) / 2**0.5
             bias = self.param(f"bias_{depth}", zeros, width // 2)
+            # Not jnp.tile, which XLA fuses into index arithmetic that makes this layer three times as slow on a CPU.
             x = self.activation(x @ kernel + jnp.concatenate([bias, bias]))
         own = self.param("own_out", jax.nn.initializers.orthogonal(self.output_scale), (hidden[-1] // 2, last))
         kernel = jnp.vstack([own, self.reflect_output(own)]) / 2**0.5

@@ -9,14 +9,17 @@ import pytest
 
 from mjx_policies.agents import locomotion
 from mjx_policies.agents.locomotion import Config, Imperfections, build, imperfect, make_evaluation, widening
-from mjx_policies.agents.ppo import PPOConfig
+from mjx_policies.agents.ppo import PPOConfig, PPOHyper
+from mjx_policies.envs.mirror import mirror_action, mirror_observation
 from mjx_policies.envs.registry import load
+from mjx_policies.training.trees import own_buffers
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
 
 T, B = 30, 3
 TINY = Config("Pendulum", "cpu", num_envs=4, rollout_length=2, policy_layers=(8,), critic_layers=(8,))
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # programs that run a few times
+QUICKLY = {"xla_backend_optimization_level": 0}  # programs that run a few times
+jit = partial(jax.jit, compiler_options=QUICKLY)
 
 
 @pytest.fixture(scope="module")
@@ -124,12 +127,34 @@ def test_training_begins_with_the_first_lesson():
     assert build(TINY).envs.env.level == 1.0  # there is nothing to track
 
 
+# The learner
+
+
+def test_an_iteration_compiles_once_and_the_policy_commutes_with_the_reflection():
+    """With the curriculum, which builds the environments anew from Python numbers in each iteration."""
+    config = Config("Go2JoystickFlat", "cpu", num_envs=4, rollout_length=2, policy_layers=(8,), critic_layers=(8,))
+    parts = build(config)
+    state = own_buffers(jit(parts.runner.init)(jax.random.key(0), config.hyper))
+    step = jax.jit(parts.runner.step, donate_argnums=0, compiler_options=QUICKLY)
+    for _ in range(2):
+        state, _ = step(state)
+    assert step._cache_size() == 1
+
+    spec, model = parts.envs.spec, parts.envs.model
+    mirrored = mirror_observation(spec, model)(state.envs.obs)
+    action, other = (parts.learner.mode(state.learner, obs) for obs in (state.envs.obs, mirrored))
+    np.testing.assert_allclose(mirror_action(spec, model)(action), other, atol=1e-5)
+    assert (action != other).any(axis=1).all()
+
+
 # Configuration
 
 
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
+        ({"symmetry": "loss"}, "symmetry is 'loss' and hyper.symmetry 0, the weight of the mirror loss: choose"),
+        ({"hyper": PPOHyper(symmetry=0.5)}, "symmetry is 'network' and hyper.symmetry 0.5"),
         ({"num_envs": 0}, "num_envs is 0, it must be at least 1"),
         ({"rollout_length": -2}, "rollout_length is -2, it must be at least 1"),
         ({"policy_layers": (8, 0)}, "policy_layers is .*, every width must be at least 1"),

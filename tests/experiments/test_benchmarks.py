@@ -32,6 +32,13 @@ def test_a_backend_that_is_not_there_is_skipped_in_a_sentence():
     assert done.returncode == 0 and "skipped warp: " in done.stdout
 
 
+def test_a_killed_run_ends_as_one_left_in_peace():
+    sizes = ("--num-envs", 16, "--iterations", 300, "--checkpoint-seconds", 0.2)
+    done = run("survive_kills.py", "--task", "Pendulum", "--kills", 1, "--longest", 8, *sizes)
+    assert done.returncode == 0, done.stderr
+    assert "kill 1 after " in done.stdout and "are equal, bit for bit" in done.stdout
+
+
 @pytest.fixture
 def watched_run(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))

@@ -119,6 +119,26 @@ def test_a_finished_run_goes_on(finished, tmp_path, capsys, monkeypatch):
     assert filmed == [folder / "walk.mp4"]
 
 
+def test_a_run_is_judged_anew(finished, tmp_path):
+    folder, _ = finished
+    script = SCRIPT.with_name("evaluate.py")
+
+    def judge(*arguments):
+        command = [sys.executable, str(script), *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+    done = judge("--run", folder, "--robots", "3", "--json", tmp_path / "again.json")
+    assert done.returncode == 0 and "Pendulum after 256 steps, on cpu" in done.stdout, done.stderr
+    again, first = (json.loads(path.read_text()) for path in (tmp_path / "again.json", folder / "evaluation.json"))
+    assert again["conditions"] == first["conditions"], "the same robots as at the end of training"
+    for arguments, sentence in (
+        ((tmp_path, "--robots", "3"), "is not a run folder"),
+        ((folder, "--robots", "0"), "robots is 0"),
+    ):
+        refused = judge("--run", *arguments)
+        assert refused.returncode == 2 and sentence in unframed(refused.stderr) and "Traceback" not in refused.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
