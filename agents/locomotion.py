@@ -35,7 +35,7 @@ from mjx_policies.randomization.curriculum import widened
 from mjx_policies.randomization.latency import ActionDelay
 from mjx_policies.randomization.pushes import Pushes
 from mjx_policies.randomization.sensors import SensorNoise
-from mjx_policies.randomization.terms import Randomization
+from mjx_policies.randomization.terms import Randomization, check
 from mjx_policies.types import Array, Number, table_slices
 
 
@@ -85,6 +85,7 @@ class Config:
     seed: int = 0
     num_envs: int = dataclasses.field(default_factory=lambda: default_num_envs())  # robots at once
     rollout_length: int = 10  # control steps of each robot in an iteration
+    episode_seconds: float = 6.0  # s, longest episode in training: short ones show more starts and more robots
     policy_layers: tuple[int, ...] = (128, 128)  # hidden widths
     critic_layers: tuple[int, ...] = (128, 128)
     init_std: float = 0.6  # of the exploration, in units of the action
@@ -93,12 +94,16 @@ class Config:
     sizes: PPOConfig = dataclasses.field(default_factory=lambda: PPOConfig(num_epochs=3, num_minibatches=4))
     hyper: PPOHyper = dataclasses.field(default_factory=lambda: LOCOMOTION)
     imperfections: Imperfections = dataclasses.field(default_factory=Imperfections)
-    mastery: float = 0.8  # tracking at which robots become less perfect; 0: imperfect from the start
+    mastery: float = 0.8  # tracking, 0..1, at which robots become less perfect; 0: imperfect from the start
 
     def __post_init__(self) -> None:
         for name in ("num_envs", "rollout_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1")
+        if not 0 <= self.mastery < 1:
+            raise ValueError(f"mastery is {self.mastery:g}, it must be at least 0 and below 1, which no robot reaches")
+        if not self.episode_seconds > 0:
+            raise ValueError(f"episode_seconds is {self.episode_seconds:g}, it must be positive")
         for name in ("policy_layers", "critic_layers"):
             if min(getattr(self, name), default=1) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, every width must be at least 1")
@@ -132,14 +137,20 @@ def legged(model: mujoco.MjModel) -> bool:
 
 
 def imperfect(env: Env, imperfections: Imperfections) -> tuple[Env, DynamicsSampler]:
-    """Wraps a task, and says what robots to draw."""
+    """Wraps a task, and says what robots to draw.
+
+    Raises:
+      ValueError: a range that makes no sense for this robot, such as masses below zero.
+    """
     env = ActionDelay(env, *imperfections.delay, jitter=imperfections.delay_jitter, max_delay=0.06)
     if legged(env.physics.model):
         env = Pushes(env, *imperfections.push_seconds, velocity=imperfections.push_velocity)
     env = SensorNoise(env, imperfections.noise)
     if not legged(env.physics.model):
         return env, Nominal()
-    return env, Randomization(widened(presets.go2(), imperfections.dynamics), env.physics.model)
+    terms = widened(presets.go2(), imperfections.dynamics)
+    check(terms, env.physics.model)
+    return env, Randomization(terms, env.physics.model)
 
 
 def widening(task: Env, imperfections: Imperfections, mastery: float) -> Curriculum:
@@ -168,10 +179,11 @@ def build(config: Config) -> Parts:
     """
     task = load(config.task, config.backend, config.num_envs)
     learns_to_track = config.mastery > 0 and hasattr(task, "commands")
-    # The curriculum's first lesson: episodes that have begun keep the robot they began with.
-    start = config.imperfections.scaled(0.0) if learns_to_track else config.imperfections
-    env, dynamics = imperfect(task, start)
-    envs = vectorize(env, config.num_envs, dynamics, pool_size=max(16, config.num_envs // 16))
+    env, dynamics = imperfect(task, config.imperfections)
+    if learns_to_track:  # the first robots of all are those of the curriculum's first lesson
+        env, dynamics = imperfect(task, config.imperfections.scaled(0.0))
+    seconds = min(config.episode_seconds, env.spec.episode_seconds)
+    envs = vectorize(env, config.num_envs, dynamics, seconds, pool_size=max(16, config.num_envs // 16))
     learner = make_learner(config, envs)
     curriculum = widening(task, config.imperfections, config.mastery) if learns_to_track else constant()
     return Parts(envs, learner, on_policy(learner, envs, config.rollout_length, curriculum))
@@ -250,7 +262,11 @@ def film_episode(config: Config, episodes: Episodes, path: Path, seconds: float 
 
 
 def summarize(episodes: Episodes) -> dict[str, Estimate]:
-    """The figures of one condition, each with its 95 % interval over robots."""
-    falls = statistics.proportion(int(episodes.terminated.sum()), len(episodes.terminated))
+    """The figures of one condition, each with its 95 % interval over robots.
+
+    A robot whose simulation diverged counts as fallen: nobody knows how it would have gone on.
+    """
+    fallen = episodes.terminated | (episodes.metrics["nan_resets"] > 0)
+    falls = statistics.proportion(int(fallen.sum()), len(fallen))
     metrics = {name: statistics.mean(value) for name, value in episodes.metrics.items() if name != "nan_resets"}
     return {"falls": falls, "reward": statistics.mean(episodes.reward), **metrics}

@@ -58,6 +58,35 @@ class PPOHyper:
     symmetry: Number = 0.0
     max_grad_norm: Number = 1.0
 
+    def __post_init__(self) -> None:
+        for name, least, most in HYPER_RANGES:
+            value = getattr(self, name)
+            # Anything else is a leaf: traced, batched or a placeholder of a tree transformation.
+            if isinstance(value, int | float) and not least <= value <= most:
+                raise ValueError(f"hyper.{name} is {value:g}, it must lie between {least:g} and {most:g}")
+        low, high = self.min_learning_rate, self.max_learning_rate
+        if isinstance(low, int | float) and isinstance(high, int | float) and low > high:
+            raise ValueError(f"hyper.min_learning_rate {low:g} lies above hyper.max_learning_rate {high:g}")
+
+
+TINY, HUGE = 1e-12, 1e12  # "above zero" and "finite"
+HYPER_RANGES = (
+    ("learning_rate", 0.0, HUGE),
+    ("desired_kl", 0.0, HUGE),
+    ("final_desired_kl", 0.0, HUGE),
+    ("anneal_updates", 0.0, HUGE),
+    ("min_learning_rate", TINY, HUGE),
+    ("max_learning_rate", TINY, HUGE),
+    ("clip", TINY, HUGE),
+    ("discount", 0.0, 1.0),
+    ("trace_decay", 0.0, 1.0),
+    ("entropy", -HUGE, HUGE),
+    ("final_entropy", -HUGE, HUGE),
+    ("value", 0.0, HUGE),
+    ("symmetry", 0.0, HUGE),
+    ("max_grad_norm", TINY, HUGE),
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class PPOConfig:
@@ -286,7 +315,7 @@ def ppo(head: ActionHead, critic: nn.Module, config: PPOConfig, symmetry: Symmet
         info = jax.tree.map(jnp.mean, info)
         info["value/explained"] = 1 - jnp.var(returns - value) / (jnp.var(returns) + 1e-8)
         info["learning_rate"] = learning_rate
-        if head.distribution is not None and "log_std" in params["actor"]:
+        if head.distribution is not None:
             info["policy/std"] = jnp.mean(head.distribution(params["actor"], obs["state"][0, 0]).stddev())
         # The moments move only now: during the rollout and all gradient steps the policy saw one normalisation, so the
         # first ratio is one.

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from mjx_policies.agents import locomotion
-from mjx_policies.agents.locomotion import Config, Imperfections, build, imperfect, make_evaluation, widening
+from mjx_policies.agents.locomotion import (
+    Config,
+    Imperfections,
+    build,
+    imperfect,
+    make_evaluation,
+    summarize,
+    widening,
+)
 from mjx_policies.agents.ppo import PPOConfig, PPOHyper
 from mjx_policies.envs.mirror import mirror_action, mirror_observation
 from mjx_policies.envs.registry import load
@@ -156,6 +164,8 @@ def test_an_iteration_compiles_once_and_the_policy_commutes_with_the_reflection(
         ({"symmetry": "loss"}, "symmetry is 'loss' and hyper.symmetry 0, the weight of the mirror loss: choose"),
         ({"hyper": PPOHyper(symmetry=0.5)}, "symmetry is 'network' and hyper.symmetry 0.5"),
         ({"num_envs": 0}, "num_envs is 0, it must be at least 1"),
+        ({"mastery": 1.5}, "mastery is 1.5, it must be at least 0 and below 1"),
+        ({"episode_seconds": 0.0}, "episode_seconds is 0, it must be positive"),
         ({"rollout_length": -2}, "rollout_length is -2, it must be at least 1"),
         ({"policy_layers": (8, 0)}, "policy_layers is .*, every width must be at least 1"),
         ({"num_envs": 6}, "num_envs 6 does not divide into 4 minibatches: choose a multiple"),
@@ -166,6 +176,9 @@ def test_sizes_that_cannot_be_are_refused(fields, sentence):
         Config(**{"num_envs": 8, "sizes": PPOConfig(num_minibatches=4), **fields})
 
 
+LEGS = {"task": "Go2JoystickFlat", "mastery": 0.8}
+
+
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
@@ -174,6 +187,9 @@ def test_sizes_that_cannot_be_are_refused(fields, sentence):
         ({"init_std": 0.01}, "0 < min_std=.* <= init_std=0.01"),
         ({"imperfections": Imperfections(delay=(0.0, 0.5))}, "longer than its buffer"),
         ({"imperfections": Imperfections(delay=(0.02, 0.01))}, "must rise from zero"),
+        # With a curriculum the first lesson would not show it.
+        ({**LEGS, "imperfections": Imperfections(delay=(0.0, 0.5))}, "longer than its buffer"),
+        ({**LEGS, "imperfections": Imperfections(dynamics=3.0)}, "term '.*': a scale must be positive"),
     ],
 )
 def test_what_does_not_exist_or_fit_is_refused_before_anything_is_compiled(fields, sentence):
@@ -210,6 +226,15 @@ def test_every_condition_counts_every_robot_once(evaluated):
         assert all(figure.count == 5 for figure in figures.values())
         assert figures["falls"].value == 0.0 and 0.0 <= figures["upright"].value <= 1.0
     assert (episodes.length == 200).all(), "an episode of four seconds at 50 Hz"
+
+
+def test_a_robot_whose_simulation_diverged_has_fallen(evaluated):
+    (_, episodes), _, _ = evaluated
+    episodes = episodes.replace(
+        terminated=np.array([True, False, False]),
+        metrics=episodes.metrics | {"nan_resets": np.array([0.0, 1 / 80, 0.0])},
+    )
+    assert summarize(episodes)["falls"].value == pytest.approx(2 / 3)
 
 
 def test_the_conditions_differ_in_their_imperfections_alone(evaluated):

@@ -324,6 +324,21 @@ def test_a_head_without_a_density_is_refused():
             ppo(lacking, critic, CONFIG)
 
 
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"discount": 2.0}, "hyper.discount is 2, it must lie between 0 and 1"),
+        ({"learning_rate": math.nan}, "hyper.learning_rate is nan"),
+        ({"clip": -1.0}, "hyper.clip is -1"),
+        ({"min_learning_rate": 0.1}, "hyper.min_learning_rate 0.1 lies above hyper.max_learning_rate 0.01"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused(fields, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        PPOHyper(**fields)
+    jax.jit(lambda value: PPOHyper(**dict.fromkeys(fields, value)))(1.0)  # traced numbers pass
+
+
 @pytest.mark.parametrize("name", ["num_epochs", "num_minibatches"])
 def test_sizes_below_one_are_refused(name):
     with pytest.raises(ValueError, match=f"{name} is 0, it must be at least 1"):
