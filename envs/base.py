@@ -118,3 +118,10 @@ def select(env: Env, mask: Array, a: S, b: S) -> S:
     data = env.physics.where(mask, env.data(a), env.data(b))
     merged = jax.tree.map(lambda x, y: jnp.where(mask, x, y), env.replace_data(a, None), env.replace_data(b, None))
     return env.replace_data(merged, data)
+
+
+def take(env: Env, states: S, index: Array) -> S:
+    """Rows `index` [N] of a batch of environment states [B, ...]; physics data goes through `Physics.take`."""
+    data = env.physics.take(env.data(states), index)
+    rest = jax.tree.map(lambda x: x[index], env.replace_data(states, None))
+    return env.replace_data(rest, data)

@@ -145,6 +145,12 @@ class BraxPhysics:
             return b.where(mask, a)
         return jax.tree.map(lambda x, y: jnp.where(mask, x, y), a, b)
 
+    def take(self, data: Data, index: Array) -> Data:
+        """See `Physics.take`."""
+        if hasattr(data, "where"):  # MJX's own, as above
+            return data[index]
+        return jax.tree.map(lambda x: x[index], data)
+
 
 @struct.dataclass
 class BraxEnv:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import mujoco
 from flax import struct
 
-from mjx_policies.envs.base import DynamicsSampler, Env, EnvSpec, EnvState, Nominal, select
+from mjx_policies.envs.base import DynamicsSampler, Env, EnvSpec, EnvState, Nominal, select, take
 from mjx_policies.types import Array, Observation, TimeStep
 
 _NOMINAL = Nominal()
@@ -99,6 +99,7 @@ class VectorEnv:
         """
         key_envs, key_steps, key_next = jax.random.split(key, 3)
         envs, timestep = self._starts(self.env, self.dynamics, key_envs, self.num_envs)
+        first = jnp.arange(self.pool_size) % self.num_envs
         timestep = dataclasses.replace(
             timestep, final_obs=timestep.obs, metrics=timestep.metrics | {"nan_resets": timestep.reward}
         )
@@ -109,7 +110,7 @@ class VectorEnv:
             steps=jax.random.randint(key_steps, (self.num_envs,), 0, self.episode_steps if stagger else 1),
             obs=timestep.obs,
             # The first starts themselves until the first `refresh`: a second set would double the time to compile.
-            pool=jax.tree.map(lambda x: x[jnp.arange(self.pool_size) % self.num_envs], (envs, timestep.obs)),
+            pool=(take(self.env, envs, first), jax.tree.map(lambda x: x[first], timestep.obs)),
             next_start=jnp.zeros((), jnp.int32),
             key=key_next,
         )
@@ -136,7 +137,8 @@ class VectorEnv:
 
         done = terminated | truncated
         start = (state.next_start + jnp.cumsum(done) - 1) % self.pool_size
-        fresh_envs, fresh_obs = jax.tree.map(lambda x: x[start], state.pool)
+        fresh_envs = take(env, state.pool[0], start)
+        fresh_obs = jax.tree.map(lambda x: x[start], state.pool[1])
         obs = where_rows(done, fresh_obs, final_obs)
         state = dataclasses.replace(
             state,

@@ -41,6 +41,10 @@ class Physics(Protocol):
         """`a` where `mask` [] is true, else `b`."""
         ...
 
+    def take(self, data: Data, index: jax.Array) -> Data:
+        """Rows `index` [N] of a batch of data [B, ...]; what all robots of a batch share stays as it is."""
+        ...
+
 
 def field_template(model: mujoco.MjModel, name: str) -> np.ndarray:
     """The nominal value of a model field, float32; `opt.*` fields are reached by their dotted name."""

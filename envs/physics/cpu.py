@@ -120,6 +120,10 @@ class CpuPhysics:
         """See `Physics.where`."""
         return jax.tree.map(lambda x, y: jnp.where(mask, x, y), a, b)
 
+    def take(self, data: CpuData, index: jax.Array) -> CpuData:
+        """See `Physics.take`."""
+        return jax.tree.map(lambda x: x[index], data)
+
     def _call(self, run, state, dynamics, *ctrl):
         if jax.default_backend() != "cpu":
             raise ValueError(

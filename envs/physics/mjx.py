@@ -67,3 +67,7 @@ class MjxPhysics:
     def where(self, mask: jax.Array, a: Data, b: Data) -> Data:
         """See `Physics.where`."""
         return b.where(mask, a)
+
+    def take(self, data: Data, index: jax.Array) -> Data:
+        """See `Physics.take`."""
+        return data[index]

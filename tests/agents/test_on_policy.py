@@ -30,6 +30,9 @@ class NoPhysics:
     def where(self, mask, a, b):
         return jax.tree.map(lambda x, y: jnp.where(mask, x, y), a, b)
 
+    def take(self, data, index):
+        return jax.tree.map(lambda x: x[index], data)
+
 
 @struct.dataclass
 class Counter:

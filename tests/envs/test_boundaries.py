@@ -42,6 +42,9 @@ class Physics:
     def where(self, mask, a, b):
         return jax.tree.map(lambda x, y: jnp.where(mask, x, y), a, b)
 
+    def take(self, data, index):
+        return jax.tree.map(lambda x: x[index], data)
+
 
 @struct.dataclass
 class State:

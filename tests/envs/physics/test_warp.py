@@ -1,5 +1,6 @@
 """MJX-Warp against the C engine, on Warp's own CPU device: slow to compile, and the same kernels as on a GPU."""
 
+import chex
 import jax
 import jax.numpy as jnp
 import mujoco
@@ -9,6 +10,8 @@ import pytest
 from mjx_policies.envs.physics import make_physics
 from mjx_policies.envs.physics.base import field_template
 from mjx_policies.envs.physics.warp import WarpPhysics
+from mjx_policies.envs.registry import load
+from mjx_policies.envs.vectorize import vectorize
 
 
 def test_a_missing_package_is_named(monkeypatch, pendulum):
@@ -100,3 +103,22 @@ def test_a_mask_selects_whole_robots(backends, start):
     # Selected robots go on as if nothing had happened to their neighbours.
     again, further, after = (step(data, ctrl[:, 1]).qpos for data in (fresh, moved, mixed))
     np.testing.assert_array_equal(after, np.where(mask[:, None], again, further))
+
+
+def test_vectorized_episodes_keep_the_shapes_of_their_state(warp):
+    num_envs = 3
+    envs = vectorize(load("Pendulum", "warp", num_envs), num_envs, episode_seconds=3 * 0.02, pool_size=4)
+    init, refresh, step = jax.jit(envs.init), jax.jit(envs.refresh), jax.jit(envs.step)
+    state, _ = init(jax.random.key(0))
+    expected = state.replace(env=None)  # the task's own numbers are Python's until they go through jit
+    state = refresh(state)
+    pool, handed_out = state.pool, 0
+    for _ in range(4):
+        chex.assert_trees_all_equal_shapes_and_dtypes(state.replace(env=None), expected)
+        state, timestep = step(state, jnp.full((num_envs, 1), 0.5))
+        ended = np.flatnonzero(timestep.truncated)
+        rows = (handed_out + np.arange(len(ended))) % 4
+        np.testing.assert_array_equal(timestep.obs["state"][ended], pool[1]["state"][rows])
+        np.testing.assert_array_equal(state.envs.data.qpos[ended], pool[0].data.qpos[rows])
+        handed_out += len(ended)
+    assert handed_out >= num_envs
