@@ -10,15 +10,14 @@ from typing import Literal, NamedTuple
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
-import mujoco
 import numpy as np
 
-from mjx_policies.agents.base import Curriculum, Learner, Runner, constant
+from mjx_policies.agents.base import Learner, Runner, constant
 from mjx_policies.agents.on_policy import on_policy
 from mjx_policies.agents.ppo import PPOConfig, PPOHyper, PPOState, Symmetry, ppo
+from mjx_policies.agents.widening import widening
 from mjx_policies.compiler import compiler_options
-from mjx_policies.envs.base import DynamicsSampler, Env, Nominal
+from mjx_policies.envs.base import DynamicsSampler, Env
 from mjx_policies.envs.film import film
 from mjx_policies.envs.mirror import mirror_action, mirror_observation, mirror_rows
 from mjx_policies.envs.physics import Backend
@@ -30,13 +29,8 @@ from mjx_policies.evaluation.statistics import Estimate
 from mjx_policies.heads.gaussian import gaussian_head
 from mjx_policies.networks.mlp import MLP
 from mjx_policies.networks.symmetric import SymmetricMLP
-from mjx_policies.randomization import presets
-from mjx_policies.randomization.curriculum import widened
-from mjx_policies.randomization.latency import ActionDelay
-from mjx_policies.randomization.pushes import Pushes
-from mjx_policies.randomization.sensors import SensorNoise
-from mjx_policies.randomization.terms import Randomization, check
-from mjx_policies.types import Array, Number, table_slices
+from mjx_policies.randomization.imperfections import Imperfections, imperfect, legged
+from mjx_policies.types import table_slices
 
 
 def default_num_envs() -> int:
@@ -47,29 +41,6 @@ def default_num_envs() -> int:
 def default_steps() -> int:
     """Environment steps of a run that walks well, on a batch as large as `default_num_envs` makes it."""
     return 1_800_000 if jax.default_backend() == "cpu" else 40_000_000
-
-
-@dataclasses.dataclass(frozen=True)
-class Imperfections:
-    """What sets a robot apart from its model, drawn anew for each episode."""
-
-    dynamics: Number = 1.0  # times the ranges of the robot's preset of masses, friction, motors, ...
-    noise: Number = 1.0  # times the noise and bias of the observation table
-    delay: tuple[Number, Number] = (0.0, 0.02)  # s, from an action to the motors
-    delay_jitter: Number = 0.002  # s, from one action to the next
-    push_velocity: Number = 0.3  # m/s, sudden change of the trunk's velocity
-    push_seconds: tuple[float, float] = (4.0, 8.0)  # s, from one push to the next
-
-    def scaled(self, factor: Array | float) -> Imperfections:
-        """All ranges times `factor`, except for the time between pushes: 0 is the robot as its model says."""
-        return Imperfections(
-            dynamics=self.dynamics * factor,
-            noise=self.noise * factor,
-            delay=(self.delay[0] * factor, self.delay[1] * factor),
-            delay_jitter=self.delay_jitter * factor,
-            push_velocity=self.push_velocity * factor,
-            push_seconds=self.push_seconds,
-        )
 
 
 # A short run takes large steps while it looks for a gait, and small ones on a quieter policy once it has one.
@@ -85,7 +56,6 @@ class Config:
     seed: int = 0
     num_envs: int = dataclasses.field(default_factory=lambda: default_num_envs())  # robots at once
     rollout_length: int = 10  # control steps of each robot in an iteration
-    episode_seconds: float = 6.0  # s, longest episode in training: short ones show more starts and more robots
     policy_layers: tuple[int, ...] = (128, 128)  # hidden widths
     critic_layers: tuple[int, ...] = (128, 128)
     init_std: float = 0.6  # of the exploration, in units of the action
@@ -102,8 +72,6 @@ class Config:
                 raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1")
         if not 0 <= self.mastery < 1:
             raise ValueError(f"mastery is {self.mastery:g}, it must be at least 0 and below 1, which no robot reaches")
-        if not self.episode_seconds > 0:
-            raise ValueError(f"episode_seconds is {self.episode_seconds:g}, it must be positive")
         for name in ("policy_layers", "critic_layers"):
             if min(getattr(self, name), default=1) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, every width must be at least 1")
@@ -120,55 +88,12 @@ class Config:
             )
 
 
-STRIDE = 0.008  # growth of the imperfections in one iteration
-
-
 class Parts(NamedTuple):
     """A run, put together."""
 
     envs: VectorEnv
     learner: Learner
     runner: Runner
-
-
-def legged(model: mujoco.MjModel) -> bool:
-    """Whether this is a legged robot of this library, with a preset of dynamics, a base to push, a left and a right."""
-    return model.njnt > 12
-
-
-def imperfect(env: Env, imperfections: Imperfections) -> tuple[Env, DynamicsSampler]:
-    """Wraps a task, and says what robots to draw.
-
-    Raises:
-      ValueError: a range that makes no sense for this robot, such as masses below zero.
-    """
-    env = ActionDelay(env, *imperfections.delay, jitter=imperfections.delay_jitter, max_delay=0.06)
-    if legged(env.physics.model):
-        env = Pushes(env, *imperfections.push_seconds, velocity=imperfections.push_velocity)
-    env = SensorNoise(env, imperfections.noise)
-    if not legged(env.physics.model):
-        return env, Nominal()
-    terms = widened(presets.go2(), imperfections.dynamics)
-    check(terms, env.physics.model)
-    return env, Randomization(terms, env.physics.model)
-
-
-def widening(task: Env, imperfections: Imperfections, mastery: float) -> Curriculum:
-    """Robots become less perfect while the policy tracks its commands well.
-
-    The lesson is the factor on all ranges, from 0 to 1. It grows by `STRIDE` after each iteration in which the tracking
-    metric lay above `mastery`, so that a policy learns to walk before it learns to walk with a load on ice.
-    """
-
-    def lesson(factor, envs):
-        env, dynamics = imperfect(task, imperfections.scaled(factor))
-        return factor, envs.replace(env=env, dynamics=dynamics)
-
-    def update(factor, envs, info):
-        grown = jnp.minimum(factor + STRIDE, 1.0)
-        return lesson(jnp.where(info["env/track_linear"] > mastery, grown, factor), envs)
-
-    return Curriculum(init=lambda envs: lesson(jnp.zeros(()), envs), update=update)
 
 
 def build(config: Config) -> Parts:
@@ -182,8 +107,7 @@ def build(config: Config) -> Parts:
     env, dynamics = imperfect(task, config.imperfections)
     if learns_to_track:  # the first robots of all are those of the curriculum's first lesson
         env, dynamics = imperfect(task, config.imperfections.scaled(0.0))
-    seconds = min(config.episode_seconds, env.spec.episode_seconds)
-    envs = vectorize(env, config.num_envs, dynamics, seconds, pool_size=max(16, config.num_envs // 16))
+    envs = vectorize(env, config.num_envs, dynamics, pool_size=max(16, config.num_envs // 16))
     learner = make_learner(config, envs)
     curriculum = widening(task, config.imperfections, config.mastery) if learns_to_track else constant()
     return Parts(envs, learner, on_policy(learner, envs, config.rollout_length, curriculum))

@@ -22,12 +22,12 @@ import tyro
 from ppo_locomotion import Run
 from rich.console import Console
 
-from mjx_policies.agents.locomotion import imperfect
 from mjx_policies.agents.restore import Policy, load_policy
 from mjx_policies.envs.base import DynamicsSampler, Env
 from mjx_policies.envs.command import measured_twist, takes_commands, with_command
 from mjx_policies.envs.film import film
 from mjx_policies.envs.registry import scene
+from mjx_policies.randomization.imperfections import imperfect
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.plots import running_mean
 

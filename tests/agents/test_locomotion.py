@@ -1,4 +1,4 @@
-"""Runs put together from a configuration, on the C engine. Axes: T time, B environments."""
+"""Runs put together from a configuration, on the C engine."""
 
 from functools import partial
 
@@ -7,122 +7,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mjx_policies.agents import locomotion
-from mjx_policies.agents.locomotion import (
-    Config,
-    Imperfections,
-    build,
-    imperfect,
-    make_evaluation,
-    summarize,
-    widening,
-)
+from mjx_policies.agents.locomotion import Config, build, make_evaluation, summarize
 from mjx_policies.agents.ppo import PPOConfig, PPOHyper
 from mjx_policies.envs.mirror import mirror_action, mirror_observation
-from mjx_policies.envs.registry import load
+from mjx_policies.randomization.imperfections import Imperfections
 from mjx_policies.training.trees import own_buffers
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
 
-T, B = 30, 3
 TINY = Config("Pendulum", "cpu", num_envs=4, rollout_length=2, policy_layers=(8,), critic_layers=(8,))
 QUICKLY = {"xla_backend_optimization_level": 0}  # programs that run a few times
 jit = partial(jax.jit, compiler_options=QUICKLY)
 
 
-@pytest.fixture(scope="module")
-def go2():
-    return load("Go2JoystickFlat", "cpu", B)
-
-
-def actions(seed=5):
-    return 0.5 * jax.random.normal(jax.random.key(seed), (T, 12))
-
-
-# Imperfections
-
-
-def test_no_imperfection_is_the_nominal_robot_bit_for_bit(go2):
-    """The wrappers stay in place, with all ranges zero, and every push due within the second adds nothing."""
-    imperfections = Imperfections(push_seconds=(0.1, 0.2)).scaled(0.0)
-    env, dynamics = imperfect(go2, imperfections)
-
-    def episode(env, key, fields):
-        state, first = env.reset(key, fields)
-
-        def step(state, action):
-            state, timestep = env.step(state, action)
-            return state, (timestep, env.data(state).qpos, env.data(state).qvel)
-
-        return first, jax.lax.scan(step, state, actions())[1]
-
-    def wrapped(key):
-        return episode(env, key, dynamics(jax.random.key(9)))
-
-    def bare(key):
-        for _ in range(3):  # each wrapper hands on the first of three keys
-            key = jax.random.split(key, 3)[0]
-        return episode(go2, key, {})
-
-    keys = jax.random.split(jax.random.key(0), B)
-    a, b = (jit(jax.vmap(function))(keys) for function in (wrapped, bare))
-    for (path, x), (_, y) in zip(jax.tree.leaves_with_path(a), jax.tree.leaves_with_path(b), strict=True):
-        assert np.asarray(x).tobytes() == np.asarray(y).tobytes(), jax.tree_util.keystr(path)
-
-
-def test_scaling_scales_every_range_and_leaves_the_time_between_pushes():
-    half, whole = Imperfections().scaled(0.5), Imperfections()
-    assert (half.dynamics, half.noise, half.delay_jitter) == (0.5, 0.5, whole.delay_jitter / 2)
-    assert half.delay == (whole.delay[0] / 2, whole.delay[1] / 2)
-    assert half.push_velocity == whole.push_velocity / 2 and half.push_seconds == whole.push_seconds
-    assert whole.scaled(1.0) == whole
-
-
-def test_a_robot_without_legs_has_neither_pushes_nor_a_preset():
-    env, dynamics = imperfect(load("Pendulum", "cpu", B), Imperfections())
-    assert dynamics(jax.random.key(0)) == {}
-    assert env.level == 1.0 and env.env.high == 0.02  # noise around a delay
-
-
 # The curriculum
-
-
-def test_robots_become_less_perfect_with_mastery(go2):
-    curriculum = widening(go2, Imperfections(), mastery=0.8)
-    draw = jit(lambda dynamics: dynamics(jax.random.key(1)))
-
-    class Holder:
-        """What a curriculum replaces, without the robots."""
-
-        def __init__(self, env, dynamics):
-            self.env, self.dynamics = env, dynamics
-
-        def replace(self, **fields):
-            return Holder(**fields)
-
-    def widths(holder):
-        env = holder.env
-        ranges = [float(jnp.max(jnp.asarray(x))) for x in (env.level, env.env.velocity, env.env.env.high)]
-        return ranges, draw(holder.dynamics)
-
-    lesson, holder = curriculum.init(Holder(*imperfect(go2, Imperfections())))
-    nominal = widths(holder)[1]
-    assert float(lesson) == 0.0 and widths(holder)[0] == [0.0, 0.0, 0.0]
-    lesson, same = curriculum.update(lesson, holder, {"env/track_linear": jnp.asarray(0.79)})
-    assert float(lesson) == 0.0 and widths(same)[0] == [0.0, 0.0, 0.0]
-    lesson, grown = curriculum.update(lesson, holder, {"env/track_linear": jnp.asarray(0.81)})
-    np.testing.assert_allclose(float(lesson), locomotion.STRIDE)
-    np.testing.assert_allclose(widths(grown)[0], locomotion.STRIDE * np.array([1.0, 0.3, 0.02]), rtol=1e-5)
-    lesson, grown = curriculum.update(lesson, grown, {"env/track_linear": jnp.asarray(jnp.nan)})
-    np.testing.assert_allclose(float(lesson), locomotion.STRIDE)
-    _, full = curriculum.update(jnp.asarray(1.0), grown, {"env/track_linear": jnp.asarray(0.9)})
-    np.testing.assert_allclose(widths(full)[0], [1.0, 0.3, 0.02], rtol=1e-6)
-
-    whole = draw(imperfect(go2, Imperfections())[1])
-    assert set(whole) == set(nominal)
-    assert any((whole[name] != nominal[name]).any() for name in whole)
-    for name, value in widths(full)[1].items():
-        np.testing.assert_allclose(value, whole[name], rtol=1e-6)
 
 
 def test_training_begins_with_the_first_lesson():
@@ -165,7 +63,6 @@ def test_an_iteration_compiles_once_and_the_policy_commutes_with_the_reflection(
         ({"hyper": PPOHyper(symmetry=0.5)}, "symmetry is 'network' and hyper.symmetry 0.5"),
         ({"num_envs": 0}, "num_envs is 0, it must be at least 1"),
         ({"mastery": 1.5}, "mastery is 1.5, it must be at least 0 and below 1"),
-        ({"episode_seconds": 0.0}, "episode_seconds is 0, it must be positive"),
         ({"rollout_length": -2}, "rollout_length is -2, it must be at least 1"),
         ({"policy_layers": (8, 0)}, "policy_layers is .*, every width must be at least 1"),
         ({"num_envs": 6}, "num_envs 6 does not divide into 4 minibatches: choose a multiple"),

@@ -1,0 +1,61 @@
+"""All that sets a robot apart from its model, as one set of numbers around a task."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import mujoco
+
+from mjx_policies.envs.base import DynamicsSampler, Env, Nominal
+from mjx_policies.randomization import presets
+from mjx_policies.randomization.curriculum import widened
+from mjx_policies.randomization.latency import ActionDelay
+from mjx_policies.randomization.pushes import Pushes
+from mjx_policies.randomization.sensors import SensorNoise
+from mjx_policies.randomization.terms import Randomization, check
+from mjx_policies.types import Array, Number
+
+
+@dataclasses.dataclass(frozen=True)
+class Imperfections:
+    """What sets a robot apart from its model, drawn anew for each episode."""
+
+    dynamics: Number = 1.0  # times the ranges of the robot's preset of masses, friction, motors, ...
+    noise: Number = 1.0  # times the noise and bias of the observation table
+    delay: tuple[Number, Number] = (0.0, 0.02)  # s, from an action to the motors
+    delay_jitter: Number = 0.002  # s, from one action to the next
+    push_velocity: Number = 0.3  # m/s, sudden change of the trunk's velocity
+    push_seconds: tuple[float, float] = (4.0, 8.0)  # s, from one push to the next
+
+    def scaled(self, factor: Array | float) -> Imperfections:
+        """All ranges times `factor`, except for the time between pushes: 0 is the robot as its model says."""
+        return Imperfections(
+            dynamics=self.dynamics * factor,
+            noise=self.noise * factor,
+            delay=(self.delay[0] * factor, self.delay[1] * factor),
+            delay_jitter=self.delay_jitter * factor,
+            push_velocity=self.push_velocity * factor,
+            push_seconds=self.push_seconds,
+        )
+
+
+def legged(model: mujoco.MjModel) -> bool:
+    """Whether this is a legged robot of this library, with a preset of dynamics, a base to push, a left and a right."""
+    return model.njnt > 12
+
+
+def imperfect(env: Env, imperfections: Imperfections) -> tuple[Env, DynamicsSampler]:
+    """Wraps a task, and says what robots to draw.
+
+    Raises:
+      ValueError: a range that makes no sense for this robot, such as masses below zero.
+    """
+    env = ActionDelay(env, *imperfections.delay, jitter=imperfections.delay_jitter, max_delay=0.06)
+    if legged(env.physics.model):
+        env = Pushes(env, *imperfections.push_seconds, velocity=imperfections.push_velocity)
+    env = SensorNoise(env, imperfections.noise)
+    if not legged(env.physics.model):
+        return env, Nominal()
+    terms = widened(presets.go2(), imperfections.dynamics)
+    check(terms, env.physics.model)
+    return env, Randomization(terms, env.physics.model)
