@@ -4,7 +4,8 @@ Axes: B environments, P fresh starts in the pool, A actions.
 
 Resetting inside a step would cost every robot a forward pass, so fresh starts wait in a pool that is redrawn once per
 rollout (`refresh`). Every start has its own state, command and dynamics, and is handed out once before any is handed
-out again.
+out again. When more than P episodes end in a rollout, starts are handed out again, random keys and all: the metric
+`reused_starts` is the portion of steps that began such an episode, and a larger pool the remedy.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ class VectorState:
       steps: [B] int32, steps since each episode began.
       obs: [B, ...] the observation last handed out.
       pool: [P, ...] fresh starts, each with its first observation.
-      next_start: [] int32, the start in the pool to hand out next.
+      next_start: [] int32, starts handed out since the pool was drawn; the next is this one, modulo P.
       key: random key of the next pool.
     """
 
@@ -100,8 +101,11 @@ class VectorEnv:
         key_envs, key_steps, key_next = jax.random.split(key, 3)
         envs, timestep = self._starts(self.env, self.dynamics, key_envs, self.num_envs)
         first = jnp.arange(self.pool_size) % self.num_envs
+        none = jnp.zeros(self.num_envs)
         timestep = dataclasses.replace(
-            timestep, final_obs=timestep.obs, metrics=timestep.metrics | {"nan_resets": timestep.reward}
+            timestep,
+            final_obs=timestep.obs,
+            metrics=timestep.metrics | {"nan_resets": none, "reused_starts": none},
         )
         state = VectorState(
             env=self.env,
@@ -133,10 +137,12 @@ class VectorEnv:
         truncated = ((steps >= self.episode_steps) | timestep.truncated) & ~terminated | ~finite
         final_obs = where_rows(finite, timestep.obs, state.obs)
         metrics = jax.tree.map(lambda value: jnp.where(finite, value, jnp.nan), timestep.metrics)
-        metrics["nan_resets"] = jnp.where(finite, 0.0, 1.0)
 
         done = terminated | truncated
-        start = (state.next_start + jnp.cumsum(done) - 1) % self.pool_size
+        number = state.next_start + jnp.cumsum(done) - 1  # [B]
+        start = number % self.pool_size
+        metrics["nan_resets"] = jnp.where(finite, 0.0, 1.0)
+        metrics["reused_starts"] = jnp.where(done & (number >= self.pool_size), 1.0, 0.0)
         fresh_envs = take(env, state.pool[0], start)
         fresh_obs = jax.tree.map(lambda x: x[start], state.pool[1])
         obs = where_rows(done, fresh_obs, final_obs)
@@ -145,7 +151,7 @@ class VectorEnv:
             envs=jax.vmap(select, in_axes=(None, 0, 0, 0))(env, done, fresh_envs, envs),
             steps=jnp.where(done, 0, steps),
             obs=obs,
-            next_start=(state.next_start + jnp.sum(done)) % self.pool_size,
+            next_start=state.next_start + jnp.sum(done),
         )
         return state, TimeStep(
             obs=obs,

@@ -188,11 +188,12 @@ def test_episode_boundaries_follow_a_plain_loop(wishes, seed):
             for name, value in after.items():
                 np.testing.assert_array_equal(step.final_obs[name][b], value, err_msg=where)
                 if terminated or truncated:
-                    value = pool_obs[name][next_start]
+                    value = pool_obs[name][next_start % P]
                 np.testing.assert_array_equal(step.obs[name][b], value, err_msg=where)
                 obs[name][b] = value
+            assert step.metrics["reused_starts"][b] == ((terminated or truncated) and next_start >= P), where
             if terminated or truncated:
-                steps[b], next_start = 0, (next_start + 1) % P
+                steps[b], next_start = 0, next_start + 1
         np.testing.assert_array_equal(states.steps[t], steps)
         assert states.next_start[t] == next_start
 
@@ -249,6 +250,7 @@ def test_every_episode_is_another_robot_until_the_pool_is_exhausted():
     np.testing.assert_array_equal(masses[4:], column(state.pool[1], MASS))  # in order
     state, timestep = envs.step(state, jnp.full((4, 1), TERMINATE))
     np.testing.assert_array_equal(column(timestep.obs, MASS), masses[4:8])  # from the front again
+    assert timestep.metrics["reused_starts"].tolist() == [1, 1, 1, 1]
 
     state = envs.refresh(state)
     state, timestep = envs.step(state, jnp.full((4, 1), TERMINATE))
