@@ -241,7 +241,8 @@ class _Session(Generic[State]):
     def close(self) -> None:
         """Closes the tables."""
         for writer in self.writers:
-            writer.close()
+            with contextlib.suppress(OSError):  # what counts was put on the disk by `save`, which would have said so
+                writer.close()
 
     def _mark(self) -> float:
         """Steps per second of training since the last call; NaN if there were none."""

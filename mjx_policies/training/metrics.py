@@ -6,8 +6,11 @@ import csv
 import io
 import math
 import os
+import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,24 +82,36 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, resume_at: int | None = None):
-        from tensorboardX import SummaryWriter  # slow to import, and not every run wants it
+        from tensorboardX.proto.event_pb2 import SessionLog  # slow to import, and not every run wants it
+        from tensorboardX.record_writer import RecordWriter
 
-        purge = None if resume_at is None else resume_at + 1
-        self._writer = SummaryWriter(str(folder), purge_step=purge, flush_secs=30)
+        folder.mkdir(parents=True, exist_ok=True)
+        # Not the SummaryWriter: its thread dies on a full disk, and whoever writes then waits for it for ever.
+        self._file = RecordWriter(str(folder / f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}"))
+        self._add(file_version="brain.Event:2")
+        if resume_at is not None:
+            self._add(step=resume_at + 1, session_log=SessionLog(status=SessionLog.START))
 
     def write(self, row: Mapping[str, Number]) -> None:
         """Adds the finite numbers of a row."""
-        for name, value in row.items():
-            if name != "step" and math.isfinite(value):
-                self._writer.add_scalar(name, value, int(row["step"]))
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        numbers = {name: float(value) for name, value in row.items() if name != "step" and math.isfinite(value)}
+        values = [Summary.Value(tag=name, simple_value=value) for name, value in numbers.items()]
+        self._add(step=int(row["step"]), summary=Summary(value=values))
 
     def sync(self) -> None:
         """Puts the rows on the disk."""
-        self._writer.flush()
+        self._file.flush()
 
     def close(self) -> None:
         """Closes the event file."""
-        self._writer.close()
+        self._file.close()
+
+    def _add(self, **content: Any) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._file.write(Event(wall_time=time.time(), **content).SerializeToString())
 
 
 def read_table(path: Path) -> tuple[list[str], list[list[str]]]:

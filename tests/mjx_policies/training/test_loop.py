@@ -11,7 +11,7 @@ from rich.console import Console
 from mjx_policies.training import checkpoint as checkpoint_module
 from mjx_policies.training.checkpoint import CheckpointError, read_checkpoint
 from mjx_policies.training.checkpoints import checkpoint_steps
-from mjx_policies.training.errors import NonFiniteError, UserError
+from mjx_policies.training.errors import NonFiniteError, UserError, clean_errors
 from mjx_policies.training.loop import Job, Schedule, train
 from mjx_policies.training.metrics import WALL_CLOCK, read_metrics, read_table
 from mjx_policies.training.run_folder import RunFolder
@@ -209,6 +209,15 @@ def test_a_full_disk_stops_with_one_sentence_and_loses_nothing_else(toy, tmp_pat
     assert not list((tmp_path / "run" / "checkpoints").glob(".*"))
     resumed = toy.train_toy(tmp_path / "run", config, resume=True, console=quiet)
     assert resumed.status == "done"
+
+
+def test_a_disk_that_is_full_for_tensorboard_stops_with_one_sentence(toy, tmp_path, quiet, monkeypatch, capsys):
+    monkeypatch.setattr("tensorboardX.record_writer.open_file", lambda path: open("/dev/full", "wb"))
+    config = toy.ToyConfig(schedule=schedule(tensorboard=True))
+    with pytest.raises(SystemExit) as caught, clean_errors():
+        toy.train_toy(tmp_path / "run", config, console=quiet)
+    assert caught.value.code == 2
+    assert capsys.readouterr().err == "error: the disk is full, a file could not be written.\n"
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(toy, tmp_path, quiet, assert_same_bits):

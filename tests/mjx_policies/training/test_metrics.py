@@ -85,11 +85,35 @@ def test_a_missing_table_is_told(tmp_path):
         read_table(tmp_path / "metrics.csv")
 
 
+def events(path):
+    """The events of a file: records of a length [8], a checksum [4], an event and its checksum [4]."""
+    from tensorboardX.proto.event_pb2 import Event
+
+    data = path.read_bytes()
+    while data:
+        length = int.from_bytes(data[:8], "little")
+        yield Event.FromString(data[12 : 12 + length])
+        data = data[16 + length :]
+
+
 def test_tensorboard_takes_finite_numbers_and_resumes(tmp_path):
     for resume_at in (None, 10):
         writer = TensorBoard(tmp_path, resume_at)
-        writer.write({"step": 10, "loss": np.float32(1.0), "return": math.nan})
+        writer.write({"step": 20, "loss": np.float32(1.5), "return": math.nan})
         writer.sync()
         writer.close()
-    assert any(b"loss" in file.read_bytes() for file in tmp_path.iterdir())
-    assert not any(b"return" in file.read_bytes() for file in tmp_path.iterdir())
+    first, second = ([*events(path)] for path in sorted(tmp_path.glob("events.out.tfevents.*")))
+    for found in (first, second):
+        assert found[0].file_version == "brain.Event:2" and found[-1].step == 20
+        assert [(value.tag, value.simple_value) for value in found[-1].summary.value] == [("loss", 1.5)]
+    assert len(first) == 2 and [(event.step, event.session_log.status) for event in second[1:-1]] == [(11, 1)]
+
+
+def test_a_full_disk_is_met_where_tensorboard_writes(tmp_path, monkeypatch):
+    monkeypatch.setattr("tensorboardX.record_writer.open_file", lambda path: open("/dev/full", "wb"))
+    writer = TensorBoard(tmp_path)
+    with pytest.raises(OSError, match="No space left"):
+        for step in range(10_000):  # far beyond any buffer or queue
+            writer.write({"step": step, "loss": 1.0})
+    with pytest.raises(OSError, match="No space left"):
+        writer.close()
