@@ -99,13 +99,19 @@ def restart(obs: Observation, metrics: dict[str, Array]) -> TimeStep:
     return TimeStep(obs=obs, reward=jnp.zeros(()), terminated=false, truncated=false, metrics=metrics)
 
 
-def transition(obs: Observation, reward: Array, terminated: Array, metrics: dict[str, Array]) -> TimeStep:
-    """The time step of a task, which may terminate but leaves time limits to `vectorize`."""
+def transition(
+    obs: Observation,
+    reward: Array,
+    terminated: Array,
+    metrics: dict[str, Array],
+    truncated: Array | bool = False,
+) -> TimeStep:
+    """The time step of a task, which leaves time limits to `vectorize`; `truncated` where it cannot go on here."""
     return TimeStep(
         obs=obs,
         reward=jnp.asarray(reward, jnp.float32),
         terminated=terminated,
-        truncated=jnp.zeros((), bool),
+        truncated=jnp.asarray(truncated, bool) & ~terminated,
         metrics=metrics,
     )
 

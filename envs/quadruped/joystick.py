@@ -3,6 +3,7 @@
 Control at 50 Hz through joint position servos. The policy senses what the robot can: gyroscope, direction of gravity,
 joint encoders, its last action, the command, and a clock for the gait. Diagonal legs swing in turns, as in a trot,
 unless the command is zero. The policy never sees its own velocity, which a real Go2 does not measure.
+An episode terminates in a fall, and is truncated where a robot walks off the tiles of rough ground.
 Axes: J joints (12), F feet (4), S physics substeps.
 """
 
@@ -16,7 +17,7 @@ from flax import struct
 
 from mjx_policies.envs.base import EnvSpec, restart, transition
 from mjx_policies.envs.physics.base import Data, Dynamics, Physics
-from mjx_policies.envs.quadruped.robot import contacts, joint_limits, spawn
+from mjx_policies.envs.quadruped.robot import foot_contacts, joint_limits, spawn
 from mjx_policies.envs.quadruped.scenes import ACTUATORS, LEGS, Terrain
 from mjx_policies.envs.sensors import read_sensor
 from mjx_policies.rotations import rotate_inverse
@@ -186,7 +187,7 @@ class Go2Joystick:
             air_time=jnp.where(now["contact"], 0.0, state.air_time + CONTROL_DT),
             phase=jnp.where(stepping, (state.phase + GAIT_HZ * CONTROL_DT) % 1.0, state.phase),
         )
-        return state, transition(self._observe(state, now), reward, fell, metrics)
+        return state, transition(self._observe(state, now), reward, fell, metrics, truncated=now["outside"])
 
     def data(self, state: JoystickState) -> Data:
         """See `Env.data`."""
@@ -212,10 +213,11 @@ class Go2Joystick:
             "gravity": rotate_inverse(jnp.asarray([0.0, 0.0, -1.0]), read("orientation")),
             "velocity": read("local_linvel"),
             "height": position[2] - ground,
-            "contact": contacts(model, data.sensordata, "foot"),
+            "contact": foot_contacts(model, data.sensordata),
             "foot_height": feet[:, 2] - ground_feet,
             "foot_speed": jnp.stack([jnp.linalg.norm(read(f"{leg}_foot_linvel")[:2]) for leg in LEGS]),
             "trunk_contact": read("trunk_contact")[0] > 0,
+            "outside": jnp.zeros((), bool) if self.terrain is None else ~self.terrain.inside(position[:2]),
         }
 
     def _observe(self, state: JoystickState, now: dict[str, Array]) -> dict[str, Array]:

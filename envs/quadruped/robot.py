@@ -41,9 +41,9 @@ def joint_limits(model: mujoco.MjModel, soft: float) -> tuple[np.ndarray, np.nda
     return (middle - soft * half).astype(np.float32), (middle + soft * half).astype(np.float32)
 
 
-def contacts(model: mujoco.MjModel, sensordata: Array, part: str) -> Array:  # -> [F] bool
-    """Which of the four parts (`foot`, `calf`, `thigh`) touch the ground."""
-    return jnp.stack([read_sensor(model, sensordata, f"{leg}_{part}_contact")[0] > 0 for leg in LEGS])
+def foot_contacts(model: mujoco.MjModel, sensordata: Array) -> Array:  # -> [F] bool
+    """Which feet touch the ground."""
+    return jnp.stack([read_sensor(model, sensordata, f"{leg}_foot_contact")[0] > 0 for leg in LEGS])
 
 
 def spawn(key: Array, model: mujoco.MjModel, terrain: Terrain | None, difficulty: Array) -> tuple[Array, Array]:

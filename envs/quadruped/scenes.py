@@ -71,6 +71,11 @@ class Terrain:
         rows, cols = self.heights.shape
         return (cols - 1) * self.resolution / 2, (rows - 1) * self.resolution / 2
 
+    def inside(self, xy: Any) -> jax.Array:  # [..., 2] -> [...] bool
+        """Whether a point lies on one of the tiles, which end `MARGIN` before the ground does."""
+        limit = jnp.array(self.half_size) - MARGIN
+        return jnp.all(jnp.abs(jnp.asarray(xy)) <= limit, axis=-1)
+
     def height(self, xy: Any) -> jax.Array:  # [..., 2] -> [...]
         """z of the surface that MuJoCo collides with; beyond the edge, that of the nearest edge.
 

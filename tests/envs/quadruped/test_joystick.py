@@ -9,7 +9,7 @@ import pytest
 
 from mjx_policies.envs.quadruped import joystick
 from mjx_policies.envs.quadruped.joystick import CONTROL_DT, GAIT_HZ, SIGMA, Commands, draw_command, reward_terms
-from mjx_policies.envs.quadruped.robot import joint_limits, spawn
+from mjx_policies.envs.quadruped.robot import foot_contacts, joint_limits, spawn
 from mjx_policies.envs.quadruped.scenes import ACTUATORS, LEGS, make_terrain
 from mjx_policies.envs.registry import load
 from mjx_policies.types import table_column, table_slices
@@ -267,6 +267,16 @@ def test_numbers_of_the_task_change_without_a_new_trace(task, begin):
     np.testing.assert_allclose(twice.reward, 2 * timestep.reward, rtol=1e-6)
 
 
+def test_feet_that_touch_the_ground(task, begin):
+    model = task.physics.model
+    data = mujoco.MjData(model)
+    data.qpos[:] = home(task)
+    data.qpos[2] -= 0.01  # into the ground
+    data.qpos[8] = model.key("home").qpos[8] + 0.8  # the thigh of the front left leg lifts its foot
+    mujoco.mj_forward(model, data)
+    assert foot_contacts(model, jnp.asarray(data.sensordata)).tolist() == [False, True, True, True]
+
+
 def test_robots_start_on_tiles_no_harder_than_the_difficulty(task):
     terrain, model = make_terrain(), task.physics.model
     keys = jax.random.split(jax.random.key(0), 400)
@@ -287,8 +297,30 @@ def test_robots_start_on_tiles_no_harder_than_the_difficulty(task):
     assert np.abs(qpos[:, 7:] - model.key("home").qpos[7:]).max() <= 0.1 + 1e-6 and np.abs(qvel).max() <= 0.2
 
 
-def test_on_rough_ground_heights_are_above_the_ground():
-    task = load("Go2JoystickRough", "cpu", num_envs=4)
+@pytest.fixture(scope="module")
+def rough():
+    return load("Go2JoystickRough", "cpu", num_envs=4)
+
+
+def test_a_robot_that_leaves_the_tiles_is_cut_off(rough):
+    limit_x, limit_y = 6 * 8.0 / 2, 5 * 8.0 / 2  # six levels along x, five kinds along y, tiles of 8 m
+    places = [(limit_x - 0.1, 0), (limit_x + 0.1, 0), (0, limit_y - 0.1), (0, -limit_y - 0.1), (-limit_x - 0.1, 0)]
+    qpos = np.tile(np.float32(rough.physics.model.key("home").qpos), (len(places) + 1, 1))
+    qpos[:, :2] = [*places, places[1]]
+    qpos[-1, 3:7] = [0, 1, 0, 0]  # outside and upside down: that is a fall
+
+    def step(qpos):
+        state, _ = rough.reset(jax.random.key(0), {})
+        state = rough.replace_data(state, rough.physics.init(qpos, jnp.zeros(18), {}))
+        return rough.step(state, REST)[1]
+
+    timestep = jax.jit(jax.vmap(step), compiler_options=FAST)(qpos)
+    assert timestep.truncated.tolist() == [False, True, False, True, True, False]
+    assert timestep.terminated.tolist() == [False] * 5 + [True]
+
+
+def test_on_rough_ground_heights_are_above_the_ground(rough):
+    task = rough
     state, timestep = jax.jit(jax.vmap(lambda key: task.reset(key, {})), compiler_options=FAST)(
         jax.random.split(jax.random.key(0), 4)
     )

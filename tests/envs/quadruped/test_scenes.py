@@ -150,6 +150,13 @@ def test_height_at_grid_points_and_beyond_the_edge(terrain):
     assert terrain.height(jnp.zeros((4, 3, 2))).shape == (4, 3)
 
 
+def test_what_lies_inside_the_tiles(terrain):
+    rows, columns = len(KINDS) * terrain.tile_size / 2, terrain.num_levels * terrain.tile_size / 2
+    points = np.array([[0, 0], [columns - 0.01, rows - 0.01], [columns + 0.01, 0], [0, -rows - 0.01]])
+    assert terrain.inside(points).tolist() == [True, True, False, False]
+    assert terrain.inside(terrain.origins[..., :2]).all()
+
+
 def test_difficulty_grows_with_the_level(terrain):
     for kind in KINDS:
         steepest = [np.abs(np.diff(tile(terrain, level, kind), axis=0)).max() for level in range(terrain.num_levels)]
