@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,7 +16,7 @@ from mjx_policies.envs.physics import Backend
 from mjx_policies.envs.registry import load
 from mjx_policies.envs.vectorize import vectorize
 from mjx_policies.training.checkpoint import read_checkpoint
-from mjx_policies.training.checkpoints import newest_checkpoint
+from mjx_policies.training.checkpoints import newest_checkpoint, newest_intact
 from mjx_policies.training.errors import UserError
 from mjx_policies.training.run_folder import read_config
 from mjx_policies.types import Array, Observation
@@ -28,7 +29,7 @@ class Policy(NamedTuple):
       config: of the run.
       task: without wrappers, for one robot.
       learner: what was trained.
-      state: its state in the newest checkpoint.
+      state: its state in the newest intact checkpoint.
       steps: environment steps up to then.
     """
 
@@ -43,22 +44,25 @@ class Policy(NamedTuple):
         return self.learner.mode(self.state, obs)
 
 
-def load_policy(run: Path, kind: type[Config] = Config, backend: Backend = "auto") -> Policy:
-    """Opens the newest checkpoint of a run; the run itself is left alone and may go on.
+def load_policy(
+    run: Path, kind: type[Config] = Config, backend: Backend = "auto", say: Callable[[str], None] = print
+) -> Policy:
+    """Opens the newest intact checkpoint of a run; the run itself is left alone and may go on.
 
     Args:
       run: its folder.
       kind: the class of the configuration it was started with.
       backend: what the task is to run on from now on.
+      say: told of each damaged checkpoint that is passed over.
 
     Raises:
-      UserError: no run folder, no checkpoint, a damaged one, or one that the configuration does not fit.
+      UserError: no run folder, no checkpoint, none that is intact, or one that the configuration does not fit.
       ValueError: the task does not exist, or not on this backend.
     """
     if not (run / "config.json").is_file():
         raise UserError(f"{run} is not a run folder (it has no config.json): pass the folder that training printed.")
     config = read_config(run, kind)
-    path = newest_checkpoint(run / "checkpoints")
+    newest_checkpoint(run / "checkpoints")  # or the sentence that there is none, before anything is built
     task = load(config.task, backend, num_envs=1)
     learner = make_learner(config, vectorize(task, num_envs=1))
 
@@ -66,5 +70,6 @@ def load_policy(run: Path, kind: type[Config] = Config, backend: Backend = "auto
         _, timestep = task.reset(jax.random.key(0), {})
         return learner.init(jax.random.key(0), timestep.obs, config.hyper)
 
-    state, meta = read_checkpoint(path, jax.eval_shape(blank), at="learner")
+    template = jax.eval_shape(blank)
+    state, meta = newest_intact(run / "checkpoints", lambda path: read_checkpoint(path, template, at="learner"), say)
     return Policy(config, task, learner, state, meta["step"])

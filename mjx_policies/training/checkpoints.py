@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from mjx_policies.training.checkpoint import (
     DEFAULT_MAX_BYTES,
@@ -20,6 +20,7 @@ from mjx_policies.training.checkpoint import (
 from mjx_policies.training.files import read_json
 from mjx_policies.training.hosts import from_first_host, is_first_host
 
+T = TypeVar("T")
 DAMAGED = ".damaged"  # how the name of a checkpoint that was passed over ends
 
 
@@ -80,27 +81,12 @@ class Checkpoints:
         Raises:
           CheckpointError: all are damaged, or the newest intact one is of another structure.
         """
-        restored = self._newest_intact(template, say) if is_first_host() else None
+        restored = None
+        if is_first_host() and checkpoint_steps(self.folder):
+            restored = newest_intact(self.folder, lambda path: self._read(int(path.name), template), say)
+            self._set_aside(restored.step)
         step = from_first_host(-1 if restored is None else restored.step)
         return self._read(step, template) if step >= 0 and restored is None else restored
-
-    def _newest_intact(self, template: PyTree, say: Callable[[str], None]) -> Restored | None:
-        damaged: list[CheckpointError] = []
-        for step in reversed(checkpoint_steps(self.folder)):
-            try:
-                restored = self._read(step, template)
-            except CheckpointMismatchError:
-                raise
-            except CheckpointError as error:
-                damaged.append(error)
-                continue
-            for damage in damaged:
-                say(f"{damage} Going back to step {step}.")
-            self._set_aside(step)
-            return restored
-        if damaged:
-            raise CheckpointError(f"{damaged[0]} No intact one is left: start a new run.")
-        return None
 
     def _read(self, step: int, template: PyTree) -> Restored:
         path = self.folder / f"{step:012d}"
@@ -122,7 +108,10 @@ class Checkpoints:
         scores = {step: score for step in steps if (score := self._score(step)) is not None}
         kept = {*steps[-self.keep :], *([max(scores, key=lambda step: (scores[step], step))] if scores else [])}
         for step in set(steps) - kept:
-            remove(self.folder / f"{step:012d}")
+            unwanted = self.folder / f"{TEMPORARY}{step:012d}"
+            remove(unwanted)
+            (self.folder / f"{step:012d}").rename(unwanted)  # half deleted it would pass for a damaged one
+            remove(unwanted)
 
     def _score(self, step: int) -> float | None:
         try:
@@ -134,6 +123,33 @@ class Checkpoints:
 def checkpoint_steps(folder: Path) -> list[int]:
     """Steps of the complete checkpoints in a folder, ascending."""
     return sorted(int(path.name) for path in Path(folder).glob("[0-9]*") if path.name.isdecimal())
+
+
+def newest_intact(folder: Path, read: Callable[[Path], T], say: Callable[[str], None] = print) -> T:
+    """What `read` makes of the newest checkpoint that is intact.
+
+    Args:
+      folder: of the checkpoints; it is left as it is.
+      read: such as `read_checkpoint`; its `CheckpointError` says that a checkpoint is damaged.
+      say: told of each one that is passed over.
+
+    Raises:
+      CheckpointError: there is none, all are damaged, or the newest intact one is of another structure.
+    """
+    newest_checkpoint(folder)
+    damaged: list[CheckpointError] = []
+    for step in reversed(checkpoint_steps(folder)):
+        try:
+            found = read(Path(folder) / f"{step:012d}")
+        except CheckpointMismatchError:
+            raise
+        except CheckpointError as error:
+            damaged.append(error)
+            continue
+        for damage in damaged:
+            say(f"{damage} Going back to step {step}.")
+        return found
+    raise CheckpointError(f"{damaged[0]} No intact one is left: start a new run.")
 
 
 def newest_checkpoint(folder: Path) -> Path:

@@ -26,6 +26,22 @@ def test_the_newest_checkpoint_of_a_run_acts_as_it_did(tmp_path):
     np.testing.assert_array_equal(policy(obs), parts.learner.mode(state.learner, obs))
 
 
+def test_a_damaged_checkpoint_is_passed_over(tmp_path):
+    init = jax.jit(locomotion.build(CONFIG).runner.init)
+    with RunFolder.create(tmp_path / "run", CONFIG) as folder:
+        for step in (96, 192):
+            Checkpoints(folder.path / "checkpoints").save(step, init(jax.random.key(step), CONFIG.hyper))
+    manifests = [folder.path / "checkpoints" / f"{step:012d}" / "manifest.json" for step in (96, 192)]
+    manifests[1].write_text("{")
+    said = []
+    assert load_policy(folder.path, say=said.append).steps == 96
+    assert len(said) == 1 and "is damaged" in said[0] and said[0].endswith("Going back to step 96.")
+    assert manifests[1].exists(), "who only reads leaves the run as it is"
+    manifests[0].unlink()
+    with pytest.raises(UserError, match="No intact one is left"):
+        load_policy(folder.path)
+
+
 def test_what_is_missing_is_told_in_a_sentence(tmp_path):
     with pytest.raises(UserError, match=r"is not a run folder \(it has no config.json\)"):
         load_policy(tmp_path)

@@ -274,6 +274,20 @@ def test_the_newest_and_the_best_stay(tmp_path):
         Checkpoints(tmp_path, keep=0)
 
 
+def test_a_kill_while_an_old_one_is_deleted_leaves_no_damaged_one(tmp_path, monkeypatch):
+    def killed(path):
+        raise KeyboardInterrupt
+
+    series = Checkpoints(tmp_path, keep=1)
+    series.save(1, small_tree())
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("shutil.rmtree", killed)
+        series.save(2, small_tree())
+    assert checkpoint_steps(tmp_path) == [2]
+    Checkpoints(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["000000000002"]
+
+
 def test_leftovers_are_cleaned_and_damaged_ones_set_aside(tmp_path):
     series = Checkpoints(tmp_path, keep=3)
     for step in (1, 2, 3):
