@@ -18,6 +18,7 @@ from mjx_policies.types import Array, Observation, Term, TimeStep, assemble
 
 CONTROL_DT = 0.02
 STANDING_HEIGHT = 0.32  # m, of the imu above the ground
+DROP_HEIGHT = 0.62  # m, of the trunk: a foot can be at most 0.615 m away from its middle
 ACTION_SCALE = 0.6  # rad: rolling over takes larger moves than walking
 
 OBSERVATION = (
@@ -64,13 +65,13 @@ class Go2Getup:
     spec: EnvSpec = struct.field(pytree_node=False)
 
     def reset(self, key: Array, dynamics: Dynamics) -> tuple[GetupState, TimeStep]:
-        """Drops the robot in any orientation, its joints anywhere within their soft limits."""
+        """Drops the robot from `DROP_HEIGHT` in any orientation, its joints anywhere within their soft limits."""
         key_quat, key_joints, key_velocity = jax.random.split(key, 3)
         lower, upper = joint_limits(self.physics.model, soft=0.9)
         quat = uniform_quaternion(jax.random.normal(key_quat, (4,)))
         joints = jax.random.uniform(key_joints, lower.shape, minval=lower, maxval=upper)
         velocity = 0.5 * jax.random.normal(key_velocity, (self.physics.model.nv,))
-        qpos = jnp.concatenate([jnp.asarray([0.0, 0.0, 0.5]), quat, joints])
+        qpos = jnp.concatenate([jnp.asarray([0.0, 0.0, DROP_HEIGHT]), quat, joints])
         state = GetupState(self.physics.init(qpos, velocity, dynamics), dynamics, jnp.zeros(len(ACTUATORS)))
         now = self._measure(state.data)
         return state, restart(self._observe(state, now), {"standing": jnp.zeros(()), "upright": jnp.zeros(())})

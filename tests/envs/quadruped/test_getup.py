@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import mujoco
 import numpy as np
 import pytest
 
@@ -34,6 +35,34 @@ def test_robots_start_in_any_orientation_with_joints_within_limits(task, started
     joints = np.asarray(state.data.qpos)[:, 7:]
     assert (joints >= lower).all() and (joints <= upper).all()
     assert (joints.max(axis=0) - joints.min(axis=0) > 0.9 * (upper - lower)).all()
+
+
+def test_no_robot_starts_in_the_ground(task):
+    model = task.physics.model
+    draw = jax.jit(jax.vmap(lambda key: task.reset(key, {})[0].data.qpos), compiler_options=FAST)
+    stretched = joint_limits(model, soft=0.9)[1][2]  # a calf at this limit makes its leg longest
+    lowest = []
+    for qpos in np.asarray(draw(jax.random.split(jax.random.key(1), 3000))):
+        data = mujoco.MjData(model)
+        data.qpos[:] = qpos
+        data.qpos[9::3] = stretched
+        mujoco.mj_kinematics(model, data)
+        lowest.append(min(lowest_of(model, data, geom) for geom in range(model.ngeom) if model.geom_bodyid[geom]))
+    assert 0 <= min(lowest) < 0.03, "no higher than it must be"
+
+
+def lowest_of(model, data, geom):
+    """Height of the lowest point of a geometry."""
+    kind, size, z = model.geom_type[geom], model.geom_size[geom], data.geom_xpos[geom][2]
+    down = np.abs(data.geom_xmat[geom].reshape(3, 3)[2])
+    match mujoco.mjtGeom(kind):
+        case mujoco.mjtGeom.mjGEOM_SPHERE:
+            return z - size[0]
+        case mujoco.mjtGeom.mjGEOM_CAPSULE:
+            return z - size[0] - size[1] * down[2]
+        case mujoco.mjtGeom.mjGEOM_BOX:
+            return z - size @ down
+    raise AssertionError(f"no rule for a geometry of type {kind}")
 
 
 def test_it_is_never_over(task, started):
