@@ -43,9 +43,9 @@ class Run(locomotion.Config):
     steps: int = may_change(0)  # environment steps; 0: as the device is fast
     run_dir: str = may_change("")  # folder of the run; empty: runs/<task>-<time>
     resume: bool = may_change(False)  # continue the run in run_dir
-    evaluations: int = may_change(2)  # short ones on the way
+    evaluations: int = may_change(2)  # short ones on the way, before the one of the finished policy; 0: none
     robots: int = may_change(256)  # robots of the final evaluation, for one whole episode each
-    checkpoint_seconds: float = may_change(20.0)  # s, between checkpoints
+    checkpoint_seconds: float = may_change(20.0)  # s, between checkpoints; more where saving takes over 5 % of the time
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,12 +75,17 @@ def main(run: Run) -> None:
         )
         schedule = Schedule(
             total_steps=steps,
-            eval_every=max(1, iterations // (run.evaluations + 1)) if run.evaluations else 0,
+            eval_every=spacing(iterations, run.evaluations),
             checkpoint_seconds=run.checkpoint_seconds,
         )
         outcome = train(job, folder, schedule, show=("reward", "track_linear", "track_yaw"), console=console)
         if outcome.status == "done":
             finish(run, folder, evaluate, outcome, console)
+
+
+def spacing(iterations: int, evaluations: int) -> int:
+    """Iterations from one evaluation to the next, such that none falls on the end, which has its own; 0: never."""
+    return iterations // (evaluations + 1) + 1 if evaluations else 0
 
 
 def brief(evaluation: locomotion.Evaluation) -> dict[str, float]:

@@ -56,8 +56,10 @@ class Schedule:
 
     total_steps: int = may_change(1_000_000)  # environment steps, rounded up to whole iterations
     log_every: int = may_change(1)  # iterations per row; more than one lets the device run ahead
-    eval_every: int = may_change(0)  # iterations per evaluation; 0: only at the end
-    checkpoint_seconds: float = may_change(60.0)  # seconds; 0: after every iteration; the end always saves
+    eval_every: int = may_change(0)  # iterations per evaluation; 0: never
+    # s, between checkpoints, and more where saving would take over 5 % of the time; 0: after every iteration; the end
+    # always saves
+    checkpoint_seconds: float = may_change(60.0)
     keep: int = may_change(2)  # newest checkpoints that stay
     keep_best: str = may_change("")  # metric of an evaluation, such as eval/reward, whose best checkpoint stays too
     tensorboard: bool = may_change(True)  # event files beside metrics.csv
@@ -77,7 +79,7 @@ class Outcome(Generic[State]):
       status: `done` with all steps, `preempted` by a signal, or `stopped` by the `report` callback.
       state: the last one, which is also in the newest checkpoint.
       step: environment steps so far.
-      metrics: the last row, the last evaluation included; empty if a resumed run had nothing left to do.
+      metrics: the last row, with the evaluation if that iteration had one; empty if a resumed run had nothing left to do.
       seconds: wall clock for each activity of `Clock`, earlier processes of the run included.
     """
 

@@ -7,6 +7,7 @@ resumed equals one that was not, bit for bit on the same machine.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,7 +23,7 @@ from mjx_policies.training.clock import Clock
 from mjx_policies.training.errors import NonFiniteError, UserError
 from mjx_policies.training.hosts import any_host, is_first_host
 from mjx_policies.training.job import Job, Outcome, Schedule, State
-from mjx_policies.training.metrics import MetricsCsv, Number, TensorBoard
+from mjx_policies.training.metrics import MetricsCsv, Number, TensorBoard, read_table
 from mjx_policies.training.preemption import Preemption
 from mjx_policies.training.progress import ProgressReport, duration
 from mjx_policies.training.run_folder import RunFolder
@@ -83,9 +84,9 @@ def train(
         status: Literal["done", "preempted", "stopped"] = "done"
         while session.iteration < last and status == "done":
             metrics = session.iterate()
-            evaluates = job.evaluate is not None and _due(session.iteration, schedule.eval_every, last)
+            evaluates = job.evaluate is not None and _due(session.iteration, schedule.eval_every)
             score = None
-            if evaluates or _due(session.iteration, schedule.log_every, last):
+            if evaluates or _due(session.iteration, schedule.log_every) or session.iteration == last:
                 row = session.log(metrics, evaluates)
                 score = session.score() if evaluates else None
                 if report is not None and report(row):
@@ -139,6 +140,8 @@ class _Session(Generic[State]):
             if restored is not None:
                 self._continue_from(restored)
                 self.progress.say(f"resumed at step {self.step} of {self.schedule.total_steps}")
+            elif self.run.resumed and is_first_host():
+                self._begin_again()
             resume_at = self.step if self.run.resumed else None
             if is_first_host():
                 self.writers.append(MetricsCsv(self.run.path / "metrics.csv", resume_at))
@@ -158,6 +161,15 @@ class _Session(Generic[State]):
         self._best = -math.inf if restored.meta["best"] is None else restored.meta["best"]
         for activity, seconds in restored.meta["seconds"].items():
             self.clock.seconds[activity] += seconds
+
+    def _begin_again(self) -> None:
+        """Says that a run to be resumed has no checkpoint, and keeps the rows that it wrote under another name."""
+        table, kept = self.run.path / "metrics.csv", ""
+        if table.exists() and (rows := read_table(table)[1]):
+            names = (table.with_name(f"metrics-{number}.csv") for number in itertools.count(1))
+            aside = table.rename(next(name for name in names if not name.exists()))
+            kept = f"; its rows up to step {rows[-1][0]} are kept in {aside}"
+        self.progress.say(f"{self.run.path} holds no checkpoint yet, so the run begins again at step 0{kept}")
 
     def iterate(self) -> Mapping[str, jax.Array]:
         """One iteration; the first one compiles, and is waited for so that the time can be told apart."""
@@ -257,8 +269,8 @@ class _Session(Generic[State]):
         self._next_save = time.monotonic() + (max(pause, seconds / MAX_SAVING) if pause else 0.0)
 
 
-def _due(iteration: int, every: int, last: int) -> bool:
-    return iteration == last or (every > 0 and iteration % every == 0)
+def _due(iteration: int, every: int) -> bool:
+    return every > 0 and iteration % every == 0
 
 
 def _strongly_typed(step: Callable) -> Callable:

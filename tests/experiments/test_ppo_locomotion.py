@@ -77,7 +77,7 @@ def test_a_run_ends_with_a_complete_folder(finished):
     table = rows(folder)
     assert [int(row["step"]) for row in table] == [64, 128, 192, 256]
     assert all(float(row["env/upright"]) >= 0 for row in table)
-    assert [bool(row["eval/upright"]) for row in table] == [False, True, False, True]
+    assert [bool(row["eval/upright"]) for row in table] == [False, False, True, False]
 
     evaluation = json.loads((folder / "evaluation.json").read_text())
     assert (evaluation["task"], evaluation["steps"], evaluation["interval"]) == ("Pendulum", 256, 0.95)

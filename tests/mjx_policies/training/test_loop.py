@@ -78,9 +78,16 @@ def test_a_run_without_a_checkpoint_resumes_from_its_beginning(toy, tmp_path, qu
     with pytest.raises(Crash):
         toy.train_toy(tmp_path / "run", config, console=quiet, report=crash_at(50))
     assert checkpoint_steps(tmp_path / "run" / "checkpoints") == []
+    before = (tmp_path / "run" / "metrics.csv").read_text()
+    (tmp_path / "run" / "metrics-1.csv").write_text("of another day")
     parts = toy.train_toy(tmp_path / "run", config, resume=True, console=quiet)
     assert_same_bits(whole[0].state, parts.state)
     assert whole[1] == table_without_clock(tmp_path / "run/metrics.csv")
+    assert (tmp_path / "run" / "metrics-2.csv").read_text() == before
+    assert (
+        f"{tmp_path / 'run'} holds no checkpoint yet, so the run begins again at step 0; "
+        f"its rows up to step 50 are kept in {tmp_path / 'run' / 'metrics-2.csv'}\n"
+    ) in quiet.file.getvalue()
 
 
 def test_the_step_is_traced_once_and_resumed_seconds_add_up(toy, tmp_path, quiet):
@@ -108,8 +115,14 @@ def test_rows_and_evaluations_come_when_they_are_due(toy, tmp_path, quiet):
     outcome = toy.train_toy(tmp_path / "run", config, console=quiet)
     table = read_metrics(tmp_path / "run" / "metrics.csv")
     assert table["step"].tolist() == [40, 80, 100, 120, 160, 200, 240, 250]  # 245 is rounded up to whole iterations
-    assert table["step"][np.isfinite(table["eval/distance"])].tolist() == [100, 200, 250]
-    assert outcome.step == 250 and outcome.metrics["eval/distance"] == pytest.approx(table["eval/distance"][-1])
+    assert table["step"][np.isfinite(table["eval/distance"])].tolist() == [100, 200]
+    assert outcome.step == 250 and outcome.metrics["loss"] == pytest.approx(table["loss"][-1])
+
+
+def test_no_evaluation_is_due_unless_it_is_asked_for(toy, tmp_path, quiet):
+    config = toy.ToyConfig(schedule=schedule(total_steps=20, eval_every=0))
+    toy.train_toy(tmp_path / "run", config, console=quiet)
+    assert "eval/distance" not in read_metrics(tmp_path / "run" / "metrics.csv")
 
 
 def test_the_best_checkpoint_stays(tmp_path, quiet):
