@@ -20,16 +20,17 @@ OBSERVATION = (
     Term("cart_velocity", 1, unit="m/s", frame="rail", noise=0.05),
     Term("pole_velocity", 1, unit="rad/s", scale=0.2, noise=0.1),
 )
+METRICS = ("upright",)
 SPEC = EnvSpec(observation=OBSERVATION, privileged=(), action=ACTION, control_dt=CONTROL_DT, episode_seconds=10.0)
 
 
 @struct.dataclass
 class CartpoleWeights:
-    """Reward per step for one unit of each term."""
+    """Reward per step for one unit of each term of `reward_terms`."""
 
-    upright: float = 1.0
-    off_centre: float = -0.1
-    effort: float = -0.01
+    upright: float = 1.0  # per 1
+    off_centre: float = -0.1  # per m^2
+    effort: float = -0.01  # per square of an action, whose unit is 10 N
 
 
 @struct.dataclass
@@ -52,20 +53,16 @@ class CartpoleSwingup:
         """The pole hangs, the cart is near the middle, both almost at rest."""
         noise = 0.1 * jax.random.normal(key, (4,))
         data = self.physics.init(jnp.stack([noise[0], jnp.pi + noise[1]]), noise[2:], dynamics)
-        return CartpoleState(data, dynamics), restart(_observe(data), {"upright": jnp.zeros(())})
+        return CartpoleState(data, dynamics), restart(_observe(data), dict.fromkeys(METRICS, jnp.zeros(())))
 
     def step(self, state: CartpoleState, action: Array, applied: Array | None = None):
         """See `Env.step`."""
         rows = jnp.broadcast_to(action, (self.physics.substeps, 1)) if applied is None else applied
         data = self.physics.step(state.data, self.spec.action.target(rows), state.dynamics)
-        upright = 0.5 * (1 + jnp.cos(data.qpos[1]))
-        terms = {
-            "upright": upright,
-            "off_centre": jnp.square(data.qpos[0]),
-            "effort": jnp.sum(jnp.square(action)),
-        }
+        terms = reward_terms(data, action)
         reward = sum(getattr(self.weights, name) * term for name, term in terms.items())
-        timestep = transition(_observe(data), reward, jnp.zeros((), bool), {"upright": upright})
+        metrics = {name: terms[name] for name in METRICS}
+        timestep = transition(_observe(data), reward, jnp.zeros((), bool), metrics)
         return dataclasses.replace(state, data=data), timestep
 
     def data(self, state: CartpoleState) -> Data:
@@ -75,6 +72,15 @@ class CartpoleSwingup:
     def replace_data(self, state: CartpoleState, data: Data) -> CartpoleState:
         """See `Env.replace_data`."""
         return dataclasses.replace(state, data=data)
+
+
+def reward_terms(data: Data, action: Array) -> dict[str, Array]:
+    """One term a line, each a scalar; `CartpoleWeights` says how much of each is wanted."""
+    return {
+        "upright": 0.5 * (1 + jnp.cos(data.qpos[1])),  # from 0, hanging, to 1
+        "off_centre": jnp.square(data.qpos[0]),
+        "effort": jnp.sum(jnp.square(action)),
+    }
 
 
 def _observe(data: Data) -> Observation:

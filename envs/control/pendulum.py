@@ -18,15 +18,16 @@ OBSERVATION = (
     Term("angle_cos_sin", 2, unit="1", noise=0.01),
     Term("velocity", 1, unit="rad/s", scale=0.2, noise=0.1),
 )
+METRICS = ("upright",)
 SPEC = EnvSpec(observation=OBSERVATION, privileged=(), action=ACTION, control_dt=CONTROL_DT, episode_seconds=4.0)
 
 
 @struct.dataclass
 class PendulumWeights:
-    """Reward per step for one unit of each term."""
+    """Reward per step for one unit of each term of `reward_terms`."""
 
-    upright: float = 1.0
-    effort: float = -0.01
+    upright: float = 1.0  # per 1
+    effort: float = -0.01  # per square of an action, whose unit is 2 N m
 
 
 @struct.dataclass
@@ -51,15 +52,16 @@ class Pendulum:
         angle = jax.random.uniform(key_angle, (1,), minval=-jnp.pi, maxval=jnp.pi)
         velocity = jax.random.uniform(key_velocity, (1,), minval=-1.0, maxval=1.0)
         data = self.physics.init(angle, velocity, dynamics)
-        return PendulumState(data, dynamics), restart(_observe(data), {"upright": jnp.zeros(())})
+        return PendulumState(data, dynamics), restart(_observe(data), dict.fromkeys(METRICS, jnp.zeros(())))
 
     def step(self, state: PendulumState, action: Array, applied: Array | None = None):
         """See `Env.step`."""
         rows = jnp.broadcast_to(action, (self.physics.substeps, 1)) if applied is None else applied
         data = self.physics.step(state.data, self.spec.action.target(rows), state.dynamics)
-        upright = 0.5 * (1 + jnp.cos(data.qpos[0]))
-        reward = self.weights.upright * upright + self.weights.effort * jnp.sum(jnp.square(action))
-        timestep = transition(_observe(data), reward, jnp.zeros((), bool), {"upright": upright})
+        terms = reward_terms(data, action)
+        reward = sum(getattr(self.weights, name) * term for name, term in terms.items())
+        metrics = {name: terms[name] for name in METRICS}
+        timestep = transition(_observe(data), reward, jnp.zeros((), bool), metrics)
         return dataclasses.replace(state, data=data), timestep
 
     def data(self, state: PendulumState) -> Data:
@@ -69,6 +71,14 @@ class Pendulum:
     def replace_data(self, state: PendulumState, data: Data) -> PendulumState:
         """See `Env.replace_data`."""
         return dataclasses.replace(state, data=data)
+
+
+def reward_terms(data: Data, action: Array) -> dict[str, Array]:
+    """One term a line, each a scalar; `PendulumWeights` says how much of each is wanted."""
+    return {
+        "upright": 0.5 * (1 + jnp.cos(data.qpos[0])),  # from 0, hanging, to 1
+        "effort": jnp.sum(jnp.square(action)),
+    }
 
 
 def _observe(data: Data) -> Observation:

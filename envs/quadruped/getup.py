@@ -32,6 +32,7 @@ PRIVILEGED = (
     Term("linear_velocity", 3, unit="m/s", frame="imu", kind="vector"),
     Term("height", 1, unit="m", frame="above the ground"),
 )
+METRICS = ("standing", "upright")
 
 
 @struct.dataclass
@@ -74,7 +75,7 @@ class Go2Getup:
         qpos = jnp.concatenate([jnp.asarray([0.0, 0.0, DROP_HEIGHT]), quat, joints])
         state = GetupState(self.physics.init(qpos, velocity, dynamics), dynamics, jnp.zeros(len(ACTUATORS)))
         now = self._measure(state.data)
-        return state, restart(self._observe(state, now), {"standing": jnp.zeros(()), "upright": jnp.zeros(())})
+        return state, restart(self._observe(state, now), dict.fromkeys(METRICS, jnp.zeros(())))
 
     def step(self, state: GetupState, action: Array, applied: Array | None = None):
         """See `Env.step`."""
@@ -83,10 +84,9 @@ class Go2Getup:
         now = self._measure(data)
         terms = reward_terms(self, state, now, data, action)
         reward = sum(getattr(self.weights, name) * term for name, term in terms.items()) * CONTROL_DT
-        metrics = {
-            "standing": jnp.where((terms["upright"] > 0.95) & (now["height"] > 0.8 * STANDING_HEIGHT), 1.0, 0.0),
-            "upright": terms["upright"],
-        }
+        standing = (terms["upright"] > 0.95) & (now["height"] > 0.8 * STANDING_HEIGHT)
+        known = terms | {"standing": jnp.where(standing, 1.0, 0.0)}
+        metrics = {name: known[name] for name in METRICS}
         state = dataclasses.replace(state, data=data, last_action=action)
         return state, transition(self._observe(state, now), reward, jnp.zeros((), bool), metrics)
 

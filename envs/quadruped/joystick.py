@@ -152,9 +152,7 @@ class Go2Joystick:
             air_time=jnp.zeros(len(LEGS)),
             phase=jax.random.bernoulli(key_phase) * 0.5,
         )
-        names = ("track_linear", "track_yaw", "standing_speed", *(f"reward/{name}" for name in REWARDS))
-        metrics = {name: jnp.zeros(()) for name in names}
-        return state, restart(self._observe(state, self._measure(state.data)), metrics)
+        return state, restart(self._observe(state, self._measure(state.data)), dict.fromkeys(METRICS, jnp.zeros(())))
 
     def step(self, state: JoystickState, action: Array, applied: Array | None = None):
         """See `Env.step`."""
@@ -170,12 +168,9 @@ class Go2Joystick:
         key_command, key_next = jax.random.split(state.key)
         command, command_steps = draw_command(key_command, self.commands)
         redraw = state.command_steps <= 1
-        metrics = {
-            "track_linear": terms["track_linear"],
-            "track_yaw": terms["track_yaw"],
-            "standing_speed": jnp.where(stepping, jnp.nan, jnp.linalg.norm(now["velocity"][:2])),
-            **{f"reward/{name}": value for name, value in rewards.items()},
-        }
+        known = terms | {f"reward/{name}": value for name, value in rewards.items()}
+        known["standing_speed"] = jnp.where(stepping, jnp.nan, jnp.linalg.norm(now["velocity"][:2]))
+        metrics = {name: known[name] for name in METRICS}
         state = dataclasses.replace(
             state,
             data=data,
@@ -187,7 +182,7 @@ class Go2Joystick:
             air_time=jnp.where(now["contact"], 0.0, state.air_time + CONTROL_DT),
             phase=jnp.where(stepping, (state.phase + GAIT_HZ * CONTROL_DT) % 1.0, state.phase),
         )
-        return state, transition(self._observe(state, now), reward, fell, metrics, truncated=now["outside"])
+        return state, transition(self._observe(state, now), reward, fell, metrics, now["outside"])
 
     def data(self, state: JoystickState) -> Data:
         """See `Env.data`."""
@@ -243,6 +238,7 @@ class Go2Joystick:
 
 
 REWARDS = tuple(field.name for field in dataclasses.fields(JoystickWeights))
+METRICS = ("track_linear", "track_yaw", "standing_speed", *(f"reward/{name}" for name in REWARDS))
 NOMINAL_HEIGHT = 0.32  # m, of the imu above the ground
 FOOT_RADIUS = 0.022  # m
 BRAKING_STEPS = 50  # control steps, one second, in which a robot told to stand may still step

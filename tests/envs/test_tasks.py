@@ -1,5 +1,7 @@
 """Laws that every task keeps."""
 
+import sys
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -26,7 +28,8 @@ def task(request):
 def test_a_task_matches_its_tables_and_stays_finite(task):
     env, reset, step = task
     state, timestep = reset(jax.random.split(jax.random.key(0), 4), {})
-    names = set(timestep.metrics)
+    names = set(sys.modules[type(env).__module__].METRICS)
+    assert set(timestep.metrics) == names
     rng = np.random.default_rng(0)
     for _ in range(50):
         state, timestep = step(state, jnp.asarray(rng.normal(size=(4, env.spec.action.size)), jnp.float32))

@@ -1,11 +1,15 @@
 """Pendulum and cart-pole: rewards in closed form, and that the problems are what they claim to be."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
 import pytest
 
+from mjx_policies.envs.control import cartpole as cartpole_task
+from mjx_policies.envs.control import pendulum as pendulum_task
 from mjx_policies.envs.control.cartpole import CartpoleWeights
 from mjx_policies.envs.control.pendulum import PendulumWeights
 from mjx_policies.envs.registry import load
@@ -61,6 +65,16 @@ def test_cartpole_step(cartpole, action):
     reward = weights.upright * upright + weights.off_centre * x**2 + weights.effort * action**2
     np.testing.assert_allclose(timestep.reward, reward, rtol=1e-5)
     assert not timestep.terminated
+
+
+def test_weights_and_reward_terms_have_the_same_names(pendulum, cartpole):
+    for module, env, qpos in ((pendulum_task, pendulum, [0.0]), (cartpole_task, cartpole, [2.0, 0.0])):
+        data = env.data(placed(env, qpos, np.zeros(len(qpos))))
+        terms = module.reward_terms(data, jnp.asarray([0.5]))
+        assert list(terms) == [field.name for field in dataclasses.fields(env.weights)]
+        # Upright, 2 m off the centre, half an action.
+        expected = {"upright": 1.0, "off_centre": 4.0, "effort": 0.25}
+        assert {name: float(term) for name, term in terms.items()} == {name: expected[name] for name in terms}
 
 
 def test_zero_is_upright_and_gravity_pulls_down(pendulum, cartpole):
