@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import mujoco
 from mujoco import mjx
 
@@ -18,16 +20,21 @@ class WarpPhysics(MjxPhysics):
       max_constraints: room for constraint rows of one robot.
 
     Raises:
-      ValueError: warp-lang is not installed, or the model uses something that MJX-Warp lacks.
+      ValueError: warp-lang is not installed or cannot start, or the model uses something that MJX-Warp lacks.
     """
 
     def __init__(self, model: mujoco.MjModel, substeps: int, max_contacts: int, max_constraints: int):
+        if importlib.util.find_spec("warp") is None:
+            raise ValueError("the warp backend needs warp-lang: pip install 'mjx-policies[warp]'")
         try:
             self._model = mjx.put_model(model, impl="warp")
             self._data = mjx.make_data(model, impl="warp", naconmax=max_contacts, njmax=max_constraints)
         except NotImplementedError as error:  # also a RuntimeError
             raise ValueError(f"MJX-Warp cannot simulate this model ({error}): choose the backend cpu") from error
         except RuntimeError as error:
-            raise ValueError(f"the warp backend needs warp-lang ({error}): pip install 'mjx-policies[warp]'") from error
+            raise ValueError(
+                f"MJX-Warp cannot start here ({error}): check the versions of warp-lang and of the NVIDIA driver, "
+                "or choose the backend mjx"
+            ) from error
         self.model = model
         self.substeps = substeps

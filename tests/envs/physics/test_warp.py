@@ -15,10 +15,18 @@ from mjx_policies.envs.vectorize import vectorize
 
 
 def test_a_missing_package_is_named(monkeypatch, pendulum):
-    monkeypatch.setattr("mujoco.mjx.warp.WARP_INSTALLED", False)
-    with pytest.raises(
-        ValueError, match=r"the warp backend needs warp-lang \(.*\): pip install 'mjx-policies\[warp\]'"
-    ):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"the warp backend needs warp-lang: pip install 'mjx-policies\[warp\]'"):
+        make_physics(pendulum, 0.02, "warp")
+
+
+def test_what_else_goes_wrong_is_not_a_missing_package(monkeypatch, pendulum):
+    def fail(*args, **kwargs):
+        raise RuntimeError("no device")
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr("mujoco.mjx.put_model", fail)
+    with pytest.raises(ValueError, match=r"MJX-Warp cannot start here \(no device\): check the versions .* or choose"):
         make_physics(pendulum, 0.02, "warp")
 
 
