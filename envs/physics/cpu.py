@@ -79,11 +79,19 @@ class CpuPhysics:
       substeps: physics steps in one control period.
       outputs: derived fields to keep, from `OUTPUT_FIELDS`; each costs a copy every step.
       num_threads: threads of the engine; 0 for one per core.
+
+    Raises:
+      ValueError: JAX does not run on the CPU, or there is no such output.
     """
 
     def __init__(
         self, model: mujoco.MjModel, substeps: int, outputs: tuple[str, ...] = ("sensordata",), num_threads: int = 0
     ):
+        if jax.default_backend() != "cpu":
+            raise ValueError(
+                f"the cpu physics backend needs JAX on the CPU, but JAX runs on {jax.default_backend()}: "
+                "set JAX_PLATFORMS=cpu, or choose the backend mjx or warp"
+            )
         unknown = sorted(set(outputs) - set(OUTPUT_FIELDS))
         if unknown:
             raise ValueError(f"the cpu backend has no output {', '.join(unknown)}; it has: {', '.join(OUTPUT_FIELDS)}")
@@ -125,11 +133,6 @@ class CpuPhysics:
         return jax.tree.map(lambda x: x[index], data)
 
     def _call(self, run, state, dynamics, *ctrl):
-        if jax.default_backend() != "cpu":
-            raise ValueError(
-                f"the cpu physics backend needs JAX on the CPU, but JAX runs on {jax.default_backend()}: "
-                "set JAX_PLATFORMS=cpu, or choose the backend mjx or warp"
-            )
         args = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), (state, dict(dynamics), *ctrl))
         return buffer_callback(run, self._result, vmap_method="broadcast_all")(*args)
 

@@ -313,10 +313,9 @@ def test_fields_that_the_engine_refuses_are_refused_every_time():
 
 
 def test_the_c_engine_needs_jax_on_the_cpu(monkeypatch, pendulum):
-    physics = make_physics(pendulum, 0.02, "cpu")
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     with pytest.raises(ValueError, match=r"JAX runs on gpu: set JAX_PLATFORMS=cpu, or choose the backend mjx or warp"):
-        physics.init(jnp.zeros(1), jnp.zeros(1), {})
+        make_physics(pendulum, 0.02, "cpu")
 
 
 def test_cpu_lists_what_it_can_output(pendulum):
