@@ -29,7 +29,7 @@ from mjx_policies.evaluation.statistics import Estimate
 from mjx_policies.heads.gaussian import gaussian_head
 from mjx_policies.networks.mlp import MLP
 from mjx_policies.networks.symmetric import SymmetricMLP
-from mjx_policies.randomization.imperfections import Imperfections, imperfect, legged
+from mjx_policies.randomization.imperfections import Imperfections, imperfect
 from mjx_policies.types import table_slices
 
 
@@ -64,7 +64,7 @@ class Config:
     sizes: PPOConfig = dataclasses.field(default_factory=lambda: PPOConfig(num_epochs=3, num_minibatches=4))
     hyper: PPOHyper = dataclasses.field(default_factory=lambda: LOCOMOTION)
     imperfections: Imperfections = dataclasses.field(default_factory=Imperfections)
-    mastery: float = 0.8  # tracking, 0..1, at which robots become less perfect; 0: imperfect from the start
+    mastery: float = 0.8  # the task's score at which robots become less perfect; 0: imperfect from the start
 
     def __post_init__(self) -> None:
         for name in ("num_envs", "rollout_length"):
@@ -103,13 +103,13 @@ def build(config: Config) -> Parts:
       ValueError: what the configuration asks for does not exist or does not fit.
     """
     task = load(config.task, config.backend, config.num_envs)
-    learns_to_track = config.mastery > 0 and hasattr(task, "commands")
+    learns_by_lessons = config.mastery > 0 and task.spec.score != ""
     env, dynamics = imperfect(task, config.imperfections)
-    if learns_to_track:  # the first robots of all are those of the curriculum's first lesson
+    if learns_by_lessons:  # from the first robots on
         env, dynamics = imperfect(task, config.imperfections.scaled(0.0))
     envs = vectorize(env, config.num_envs, dynamics, pool_size=max(16, config.num_envs // 16))
     learner = make_learner(config, envs)
-    curriculum = widening(task, config.imperfections, config.mastery) if learns_to_track else constant()
+    curriculum = widening(task, config.imperfections, config.mastery) if learns_by_lessons else constant()
     return Parts(envs, learner, on_policy(learner, envs, config.rollout_length, curriculum))
 
 
@@ -119,7 +119,7 @@ def make_learner(config: Config, envs: VectorEnv) -> Learner:
     symmetry = None
     policy: nn.Module = MLP((*config.policy_layers, spec.action.size), output_scale=0.01)
     critic: nn.Module = MLP((*config.critic_layers, 1))
-    if config.symmetry != "none" and legged(envs.model):
+    if config.symmetry != "none" and spec.symmetric:
         observation, action = mirror_observation(spec, envs.model), mirror_action(spec, envs.model)
         symmetry = Symmetry(observation, action, loss=config.symmetry == "loss")
         if config.symmetry == "network":

@@ -1,4 +1,4 @@
-"""A curriculum: robots become less perfect while the policy tracks its commands well."""
+"""A curriculum: robots become less perfect while the policy does well."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def widening(task: Env, imperfections: Imperfections, mastery: float) -> Curricu
     Args:
       task: without wrappers.
       imperfections: of the last lesson.
-      mastery: the lesson grows by `STRIDE` after each iteration in which `env/track_linear` lay above this.
+      mastery: the lesson grows by `STRIDE` after each iteration in which the task's score lay above this.
     """
 
     def lesson(factor, envs):
@@ -28,6 +28,6 @@ def widening(task: Env, imperfections: Imperfections, mastery: float) -> Curricu
 
     def update(factor, envs, info):
         grown = jnp.minimum(factor + STRIDE, 1.0)
-        return lesson(jnp.where(info["env/track_linear"] > mastery, grown, factor), envs)
+        return lesson(jnp.where(info[f"env/{task.spec.score}"] > mastery, grown, factor), envs)
 
     return Curriculum(init=lambda envs: lesson(jnp.zeros(()), envs), update=update)

@@ -30,6 +30,9 @@ class EnvSpec:
       action: table of the action.
       control_dt: seconds between actions.
       episode_seconds: time limit, the default of `vectorize`.
+      robot: name under which randomization knows the robot; empty if it has no preset.
+      symmetric: whether the reflection of `envs.mirror` leaves robot and task as they are.
+      score: metric, from 0 to 1, that says how far a policy has got; empty if there is none.
     """
 
     observation: Table
@@ -37,6 +40,9 @@ class EnvSpec:
     action: ActionTable
     control_dt: float
     episode_seconds: float
+    robot: str = ""
+    symmetric: bool = False
+    score: str = ""
 
 
 class Env(Protocol):

@@ -24,7 +24,10 @@ def go2_joystick_flat(backend: Backend = "auto", num_envs: int = 8192) -> Env:
 
 
 def go2_joystick_rough(backend: Backend = "auto", num_envs: int = 8192) -> Env:
-    """A Go2 follows velocity commands over bumps, slopes and stairs; `difficulty` says how high they get."""
+    """A Go2 follows velocity commands over bumps, slopes and stairs.
+
+    `load("Go2JoystickRough").replace(difficulty=0.5)` starts robots on tiles up to half as high as the hardest.
+    """
     terrain = scenes.make_terrain()
     return _go2_joystick(scenes.rough(terrain, lean=True), terrain, backend, num_envs)
 
@@ -39,6 +42,8 @@ def go2_getup(backend: Backend = "auto", num_envs: int = 8192) -> Env:
         action=action_table(model, getup.ACTION_SCALE),
         control_dt=getup.CONTROL_DT,
         episode_seconds=6.0,
+        robot="go2",
+        symmetric=True,
     )
     return getup.Go2Getup(getup.GetupWeights(), physics, spec)
 
@@ -103,6 +108,9 @@ def _go2_joystick(model: mujoco.MjModel, terrain: Terrain | None, backend: Backe
         action=action_table(model, joystick.ACTION_SCALE),
         control_dt=joystick.CONTROL_DT,
         episode_seconds=20.0,
+        robot="go2",
+        symmetric=True,
+        score="track_linear",
     )
     return joystick.Go2Joystick(
         weights=joystick.JoystickWeights(),

@@ -39,11 +39,6 @@ class Imperfections:
         )
 
 
-def legged(model: mujoco.MjModel) -> bool:
-    """Whether this is a legged robot of this library, with a preset of dynamics, a base to push, a left and a right."""
-    return model.njnt > 12
-
-
 def imperfect(env: Env, imperfections: Imperfections) -> tuple[Env, DynamicsSampler]:
     """Wraps a task, and says what robots to draw.
 
@@ -51,11 +46,12 @@ def imperfect(env: Env, imperfections: Imperfections) -> tuple[Env, DynamicsSamp
       ValueError: a range that makes no sense for this robot, such as masses below zero.
     """
     env = ActionDelay(env, *imperfections.delay, jitter=imperfections.delay_jitter, max_delay=0.06)
-    if legged(env.physics.model):
+    preset = presets.PRESETS.get(env.spec.robot)
+    if env.physics.model.jnt_type[0] == mujoco.mjtJoint.mjJNT_FREE:
         env = Pushes(env, *imperfections.push_seconds, velocity=imperfections.push_velocity)
     env = SensorNoise(env, imperfections.noise)
-    if not legged(env.physics.model):
+    if preset is None:
         return env, Nominal()
-    terms = widened(presets.go2(), imperfections.dynamics)
+    terms = widened(preset(), imperfections.dynamics)
     check(terms, env.physics.model)
     return env, Randomization(terms, env.physics.model)

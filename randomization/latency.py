@@ -138,6 +138,8 @@ class ObservationLatency:
     """Measurements in `obs["state"]` are old; what the controller itself remembers (`measured=False`) is not.
 
     Between two control periods the observation is interpolated. Before an episode it was what it is at its start.
+    Put `SensorNoise` around it, not inside: interpolation would average the noise of two periods, which at half a
+    period between them takes away three tenths of it.
 
     Attributes:
       env: the environment inside.

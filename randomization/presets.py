@@ -19,11 +19,6 @@ from mjx_policies.randomization.dynamics import (
 from mjx_policies.randomization.terms import Term
 
 
-def nominal() -> dict[str, Term]:
-    """No randomization: the robot as its model says."""
-    return {}
-
-
 def go2() -> dict[str, Term]:
     """Unitree Go2. A dict like any other: replace, add or drop terms as an experiment needs."""
     return {
@@ -52,3 +47,6 @@ def go2() -> dict[str, Term]:
         # A floor 1.5 degrees off level, which a calibrated IMU cannot tell from tilt of the robot.
         "gravity": gravity((-0.25, -0.25, -0.1), (0.25, 0.25, 0.1)),
     }
+
+
+PRESETS = {"go2": go2}  # by `EnvSpec.robot`
