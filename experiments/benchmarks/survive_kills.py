@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -93,8 +92,6 @@ def start(config: Kills, folder: Path) -> subprocess.Popen:
     ]
     if (folder / "config.json").is_file():
         command.append("--resume")
-    elif folder.is_dir():
-        shutil.rmtree(folder)  # killed before it had written what it is
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=dict(os.environ))
 
 

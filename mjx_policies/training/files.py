@@ -42,6 +42,12 @@ def write_atomic(path: Path, text: str) -> None:
     flush_to_disk(path.parent)
 
 
+def remove_leftovers(path: Path) -> None:
+    """Deletes what processes that were killed in `write_atomic` left beside a file."""
+    for temporary in path.parent.glob(f".{path.name}.*.tmp"):
+        temporary.unlink(missing_ok=True)
+
+
 def canonical_json(data: Any) -> str:
     """The one text for some JSON data: sorted keys, no NaN."""
     return json.dumps(data, indent=2, sort_keys=True, allow_nan=False) + "\n"

@@ -79,7 +79,7 @@ class Outcome(Generic[State]):
       status: `done` with all steps, `preempted` by a signal, or `stopped` by the `report` callback.
       state: the last one, which is also in the newest checkpoint.
       step: environment steps so far.
-      metrics: the last row, with the evaluation if that iteration had one; empty if a resumed run had nothing left to do.
+      metrics: the last row, with its evaluation if one was due; empty if a resumed run had nothing left to do.
       seconds: wall clock for each activity of `Clock`, earlier processes of the run included.
     """
 

@@ -78,6 +78,8 @@ def train(
     with contextlib.ExitStack() as stack:
         preemption = stack.enter_context(Preemption())
         progress = stack.enter_context(ProgressReport(last * job.steps_per_iteration, show, console))
+        if run.changes:
+            progress.say(f"not made as before ({'; '.join(run.changes)}): from here on its last bits may differ")
         session = _Session(job, run, schedule, progress)
         stack.callback(session.close)
         session.start()

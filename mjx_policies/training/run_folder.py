@@ -16,19 +16,23 @@ import importlib.metadata
 import os
 import platform
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
 
+from mjx_policies.training.checkpoint import remove
 from mjx_policies.training.config import differences, from_json, to_json
 from mjx_policies.training.errors import UserError
-from mjx_policies.training.files import read_json, write_json
+from mjx_policies.training.files import read_json, remove_leftovers, write_json
 from mjx_policies.training.hosts import is_first_host
+from mjx_policies.training.metrics import read_table
 
 C = TypeVar("C")
 FORMAT = 1
 LIBRARIES = ("mjx-policies", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "mujoco", "mujoco-mjx", "numpy")
+DECISIVE = ("python", "jax", "jaxlib", "mujoco")  # versions that decide the bits of a run
 
 
 class RunFolderError(UserError):
@@ -38,17 +42,22 @@ class RunFolderError(UserError):
 class RunFolder:
     """A run folder that this process owns until `close`, the end of a `with` block, or its own end.
 
-    On several hosts each opens it, all see the same files, and the first one owns and writes it.
+    On several hosts each opens it, all see the same files, and the first one owns and writes it. A `with` block that
+    ends with an error before a new run has logged or saved anything deletes the run again, so that the corrected
+    command finds the folder free.
 
     Attributes:
       path: the folder.
       resumed: whether it held a run already.
+      changes: how versions and devices differ from those that a resumed run was made with: `jax 0.10.1, now 0.10.2`.
     """
 
-    def __init__(self, path: Path, lock: int, resumed: bool):
+    def __init__(self, path: Path, lock: int, resumed: bool, changes: Sequence[str] = (), made_folder: bool = False):
         self.path = path
         self.resumed = resumed
+        self.changes = tuple(changes)
         self._lock = lock
+        self._made_folder = made_folder
 
     @classmethod
     def start(cls, path: str | Path, config: Any, resume: bool) -> RunFolder:
@@ -70,6 +79,7 @@ class RunFolder:
         if not is_first_host():
             return cls(path, lock=-1, resumed=False)
         _check_folder(path)
+        made_folder = not path.exists()
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -78,6 +88,7 @@ class RunFolder:
         try:
             if (path / "config.json").exists():
                 raise RunFolderError(f"{path} already holds a run. Choose another --run-dir or pass --resume.")
+            remove_leftovers(path / "config.json")
             others = sorted(set(os.listdir(path)) - {"run.lock"})
             if others:
                 raise RunFolderError(f"{path} is not empty (it holds {others[0]}). Choose another --run-dir.")
@@ -85,7 +96,7 @@ class RunFolder:
         except BaseException:
             os.close(lock)
             raise
-        return cls(path, lock, resumed=False)
+        return cls(path, lock, resumed=False, made_folder=made_folder)
 
     @classmethod
     def open(cls, path: str | Path, config: Any = None) -> RunFolder:
@@ -103,6 +114,8 @@ class RunFolder:
         data = _read(path)
         lock = _lock(path) if is_first_host() else -1
         try:
+            if is_first_host():
+                remove_leftovers(path / "config.json")
             if config is not None:
                 try:
                     found = differences(from_json(type(config), data["config"]), config)
@@ -119,7 +132,7 @@ class RunFolder:
             if lock >= 0:
                 os.close(lock)
             raise
-        return cls(path, lock, resumed=True)
+        return cls(path, lock, resumed=True, changes=_changes(data.get("made_with"), provenance()))
 
     def config(self, kind: type[C]) -> C:
         """The run's configuration; see `read_config`."""
@@ -134,8 +147,18 @@ class RunFolder:
     def __enter__(self) -> RunFolder:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None and self._lock >= 0 and not self.resumed and not self._has_begun():
+            for path in self.path.iterdir():
+                remove(path)
+            if self._made_folder:
+                self.path.rmdir()
         self.close()
+
+    def _has_begun(self) -> bool:
+        table = self.path / "metrics.csv"
+        saved = [*self.path.glob("checkpoints/[0-9]*"), *self.path.glob("crash/*")]
+        return bool(saved) or (table.exists() and bool(read_table(table)[1]))
 
 
 def read_config(path: str | Path, kind: type[C]) -> C:
@@ -166,6 +189,19 @@ def provenance() -> dict[str, Any]:
         "devices": f"{len(devices)} x {devices[0].platform} {devices[0].device_kind}",
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
     }
+
+
+def _changes(before: Any, now: Mapping[str, Any]) -> list[str]:
+    """How two results of `provenance` differ in what decides the bits of a run; the earlier one may be anything."""
+
+    def decisive(made_with: Any) -> dict[str, Any]:
+        versions = made_with.get("versions") if isinstance(made_with, dict) else None
+        if not isinstance(versions, dict):
+            return {}
+        return {**{name: versions.get(name) for name in DECISIVE}, "devices": made_with.get("devices")}
+
+    was, is_now = decisive(before), decisive(now)
+    return [f"{name} {was[name]}, now {is_now[name]}" for name in was if was[name] != is_now[name]]
 
 
 def _check_folder(path: Path) -> None:

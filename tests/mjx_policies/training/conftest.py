@@ -40,6 +40,12 @@ def start_toy():
 
 
 @pytest.fixture
+def no_room_for_tensorboard(monkeypatch):
+    """Every file that tensorboardX opens lies on a disk that is full."""
+    monkeypatch.setattr("tensorboardX.record_writer.open_file", lambda path: open("/dev/full", "wb"))  # noqa: SIM115
+
+
+@pytest.fixture
 def quiet():
     """A console that is no terminal and keeps what is written."""
     return Console(file=io.StringIO(), force_terminal=False, soft_wrap=True)

@@ -12,6 +12,7 @@ from mjx_policies.training import checkpoint as checkpoint_module
 from mjx_policies.training.checkpoint import CheckpointError, read_checkpoint
 from mjx_policies.training.checkpoints import checkpoint_steps
 from mjx_policies.training.errors import NonFiniteError, UserError, clean_errors
+from mjx_policies.training.files import read_json, write_json
 from mjx_policies.training.loop import Job, Schedule, train
 from mjx_policies.training.metrics import WALL_CLOCK, read_metrics, read_table
 from mjx_policies.training.run_folder import RunFolder
@@ -88,6 +89,17 @@ def test_a_run_without_a_checkpoint_resumes_from_its_beginning(toy, tmp_path, qu
         f"{tmp_path / 'run'} holds no checkpoint yet, so the run begins again at step 0; "
         f"its rows up to step 50 are kept in {tmp_path / 'run' / 'metrics-2.csv'}\n"
     ) in quiet.file.getvalue()
+
+
+def test_a_run_that_moved_to_another_version_says_so(toy, tmp_path, quiet):
+    config = toy.ToyConfig(schedule=schedule(total_steps=20))
+    toy.train_toy(tmp_path / "run", config, console=quiet)
+    assert "not made as before" not in quiet.file.getvalue()
+    data = read_json(tmp_path / "run" / "config.json")
+    data["made_with"]["versions"]["jaxlib"] = "0.1.2"
+    write_json(tmp_path / "run" / "config.json", data)
+    toy.train_toy(tmp_path / "run", config, resume=True, console=quiet)
+    assert "not made as before (jaxlib 0.1.2, now " in quiet.file.getvalue()
 
 
 def test_the_step_is_traced_once_and_resumed_seconds_add_up(toy, tmp_path, quiet):
@@ -224,8 +236,8 @@ def test_a_full_disk_stops_with_one_sentence_and_loses_nothing_else(toy, tmp_pat
     assert resumed.status == "done"
 
 
-def test_a_disk_that_is_full_for_tensorboard_stops_with_one_sentence(toy, tmp_path, quiet, monkeypatch, capsys):
-    monkeypatch.setattr("tensorboardX.record_writer.open_file", lambda path: open("/dev/full", "wb"))
+@pytest.mark.usefixtures("no_room_for_tensorboard")
+def test_a_disk_that_is_full_for_tensorboard_stops_with_one_sentence(toy, tmp_path, quiet, capsys):
     config = toy.ToyConfig(schedule=schedule(tensorboard=True))
     with pytest.raises(SystemExit) as caught, clean_errors():
         toy.train_toy(tmp_path / "run", config, console=quiet)

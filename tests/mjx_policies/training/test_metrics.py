@@ -109,8 +109,7 @@ def test_tensorboard_takes_finite_numbers_and_resumes(tmp_path):
     assert len(first) == 2 and [(event.step, event.session_log.status) for event in second[1:-1]] == [(11, 1)]
 
 
-def test_a_full_disk_is_met_where_tensorboard_writes(tmp_path, monkeypatch):
-    monkeypatch.setattr("tensorboardX.record_writer.open_file", lambda path: open("/dev/full", "wb"))
+def test_a_full_disk_is_met_where_tensorboard_writes(tmp_path, no_room_for_tensorboard):
     writer = TensorBoard(tmp_path)
     with pytest.raises(OSError, match="No space left"):
         for step in range(10_000):  # far beyond any buffer or queue

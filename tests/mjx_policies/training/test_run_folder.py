@@ -58,6 +58,56 @@ def test_what_a_process_left_that_died_at_once_is_a_new_folder(tmp_path):
     RunFolder.create(tmp_path, Config()).close()
 
 
+def test_what_a_kill_in_the_first_write_left_is_removed(tmp_path):
+    leftover = tmp_path / ".config.json.123.tmp"
+    (tmp_path / "run.lock").write_text("123\n")
+    leftover.write_text("{")
+    RunFolder.create(tmp_path, Config()).close()
+    assert not leftover.exists()
+    leftover.write_text("{")
+    RunFolder.open(tmp_path, Config()).close()
+    assert not leftover.exists()
+
+
+def test_an_error_before_anything_was_learned_leaves_the_folder_free(tmp_path):
+    def fail(path, *files):
+        with pytest.raises(RuntimeError), RunFolder.create(path, Config()) as run:
+            (path / "checkpoints").mkdir()
+            for name, text in files:
+                (path / name).parent.mkdir(parents=True, exist_ok=True)
+                (path / name).write_text(text)
+            raise RuntimeError("too many robots for this device")
+        assert run.path == path
+
+    (tmp_path / "mine").mkdir()
+    for name in ("ours", "mine"):
+        fail(tmp_path / name, ("metrics.csv", "step\n"), ("tensorboard/events", "x"))
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"] and not list((tmp_path / "mine").iterdir())
+    fail(tmp_path / "logged", ("metrics.csv", "step\n10\n"))
+    fail(tmp_path / "saved", ("checkpoints/000000000010/manifest.json", "{}"))
+    fail(tmp_path / "crashed", ("crash/000000000000/manifest.json", "{}"))
+    for name in ("logged", "saved", "crashed"):
+        with pytest.raises(RuntimeError), RunFolder.open(tmp_path / name, Config()):
+            raise RuntimeError
+
+
+def test_a_resumed_run_knows_what_is_not_as_it_was(tmp_path):
+    RunFolder.create(tmp_path, Config()).close()
+    with RunFolder.open(tmp_path) as run:
+        assert run.changes == ()
+    data = read_json(tmp_path / "config.json")
+    here = data["made_with"]["versions"]["jax"]
+    data["made_with"]["versions"] |= {"jax": "0.1.2", "optax": "0.0.1"}
+    data["made_with"]["devices"] = "8 x tpu v9"
+    write_json(tmp_path / "config.json", data)
+    with RunFolder.open(tmp_path) as run:
+        assert run.changes[0] == f"jax 0.1.2, now {here}" and run.changes[1].startswith("devices 8 x tpu v9, now ")
+    for strange in (None, [], {"versions": 3}):
+        write_json(tmp_path / "config.json", {**data, "made_with": strange})
+        with RunFolder.open(tmp_path) as run:
+            assert run.changes == ()
+
+
 @pytest.mark.parametrize(
     "text", ["", "{", "[]", '{"config": 3, "format": 1}', '{"a": 1, "a": 1}', " " * (1 << 20) + "{}"]
 )
