@@ -1,0 +1,55 @@
+import dataclasses
+
+import pytest
+
+from mjx_policies.training.command_line import parse
+from mjx_policies.training.config import may_change
+from mjx_policies.training.errors import UserError
+from mjx_policies.training.run_folder import RunFolder
+
+
+@dataclasses.dataclass(frozen=True)
+class Hyper:
+    rate: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.99)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    task: str = "Pendulum"
+    layers: tuple[int, ...] = (128, 128)
+    hyper: Hyper = dataclasses.field(default_factory=Hyper)
+    steps: int = may_change(0)
+    run_dir: str = may_change("")
+    resume: bool = may_change(False)
+
+    def __post_init__(self):
+        if self.steps < 0:
+            raise ValueError("steps is negative")
+
+
+def test_a_resumed_run_is_as_it_was_but_for_what_is_given(tmp_path):
+    run = str(tmp_path / "run")
+    given = ("--task", "Go2", "--layers", "8", "--hyper.betas", "0.5", "0.9", "--steps", "30", "--run_dir", run)
+    started = parse(Config, arguments=given)
+    assert started == Config("Go2", (8,), Hyper(betas=(0.5, 0.9)), 30, run)
+    RunFolder.create(run, started).close()
+    resumed = parse(Config, arguments=("--run-dir", run, "--resume"))
+    assert resumed == dataclasses.replace(started, resume=True)
+    longer = parse(Config, arguments=("--resume", "--hyper.rate", "0.2", "--steps", "90", f"--run-dir={run}"))
+    assert longer == dataclasses.replace(resumed, steps=90, hyper=Hyper(0.2, (0.5, 0.9)))
+
+
+def test_a_run_that_is_not_there_cannot_be_resumed(tmp_path):
+    with pytest.raises(UserError, match="pass the folder of the run"):
+        parse(Config, arguments=("--resume",))
+    with pytest.raises(UserError, match="holds no run"):
+        parse(Config, arguments=("--resume", "--run-dir", str(tmp_path)))
+
+
+def test_what_makes_no_configuration_and_help_are_left_to_the_parser(capsys):
+    with pytest.raises(SystemExit):
+        parse(Config, arguments=("--steps", "-1"))
+    with pytest.raises(SystemExit) as caught:
+        parse(Config, "What it does.", arguments=("--help",))
+    assert caught.value.code == 0 and "What it does." in capsys.readouterr().out
