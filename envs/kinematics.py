@@ -49,12 +49,6 @@ def forward_kinematics(model: mujoco.MjModel, qpos: Array) -> Poses:  # [nq]
     return Poses(xpos, xquat, geom_xpos, geom_xmat, cam_xpos, cam_xmat)
 
 
-def geom_poses(model: mujoco.MjModel, qpos: Array) -> tuple[Array, Array]:
-    """`geom_xpos` [ngeom, 3] and `geom_xmat` [ngeom, 3, 3] for joint coordinates `qpos` [nq]."""
-    poses = forward_kinematics(model, qpos)
-    return poses.geom_xpos, poses.geom_xmat
-
-
 def _bodies(model: mujoco.MjModel, qpos: Array) -> tuple[Array, Array]:  # -> [nbody, 3], [nbody, 4]
     """Places all bodies of equal depth in the tree at once, from the world outwards."""
     depth = np.zeros(model.nbody, int)

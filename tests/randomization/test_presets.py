@@ -24,7 +24,3 @@ def test_go2_fits_its_model(go2):
     total = np.asarray(robots["body_mass"]).sum(axis=1)
     assert (total > 16.087 * 0.9 - 1).all() and (total < 16.087 * 1.1 + 3).all()
     assert len(np.unique(total)) == 16
-
-
-def test_nominal_is_nothing():
-    assert presets.nominal() == {}
