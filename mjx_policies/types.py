@@ -165,6 +165,14 @@ class ActionTable:
         """Number of actions."""
         return len(self.names)
 
+    def markdown(self) -> str:
+        """The table as people read it: index, name, target of a zero action, its change for one unit, limits."""
+        rows = ["| index | actuator | default | scale | lower | upper |", "|---|---|---|---|---|---|"]
+        columns = zip(self.names, self.default, self.scale, self.lower, self.upper, strict=True)
+        for index, (name, *numbers) in enumerate(columns):
+            rows.append(f"| {index} | {name} | {' | '.join(f'{number:g}' for number in numbers)} |")
+        return "\n".join(rows)
+
     def target(self, action: Array) -> Array:  # [..., A] -> [..., A]
         """The actuator targets for an action."""
         target = jnp.asarray(self.default) + jnp.asarray(self.scale) * action

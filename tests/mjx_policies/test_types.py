@@ -105,6 +105,15 @@ ACTION = ActionTable(
 )
 
 
+def test_the_documentation_has_a_row_for_each_action():
+    assert ACTION.markdown().splitlines() == [
+        "| index | actuator | default | scale | lower | upper |",
+        "|---|---|---|---|---|---|",
+        "| 0 | hip | 0.1 | 0.5 | -0.2 | 1 |",
+        "| 1 | knee | -1.5 | 0.25 | -2 | -1 |",
+    ]
+
+
 def test_an_action_is_a_scaled_offset_within_limits():
     assert ACTION.size == 2
     actions = jnp.asarray([[0.0, 0.0], [1.0, -1.0], [10.0, 10.0], [-10.0, -10.0]])

@@ -1,0 +1,24 @@
+"""The tables of a task as Markdown, `python -m mjx_policies.envs.describe Go2Getup`: what it observes and does."""
+
+from __future__ import annotations
+
+import sys
+
+from mjx_policies.envs.base import EnvSpec
+from mjx_policies.envs.registry import load
+from mjx_policies.types import table_markdown
+
+
+def describe(spec: EnvSpec) -> str:
+    """Observations, what only a simulator knows, and actions of a task, with units, noise and limits."""
+    parts = {
+        'Observation `obs["state"]`': table_markdown(spec.observation),
+        'Observation `obs["privileged"]`': table_markdown(spec.privileged) if spec.privileged else "",
+        f"Action, every {spec.control_dt:g} s": spec.action.markdown(),
+    }
+    return "\n\n".join(f"## {title}\n\n{table}" for title, table in parts.items() if table)
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        print(f"# {name}\n\n{describe(load(name, num_envs=1).spec)}\n")

@@ -1,0 +1,30 @@
+import subprocess
+import sys
+
+from mjx_policies.envs.control.pendulum import SPEC
+from mjx_policies.envs.describe import describe
+
+PENDULUM = """\
+## Observation `obs["state"]`
+
+| index | term | unit | frame | scale | noise | bias |
+|---|---|---|---|---|---|---|
+| 0..1 | angle_cos_sin | 1 | – | 1 | ±0.01 | – |
+| 2 | velocity | rad/s | – | 0.2 | ±0.1 | – |
+
+## Action, every 0.02 s
+
+| index | actuator | default | scale | lower | upper |
+|---|---|---|---|---|---|
+| 0 | hinge | 0 | 2 | -2 | 2 |"""
+
+
+def test_a_task_is_described_by_its_tables():
+    assert describe(SPEC) == PENDULUM
+
+
+def test_the_command_prints_the_tables_of_each_task_it_is_given():
+    command = [sys.executable, "-m", "mjx_policies.envs.describe", "Pendulum", "Go2Getup"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert printed.startswith(f"# Pendulum\n\n{PENDULUM}\n\n# Go2Getup\n")
+    assert '## Observation `obs["privileged"]`' in printed and "| 11 | RR_calf | " in printed
