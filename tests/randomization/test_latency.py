@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mjx_policies.envs.base import select
 from mjx_policies.randomization.latency import ActionDelay, ObservationLatency
+from mjx_policies.randomization.sensors import SensorNoise
 
 
 @jax.jit
@@ -115,6 +116,20 @@ def test_observations_are_interpolated_between_periods(toy, periods):
     np.testing.assert_allclose(toy.clock(timesteps), expected, atol=1e-5)
     np.testing.assert_array_equal(toy.last_action(timesteps), counting(6))  # remembered, not measured
     np.testing.assert_array_equal(timesteps.obs["privileged"][:, 0], np.arange(1, 7))
+
+
+def test_noise_outside_keeps_its_size_and_noise_inside_is_averaged(toy):
+    latency = 1.5 * toy.control_dt
+
+    def spread(env):
+        _, _, noisy = run(env, jax.random.key(0), counting(400))
+        _, _, exact = run(ObservationLatency(toy.env, latency, latency), jax.random.key(0), counting(400))
+        return np.std(toy.clock(noisy) - toy.clock(exact))
+
+    outside = spread(SensorNoise(ObservationLatency(toy.env, latency, latency)))
+    inside = spread(ObservationLatency(SensorNoise(toy.env), latency, latency))
+    # Half-way between two independent draws: 0.71, within four standard errors of 400 of them.
+    np.testing.assert_allclose(inside / outside, np.sqrt(0.5), rtol=4 / np.sqrt(400))
 
 
 @settings(max_examples=20, deadline=None)
