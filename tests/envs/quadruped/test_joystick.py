@@ -319,6 +319,15 @@ def test_a_robot_that_leaves_the_tiles_is_cut_off(rough):
     assert timestep.terminated.tolist() == [False] * 5 + [True]
 
 
+def test_the_difficulty_is_replaced_in_the_task(rough):
+    place = jax.jit(jax.vmap(lambda key, task: task.reset(key, {})[0].data.qpos[0], (0, None)), compiler_options=FAST)
+    keys = jax.random.split(jax.random.key(0), 100)
+    for difficulty, hardest in ((None, 5), (0.4, 2), (0.0, 0)):
+        task = rough if difficulty is None else rough.replace(difficulty=difficulty)
+        x = np.asarray(place(keys, task.replace(difficulty=jnp.asarray(task.difficulty))))
+        assert x.max() == rough.terrain.origins[hardest, 0, 0]
+
+
 def test_on_rough_ground_heights_are_above_the_ground(rough):
     task = rough
     state, timestep = jax.jit(jax.vmap(lambda key: task.reset(key, {})), compiler_options=FAST)(
