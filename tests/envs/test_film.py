@@ -1,0 +1,59 @@
+"""A camera that follows a robot. Axes: T frames, H by W pixels."""
+
+import mujoco
+import numpy as np
+import pytest
+
+from mjx_policies.envs import film
+
+FPS = 20.0
+FREE = """
+<mujoco><worldbody>
+  <geom type="plane" size="5 5 .1" rgba=".5 .5 .5 1"/>
+  <body pos="0 0 .3"><freejoint/><geom type="box" size=".15 .15 .1" rgba="1 0 0 1"/></body>
+</worldbody></mujoco>
+"""
+FIXED = """
+<mujoco><worldbody><body pos="0 0 1.3"><joint axis="0 1 0"/>
+  <geom type="box" size=".3 .1 .1" rgba="1 0 0 1"/>
+</body></worldbody></mujoco>
+"""
+
+
+@pytest.fixture
+def shot(monkeypatch, tmp_path):
+    """Films, and returns the row of the middle of what is red in each frame, as a part of the height; NaN if none."""
+
+    def shoot(xml, qpos):
+        videos = []
+        monkeypatch.setattr(film, "write_video", lambda path, frames, fps: videos.append(frames))
+        film.film(mujoco.MjModel.from_xml_string(xml), np.asarray(qpos), tmp_path / "film.mp4", FPS, size=(48, 64))
+        red = videos[0][..., 0] > 2.0 * videos[0][..., 1]  # [T, H, W]
+        rows = np.arange(48)[:, None]
+        return np.array([np.mean(np.broadcast_to(rows, (48, 64))[seen]) / 48 if seen.any() else np.nan for seen in red])
+
+    return shoot
+
+
+def test_the_camera_follows_a_robot_up_and_shows_it_bounce(shot):
+    t = np.arange(40) / FPS
+    climb, bounce = 2.0 * t, 0.06 * np.sin(2 * np.pi * 4 * t)  # m; four bounces a second
+    qpos = np.zeros((40, 7))
+    qpos[:, 2], qpos[:, 3] = 0.3 + climb + bounce, 1.0
+    rows = shot(FREE, qpos)
+    inner = slice(5, -5)  # whole windows
+    assert np.abs(rows[inner] - 0.5).max() < 0.15, "it stays in the middle"
+    assert np.corrcoef(rows[inner], -bounce[inner])[0, 1] > 0.9 and np.ptp(rows[inner]) > 0.05
+
+
+def test_the_camera_stands_still_before_a_robot_on_a_mount(shot):
+    assert np.isfinite(shot(FIXED, [[0.0], [1.0]])).all()
+
+
+def test_the_running_mean_keeps_a_slope_and_removes_a_bounce():
+    t = np.arange(60) / FPS
+    mean = film.running_mean(3.0 * t + 0.1 * np.sin(2 * np.pi * 4 * t), FPS)
+    assert mean.shape == t.shape
+    # Eleven frames are not a whole number of bounces of five: a ninth of them is left over.
+    np.testing.assert_allclose(mean[5:-5], 3.0 * t[5:-5], atol=0.1 / 9)
+    np.testing.assert_allclose(film.running_mean(np.full(3, 0.3), FPS), 0.3)
