@@ -207,14 +207,15 @@ class _Engine:
             target[...] = np.asarray(value).reshape(target.shape)
         redrawn = np.zeros(self.batch.nsim, bool)
         for name, value in dynamics.items():
-            value = np.asarray(value).reshape(self._seen[name].shape)
-            differing = np.flatnonzero(value != self._seen[name])
+            seen = self._seen[name]  # [B, size of the field]
+            value = np.asarray(value).reshape(seen.shape)
+            differing = np.flatnonzero(value != seen)
             if differing.size:  # only where an episode began
-                changed = np.flatnonzero(np.bincount(differing // value.shape[1]))
+                changed = np.flatnonzero(np.bincount(differing // seen.shape[1]))
                 nominal, rows = self._nominal[name][changed], value[changed]
                 # Untouched entries keep the model's float64, so that an empty draw is the nominal robot to the bit.
                 self._expanded[name][changed] = np.where(rows == nominal.astype(np.float32), nominal, rows)
-                self._seen[name][changed] = rows
+                seen[changed] = rows
                 redrawn[changed] |= name in mujoco.MjModel._setconst_inputs
         if redrawn.any():
             # Constants of the engine that are no floats, such as body_sameframe, cannot travel in `dynamics`.
