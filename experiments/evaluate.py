@@ -16,7 +16,7 @@ from mjx_policies.agents import locomotion
 from mjx_policies.agents.restore import load_policy
 from mjx_policies.envs.physics import Backend, resolve_backend
 from mjx_policies.evaluation.report import evaluation_table, write_evaluation
-from mjx_policies.training.errors import clean_errors
+from mjx_policies.training.errors import UserError, clean_errors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,9 +36,12 @@ class Judge:
 
 def main(judge: Judge) -> None:
     """Prints the table that training ends with."""
-    policy = load_policy(judge.run, Run, judge.backend)
-    config = dataclasses.replace(policy.config, backend=judge.backend)
-    evaluate = locomotion.make_evaluation(config, policy.learner, min(64, judge.robots), judge.seed)
+    if judge.json:
+        make_folder(Path(judge.json).parent)  # what cannot be written is better known before the evaluation
+    with clean_errors(ValueError):
+        policy = load_policy(judge.run, Run, judge.backend)
+        config = dataclasses.replace(policy.config, backend=judge.backend)
+        evaluate = locomotion.make_evaluation(config, policy.learner, min(64, judge.robots), judge.seed)
     console = Console()
     with console.status(f"evaluating {judge.robots} robots"):
         evaluation, _ = evaluate(policy.state, judge.robots)
@@ -49,6 +52,13 @@ def main(judge: Judge) -> None:
         write_evaluation(Path(judge.json), evaluation, about)
 
 
+def make_folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create the folder {path} for --json: {error.strerror}.") from None
+
+
 if __name__ == "__main__":
-    with clean_errors(ValueError):
+    with clean_errors():
         main(tyro.cli(Judge, description=__doc__))

@@ -51,8 +51,9 @@ class Play:
 
 def main(play: Play) -> None:
     jax.config.update("jax_platforms", "cpu")  # one robot runs fastest on the C engine
-    policy = load_policy(play.run, Run, backend="cpu")
-    env, dynamics = imperfect(policy.task, policy.config.imperfections.scaled(play.imperfections))
+    with clean_errors(ValueError):
+        policy = load_policy(play.run, Run, backend="cpu")
+        env, dynamics = imperfect(policy.task, policy.config.imperfections.scaled(play.imperfections))
     console = Console()
     console.print(f"{policy.config.task}, trained for {policy.steps:,} steps")
     if play.video or not has_screen():
@@ -231,5 +232,5 @@ def has_screen() -> bool:
 
 
 if __name__ == "__main__":
-    with clean_errors(ValueError):
+    with clean_errors():
         main(tyro.cli(Play, description=__doc__))

@@ -10,19 +10,22 @@ from datetime import datetime
 from pathlib import Path
 
 import jax
-import tyro
 from rich.console import Console
 
 from mjx_policies.agents import locomotion
 from mjx_policies.agents.on_policy import OnPolicyState
 from mjx_policies.compiler import compiler_options
+from mjx_policies.envs.physics import resolve_backend
 from mjx_policies.evaluation.report import evaluation_table, write_evaluation
+from mjx_policies.training.command_line import parse
 from mjx_policies.training.config import may_change
 from mjx_policies.training.errors import clean_errors
 from mjx_policies.training.loop import Job, Outcome, Schedule, train
 from mjx_policies.training.plots import plot_curves
+from mjx_policies.training.preemption import Preempted, Preemption
 from mjx_policies.training.run_folder import RunFolder
 
+SHOWN = ("env/reward", "env/track_linear", "env/track_yaw")
 CURVES = (
     "env/track_linear",
     "env/track_yaw",
@@ -42,7 +45,7 @@ class Run(locomotion.Config):
 
     steps: int = may_change(0)  # environment steps; 0: as the device is fast
     run_dir: str = may_change("")  # folder of the run; empty: runs/<task>-<time>
-    resume: bool = may_change(False)  # continue the run in run_dir
+    resume: bool = may_change(False)  # continue the run in run_dir; what is not given is as it was there
     evaluations: int = may_change(2)  # short ones on the way, before the one of the finished policy; 0: none
     robots: int = may_change(256)  # robots of the final evaluation, for one whole episode each
     checkpoint_seconds: float = may_change(20.0)  # s, between checkpoints; more where saving takes over 5 % of the time
@@ -58,12 +61,16 @@ def main(run: Run) -> None:
     """Trains, or continues, and leaves a finished run folder."""
     console = Console()
     path = Path(run.run_dir or f"runs/{run.task}-{datetime.now():%Y%m%d-%H%M%S}")
-    parts = locomotion.build(run)  # before there is a folder: one that cannot be built leaves none
-    with RunFolder.start(path, run, run.resume) as folder:
+    with clean_errors(ValueError):  # before there is a folder: a run that cannot be built leaves none
+        if not run.resume:
+            run = dataclasses.replace(run, backend=resolve_backend(run.backend))  # wherever it is resumed
+        parts = locomotion.build(run)
         evaluate = locomotion.make_evaluation(run, parts.learner, batch=min(64, run.robots))
+        init = jax.jit(parts.runner.init, compiler_options=compiler_options(runs_once=True))
+        init.eval_shape(jax.random.key(run.seed), run.hyper)
+    with RunFolder.start(path, run, run.resume) as folder, Preemption() as preemption:
         steps = run.steps or locomotion.default_steps()
         iterations = -(-steps // parts.runner.steps_per_iteration)
-        init = jax.jit(parts.runner.init, compiler_options=compiler_options(runs_once=True))
         job = Job(
             init=lambda: init(jax.random.key(run.seed), run.hyper),
             step=parts.runner.step,
@@ -78,13 +85,22 @@ def main(run: Run) -> None:
             eval_every=spacing(iterations, run.evaluations),
             checkpoint_seconds=run.checkpoint_seconds,
         )
-        outcome = train(job, folder, schedule, show=("reward", "track_linear", "track_yaw"), console=console)
+        outcome = train(job, folder, schedule, show=SHOWN, console=console, preemption=preemption)
         if outcome.status == "done":
-            finish(run, folder, evaluate, outcome, console)
+            try:
+                finish(run, folder, evaluate, outcome, preemption, console)
+            except Preempted as signal:
+                console.print(
+                    f"{signal} asked to stop: training is complete and saved. Run again with --resume and the same "
+                    f"--run-dir ({path}) to evaluate and film."
+                )
 
 
 def spacing(iterations: int, evaluations: int) -> int:
-    """Iterations from one evaluation to the next, such that none falls on the end, which has its own; 0: never."""
+    """Iterations from one evaluation to the next; 0: never.
+
+    None falls on the end, which has its own, unless there are hardly more iterations than evaluations.
+    """
     return iterations // (evaluations + 1) + 1 if evaluations else 0
 
 
@@ -93,19 +109,26 @@ def brief(evaluation: locomotion.Evaluation) -> dict[str, float]:
     return {name: figure.value for name, figure in evaluation["randomized"].items() if "/" not in name}
 
 
-def finish(run: Run, folder: RunFolder, evaluate, outcome: Outcome[OnPolicyState], console: Console) -> None:
-    """Writes and shows what a run leaves behind."""
-    with console.status(f"evaluating {run.robots} robots"):
-        evaluation, episodes = evaluate(outcome.state.learner, run.robots)
+def finish(
+    run: Run, folder: RunFolder, evaluate, outcome: Outcome[OnPolicyState], preemption: Preemption, console: Console
+) -> None:
+    """Writes and shows what a run leaves behind; a signal ends it at the next seam with `Preempted`."""
+    evaluation = {}
+    for condition in locomotion.CONDITIONS:
+        preemption.check()
+        with console.status(f"evaluating {run.robots} {condition} robots"):
+            found, episodes = evaluate(outcome.state.learner, run.robots, [condition])
+        evaluation |= found
     write_evaluation(folder.path / "evaluation.json", evaluation, {"task": run.task, "steps": outcome.step})
     plot_curves(folder.path / "metrics.csv", folder.path / "curves.png", CURVES, title=run.task)
+    console.print(evaluation_table(evaluation, f"{run.task} after {outcome.step:,} steps"))
+    preemption.check()
     with console.status("drawing walk.mp4"):
         locomotion.film_episode(run, episodes, folder.path / "walk.mp4")
-    console.print(evaluation_table(evaluation, f"{run.task} after {outcome.step:,} steps"))
     spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in outcome.seconds.items())
     console.print(f"{spent}\nrun folder: {folder.path}")
 
 
 if __name__ == "__main__":
-    with clean_errors(ValueError):
-        main(tyro.cli(Run, description=__doc__))
+    with clean_errors():
+        main(parse(Run, __doc__))

@@ -12,6 +12,8 @@ import imageio_ffmpeg
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from mjx_policies.training.errors import UserError
+
 
 def write_video(path: str | os.PathLike[str], frames: np.ndarray, fps: float) -> None:  # [T, H, W, 3]
     """Writes an mp4 file, H.264 in yuv420p, which browsers and slides can play.
@@ -25,7 +27,7 @@ def write_video(path: str | os.PathLike[str], frames: np.ndarray, fps: float) ->
 
     Raises:
       ValueError: for another suffix, malformed frames, or a rate that is not positive.
-      RuntimeError: with the words of ffmpeg, if that fails.
+      UserError: there is no ffmpeg, or it fails, as on a full disk.
     """
     path, frames = pathlib.Path(path), np.asarray(frames)
     if path.suffix != ".mp4":
@@ -40,19 +42,26 @@ def write_video(path: str | os.PathLike[str], frames: np.ndarray, fps: float) ->
     if not fps > 0:
         raise ValueError(f"fps is {fps}, it must be positive")
 
+    try:
+        ffmpeg = imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError:
+        raise UserError(
+            f"video {path} was not written: there is no ffmpeg. Reinstall imageio-ffmpeg, which brings one."
+        ) from None
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(suffix=".mp4", prefix=f".{path.stem}-", dir=path.parent)
     os.close(handle)
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", f"{fps:g}", "-i", "-"]
     encoding = ["-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "18", "-movflags", "+faststart"]
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *source, *encoding, temporary]
+    command = [ffmpeg, "-y", "-loglevel", "error", *source, *encoding, temporary]
     try:
         pixels = np.ascontiguousarray(frames).data.cast("B")
         process = subprocess.run(command, input=pixels, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         if process.returncode:
-            raise RuntimeError(
-                f"ffmpeg could not write {str(path)!r}: {process.stderr.decode(errors='replace').strip()}"
-            )
+            words = " ".join(process.stderr.decode(errors="replace").split())[:300] or f"code {process.returncode}"
+            full = "No space left on device" in words
+            reason = "the disk is full, make room" if full else f"ffmpeg ended with {words}"
+            raise UserError(f"video {path} was not written: {reason}.")
         os.chmod(temporary, 0o644)  # mkstemp's is for the owner alone
         os.replace(temporary, path)
     except BaseException:

@@ -42,6 +42,7 @@ def train(
     show: Sequence[str] = ("reward",),
     report: Callable[[dict[str, Number]], bool | None] | None = None,
     console: Console | None = None,
+    preemption: Preemption | None = None,
 ) -> Outcome[State]:
     """Trains until `schedule.total_steps`, a signal, or `report`; a resumed run continues from its checkpoint.
 
@@ -51,9 +52,10 @@ def train(
       job: what is trained.
       run: the folder: of `RunFolder.create` for a new run, of `RunFolder.open` to continue.
       schedule: when to log, evaluate and save.
-      show: metrics beside the progress bar.
+      show: full names of metrics beside the progress bar.
       report: called with every logged row; true ends the run.
       console: where progress goes; standard output by default.
+      preemption: an open one, of a caller who wants to hear of signals after training as well; by default its own.
 
     Raises:
       NonFiniteError: a metric or the watched state is not finite. The state is kept in `crash/`, and the last good
@@ -76,7 +78,7 @@ def train(
     last = -(-schedule.total_steps // job.steps_per_iteration)
     console = console if is_first_host() else Console(quiet=True)
     with contextlib.ExitStack() as stack:
-        preemption = stack.enter_context(Preemption())
+        preemption = preemption or stack.enter_context(Preemption())
         progress = stack.enter_context(ProgressReport(last * job.steps_per_iteration, show, console))
         if run.changes:
             progress.say(f"not made as before ({'; '.join(run.changes)}): from here on its last bits may differ")

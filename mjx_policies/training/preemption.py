@@ -9,6 +9,10 @@ from types import FrameType
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)  # schedulers, Ctrl-C, submitit
 
 
+class Preempted(Exception):
+    """A signal asked to stop. The message is its name."""
+
+
 class Preemption:
     """While this context is open, the first of `SIGNALS` sets `requested` instead of ending the process.
 
@@ -29,6 +33,11 @@ class Preemption:
         self.requested: str | None = None
         self._interrupted = False
         self._before: dict[signal.Signals, object] = {}
+
+    def check(self) -> None:
+        """Raises `Preempted` if a signal arrived: for the seams of work that can be done again."""
+        if self.requested is not None:
+            raise Preempted(self.requested)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.requested == "SIGINT":

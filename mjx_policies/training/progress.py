@@ -18,7 +18,8 @@ class ProgressReport:
 
     Args:
       total_steps: where the bar ends.
-      show: names of the metrics to show, by the part after their last slash; those a row lacks keep their last value.
+      show: full names of metrics, such as `env/reward`; shown without what is before their last slash, and with their
+        last value where a row lacks them.
       console: where to write; standard output by default.
       line_seconds: seconds between lines where the console is no terminal.
     """

@@ -6,6 +6,7 @@ import os
 import re
 import runpy
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,9 @@ import jax
 import pytest
 
 from mjx_policies.agents import locomotion
+from mjx_policies.evaluation import report
+from mjx_policies.training import loop
+from mjx_policies.training.errors import UserError
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
 SCRIPT = Path(__file__).parents[2] / "experiments" / "ppo_locomotion.py"
@@ -57,7 +61,7 @@ def rows(folder):
 def finished(tmp_path_factory):
     """A finished run of four iterations: its folder and what the script printed."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
-    arguments = [sys.executable, str(SCRIPT), *TINY, "--steps", "256", "--run-dir", str(folder)]
+    arguments = [sys.executable, str(SCRIPT), *TINY, "--seed", "3", "--steps", "256", "--run-dir", str(folder)]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONWARNINGS": "default"}
     process = subprocess.run(arguments, capture_output=True, text=True, timeout=120, env=environment, check=False)
     return folder, process
@@ -72,6 +76,7 @@ def test_a_run_ends_with_a_complete_folder(finished):
 
     config = json.loads((folder / "config.json").read_text())["config"]
     assert (config["task"], config["num_envs"], config["policy_layers"]) == ("Pendulum", 16, [8])
+    assert config["backend"] == "cpu", "where it is resumed, auto might be another one"
     assert config["hyper"]["learning_rate"] == 0.002 and config["imperfections"]["delay"] == [0.0, 0.01]
 
     table = rows(folder)
@@ -92,6 +97,7 @@ def test_it_shows_what_it_did(finished):
     _, process = finished
     for text in ("Pendulum after 256 steps", "nominal [95 %]", "upright", "run folder: "):
         assert text in process.stdout
+    assert re.search(r"^100%  256 steps  .*  reward 0\.\d+$", process.stdout, re.MULTILINE)
     assert "Traceback" not in process.stderr and "mjx_policies" not in process.stderr, "our code warns"
 
 
@@ -108,15 +114,56 @@ def test_a_folder_that_holds_a_run_is_left_alone(finished, capsys):
 
 
 def test_a_finished_run_goes_on(finished, tmp_path, capsys, monkeypatch):
-    """With more steps its table continues, and what it ends with is made anew."""
+    """With more steps its table continues, and what it ends with is made anew; all else is as it was started."""
     folder = Path(shutil.copytree(finished[0], tmp_path / "copy"))
     before, filmed = rows(folder), []
     monkeypatch.setattr(locomotion, "film_episode", lambda config, episodes, path: filmed.append(path))
-    assert command(*TINY, "--steps", "320", "--run-dir", folder, "--resume") == 0
+    assert command("--steps", "320", "--run-dir", folder, "--resume") == 0
     assert "resumed at step 256 of 320" in capsys.readouterr().out
     assert rows(folder)[: len(before)] == before and len(rows(folder)) == len(before) + 1
     assert json.loads((folder / "evaluation.json").read_text())["steps"] == 320
     assert filmed == [folder / "walk.mp4"]
+    config = json.loads((folder / "config.json").read_text())["config"]
+    assert (config["task"], config["seed"], config["steps"]) == ("Pendulum", 3, 320)
+
+
+def test_what_comes_after_training_can_be_stopped_and_may_fail(finished, tmp_path, capsys, monkeypatch):
+    folder = Path(shutil.copytree(finished[0], tmp_path / "copy"))
+    resume = ("--run-dir", folder, "--resume")
+    with monkeypatch.context() as patch:
+        patch.setattr(report, "write_evaluation", lambda *_: signal.raise_signal(signal.SIGTERM))
+        patch.setattr(locomotion, "film_episode", None)
+        assert command(*resume) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "resumed at step 256 of 256" in said
+    assert "SIGTERM asked to stop: training is complete and saved. Run again with --resume" in said
+
+    def fail(config, episodes, path):
+        raise UserError(f"video {path} was not written: the disk is full, make room.")
+
+    monkeypatch.setattr(locomotion, "film_episode", fail)
+    assert command(*resume) == 2
+    said = capsys.readouterr()
+    assert "Pendulum after 256 steps" in said.out and said.err.startswith("error: video ")
+
+
+def test_a_mistake_of_ours_keeps_its_traceback(tmp_path, monkeypatch):
+    def broken(*arguments, **options):
+        raise ValueError("operands could not be broadcast together")
+
+    monkeypatch.setattr(loop, "train", broken)
+    with pytest.raises(ValueError, match="could not be broadcast"):
+        command(*TINY, "--run-dir", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_evaluations_are_spread_and_leave_the_end_alone():
+    spacing = runpy.run_path(str(SCRIPT))["spacing"]
+    for evaluations in range(1, 5):
+        for iterations in range(evaluations * (evaluations + 1) + 1, 400):
+            every = spacing(iterations, evaluations)
+            assert iterations // every == evaluations and iterations % every
+    assert spacing(100, 0) == 0
 
 
 def test_a_run_is_judged_anew(finished, tmp_path):
@@ -127,13 +174,15 @@ def test_a_run_is_judged_anew(finished, tmp_path):
         command = [sys.executable, str(script), *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
-    done = judge("--run", folder, "--robots", "3", "--json", tmp_path / "again.json")
+    again = tmp_path / "new" / "again.json"
+    done = judge("--run", folder, "--robots", "3", "--json", again)
     assert done.returncode == 0 and "Pendulum after 256 steps, on cpu" in done.stdout, done.stderr
-    again, first = (json.loads(path.read_text()) for path in (tmp_path / "again.json", folder / "evaluation.json"))
+    again, first = (json.loads(path.read_text()) for path in (again, folder / "evaluation.json"))
     assert again["conditions"] == first["conditions"], "the same robots as at the end of training"
     for arguments, sentence in (
         ((tmp_path, "--robots", "3"), "is not a run folder"),
         ((folder, "--robots", "0"), "robots is 0"),
+        ((folder, "--json", folder / "walk.mp4" / "a.json"), "cannot create the folder"),
     ):
         refused = judge("--run", *arguments)
         assert refused.returncode == 2 and sentence in unframed(refused.stderr) and "Traceback" not in refused.stderr
@@ -158,6 +207,7 @@ def test_a_run_is_judged_anew(finished, tmp_path):
         (("--checkpoint-seconds", "-1"), "checkpoint_seconds is -1.0, it must be at least 0"),
         (("--init-std", "0.001"), "error: standard deviations must satisfy 0 < min_std=0.05 <= init_std=0.001"),
         (("--imperfections.delay", "0", "1"), "longer than its buffer"),
+        (("--task", "Go2JoystickFlat", "--policy-layers", "127"), "127"),
         (("--resume",), "holds no run (there is no config.json). Check --run-dir, or start without --resume."),
         (("--lerning-rate", "1"), "--lerning-rate"),
     ],

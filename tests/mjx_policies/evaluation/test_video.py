@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from mjx_policies.evaluation.video import draw_text, write_video
+from mjx_policies.training.errors import UserError
 
 
 def clip(frames=6, height=48, width=64):
@@ -27,11 +28,25 @@ def test_a_video_is_read_back_as_it_was_written(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["clip.mp4"]
 
 
+def missing():
+    raise RuntimeError("No ffmpeg exe could be found.")
+
+
 def test_a_failed_video_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     path = tmp_path / "clip.mp4"
     path.write_bytes(b"old")
     monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: "false")  # the command that fails
-    with pytest.raises(RuntimeError, match="ffmpeg could not write"):
+    with pytest.raises(UserError, match=r"clip.mp4 was not written: ffmpeg ended with code 1\."):
+        write_video(path, clip(), fps=25)
+    full = tmp_path.parent / "full-disk"
+    full.write_text("#!/bin/sh\ncat > /dev/null\necho 'av_write_trailer: No space left on device' >&2\nexit 228\n")
+    full.chmod(0o755)
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(full))
+    with pytest.raises(UserError, match=r"clip.mp4 was not written: the disk is full, make room\."):
+        write_video(path, clip(), fps=25)
+    monkeypatch.undo()
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", missing)
+    with pytest.raises(UserError, match=r"clip.mp4 was not written: there is no ffmpeg\."):
         write_video(path, clip(), fps=25)
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
 

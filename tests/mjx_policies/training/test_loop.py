@@ -15,6 +15,7 @@ from mjx_policies.training.errors import NonFiniteError, UserError, clean_errors
 from mjx_policies.training.files import read_json, write_json
 from mjx_policies.training.loop import Job, Schedule, train
 from mjx_policies.training.metrics import WALL_CLOCK, read_metrics, read_table
+from mjx_policies.training.preemption import Preemption
 from mjx_policies.training.run_folder import RunFolder
 
 
@@ -182,6 +183,17 @@ def test_a_signal_finishes_the_update_saves_and_can_be_resumed(toy, tmp_path, qu
     assert signal.Signals(number).name in said and "Continue with --resume" in said
     resumed = toy.train_toy(tmp_path / "run", config, resume=True, console=quiet)
     assert_same_bits(whole[0].state, resumed.state)
+
+
+def test_a_signal_in_the_last_iteration_is_heard_after_training(toy, tmp_path, quiet):
+    def report(row):
+        if row["step"] == 80:
+            signal.raise_signal(signal.SIGTERM)
+
+    with Preemption() as preemption:
+        config = toy.ToyConfig(schedule=schedule())
+        outcome = toy.train_toy(tmp_path / "run", config, console=quiet, report=report, preemption=preemption)
+        assert outcome.status == "done" and preemption.requested == "SIGTERM"
 
 
 def test_a_metric_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(toy, tmp_path, quiet):

@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from mjx_policies.training.preemption import SIGNALS, Preemption
+from mjx_policies.training.preemption import SIGNALS, Preempted, Preemption
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -11,8 +11,11 @@ def test_a_signal_becomes_a_flag_and_handlers_return(number):
     before = [signal.getsignal(n) for n in SIGNALS]
     with Preemption() as preemption:
         assert preemption.requested is None
+        preemption.check()
         signal.raise_signal(number)
         assert preemption.requested == number.name
+        with pytest.raises(Preempted, match=number.name):
+            preemption.check()
     assert [signal.getsignal(n) for n in SIGNALS] == before
 
 
