@@ -116,7 +116,7 @@ def wait(process: subprocess.Popen, seconds: float) -> int | None:
 def report(folder: Path) -> str:
     """What a resumed run will have to do again."""
     rows = read_metrics(folder / "metrics.csv") if (folder / "metrics.csv").is_file() else {}
-    if "step" not in rows:
+    if "seconds" not in rows:  # a new table knows no column but the step
         return "nothing had begun"
     saved = checkpoint_steps(folder / "checkpoints") if (folder / "checkpoints").is_dir() else []
     newest = saved[-1] if saved else 0
