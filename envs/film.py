@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -47,16 +49,21 @@ def film(
     renderer = make_renderer(model, *size)
     floating = model.njnt > 0 and model.jnt_type[0] == mujoco.mjtJoint.mjJNT_FREE
 
-    def frame(row: tuple[jax.Array, jax.Array]) -> jax.Array:
-        q, height = row
+    def frame(row: jax.Array) -> jax.Array:  # [nq + 1] coordinates, height the camera looks at
+        q, height = row[:-1], row[-1]
         if not floating:
             return renderer.render_qpos(q, orbit(jnp.asarray([0.0, 0.0, 1.3]), 4.0, 90.0, -10.0)).rgb
         target = jnp.asarray([q[0], q[1], height - 0.05])
         return renderer.render_qpos(q, orbit(target, distance, 130.0, -ELEVATION)).rgb
 
     height = running_mean(qpos[:, 2], fps) if floating else np.zeros(len(qpos))
-    rows = (jnp.asarray(qpos, jnp.float32), jnp.asarray(height, jnp.float32))
-    frames = np.asarray(jax.jit(lambda rows: jax.lax.map(frame, rows))(rows))
+    rows = np.column_stack([qpos, height]).astype(np.float32)
+    # XLA hardly shares one picture out among cores: two that draw a part of the film each are twice as fast.
+    workers = len(os.sched_getaffinity(0)) if jax.default_backend() == "cpu" else 1
+    parts = np.split(np.pad(rows, [(0, -len(rows) % workers), (0, 0)], mode="edge"), workers)
+    draw = jax.jit(lambda part: jax.lax.map(frame, part)).lower(parts[0]).compile()
+    with ThreadPoolExecutor(workers) as pool:
+        frames = np.concatenate(list(pool.map(lambda part: np.asarray(draw(part)), parts)))[: len(rows)]
     if captions is not None:
         frames = np.stack([draw_text(picture, lines) for picture, lines in zip(frames, captions, strict=True)])
     write_video(path, frames, fps)
