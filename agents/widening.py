@@ -8,7 +8,7 @@ from mjx_policies.agents.base import Curriculum
 from mjx_policies.envs.base import Env
 from mjx_policies.randomization.imperfections import Imperfections, imperfect
 
-STRIDE = 0.008  # growth of the imperfections in one iteration
+STRIDE = 0.016  # growth of the imperfections in one iteration
 
 
 def widening(task: Env, imperfections: Imperfections, mastery: float) -> Curriculum:

@@ -46,7 +46,7 @@ class Run(locomotion.Config):
     steps: int = may_change(0)  # environment steps; 0: as the device is fast
     run_dir: str = may_change("")  # folder of the run; empty: runs/<task>-<time>
     resume: bool = may_change(False)  # continue the run in run_dir; what is not given is as it was there
-    evaluations: int = may_change(2)  # short ones on the way, before the one of the finished policy; 0: none
+    evaluations: int = may_change(1)  # short ones on the way, before the one of the finished policy; 0: none
     robots: int = may_change(256)  # robots of the final evaluation, for one whole episode each
     checkpoint_seconds: float = may_change(20.0)  # s, between checkpoints; more where saving takes over 5 % of the time
 

@@ -89,7 +89,7 @@ class JoystickWeights:
     gait: float = 0.8
     slip: float = -0.3
     stand_still: float = -0.5
-    fall: float = -100.0
+    fall: float = -300.0
 
 
 @struct.dataclass
