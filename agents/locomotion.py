@@ -40,11 +40,11 @@ def default_num_envs() -> int:
 
 def default_steps() -> int:
     """Environment steps of a run that walks well, on a batch as large as `default_num_envs` makes it."""
-    return 1_500_000 if jax.default_backend() == "cpu" else 40_000_000
+    return 1_800_000 if jax.default_backend() == "cpu" else 40_000_000
 
 
 # A short run takes large steps while it looks for a gait, and small ones on a quieter policy once it has one.
-LOCOMOTION = PPOHyper(desired_kl=0.06, final_desired_kl=0.015, entropy=0.0, final_entropy=-0.01, anneal_updates=290.0)
+LOCOMOTION = PPOHyper(desired_kl=0.06, final_desired_kl=0.015, entropy=0.0, final_entropy=-0.01, anneal_updates=350.0)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -164,7 +164,7 @@ def anneal(updates: Array, hyper: PPOHyper) -> PPOHyper:
 def adapt_learning_rate(learning_rate: Array, kl: Array, hyper: PPOHyper) -> Array:  # [] -> []
     """Steers the learning rate so that the gradient steps of an update change the policy by about `desired_kl`."""
     down = kl > 2 * hyper.desired_kl
-    up = (kl < hyper.desired_kl / 2) & (kl > 0)
+    up = kl < hyper.desired_kl / 2
     adapted = jnp.where(down, learning_rate / 1.5, jnp.where(up, learning_rate * 1.5, learning_rate))
     bounded = jnp.clip(adapted, hyper.min_learning_rate, hyper.max_learning_rate)
     return jnp.where(hyper.desired_kl > 0, bounded, learning_rate)
@@ -293,25 +293,28 @@ def ppo(head: ActionHead, critic: nn.Module, config: PPOConfig, symmetry: Symmet
             batch["mirrored"] = normalize(state.normalizer, symmetry.observation(rollout.obs))["state"]
 
         def descend(carry, columns):
-            params, opt_state, learning_rate = carry
+            params, opt_state, learning_rate, moved = carry
             part = jax.tree.map(lambda x: x[:, columns].reshape((-1, *x.shape[2:])), batch)
             grads, info = jax.grad(losses, has_aux=True)(params, part, hyper)
-            learning_rate = adapt_learning_rate(learning_rate, info["policy/kl"], hyper)
+            # Before the first step the policy is the one that acted: what it diverges by is rounding, and not all
+            # machines round to 0.
+            steered = adapt_learning_rate(learning_rate, info["policy/kl"], hyper)
+            learning_rate = jnp.where(moved, steered, learning_rate)
             info |= {f"gradient/{name}": optax.tree.norm(tree) for name, tree in grads.items()}
             updates, opt_state = optimizer.update(
                 clip_gradients(grads, hyper.max_grad_norm, config.clip_jointly), opt_state, params
             )
             params = optax.apply_updates(params, jax.tree.map(lambda u: -learning_rate * u, updates))
-            return (params, opt_state, learning_rate), info
+            return (params, opt_state, learning_rate, jnp.asarray(True)), info
 
         def epoch(carry, key):
             # Whole environments are dealt out: a permutation of B is far cheaper than one of T * B, and mixes as well.
             columns = jax.random.permutation(key, num_envs).reshape(config.num_minibatches, -1)
             return jax.lax.scan(descend, carry, columns)
 
-        carry = (state.params, state.opt_state, state.learning_rate)
+        carry = (state.params, state.opt_state, state.learning_rate, jnp.asarray(False))
         carry, info = jax.lax.scan(epoch, carry, jax.random.split(key, config.num_epochs))
-        params, opt_state, learning_rate = carry
+        params, opt_state, learning_rate, _ = carry
         info = jax.tree.map(jnp.mean, info)
         info["value/explained"] = 1 - jnp.var(returns - value) / (jnp.var(returns) + 1e-8)
         info["learning_rate"] = learning_rate

@@ -214,7 +214,7 @@ def test_the_deviation_has_a_floor_and_comes_back_from_it(trained):
 
 @pytest.mark.parametrize(
     ("kl", "expected"),
-    [(0.0, 1.0), (0.004, 1.5), (0.006, 1.0), (0.01, 1.0), (0.019, 1.0), (0.021, 1 / 1.5), (9.0, 1 / 1.5)],
+    [(0.0, 1.5), (0.004, 1.5), (0.006, 1.0), (0.01, 1.0), (0.019, 1.0), (0.021, 1 / 1.5), (9.0, 1 / 1.5)],
 )
 def test_the_learning_rate_follows_the_divergence(kl, expected):
     rate = adapt_learning_rate(1e-3, kl, PPOHyper(desired_kl=0.01))
