@@ -36,7 +36,8 @@ def test_a_killed_run_ends_as_one_left_in_peace():
     sizes = ("--num-envs", 16, "--iterations", 300, "--checkpoint-seconds", 0.2)
     done = run("survive_kills.py", "--task", "Pendulum", "--kills", 1, "--longest", 8, *sizes)
     assert done.returncode == 0, done.stderr
-    assert "kill 1 after " in done.stdout and "are equal, bit for bit" in done.stdout
+    said = " ".join(done.stdout.split())  # where a line ends depends on its numbers
+    assert "kill 1 after " in said and "are equal, bit for bit" in said
 
 
 @pytest.fixture
