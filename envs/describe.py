@@ -6,6 +6,7 @@ import sys
 
 from mjx_policies.envs.base import EnvSpec
 from mjx_policies.envs.registry import load
+from mjx_policies.training.errors import clean_errors
 from mjx_policies.types import table_markdown
 
 
@@ -20,5 +21,6 @@ def describe(spec: EnvSpec) -> str:
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:]:
-        print(f"# {name}\n\n{describe(load(name, num_envs=1).spec)}\n")
+    with clean_errors(ValueError):
+        for name in sys.argv[1:]:
+            print(f"# {name}\n\n{describe(load(name, num_envs=1).spec)}\n")
