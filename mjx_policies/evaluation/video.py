@@ -56,7 +56,13 @@ def write_video(path: str | os.PathLike[str], frames: np.ndarray, fps: float) ->
     command = [ffmpeg, "-y", "-loglevel", "error", *source, *encoding, temporary]
     try:
         pixels = np.ascontiguousarray(frames).data.cast("B")
-        process = subprocess.run(command, input=pixels, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        process = subprocess.run(
+            command,
+            input=pixels,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C in a terminal is for us, who decide what becomes of the film
+        )
         if process.returncode:
             words = " ".join(process.stderr.decode(errors="replace").split())[:300] or f"code {process.returncode}"
             full = "No space left on device" in words
