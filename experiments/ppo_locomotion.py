@@ -119,9 +119,9 @@ def finish(
         with console.status(f"evaluating {run.robots} {condition} robots"):
             found, episodes = evaluate(outcome.state.learner, run.robots, [condition])
         evaluation |= found
+    console.print(evaluation_table(evaluation, f"{run.task} after {outcome.step:,} steps"))
     write_evaluation(folder.path / "evaluation.json", evaluation, {"task": run.task, "steps": outcome.step})
     plot_curves(folder.path / "metrics.csv", folder.path / "curves.png", CURVES, title=run.task)
-    console.print(evaluation_table(evaluation, f"{run.task} after {outcome.step:,} steps"))
     preemption.check()
     with console.status("drawing walk.mp4"):
         locomotion.film_episode(run, episodes, folder.path / "walk.mp4")

@@ -64,7 +64,9 @@ def clean_errors(*also: type[Exception]) -> Iterator[None]:
     except OSError as error:
         if not disk_is_full(error):
             raise
-        print(f"error: the disk is full, {error.filename or 'a file'} could not be written.", file=sys.stderr)
+        lost = error.filename or "a file"
+        advice = "Make room and run again, with --resume if training had begun."
+        print(f"error: the disk is full, {lost} could not be written. {advice}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("error: interrupted before the update was finished.", file=sys.stderr)

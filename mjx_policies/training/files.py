@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +30,39 @@ def flush_tree_to_disk(folder: Path) -> None:
         flush_to_disk(Path(parent))
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Replaces a file in one step: after a crash there is the old text or the new one, never a part of it."""
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Says in every `OSError` of a block which file it is about: where the disk is full, the system does not."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = str(path)
+        raise
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Another name to write under: what is there when the block ends takes the place of `path`, unless it failed."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with naming(path):
+            yield temporary
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replaces a file in one step: after a crash there is the old text or the new one, never a part of it."""
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     flush_to_disk(path.parent)
 
 
 def remove_leftovers(path: Path) -> None:
-    """Deletes what processes that were killed in `write_atomic` left beside a file."""
+    """Deletes what processes that were killed in `replacing` left beside a file."""
     for temporary in path.parent.glob(f".{path.name}.*.tmp"):
         temporary.unlink(missing_ok=True)
 

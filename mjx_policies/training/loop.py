@@ -21,6 +21,7 @@ from mjx_policies.training.checkpoint import PyTree, write_checkpoint
 from mjx_policies.training.checkpoints import Checkpoints, Restored, checkpoint_steps
 from mjx_policies.training.clock import Clock
 from mjx_policies.training.errors import NonFiniteError, UserError
+from mjx_policies.training.files import naming
 from mjx_policies.training.hosts import any_host, is_first_host
 from mjx_policies.training.job import Job, Outcome, Schedule, State
 from mjx_policies.training.metrics import MetricsCsv, Number, TensorBoard, read_table
@@ -210,7 +211,8 @@ class _Session(Generic[State]):
         times = {"step": self.step, "seconds": round(self.clock.total, 3), "steps_per_second": round(speed, 1)}
         self.row = {**times, **values}
         for writer in self.writers:
-            writer.write(self.row)
+            with naming(writer.path):
+                writer.write(self.row)
         self.progress.update(self.step, speed, self.row)
         return self.row
 
@@ -228,7 +230,8 @@ class _Session(Generic[State]):
         before = self.clock.seconds["checkpoint"]
         with self.clock("checkpoint"):
             for writer in self.writers:
-                writer.sync()
+                with naming(writer.path):
+                    writer.sync()
             if score is not None:
                 self._best = max(self._best, score)
             best = self._best if math.isfinite(self._best) else None

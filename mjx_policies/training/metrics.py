@@ -86,8 +86,9 @@ class TensorBoard:
         from tensorboardX.record_writer import RecordWriter
 
         folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}"
         # Not the SummaryWriter: its thread dies on a full disk, and whoever writes then waits for it for ever.
-        self._file = RecordWriter(str(folder / f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}"))
+        self._file = RecordWriter(str(self.path))
         self._add(file_version="brain.Event:2")
         if resume_at is not None:
             self._add(step=resume_at + 1, session_log=SessionLog(status=SessionLog.START))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
+from mjx_policies.training.files import replacing
 from mjx_policies.training.metrics import read_metrics
 
 BLUE, PALE, ORANGE, GREY = "#2b6cb0", "#a9c5e3", "#dd6b20", "#6b7280"
@@ -52,12 +52,8 @@ def plot_curves(csv: Path, png: Path, metrics: Sequence[str] = (), title: str = 
         axes.set_xlabel("environment steps" if x == "step" else "wall clock [s]", fontsize=8, color=GREY)
     if title:
         figure.suptitle(title, fontsize=12, x=0.01, ha="left")
-    temporary = png.with_name(f".{png.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(png) as temporary:
         figure.savefig(temporary, format="png")
-        os.replace(temporary, png)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def running_mean(values: np.ndarray, width: int) -> np.ndarray:  # [N] -> [N]

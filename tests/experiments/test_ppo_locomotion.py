@@ -1,6 +1,7 @@
 """The script as a user runs it: a tiny run to its end, and one sentence for everything that cannot be."""
 
 import csv
+import errno
 import json
 import os
 import re
@@ -16,8 +17,7 @@ import pytest
 
 from mjx_policies.agents import locomotion
 from mjx_policies.evaluation import report
-from mjx_policies.training import loop
-from mjx_policies.training.errors import UserError
+from mjx_policies.training import loop, plots
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
 SCRIPT = Path(__file__).parents[2] / "experiments" / "ppo_locomotion.py"
@@ -138,13 +138,14 @@ def test_what_comes_after_training_can_be_stopped_and_may_fail(finished, tmp_pat
     assert "resumed at step 256 of 256" in said
     assert "SIGTERM asked to stop: training is complete and saved. Run again with --resume" in said
 
-    def fail(config, episodes, path):
-        raise UserError(f"video {path} was not written: the disk is full, make room.")
+    def full(csv, png, *_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", str(png))
 
-    monkeypatch.setattr(locomotion, "film_episode", fail)
+    monkeypatch.setattr(plots, "plot_curves", full)
     assert command(*resume) == 2
     said = capsys.readouterr()
-    assert "Pendulum after 256 steps" in said.out and said.err.startswith("error: video ")
+    assert "Pendulum after 256 steps" in said.out, "what was measured is shown before anything is written"
+    assert f"the disk is full, {folder / 'curves.png'} could not be written. Make room" in said.err
 
 
 def test_a_mistake_of_ours_keeps_its_traceback(tmp_path, monkeypatch):

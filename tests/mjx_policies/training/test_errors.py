@@ -19,7 +19,8 @@ from mjx_policies.training.run_folder import RunFolderError
         (
             OSError(errno.ENOSPC, "No space left on device", "a.csv"),
             2,
-            "error: the disk is full, a.csv could not be written.\n",
+            "error: the disk is full, a.csv could not be written. "
+            "Make room and run again, with --resume if training had begun.\n",
         ),
         (KeyboardInterrupt(), 130, "error: interrupted before the update was finished.\n"),
     ],

@@ -1,8 +1,10 @@
+import errno
 import sys
 
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from mjx_policies.training.errors import UserError
 from mjx_policies.training.metrics import MetricsCsv
@@ -41,6 +43,18 @@ def test_chosen_metrics_and_an_empty_table_are_drawn_too(csv, tmp_path):
     assert (tmp_path / "a.png").exists() and (tmp_path / "b.png").exists()
     with pytest.raises(UserError, match="cannot read"):
         plot_curves(tmp_path / "missing.csv", tmp_path / "c.png")
+
+
+def test_a_disk_that_is_full_is_told_with_the_name_of_the_picture(csv, monkeypatch):
+    def full(figure, path, **options):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")  # as matplotlib does: which file, it does not say
+
+    monkeypatch.setattr(Figure, "savefig", full)
+    with pytest.raises(OSError, match="No space") as caught:
+        plot_curves(csv, csv.with_name("curves.png"))
+    assert caught.value.filename == str(csv.with_name("curves.png"))
+    assert [path.name for path in csv.parent.iterdir()] == ["metrics.csv"]
 
 
 def test_the_running_mean_is_a_mean_and_shortens_at_the_ends():
