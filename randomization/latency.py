@@ -8,11 +8,11 @@ from __future__ import annotations
 import dataclasses
 import math
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from mjx_policies.draws import draw_uniform
 from mjx_policies.envs.base import Env, EnvSpec, EnvState
 from mjx_policies.envs.physics.base import Data, Dynamics, Physics
 from mjx_policies.types import Array, TimeStep, table_column
@@ -72,12 +72,12 @@ class ActionDelay:
 
     def reset(self, key: Array, dynamics: Dynamics) -> tuple[ActionDelayState, TimeStep]:
         """See `Env.reset`."""
-        key_env, key_delay, key_next = jax.random.split(key, 3)
+        uniform, key_env, key_next = draw_uniform(key, 1, num_keys=2)
         inner, timestep = self.env.reset(key_env, dynamics)
         length = self._max_substeps()
         state = ActionDelayState(
             inner=inner,
-            delay=_uniform(key_delay, self.low, self.high),
+            delay=_between(uniform[0], self.low, self.high),
             rows=jnp.zeros((length, self.spec.action.size)),
             arrivals=jnp.zeros(length, jnp.int32),
             key=key_next,
@@ -88,8 +88,8 @@ class ActionDelay:
         self, state: ActionDelayState, action: Array, applied: Array | None = None
     ) -> tuple[ActionDelayState, TimeStep]:
         """See `Env.step`. Rows of `applied` are delayed like the action itself."""
-        key_jitter, key_next = jax.random.split(state.key)
-        delay = state.delay + _uniform(key_jitter, -jnp.asarray(self.jitter), self.jitter)
+        uniform, key_next = draw_uniform(state.key, 1)
+        delay = state.delay + _between(uniform[0], -jnp.asarray(self.jitter), self.jitter)
         length, substeps = self._max_substeps(), self.physics.substeps
         # A thousandth of a substep forgives the rounding of a delay that is a whole number of substeps.
         delay = jnp.ceil(delay / self.physics.model.opt.timestep - 1e-3).astype(jnp.int32)
@@ -167,11 +167,11 @@ class ObservationLatency:
 
     def reset(self, key: Array, dynamics: Dynamics) -> tuple[ObservationLatencyState, TimeStep]:
         """See `Env.reset`."""
-        key_env, key_latency = jax.random.split(key)
+        uniform, key_env = draw_uniform(key, 1)
         inner, timestep = self.env.reset(key_env, dynamics)
         newest = timestep.obs["state"]
         history = jnp.broadcast_to(newest, (self._max_periods() + 1, *newest.shape))
-        return ObservationLatencyState(inner, _uniform(key_latency, self.low, self.high), history), timestep
+        return ObservationLatencyState(inner, _between(uniform[0], self.low, self.high), history), timestep
 
     def step(
         self, state: ObservationLatencyState, action: Array, applied: Array | None = None
@@ -200,8 +200,8 @@ class ObservationLatency:
         return max(1, math.ceil(self.max_latency / self.spec.control_dt - 1e-3))
 
 
-def _uniform(key: Array, low: Array | float, high: Array | float) -> Array:  # []
-    return jnp.clip(low + (jnp.asarray(high) - low) * jax.random.uniform(key), low, high)
+def _between(portion: Array, low: Array | float, high: Array | float) -> Array:  # []
+    return jnp.clip(low + (jnp.asarray(high) - low) * portion, low, high)
 
 
 def _check_range(what: str, low, high, longest: float, jitter: Array | float = 0.0) -> None:

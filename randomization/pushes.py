@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
 from flax import struct
 
+from mjx_policies.draws import draw_uniform
 from mjx_policies.envs.base import Env, EnvSpec, EnvState
 from mjx_policies.envs.physics.base import Data, Dynamics, Physics
 from mjx_policies.types import Array, TimeStep
@@ -68,15 +68,14 @@ class Pushes:
 
     def reset(self, key: Array, dynamics: Dynamics) -> tuple[PushesState, TimeStep]:
         """See `Env.reset`."""
-        key_env, key_wait, key_next = jax.random.split(key, 3)
+        draw_wait, key_env, key_next = draw_uniform(key, 1, num_keys=2)
         _free_joint(self.physics.model)
         inner, timestep = self.env.reset(key_env, dynamics)
-        return PushesState(inner, self._interval(jax.random.uniform(key_wait)), key_next), timestep
+        return PushesState(inner, self._interval(draw_wait[0]), key_next), timestep
 
     def step(self, state: PushesState, action: Array, applied: Array | None = None) -> tuple[PushesState, TimeStep]:
         """See `Env.step`. A push comes before the physics of the period in which it is due."""
-        key_push, key_next = jax.random.split(state.key)
-        draw_interval, draw_direction, draw_speed, draw_yaw = jax.random.uniform(key_push, (4,))
+        (draw_interval, draw_direction, draw_speed, draw_yaw), key_next = draw_uniform(state.key, 4)
         due = state.wait <= 0.5 * self.spec.control_dt  # half a period forgives the rounding of many subtractions
         direction = 2 * jnp.pi * draw_direction
         planar = self.velocity * draw_speed * jnp.stack([jnp.cos(direction), jnp.sin(direction)])

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from mjx_policies.draws import draw_words
 from mjx_policies.envs.base import Env, EnvSpec, EnvState
 from mjx_policies.envs.physics.base import Data, Dynamics, Physics
 from mjx_policies.types import Array, TimeStep, table_column
@@ -53,9 +53,8 @@ class SensorNoise:
 
     def reset(self, key: Array, dynamics: Dynamics) -> tuple[SensorNoiseState, TimeStep]:
         """See `Env.reset`."""
-        key_env, key_bias, key_next = jax.random.split(key, 3)
+        bias, key_env, key_next = _spread(key, self._half_widths("bias"), num_keys=2)
         inner, timestep = self.env.reset(key_env, dynamics)
-        bias = _spread(key_bias, self._half_widths("bias"))
         return self._disturb(SensorNoiseState(inner, bias, key_next), timestep)
 
     def step(
@@ -79,25 +78,22 @@ class SensorNoise:
         return np.where(measured, table_column(table, column) * np.abs(table_column(table, "scale")), 0.0)
 
     def _disturb(self, state: SensorNoiseState, timestep: TimeStep) -> tuple[SensorNoiseState, TimeStep]:
-        key_noise, key_next = jax.random.split(state.key)
-        error = state.bias + _spread(key_noise, self._half_widths("noise"))
-        obs = timestep.obs | {"state": timestep.obs["state"] + self.level * error}
+        noise, key_next = _spread(state.key, self._half_widths("noise"))
+        obs = timestep.obs | {"state": timestep.obs["state"] + self.level * (state.bias + noise)}
         return dataclasses.replace(state, key=key_next), dataclasses.replace(timestep, obs=obs)
 
 
-def _spread(key: Array, half_widths: np.ndarray) -> Array:  # [D] -> [D]
-    """Uniform in plus and minus `half_widths`, which are known while tracing.
+def _spread(key: Array, half_widths: np.ndarray, num_keys: int = 1) -> tuple[Array, ...]:  # [D] -> [D], then keys
+    """Uniform in plus and minus `half_widths`, which are known while tracing; then the keys of what comes later.
 
     Random bits are most of what a noisy sensor costs on a CPU, so exact sensors draw none and two noisy ones share a
     32-bit word: 65536 steps are finer than any encoder.
     """
     noisy = np.flatnonzero(half_widths)
-    if noisy.size == 0:
-        return jnp.zeros(half_widths.shape, jnp.float32)
-    words = jax.random.bits(key, ((noisy.size + 1) // 2,), jnp.uint32)
+    words, *keys = draw_words(key, (noisy.size + 1) // 2, num_keys)
     halves = jnp.concatenate([words & 0xFFFF, words >> 16])[: noisy.size]  # [K]
     unit = (halves.astype(jnp.float32) + 0.5) / 32768.0 - 1.0  # in (-1, 1), symmetric
     # A gather from a constant index beats a scatter; exact sensors read the zero at the end.
     source = np.full(half_widths.size, noisy.size)
     source[noisy] = np.arange(noisy.size)
-    return jnp.append(unit, 0.0)[source] * half_widths.astype(np.float32)
+    return jnp.append(unit, 0.0)[source] * half_widths.astype(np.float32), *keys

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from mjx_policies.draws import draw_uniform
 from mjx_policies.envs.base import EnvSpec, restart, transition
 from mjx_policies.envs.physics.base import Data, Dynamics, Physics
 from mjx_policies.envs.quadruped.robot import foot_contacts, joint_limits, spawn
@@ -62,9 +63,8 @@ class Commands:
     seconds: Array = struct.field(default_factory=lambda: jnp.asarray([3.0, 8.0]))
 
 
-def draw_command(key: Array, commands: Commands) -> tuple[Array, Array]:
+def new_command(uniform: Array, commands: Commands) -> tuple[Array, Array]:  # [5] in [0, 1)
     """A command [3] and the number of control steps [] it holds."""
-    uniform = jax.random.uniform(key, (5,))  # one draw compiles faster than three
     twist = commands.low + (commands.high - commands.low) * uniform[:3]
     seconds = commands.seconds[0] + (commands.seconds[1] - commands.seconds[0]) * uniform[3]
     stand = uniform[4] < commands.stand
@@ -138,9 +138,9 @@ class Go2Joystick:
 
     def reset(self, key: Array, dynamics: Dynamics) -> tuple[JoystickState, TimeStep]:
         """Stands the robot on the ground, slightly disturbed, facing anywhere."""
-        key_spawn, key_command, key_phase, key_next = jax.random.split(key, 4)
+        uniform, key_spawn, key_next = draw_uniform(key, 6, num_keys=2)
         qpos, qvel = spawn(key_spawn, self.physics.model, self.terrain, self.difficulty)
-        command, command_steps = draw_command(key_command, self.commands)
+        command, command_steps = new_command(uniform[:5], self.commands)
         state = JoystickState(
             data=self.physics.init(qpos, qvel, dynamics),
             dynamics=dynamics,
@@ -150,7 +150,7 @@ class Go2Joystick:
             command_age=jnp.asarray(BRAKING_STEPS, jnp.int32),  # it stands already
             last_action=jnp.zeros(len(ACTUATORS)),
             air_time=jnp.zeros(len(LEGS)),
-            phase=jax.random.bernoulli(key_phase) * 0.5,
+            phase=jnp.where(uniform[5] < 0.5, 0.5, 0.0),
         )
         return state, restart(self._observe(state, self._measure(state.data)), dict.fromkeys(METRICS, jnp.zeros(())))
 
@@ -165,8 +165,8 @@ class Go2Joystick:
         fell = terms["fall"] > 0
         stepping = steps_out(state)
 
-        key_command, key_next = jax.random.split(state.key)
-        command, command_steps = draw_command(key_command, self.commands)
+        uniform, key_next = draw_uniform(state.key, 5)
+        command, command_steps = new_command(uniform, self.commands)
         redraw = state.command_steps <= 1
         known = terms | {f"reward/{name}": value for name, value in rewards.items()}
         known["standing_speed"] = jnp.where(stepping, jnp.nan, jnp.linalg.norm(now["velocity"][:2]))

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 
+from mjx_policies.draws import draw_uniform
 from mjx_policies.envs.quadruped.scenes import ACTUATORS, LEGS, Terrain
 from mjx_policies.envs.sensors import read_sensor
 from mjx_policies.rotations import from_yaw
@@ -48,9 +49,9 @@ def foot_contacts(model: mujoco.MjModel, sensordata: Array) -> Array:  # -> [F] 
 
 def spawn(key: Array, model: mujoco.MjModel, terrain: Terrain | None, difficulty: Array) -> tuple[Array, Array]:
     """A start [nq], [nv] near the `home` pose: any heading, joints and velocities slightly off."""
-    key_place, key_pose = jax.random.split(key)
     # One draw for all, because each one more takes a tenth of a second to compile.
-    yaw, *offsets = jnp.split(jax.random.uniform(key_pose, (13 + model.nv,), minval=-1.0, maxval=1.0), [1, 13])
+    uniform, key_place = draw_uniform(key, 13 + model.nv)
+    yaw, *offsets = jnp.split(2 * uniform - 1, [1, 13])
     home = jnp.asarray(model.key("home").qpos, jnp.float32)
     place = jnp.zeros(3) if terrain is None else _origin(key_place, terrain, difficulty)
     joints, velocity = home[7:] + 0.1 * offsets[0], 0.2 * offsets[1]

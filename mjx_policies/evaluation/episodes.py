@@ -1,4 +1,4 @@
-"""One whole episode of every environment, none counted twice. Axes: B environments, A actions."""
+"""One whole episode of every environment, none counted twice. Axes: B environments, A actions, M metrics."""
 
 from __future__ import annotations
 
@@ -64,12 +64,14 @@ def run_episodes(
     """
     state, timestep = envs.init(key, stagger=False)
     zeros = jnp.zeros(envs.num_envs)
-    sums = {name: zeros for name in timestep.metrics}
+    names = tuple(timestep.metrics)
+    none = jnp.zeros((len(names), envs.num_envs))  # [M, B]: one array of all metrics compiles sooner than one of each
 
     def step(carry, _):
         state, obs, running, terminated, length, reward, sums, counts = carry
         state, timestep = envs.step(state, jax.vmap(policy)(obs))
-        measured = {name: running & ~jnp.isnan(value) for name, value in timestep.metrics.items()}
+        values = jnp.stack([timestep.metrics[name] for name in names])
+        measured = running & ~jnp.isnan(values)
         carry = (
             state,
             timestep.obs,
@@ -77,14 +79,15 @@ def run_episodes(
             terminated | (running & timestep.terminated),
             length + running,
             reward + jnp.where(running, timestep.reward, 0.0),
-            {name: sums[name] + jnp.where(measured[name], value, 0.0) for name, value in timestep.metrics.items()},
-            {name: counts[name] + measured[name] for name in measured},
+            sums + jnp.where(measured, values, 0.0),
+            counts + measured,
         )
         return carry, record(state)
 
     false = jnp.zeros(envs.num_envs, bool)
-    start = (state, timestep.obs, ~false, false, jnp.zeros(envs.num_envs, jnp.int32), zeros, sums, sums)
+    start = (state, timestep.obs, ~false, false, jnp.zeros(envs.num_envs, jnp.int32), zeros, none, none)
     carry, recording = jax.lax.scan(step, start, length=envs.episode_steps)
     *_, terminated, length, reward, sums, counts = carry
-    metrics = {name: jnp.where(counts[name] > 0, total / counts[name], jnp.nan) for name, total in sums.items()}
+    means = jnp.where(counts > 0, sums / counts, jnp.nan)
+    metrics = dict(zip(names, means, strict=True))
     return Episodes(terminated, length, reward, metrics, recording)

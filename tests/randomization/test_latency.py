@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mjx_policies.draws import draw_uniform
 from mjx_policies.envs.base import select
 from mjx_policies.randomization.latency import ActionDelay, ObservationLatency
 from mjx_policies.randomization.sensors import SensorNoise
@@ -59,8 +60,7 @@ def test_commands_stand_in_line(toy, low, width, jitter, seed):
     _, states, timesteps = run(jax.tree.map(jnp.asarray, env), jax.random.key(seed), actions)
     delays = np.asarray(states.delay)
     assert (delays == delays[0]).all() and np.float32(low) <= delays[0] <= np.float32(high)
-    keys = jax.vmap(lambda key: jax.random.split(key)[0])(states.key)
-    portion = np.asarray(jax.vmap(jax.random.uniform)(keys))
+    portion = np.asarray(jax.vmap(lambda key: draw_uniform(key, 1)[0][0])(states.key))
     delays = delays + np.clip(-jitter + 2 * jitter * portion, -jitter, jitter)
 
     applied = toy.applied(timesteps)

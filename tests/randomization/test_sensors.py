@@ -62,7 +62,7 @@ def test_level_zero_is_exact_and_level_scales(toy):
 def test_uniform_bits_cover_the_range_evenly():
     half_widths = np.array([0.0, 1.0, 2.0, 0.0, 0.5])
     keys = jax.random.split(jax.random.key(2), 20_000)
-    draws = np.asarray(jax.vmap(lambda key: _spread(key, half_widths))(keys))
+    draws = np.asarray(jax.vmap(lambda key: _spread(key, half_widths)[0])(keys))
     assert not draws[:, [0, 3]].any()
     for column, width in ((1, 1.0), (2, 2.0), (4, 0.5)):
         unit = draws[:, column] / width

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mjx_policies.envs.quadruped import joystick
-from mjx_policies.envs.quadruped.joystick import CONTROL_DT, GAIT_HZ, SIGMA, Commands, draw_command, reward_terms
+from mjx_policies.envs.quadruped.joystick import CONTROL_DT, GAIT_HZ, SIGMA, Commands, new_command, reward_terms
 from mjx_policies.envs.quadruped.robot import foot_contacts, joint_limits, spawn
 from mjx_policies.envs.quadruped.scenes import ACTUATORS, LEGS, make_terrain
 from mjx_policies.envs.registry import load
@@ -98,7 +98,8 @@ def test_a_zero_action_holds_the_home_pose_and_one_unit_moves_by_the_scale(task)
 
 def test_commands_cover_their_ranges_and_stand_now_and_then():
     commands = Commands()
-    twist, steps = jax.vmap(lambda key: draw_command(key, commands))(jax.random.split(jax.random.key(0), 4000))
+    uniform = jax.random.uniform(jax.random.key(0), (4000, 5))
+    twist, steps = jax.vmap(new_command, in_axes=(0, None))(uniform, commands)
     standing = ~np.asarray(twist).any(axis=1)
     # Four standard errors of 4000 draws.
     assert abs(standing.mean() - commands.stand) < 4 * np.sqrt(0.1 * 0.9 / 4000)
@@ -109,8 +110,8 @@ def test_commands_cover_their_ranges_and_stand_now_and_then():
     assert 150 <= steps.min() < 153 and 397 < steps.max() <= 400  # 3 to 8 s at 50 Hz
     # What a curriculum puts in their place is obeyed.
     fixed = Commands(low=jnp.asarray([0.5, 0, 0]), high=jnp.asarray([0.5, 0, 0]), stand=jnp.asarray(0.0))
-    np.testing.assert_allclose(draw_command(jax.random.key(1), fixed)[0], [0.5, 0, 0], rtol=1e-6)
-    assert not draw_command(jax.random.key(1), fixed.replace(stand=jnp.asarray(1.0)))[0].any()
+    np.testing.assert_allclose(new_command(uniform[0], fixed)[0], [0.5, 0, 0], rtol=1e-6)
+    assert not new_command(uniform[0], fixed.replace(stand=jnp.asarray(1.0)))[0].any()
 
 
 def test_a_command_is_redrawn_when_its_time_is_over(task, step, begin):
