@@ -9,8 +9,10 @@ with its proper name is complete even after a loss of power, as far as the disk 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.metadata
+import logging
 import os
 import shutil
 import stat
@@ -84,8 +86,8 @@ def write_checkpoint(path: Path, tree: PyTree, meta: Mapping[str, Any] | None = 
     except Exception as error:
         if replaced.exists() and not path.exists():
             replaced.rename(path)
-        reason = "the disk is full" if disk_is_full(error) else " ".join(str(error).split())[:300]
-        raise CheckpointError(f"checkpoint {path} was not saved: {reason}. Earlier checkpoints are intact.") from error
+        reason = "the disk is full, make room" if disk_is_full(error) else " ".join(str(error).split())[:300]
+        raise CheckpointError(f"checkpoint {path} was not saved: {reason}.") from error
     finally:
         remove(temporary)
         if os.path.lexists(path):
@@ -218,12 +220,24 @@ def _host_shape(leaf: Any) -> tuple[tuple[int, ...], np.dtype]:
     return tuple(leaf.shape), np.dtype(leaf.dtype)
 
 
-def _orbax() -> ocp.Checkpointer:
+@contextlib.contextmanager
+def _orbax() -> Iterator[ocp.Checkpointer]:
     # Incompressible floats gain nothing from compression. Orbax is not to wait for other hosts: one writes, each reads.
     here = jax.process_index()
     options = ocp.options.MultiprocessingOptions(primary_host=here, active_processes={here})
     handler = ocp.PyTreeCheckpointHandler(use_compression=False, multiprocessing_options=options)
-    return ocp.Checkpointer(handler, multiprocessing_options=options)
+    logger = logging.getLogger("absl")
+    logger.addFilter(_tells_more)
+    try:
+        with ocp.Checkpointer(handler, multiprocessing_options=options) as orbax:
+            yield orbax
+    finally:
+        logger.removeFilter(_tells_more)
+
+
+def _tells_more(record: logging.LogRecord) -> bool:
+    """False for the traceback of an error that a thread of Orbax met: it is raised as well, and becomes a sentence."""
+    return not (record.exc_info and "orbax" in record.pathname)
 
 
 def _files(folder: Path) -> dict[str, int]:

@@ -69,7 +69,15 @@ class Checkpoints:
           meta: JSON data to keep beside it.
           score: the checkpoint with the highest one is kept.
         """
-        write_checkpoint(self.folder / f"{step:012d}", state, {"step": step, "score": score, "user": dict(meta or {})})
+        meta = {"step": step, "score": score, "user": dict(meta or {})}
+        try:
+            write_checkpoint(self.folder / f"{step:012d}", state, meta)
+        except CheckpointError as error:
+            steps = checkpoint_steps(self.folder)
+            there = f"goes on from step {steps[-1]}" if steps else "begins again, as nothing was saved before"
+            raise CheckpointError(
+                f"{error} Run again with --resume and the same --run-dir: the run {there}."
+            ) from error
         if is_first_host():
             self._prune()
 

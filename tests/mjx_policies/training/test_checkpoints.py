@@ -250,18 +250,24 @@ def test_a_failed_save_leaves_the_old_one_and_no_temporary_files(saved, monkeypa
     verify_checkpoint(saved)
 
 
-def test_a_full_disk_is_told_in_one_sentence(tmp_path):
+@pytest.mark.parametrize(
+    ("before", "advice"), [([], "begins again, as nothing was saved"), ([1], "goes on from step 1")]
+)
+def test_a_full_disk_is_told_in_one_sentence(tmp_path, caplog, before, advice):
     series = Checkpoints(tmp_path)
-    series.save(1, small_tree())
+    for step in before:
+        series.save(step, small_tree())
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limit[1]))  # no file may grow beyond: a disk that is full
     try:
-        with pytest.raises(CheckpointError, match=r"the disk is full\. Earlier checkpoints are intact\.$"):
+        sentence = rf"the disk is full, make room\. Run again with --resume and the same --run-dir: the run {advice}"
+        with pytest.raises(CheckpointError, match=sentence):
             series.save(2, {"w": np.random.default_rng(0).normal(size=100_000)})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    assert [path.name for path in tmp_path.iterdir()] == ["000000000001"]
-    assert series.restore(small_tree()).step == 1
+    assert not caplog.records, "threads of Orbax tell what is told in a sentence"
+    assert checkpoint_steps(tmp_path) == before and len(list(tmp_path.iterdir())) == len(before)
+    assert (series.restore(small_tree()) is not None) == bool(before)
 
 
 def test_the_newest_and_the_best_stay(tmp_path):
