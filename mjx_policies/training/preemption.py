@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
 from types import FrameType
@@ -16,8 +18,8 @@ class Preempted(Exception):
 class Preemption:
     """While this context is open, the first of `SIGNALS` sets `requested` instead of ending the process.
 
-    A second Ctrl-C raises `KeyboardInterrupt`. The earlier handlers return at the end. Outside the main thread, where
-    Python allows no handlers, the context does nothing.
+    A line on standard error says at once that it was heard. A second Ctrl-C raises `KeyboardInterrupt`. The earlier
+    handlers return at the end. Outside the main thread, where Python allows no handlers, the context does nothing.
 
     Attributes:
       requested: name of the signal that arrived, or `None`.
@@ -44,6 +46,11 @@ class Preemption:
             self._interrupted = True
             raise KeyboardInterrupt
         self.requested = signal.Signals(number).name
+        again = "; another Ctrl-C gives it up" if number == signal.SIGINT else ""
+        line = f"{self.requested}: stopping once the work at hand is done{again}\n"
+        # Not print, whose buffer may be half written. Below the progress bar of a terminal, not behind it.
+        with contextlib.suppress(OSError):
+            os.write(2, ("\n" * os.isatty(2) + line).encode())
 
     def __enter__(self) -> Preemption:
         if threading.current_thread() is threading.main_thread():

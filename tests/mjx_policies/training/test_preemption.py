@@ -7,13 +7,14 @@ from mjx_policies.training.preemption import SIGNALS, Preempted, Preemption
 
 
 @pytest.mark.parametrize("number", SIGNALS)
-def test_a_signal_becomes_a_flag_and_handlers_return(number):
+def test_a_signal_becomes_a_flag_and_handlers_return(capfd, number):
     before = [signal.getsignal(n) for n in SIGNALS]
     with Preemption() as preemption:
         assert preemption.requested is None
         preemption.check()
         signal.raise_signal(number)
         assert preemption.requested == number.name
+        assert capfd.readouterr().err.startswith(f"{number.name}: stopping once the work at hand is done")
         with pytest.raises(Preempted, match=number.name):
             preemption.check()
     assert [signal.getsignal(n) for n in SIGNALS] == before

@@ -79,7 +79,7 @@ def test_a_terminated_run_exits_with_zero_and_says_how_to_go_on(start_toy, tmp_p
     wait_until(lambda: rows(tmp_path / "run") >= 2, process)
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
-    assert process.returncode == 0 and err == ""
+    assert process.returncode == 0 and err == "SIGTERM: stopping once the work at hand is done\n"
     newest = checkpoint_steps(tmp_path / "run" / "checkpoints")[-1]
     assert f"SIGTERM asked to stop: saved at step {newest}" in out and "--resume" in out and "preempted" in out
 
