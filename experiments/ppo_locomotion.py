@@ -17,9 +17,10 @@ from mjx_policies.agents.on_policy import OnPolicyState
 from mjx_policies.compiler import compiler_options
 from mjx_policies.envs.physics import resolve_backend
 from mjx_policies.evaluation.report import evaluation_table, write_evaluation
+from mjx_policies.training.checkpoints import checkpoint_steps
 from mjx_policies.training.command_line import parse
 from mjx_policies.training.config import may_change
-from mjx_policies.training.errors import clean_errors
+from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.loop import Job, Outcome, Schedule, train
 from mjx_policies.training.plots import plot_curves
 from mjx_policies.training.preemption import Preempted, Preemption
@@ -61,6 +62,11 @@ def main(run: Run) -> None:
     """Trains, or continues, and leaves a finished run folder."""
     console = Console()
     path = Path(run.run_dir or f"runs/{run.task}-{datetime.now():%Y%m%d-%H%M%S}")
+    if run.resume and (path / "evaluation.json").exists() and not checkpoint_steps(path / "checkpoints"):
+        raise UserError(
+            f"{path} holds the results of a finished run, but no checkpoint to go on from: put its checkpoints back, "
+            "or choose another --run-dir for a new run."
+        )
     with clean_errors(ValueError):  # before there is a folder: a run that cannot be built leaves none
         if not run.resume:
             run = dataclasses.replace(run, backend=resolve_backend(run.backend))  # wherever it is resumed

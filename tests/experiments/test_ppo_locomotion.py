@@ -127,6 +127,16 @@ def test_a_finished_run_goes_on(finished, tmp_path, capsys, monkeypatch):
     assert (config["task"], config["seed"], config["steps"]) == ("Pendulum", 3, 320)
 
 
+def test_a_finished_run_without_its_checkpoints_is_left_alone(finished, tmp_path, capsys):
+    folder = Path(shutil.copytree(finished[0], tmp_path / "copy"))
+    shutil.rmtree(folder / "checkpoints")
+    before = contents(folder)
+    assert command("--run-dir", folder, "--resume") == 2
+    error = capsys.readouterr().err
+    assert "holds the results of a finished run, but no checkpoint" in error and error.count("\n") == 1
+    assert contents(folder) == before
+
+
 def test_what_comes_after_training_can_be_stopped_and_may_fail(finished, tmp_path, capsys, monkeypatch):
     folder = Path(shutil.copytree(finished[0], tmp_path / "copy"))
     resume = ("--run-dir", folder, "--resume")
