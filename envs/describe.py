@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from mjx_policies.envs.base import EnvSpec
-from mjx_policies.envs.registry import load
-from mjx_policies.training.errors import clean_errors
+from mjx_policies.envs.registry import TASKS, load
+from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.types import table_markdown
 
 
@@ -22,5 +22,7 @@ def describe(spec: EnvSpec) -> str:
 
 if __name__ == "__main__":
     with clean_errors(ValueError):
+        if not sys.argv[1:]:
+            raise UserError(f"which task? Pass one or more of {', '.join(TASKS)}.")
         for name in sys.argv[1:]:
             print(f"# {name}\n\n{describe(load(name, num_envs=1).spec)}\n")

@@ -3,6 +3,7 @@ import sys
 
 from mjx_policies.envs.control.pendulum import SPEC
 from mjx_policies.envs.describe import describe
+from mjx_policies.envs.registry import TASKS
 
 PENDULUM = """\
 ## Observation `obs["state"]`
@@ -23,8 +24,18 @@ def test_a_task_is_described_by_its_tables():
     assert describe(SPEC) == PENDULUM
 
 
+def command(*tasks):
+    arguments = [sys.executable, "-m", "mjx_policies.envs.describe", *tasks]
+    return subprocess.run(arguments, capture_output=True, text=True, check=False)
+
+
 def test_the_command_prints_the_tables_of_each_task_it_is_given():
-    command = [sys.executable, "-m", "mjx_policies.envs.describe", "Pendulum", "Go2Getup"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    printed = command("Pendulum", "Go2Getup").stdout
     assert printed.startswith(f"# Pendulum\n\n{PENDULUM}\n\n# Go2Getup\n")
     assert '## Observation `obs["privileged"]`' in printed and "| 11 | RR_calf | " in printed
+
+
+def test_without_a_task_the_command_lists_those_there_are():
+    refused = command()
+    assert refused.returncode == 2 and refused.stdout == "" and refused.stderr.count("\n") == 1
+    assert refused.stderr.startswith("error: which task? ") and ", ".join(TASKS) in refused.stderr
