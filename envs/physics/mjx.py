@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
+
 import jax
 import mujoco
-from mujoco import mjx
 
 from mjx_policies.envs.physics.base import Data, Dynamics, check_dynamics, check_inputs
+
+with contextlib.redirect_stdout(io.StringIO()):  # it prints that it has no warp-lang, which this backend does not need
+    from mujoco import mjx
 
 
 def reject_unsupported(model: mujoco.MjModel) -> None:
