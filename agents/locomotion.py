@@ -84,7 +84,7 @@ class Config:
         if self.num_envs % self.sizes.num_minibatches:
             raise ValueError(
                 f"num_envs {self.num_envs} does not divide into {self.sizes.num_minibatches} minibatches: "
-                "choose a multiple"
+                f"choose a multiple of {self.sizes.num_minibatches}, or another --sizes.num-minibatches"
             )
 
 

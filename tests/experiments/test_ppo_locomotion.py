@@ -207,7 +207,7 @@ def test_a_run_is_judged_anew(finished, tmp_path):
         (("--num-envs", "0"), "num_envs is 0, it must be at least 1"),
         (("--num-envs", "-16"), "num_envs is -16, it must be at least 1"),
         (("--num-envs", "many"), "many"),
-        (("--num-envs", "18"), "num_envs 18 does not divide into 4 minibatches: choose a multiple"),
+        (("--num-envs", "18"), "choose a multiple of 4, or another --sizes.num-minibatches"),
         (("--rollout-length", "0"), "rollout_length is 0, it must be at least 1"),
         (("--policy-layers", "8", "0"), "policy_layers is (8, 0), every width must be at least 1"),
         (("--sizes.num-epochs", "0"), "num_epochs is 0, it must be at least 1"),
