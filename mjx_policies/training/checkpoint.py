@@ -109,8 +109,7 @@ def read_checkpoint(
       The tree and the metadata.
 
     Raises:
-      CheckpointError: not a checkpoint, damaged, holding links, too large, or of another structure, which is told leaf
-        by leaf.
+      CheckpointError: not a checkpoint, damaged, holding links, too large, or of another structure.
     """
     path = Path(path)
     manifest = verify_checkpoint(path, max_bytes)
@@ -118,10 +117,10 @@ def read_checkpoint(
     expected = {prefix + name: kind for name, kind in describe(template).items()}
     found = mismatches(expected, {name: kind for name, kind in manifest["leaves"].items() if name.startswith(prefix)})
     if found:
-        more = f"; and {len(found) - 5} more" if len(found) > 5 else ""
+        more = f"; {len(found) - 1} more differ" if len(found) > 1 else ""
         raise CheckpointMismatchError(
-            f"checkpoint {path} does not fit what is being restored ({'; '.join(found[:5])}{more}). "
-            "Use the configuration that it was made with."
+            f"checkpoint {path} was made with another configuration or version ({found[0]}{more}). "
+            "Put the run's own checkpoint in its place, or start a new run in another folder."
         )
     names, leaves = leaf_names(template), jax.tree.leaves(template)
     arrays = _read_arrays(path, {prefix + n: _host_shape(leaf) for n, leaf in zip(names, leaves, strict=True)})

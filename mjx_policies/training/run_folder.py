@@ -33,6 +33,7 @@ C = TypeVar("C")
 FORMAT = 1
 LIBRARIES = ("mjx-policies", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "mujoco", "mujoco-mjx", "numpy")
 DECISIVE = ("python", "jax", "jaxlib", "mujoco")  # versions that decide the bits of a run
+ADVICE = "Restore its config.json, use the script and version that wrote it, or choose another folder."
 
 
 class RunFolderError(UserError):
@@ -120,7 +121,7 @@ class RunFolder:
                 try:
                     found = differences(from_json(type(config), data["config"]), config)
                 except UserError as error:
-                    raise RunFolderError(f"{path} cannot be resumed: {error}") from None
+                    raise RunFolderError(f"{path} cannot be resumed: {error} {ADVICE}") from None
                 if found:
                     raise RunFolderError(
                         f"{path} cannot be resumed with another configuration ({'; '.join(found[:5])}). "
@@ -171,7 +172,7 @@ def read_config(path: str | Path, kind: type[C]) -> C:
     try:
         return from_json(kind, data["config"])
     except UserError as error:
-        raise RunFolderError(f"{path} holds another kind of run: {error}") from None
+        raise RunFolderError(f"{path} holds another kind of run: {error} {ADVICE}") from None
 
 
 def provenance() -> dict[str, Any]:
@@ -218,11 +219,11 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         data = read_json(path / "config.json")
     except UserError as error:
-        raise RunFolderError(f"{path} holds no run that can be read: {error}") from None
+        raise RunFolderError(f"{path} holds no run that can be read: {error} {ADVICE}") from None
     if not isinstance(data, dict) or not isinstance(data.get("config"), dict) or "format" not in data:
-        raise RunFolderError(f"{path} holds no run: its config.json was written by another program.")
+        raise RunFolderError(f"{path} holds no run: its config.json was written by another program. {ADVICE}")
     if data["format"] != FORMAT:
-        raise RunFolderError(f"{path} has run format {str(data['format'])[:20]}, this version reads {FORMAT}.")
+        raise RunFolderError(f"{path} has run format {str(data['format'])[:20]}, this version reads {FORMAT}. {ADVICE}")
     return data
 
 
