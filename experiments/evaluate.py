@@ -10,13 +10,13 @@ from pathlib import Path
 
 import tyro
 from ppo_locomotion import Run
-from rich.console import Console
 
 from mjx_policies.agents import locomotion
 from mjx_policies.agents.restore import load_policy
 from mjx_policies.envs.physics import Backend, resolve_backend
 from mjx_policies.evaluation.report import evaluation_table, write_evaluation
 from mjx_policies.training.errors import UserError, clean_errors
+from mjx_policies.training.progress import open_console
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,7 @@ def main(judge: Judge) -> None:
         policy = load_policy(judge.run, Run, judge.backend)
         config = dataclasses.replace(policy.config, backend=judge.backend)
         evaluate = locomotion.make_evaluation(config, policy.learner, min(64, judge.robots), judge.seed)
-    console = Console()
+    console = open_console()
     with console.status(f"evaluating {judge.robots} robots"):
         evaluation, _ = evaluate(policy.state, judge.robots)
     backend = resolve_backend(judge.backend)

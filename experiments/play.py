@@ -30,6 +30,7 @@ from mjx_policies.envs.registry import scene
 from mjx_policies.randomization.imperfections import imperfect
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.plots import running_mean
+from mjx_policies.training.progress import open_console
 
 FPS = 25
 
@@ -54,7 +55,7 @@ def main(play: Play) -> None:
     with clean_errors(ValueError):
         policy = load_policy(play.run, Run, backend="cpu")
         env, dynamics = imperfect(policy.task, policy.config.imperfections.scaled(play.imperfections))
-    console = Console()
+    console = open_console()
     console.print(f"{policy.config.task}, trained for {policy.steps:,} steps")
     if play.video or not has_screen():
         record(play, policy, env, dynamics, console)

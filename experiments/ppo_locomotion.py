@@ -24,6 +24,7 @@ from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.loop import Job, Outcome, Schedule, train
 from mjx_policies.training.plots import plot_curves
 from mjx_policies.training.preemption import Preempted, Preemption
+from mjx_policies.training.progress import open_console
 from mjx_policies.training.run_folder import RunFolder
 
 SHOWN = ("env/reward", "env/track_linear", "env/track_yaw")
@@ -60,7 +61,7 @@ class Run(locomotion.Config):
 
 def main(run: Run) -> None:
     """Trains, or continues, and leaves a finished run folder."""
-    console = Console()
+    console = open_console()
     path = Path(run.run_dir or f"runs/{run.task}-{datetime.now():%Y%m%d-%H%M%S}")
     if run.resume and (path / "evaluation.json").exists() and not checkpoint_steps(path / "checkpoints"):
         raise UserError(

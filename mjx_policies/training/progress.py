@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Mapping, Sequence
 
@@ -11,6 +12,11 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.text import Text
 
 from mjx_policies.training.metrics import Number
+
+
+def open_console() -> Console:
+    """A console on standard output that breaks no sentence where there is no terminal, and so no width to keep."""
+    return Console(soft_wrap=not sys.stdout.isatty())
 
 
 class ProgressReport:
@@ -27,7 +33,7 @@ class ProgressReport:
     def __init__(
         self, total_steps: int, show: Sequence[str] = (), console: Console | None = None, line_seconds: float = 10.0
     ):
-        self.console = console or Console(soft_wrap=True)
+        self.console = console or open_console()
         self._total = total_steps
         self._show = tuple(show)
         self._line_seconds = line_seconds

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from mjx_policies.training import progress as progress_module
-from mjx_policies.training.progress import ProgressReport
+from mjx_policies.training.progress import ProgressReport, open_console
 
 
 @pytest.fixture
@@ -34,6 +34,12 @@ def test_without_a_terminal_there_is_a_line_now_and_then(quiet, clock):
         "100%  1.00M steps  5.00k/s  reward 0.5  tracking 0.25",
         "a [bracket] stays",
     ]
+
+
+def test_a_sentence_in_a_pipe_stays_on_one_line(capsys):
+    sentence = "SIGTERM asked to stop. " * 20
+    open_console().print(sentence)
+    assert capsys.readouterr().out == f"{sentence}\n"
 
 
 def test_a_terminal_shows_a_bar_with_phase_and_elapsed_time():
