@@ -120,7 +120,7 @@ def read_checkpoint(
         more = f"; {len(found) - 1} more differ" if len(found) > 1 else ""
         raise CheckpointMismatchError(
             f"checkpoint {path} was made with another configuration or version ({found[0]}{more}). "
-            "Put the run's own checkpoint in its place, or start a new run in another folder."
+            "Use those, put the run's own checkpoint in its place, or start a new run in another folder."
         )
     names, leaves = leaf_names(template), jax.tree.leaves(template)
     arrays = _read_arrays(path, {prefix + n: _host_shape(leaf) for n, leaf in zip(names, leaves, strict=True)})
