@@ -172,7 +172,7 @@ def make_evaluation(
     return evaluate
 
 
-def film_episode(config: Config, episodes: Episodes, path: Path, seconds: float = 8.0, fps: int = 25) -> None:
+def film_episode(config: Config, episodes: Episodes, path: Path, seconds: float = 6.0, fps: int = 25) -> None:
     """Films the first seconds of the robot that `make_evaluation` recorded, with its command in the corner."""
     spec = load(config.task, config.backend, 1).spec
     stride = round(1 / (fps * spec.control_dt))
