@@ -280,14 +280,14 @@ def _layers(terms: Terms, model: mujoco.MjModel) -> tuple[dict[str, np.ndarray],
 
 def _operate(layer: _Layer, entries: Array, values: Array) -> Array:  # [N], [V] -> [N]
     value = values[layer.source]
-    signed = layer.sign * value
-    results = {
+    signed = jnp.asarray(layer.sign) * value
+    results: dict[Operation, Array] = {
         "set": signed,
         "scale": entries * value,
         "add": jnp.where(value == 0, entries, entries + signed),  # -0.0 stays -0.0
     }
-    for number, operation in enumerate(get_args(Operation)):
-        entries = jnp.where(layer.operation == number, results[operation], entries)
+    for operation, result in results.items():
+        entries = jnp.where(layer.operation == get_args(Operation).index(operation), result, entries)
     return entries
 
 

@@ -24,6 +24,7 @@ from watched_run import Watched, our_training, watch
 
 from mjx_policies.envs.physics import Backend
 from mjx_policies.training.errors import clean_errors
+from mjx_policies.training.progress import open_console
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Bench:
 
 
 def main(bench: Bench) -> None:
-    console = Console()
+    console = open_console()
     if bench.quick:
         quick = {"task": "Pendulum", "metric": "upright", "target": 0.0, "brax_envs": 16, "brax_backend": "cpu"}
         bench = dataclasses.replace(bench, **quick, seeds=bench.seeds[:1])

@@ -22,12 +22,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import tyro
-from rich.console import Console
 
 from mjx_policies.agents.restore import load_policy
 from mjx_policies.training.checkpoints import checkpoint_steps
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.metrics import read_metrics
+from mjx_policies.training.progress import open_console
 
 EXPERIMENTS = Path(__file__).parents[1]
 
@@ -52,7 +52,7 @@ class Kills:
 
 
 def main(config: Kills) -> None:
-    console = Console()
+    console = open_console()
     moments = random.Random(config.seed)
     with contextlib.ExitStack() as stack:
         folder = Path(config.keep or stack.enter_context(tempfile.TemporaryDirectory()))

@@ -22,7 +22,6 @@ import mujoco.batch
 import numpy as np
 import tyro
 from measuring import Call, Timing, alternate, write_report
-from rich.console import Console
 from rich.table import Table
 
 from mjx_policies.agents import locomotion
@@ -32,6 +31,7 @@ from mjx_policies.envs.command import innermost
 from mjx_policies.envs.physics import Backend, resolve_backend
 from mjx_policies.envs.physics.cpu import STATE_FIELDS
 from mjx_policies.training.errors import clean_errors
+from mjx_policies.training.progress import open_console
 from mjx_policies.training.trees import own_buffers, strong
 
 
@@ -67,7 +67,7 @@ LAYERS = ("C batch", "physics", "environment", "training")
 
 
 def main(bench: Bench) -> None:
-    console = Console()
+    console = open_console()
     if bench.quick:
         jax.config.update("jax_disable_most_optimizations", True)  # compiles in half the time
     calls: dict[str, Call] = {}

@@ -24,6 +24,7 @@ from watched_run import Watched, our_training, watch
 from mjx_policies.training.checkpoint import verify_checkpoint
 from mjx_policies.training.checkpoints import newest_checkpoint
 from mjx_policies.training.errors import UserError, clean_errors
+from mjx_policies.training.progress import open_console
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Bench:
 
 
 def main(bench: Bench) -> None:
-    console = Console()
+    console = open_console()
     if bench.quick:
         quick = {"task": "Pendulum", "metric": "env/upright", "target": 0.0, "num_envs": 16, "steps": 16 * 24 * 7}
         bench = dataclasses.replace(bench, **quick, seeds=bench.seeds[:1])
