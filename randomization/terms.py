@@ -154,8 +154,16 @@ def _truncated_normal(uniform: Array, sigmas: float) -> Array:
 
 
 def apply(draws: Mapping[str, Array], terms: Terms, model: mujoco.MjModel) -> Dynamics:
-    """The model fields that the draws describe, each whole, with the constants that MuJoCo derives from them."""
+    """The model fields that the draws describe, each whole, with the constants that MuJoCo derives from them.
+
+    Raises:
+      ValueError: see `check`; or a draw is missing or not of the shape that `draw` gives it.
+    """
     check(terms, model)
+    for name, term in terms.items():
+        expected, got = _draw_shape(term, model), np.shape(draws[name]) if name in draws else None
+        if got != expected:
+            raise ValueError(f"the draw of randomization term {name!r} has shape {got}, it must be {expected}")
     if not terms:
         return {}
     values = jnp.concatenate([_value(term, draws[name]).ravel() for name, term in _in_order(terms)])  # [V]
@@ -248,7 +256,7 @@ class _Layer(NamedTuple):
 def _layers(terms: Terms, model: mujoco.MjModel) -> tuple[dict[str, np.ndarray], list[_Layer]]:
     """The fields that terms change, and their changes, those of one entry in the order of the terms.
 
-    All entries together, because a dozen terms with a gather, a product and a scatter each take a second to compile.
+    All entries together: a gather, an operation and a scatter for each of a dozen terms compile far later.
     """
     nominal = {
         target.field: field_template(model, target.field) for _, term in _in_order(terms) for target in term.targets

@@ -65,7 +65,7 @@ def run_episodes(
     state, timestep = envs.init(key, stagger=False)
     zeros = jnp.zeros(envs.num_envs)
     names = tuple(timestep.metrics)
-    none = jnp.zeros((len(names), envs.num_envs))  # [M, B]: one array of all metrics compiles sooner than one of each
+    empty = jnp.zeros((len(names), envs.num_envs))  # [M, B]: one array of all metrics compiles sooner than one of each
 
     def step(carry, _):
         state, obs, running, terminated, length, reward, sums, counts = carry
@@ -85,7 +85,7 @@ def run_episodes(
         return carry, record(state)
 
     false = jnp.zeros(envs.num_envs, bool)
-    start = (state, timestep.obs, ~false, false, jnp.zeros(envs.num_envs, jnp.int32), zeros, none, none)
+    start = (state, timestep.obs, ~false, false, jnp.zeros(envs.num_envs, jnp.int32), zeros, empty, empty)
     carry, recording = jax.lax.scan(step, start, length=envs.episode_steps)
     *_, terminated, length, reward, sums, counts = carry
     means = jnp.where(counts > 0, sums / counts, jnp.nan)

@@ -74,10 +74,10 @@ class Checkpoints:
             write_checkpoint(self.folder / f"{step:012d}", state, meta)
         except CheckpointError as error:
             steps = checkpoint_steps(self.folder)
-            there = f"goes on from step {steps[-1]}" if steps else "begins again, as nothing was saved before"
-            raise CheckpointError(
-                f"{error} Run again with --resume and the same --run-dir: the run {there}."
-            ) from error
+            advice = "from the start: nothing was saved before"
+            if steps:
+                advice = f"with --resume and the same --run-dir: the run goes on from step {steps[-1]}"
+            raise CheckpointError(f"{error} Run again {advice}.") from error
         if is_first_host():
             self._prune()
 

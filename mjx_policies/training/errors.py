@@ -65,8 +65,7 @@ def clean_errors(*also: type[Exception]) -> Iterator[None]:
         if not disk_is_full(error):
             raise
         lost = error.filename or "a file"
-        advice = "Make room and run again, with --resume if training had begun."
-        print(f"error: the disk is full, {lost} could not be written. {advice}", file=sys.stderr)
+        print(f"error: the disk is full, {lost} could not be written. Make room and run again.", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("error: interrupted before the update was finished.", file=sys.stderr)

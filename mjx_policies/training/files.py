@@ -31,12 +31,13 @@ def flush_tree_to_disk(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Says in every `OSError` of a block which file it is about: where the disk is full, the system does not."""
+def naming(path: Path, written_as: Path | None = None) -> Iterator[None]:
+    """Names the file in an `OSError` of a block that names none, as where the disk is full, or names `written_as`."""
     try:
         yield
     except OSError as error:
-        error.filename = str(path)
+        if error.filename is None or str(error.filename) == str(written_as):
+            error.filename = str(path)
         raise
 
 
@@ -45,7 +46,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """Another name to write under: what is there when the block ends takes the place of `path`, unless it failed."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with naming(path):
+        with naming(path, temporary):
             yield temporary
             os.replace(temporary, path)
     finally:

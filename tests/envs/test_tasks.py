@@ -88,7 +88,7 @@ def test_a_robot_told_to_stand_steps_for_a_second_and_then_stands():
     assert steps_out(stand.replace(command=jnp.asarray([0.1, 0.0, 0.0])))
     held = stand.replace(command_steps=jnp.asarray(1000))
     step, after = jit(env.step), held
-    for _ in range(100):  # two seconds, in which any disturbed start dies out
+    for _ in range(100):  # two seconds, in which this disturbed start comes to rest
         after, timestep = step(after, jnp.zeros(12))
     assert after.phase == held.phase
     np.testing.assert_array_equal(timestep.obs["state"][-2:], 0.0)

@@ -18,6 +18,7 @@ import pytest
 from mjx_policies.agents import locomotion
 from mjx_policies.evaluation import report
 from mjx_policies.training import loop, plots
+from mjx_policies.training.errors import UserError
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
 SCRIPT = Path(__file__).parents[2] / "experiments" / "ppo_locomotion.py"
@@ -147,6 +148,15 @@ def test_what_comes_after_training_can_be_stopped_and_may_fail(finished, tmp_pat
     said = " ".join(capsys.readouterr().out.split())
     assert "resumed at step 256 of 256" in said
     assert "SIGTERM asked to stop: training is complete and saved. Run again with --resume" in said
+
+    def fail(config, episodes, path):
+        raise UserError(f"video {path} was not written: the disk is full, make room.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(locomotion, "film_episode", fail)
+        assert command(*resume) == 2
+    said = capsys.readouterr()
+    assert "Pendulum after 256 steps" in said.out and said.err.startswith("error: video ")
 
     def full(csv, png, *_, **__):
         raise OSError(errno.ENOSPC, "No space left on device", str(png))

@@ -367,3 +367,13 @@ def test_a_simple_body_cannot_move_its_centre_of_mass():
     )
     with pytest.raises(ValueError, match="simple"):
         check({"com": center_of_mass(-0.01, 0.01, "ball")}, ball)
+
+
+@pytest.mark.parametrize("wrong", [np.zeros(()), np.zeros((1, 1)), None])
+def test_a_draw_of_another_shape_is_refused(robot, wrong):
+    terms = {"a": friction(0.5, 1.0), "mass": mass(0.9, 1.1)}
+    draws = draw(jax.random.key(0), terms, robot) | {"mass": wrong}
+    if wrong is None:
+        del draws["mass"]
+    with pytest.raises(ValueError, match=r"the draw of randomization term 'mass' has shape .*, it must be \(5, 1\)"):
+        apply(draws, terms, robot)

@@ -19,8 +19,7 @@ from mjx_policies.training.run_folder import RunFolderError
         (
             OSError(errno.ENOSPC, "No space left on device", "a.csv"),
             2,
-            "error: the disk is full, a.csv could not be written. "
-            "Make room and run again, with --resume if training had begun.\n",
+            "error: the disk is full, a.csv could not be written. Make room and run again.\n",
         ),
         (KeyboardInterrupt(), 130, "error: interrupted before the update was finished.\n"),
     ],
