@@ -141,11 +141,12 @@ Evaluation = dict[str, dict[str, Estimate]]
 def make_evaluation(
     config: Config, learner: Learner, batch: int = 64, seed: int = EVALUATION_SEED
 ) -> Callable[..., tuple[Evaluation, Episodes]]:
-    """Builds `evaluate(learner_state, robots, names=("nominal", "randomized")) -> (evaluation, episodes)`.
+    """Builds `evaluate(learner_state, robots, names=("nominal", "randomized"), report=None) -> (evaluation, episodes)`.
 
     The action is the policy's mode. Each condition named takes `robots` through one whole episode, `batch` at a time,
-    all in one compiled program; the episodes returned are the first batch of the last condition, with `recording`
-    holding coordinates and observation of one robot.
+    all in one compiled program, and `report(name, robots so far)` is called before the first batch and after each. The
+    episodes returned are the first batch of the last condition, with `recording` holding coordinates and observation of
+    one robot.
     """
     task = load(config.task, config.backend, batch)
     conditions = {name: imperfect(task, imperfections) for name, imperfections in CONDITIONS.items()}
@@ -159,13 +160,21 @@ def make_evaluation(
 
         return run_episodes(envs, lambda obs: learner.mode(learner_state, obs), key, record)
 
-    def evaluate(learner_state: PPOState, robots: int, names: Sequence[str] = tuple(CONDITIONS)):
+    def evaluate(
+        learner_state: PPOState,
+        robots: int,
+        names: Sequence[str] = tuple(CONDITIONS),
+        report: Callable[[str, int], None] = lambda name, done: None,
+    ):
         evaluation = {}
         for name in names:
             env, dynamics = conditions[name]
-            keys = jax.random.split(jax.random.key(seed), -(-robots // batch))
-            found = [jax.device_get(run(learner_state, env, dynamics, key)) for key in keys]
-            parts = [episodes.replace(recording=None) for episodes in found]
+            found: list[Episodes] = []
+            report(name, 0)
+            for key in jax.random.split(jax.random.key(seed), -(-robots // batch)):
+                found.append(jax.device_get(run(learner_state, env, dynamics, key)))
+                report(name, min(robots, batch * len(found)))
+            parts = [dataclasses.replace(episodes, recording=None) for episodes in found]
             evaluation[name] = summarize(jax.tree.map(lambda *part: np.concatenate(part)[:robots], *parts))
         return evaluation, found[0]
 

@@ -43,8 +43,12 @@ def main(judge: Judge) -> None:
         config = dataclasses.replace(policy.config, backend=judge.backend)
         evaluate = locomotion.make_evaluation(config, policy.learner, min(64, judge.robots), judge.seed)
     console = open_console()
-    with console.status(f"evaluating {judge.robots} robots"):
-        evaluation, _ = evaluate(policy.state, judge.robots)
+    with console.status("evaluating") as status:
+        evaluation, _ = evaluate(
+            policy.state,
+            judge.robots,
+            report=lambda condition, done: status.update(f"evaluating {condition} robots: {done} of {judge.robots}"),
+        )
     backend = resolve_backend(judge.backend)
     console.print(evaluation_table(evaluation, f"{config.task} after {policy.steps:,} steps, on {backend}"))
     if judge.json:

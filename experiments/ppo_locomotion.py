@@ -18,6 +18,7 @@ from mjx_policies.compiler import compiler_options
 from mjx_policies.envs.physics import resolve_backend
 from mjx_policies.evaluation.report import evaluation_table, write_evaluation
 from mjx_policies.training.checkpoints import checkpoint_steps
+from mjx_policies.training.clock import Clock
 from mjx_policies.training.command_line import parse
 from mjx_policies.training.config import may_change
 from mjx_policies.training.errors import UserError, clean_errors
@@ -120,19 +121,21 @@ def finish(
     run: Run, folder: RunFolder, evaluate, outcome: Outcome[OnPolicyState], preemption: Preemption, console: Console
 ) -> None:
     """Writes and shows what a run leaves behind; a signal ends it at the next seam with `Preempted`."""
-    evaluation = {}
-    for condition in locomotion.CONDITIONS:
-        preemption.check()
-        with console.status(f"evaluating {run.robots} {condition} robots"):
-            found, episodes = evaluate(outcome.state.learner, run.robots, [condition])
-        evaluation |= found
+    clock = Clock(outcome.seconds)
+    with console.status("evaluating") as status, clock("evaluate"):
+
+        def report(condition: str, done: int) -> None:
+            preemption.check()
+            status.update(f"evaluating {condition} robots: {done} of {run.robots}")
+
+        evaluation, episodes = evaluate(outcome.state.learner, run.robots, report=report)
     console.print(evaluation_table(evaluation, f"{run.task} after {outcome.step:,} steps"))
     write_evaluation(folder.path / "evaluation.json", evaluation, {"task": run.task, "steps": outcome.step})
     plot_curves(folder.path / "metrics.csv", folder.path / "curves.png", CURVES, title=run.task)
     preemption.check()
-    with console.status("drawing walk.mp4"):
+    with console.status("drawing walk.mp4"), clock("film"):
         locomotion.film_episode(run, episodes, folder.path / "walk.mp4")
-    spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in outcome.seconds.items())
+    spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in clock.seconds.items())
     console.print(f"{spent}\nrun folder: {folder.path}")
 
 

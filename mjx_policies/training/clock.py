@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+
+ACTIVITIES = ("start", "compile", "train", "evaluate", "checkpoint", "film")
 
 
 class Clock:
     """Seconds spent on each activity, continued when a run is resumed."""
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = dict.fromkeys(("start", "compile", "train", "evaluate", "checkpoint"), 0.0)
+    def __init__(self, seconds: Mapping[str, float] | None = None) -> None:
+        self.seconds: dict[str, float] = dict.fromkeys(ACTIVITIES, 0.0) | dict(seconds or {})
 
     @contextlib.contextmanager
     def __call__(self, activity: str) -> Iterator[None]:
