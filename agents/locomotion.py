@@ -204,4 +204,4 @@ def summarize(episodes: Episodes) -> dict[str, Estimate]:
     falls = statistics.proportion(int(fallen.sum()), len(fallen))
     of_robots = {name: value for name, value in episodes.metrics.items() if name not in INTERNALS}
     metrics = {name: statistics.mean(value) for name, value in of_robots.items()}
-    return {"falls": falls, "reward": statistics.mean(episodes.reward), **metrics}
+    return {"falls": falls, "return": statistics.mean(episodes.reward), **metrics}

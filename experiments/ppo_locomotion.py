@@ -34,7 +34,6 @@ CURVES = (
     "env/track_yaw",
     "env/reward",
     "env/terminations",
-    "eval/track_linear",
     "policy/std",
     "policy/kl",
     "learning_rate",
@@ -131,7 +130,8 @@ def finish(
         evaluation, episodes = evaluate(outcome.state.learner, run.robots, report=report)
     console.print(evaluation_table(evaluation, f"{run.task} after {outcome.step:,} steps"))
     write_evaluation(folder.path / "evaluation.json", evaluation, {"task": run.task, "steps": outcome.step})
-    plot_curves(folder.path / "metrics.csv", folder.path / "curves.png", CURVES, title=run.task)
+    last = {f"eval/{name}": value for name, value in brief(evaluation).items()}
+    plot_curves(folder.path / "metrics.csv", folder.path / "curves.png", CURVES, title=run.task, last=last)
     preemption.check()
     with console.status("drawing walk.mp4"), clock("film"):
         locomotion.film_episode(run, episodes, folder.path / "walk.mp4")

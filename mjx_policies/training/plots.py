@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +18,19 @@ BLUE, PALE, ORANGE, GREY = "#2b6cb0", "#a9c5e3", "#dd6b20", "#6b7280"
 NOT_DRAWN = ("step", "seconds", "steps_per_second")
 
 
-def plot_curves(csv: Path, png: Path, metrics: Sequence[str] = (), title: str = "", columns: int = 3) -> None:
+def plot_curves(
+    csv: Path,
+    png: Path,
+    metrics: Sequence[str] = (),
+    title: str = "",
+    columns: int = 3,
+    last: Mapping[str, float] | None = None,
+) -> None:
     """Draws metrics against environment steps, and the first of them against wall-clock time as well.
 
-    A value that is logged often is drawn pale with its running mean on top; evaluations are drawn as points. The global
-    state of matplotlib is left alone.
+    A value logged often is drawn pale with its running mean on top. Evaluations are points, in the panel of what
+    training saw of the same (`eval/reward` in that of `env/reward`) if there is one. The global state of matplotlib is
+    left alone.
 
     Args:
       csv: a table of `MetricsCsv`.
@@ -31,6 +39,7 @@ def plot_curves(csv: Path, png: Path, metrics: Sequence[str] = (), title: str = 
         the table lacks are left out.
       title: above the panels.
       columns: panels per row.
+      last: an evaluation after the last row of the table, by the names of its columns.
 
     Raises:
       UserError: the table cannot be read.
@@ -47,7 +56,13 @@ def plot_curves(csv: Path, png: Path, metrics: Sequence[str] = (), title: str = 
     FigureCanvasAgg(figure)
     for index, (name, x) in enumerate(panels):
         axes = figure.add_subplot(rows, columns, index + 1)
-        _draw(axes, table[x], table[name], evaluation=name.startswith("eval/"))
+        evaluation = f"eval/{name.removeprefix('eval/').removeprefix('env/')}"
+        if name != evaluation:
+            _draw_curve(axes, table[x], table[name])
+        evaluated = table.get(evaluation, np.full(len(table[x]), np.nan))
+        after = (last or {}).get(evaluation, np.nan)
+        _draw_points(axes, np.append(table[x], table[x][-1]), np.append(evaluated, after))
+        _style(axes)
         axes.set_title(name, fontsize=10, loc="left", color="#111827")
         axes.set_xlabel("environment steps" if x == "step" else "wall clock [s]", fontsize=8, color=GREY)
     if title:
@@ -64,16 +79,24 @@ def running_mean(values: np.ndarray, width: int) -> np.ndarray:  # [N] -> [N]
     return (sums[end] - sums[begin]) / (end - begin)
 
 
-def _draw(axes: Axes, x: np.ndarray, y: np.ndarray, evaluation: bool) -> None:
+def _draw_curve(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
     shown = np.isfinite(x) & np.isfinite(y)
     x, y = x[shown], y[shown]
-    if evaluation:
-        axes.plot(x, y, color=ORANGE, linewidth=1.4, marker="o", markersize=3)
-    elif len(y) < 50:
+    if len(y) < 50:
         axes.plot(x, y, color=BLUE, linewidth=1.4)
     else:
         axes.plot(x, y, color=PALE, linewidth=0.8)
         axes.plot(x, running_mean(y, len(y) // 25), color=BLUE, linewidth=1.6)
+
+
+def _draw_points(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
+    shown = np.isfinite(x) & np.isfinite(y)
+    if shown.any():
+        axes.plot(x[shown], y[shown], color=ORANGE, linewidth=1.4, marker="o", markersize=3, label="evaluation")
+        axes.legend(fontsize=7, frameon=False, loc="best")
+
+
+def _style(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.grid(color="#e5e7eb", linewidth=0.7)
     axes.set_axisbelow(True)

@@ -119,7 +119,7 @@ def test_every_condition_counts_every_robot_once(evaluated):
     assert set(evaluation) == {"nominal", "randomized"} and set(fewer) == {"randomized"}
     assert all(figure.count == 3 for figure in fewer["randomized"].values())
     for figures in evaluation.values():
-        assert set(figures) == {"falls", "reward", "upright"}
+        assert set(figures) == {"falls", "return", "upright"}
         assert all(figure.count == 5 for figure in figures.values())
         assert figures["falls"].value == 0.0 and 0.0 <= figures["upright"].value <= 1.0
     assert (episodes.length == 200).all(), "an episode of four seconds at 50 Hz"
@@ -136,7 +136,7 @@ def test_a_robot_whose_simulation_diverged_has_fallen(evaluated):
 
 def test_the_conditions_differ_in_their_imperfections_alone(evaluated):
     (evaluation, _), _, _ = evaluated
-    nominal, randomized = (evaluation[name]["reward"] for name in ("nominal", "randomized"))
+    nominal, randomized = (evaluation[name]["return"] for name in ("nominal", "randomized"))
     # The same starts, so that delay and noise are all that tells them apart: far less than robots among themselves.
     assert 0 < abs(nominal.value - randomized.value) < 0.1 * (nominal.high - nominal.low)
 

@@ -45,6 +45,21 @@ def test_chosen_metrics_and_an_empty_table_are_drawn_too(csv, tmp_path):
         plot_curves(tmp_path / "missing.csv", tmp_path / "c.png")
 
 
+def test_evaluations_are_points_on_the_curve_of_what_they_measure(tmp_path, monkeypatch):
+    table = MetricsCsv(tmp_path / "metrics.csv")
+    for i in range(1, 5):
+        row = {"step": 100 * i, "seconds": float(i), "env/reward": 0.1 * i, "loss": 1 / i}
+        table.write(row | ({"eval/reward": 0.15} if i == 2 else {}))
+    table.close()
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: figures.append(figure) or path.write_bytes(b"png"))
+    names = ("env/reward", "loss")
+    plot_curves(tmp_path / "metrics.csv", tmp_path / "a.png", names, last={"eval/reward": 0.35})
+    reward, by_time, loss = ([line.get_xydata().tolist() for line in axes.lines] for axes in figures[0].axes)
+    assert reward[1] == [[200, 0.15], [400, 0.35]] and by_time[1] == [[2, 0.15], [4, 0.35]]
+    assert len(reward[0]) == 4 and len(loss) == 1
+
+
 def test_a_disk_that_is_full_is_told_with_the_name_of_the_picture(csv, monkeypatch):
     def full(figure, path, **options):
         path.write_bytes(b"half")
