@@ -70,6 +70,8 @@ class Config:
         for name in ("num_envs", "rollout_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed is {self.seed}, it must be at least 0 and below 2**32, where seeds begin to repeat")
         if not 0 <= self.mastery < 1:
             raise ValueError(f"mastery is {self.mastery:g}, it must be at least 0 and below 1, which no robot reaches")
         for name in ("policy_layers", "critic_layers"):
@@ -145,8 +147,8 @@ def make_evaluation(
 
     The action is the policy's mode. Each condition named takes `robots` through one whole episode, `batch` at a time,
     all in one compiled program, and `report(name, robots so far)` is called before the first batch and after each. The
-    episodes returned are the first batch of the last condition, with `recording` holding coordinates and observation of
-    one robot.
+    episodes returned are the first batch of the last condition, with `recording` holding coordinates [T, B, nq] and
+    observations [T, B, D].
     """
     task = load(config.task, config.backend, batch)
     conditions = {name: imperfect(task, imperfections) for name, imperfections in CONDITIONS.items()}
@@ -156,7 +158,7 @@ def make_evaluation(
         envs = vectorize(env, batch, dynamics)
 
         def record(state):
-            return {"qpos": env.data(state.envs).qpos[0], "obs": state.obs["state"][0]}
+            return {"qpos": env.data(state.envs).qpos, "obs": state.obs["state"]}
 
         return run_episodes(envs, lambda obs: learner.mode(learner_state, obs), key, record)
 
@@ -182,15 +184,20 @@ def make_evaluation(
 
 
 def film_episode(config: Config, episodes: Episodes, path: Path, seconds: float = 6.0, fps: int = 25) -> None:
-    """Films the first seconds of the robot that `make_evaluation` recorded, with its command in the corner."""
+    """Films the first seconds of the robot that goes farthest in them, of those that `make_evaluation` recorded.
+
+    One that is told to stand would be as good, and show less. Its command is in the corner.
+    """
     spec = load(config.task, config.backend, 1).spec
     stride = round(1 / (fps * spec.control_dt))
     rows = slice(0, round(seconds * fps) * stride, stride)
-    qpos = np.asarray(episodes.recording["qpos"])[rows]
+    qpos = np.asarray(episodes.recording["qpos"])[rows]  # [T, B, nq]
+    robot = int(np.argmax(np.linalg.norm(qpos[-1, :, :2] - qpos[0, :, :2], axis=-1)))
+    qpos = qpos[:, robot]
     where = table_slices(spec.observation).get("command")
     captions = None
     if where is not None:
-        commands = np.asarray(episodes.recording["obs"])[rows, where]
+        commands = np.asarray(episodes.recording["obs"])[rows, robot, where]
         captions = [[f"command {x:+.2f} m/s  {y:+.2f} m/s  {yaw:+.2f} rad/s"] for x, y, yaw in commands]
     film(scene(config.task), qpos, path, fps, captions)
 

@@ -55,7 +55,7 @@ class Run(locomotion.Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         for name, least in (("steps", 0), ("evaluations", 0), ("robots", 1), ("checkpoint_seconds", 0)):
-            if getattr(self, name) < least:
+            if not getattr(self, name) >= least:  # true of NaN too
                 raise ValueError(f"{name} is {getattr(self, name)}, it must be at least {least}")
 
 

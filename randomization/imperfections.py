@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import mujoco
 
@@ -26,6 +27,14 @@ class Imperfections:
     delay_jitter: Number = 0.002  # s, from one action to the next
     push_velocity: Number = 0.3  # m/s, sudden change of the trunk's velocity
     push_seconds: tuple[float, float] = (4.0, 8.0)  # s, from one push to the next
+
+    def __post_init__(self) -> None:
+        for name in ("dynamics", "noise", "delay_jitter", "push_velocity"):
+            value = getattr(self, name)
+            if isinstance(value, int | float) and not 0 <= value < math.inf:  # anything else is traced or batched
+                raise ValueError(f"imperfections.{name} is {value:g}, it must be a number from 0 on")
+        if not 0 < self.push_seconds[0] <= self.push_seconds[1] < math.inf:
+            raise ValueError(f"imperfections.push_seconds is {self.push_seconds}, it must rise from above 0")
 
     def scaled(self, factor: Array | float) -> Imperfections:
         """All ranges times `factor`, except for the time between pushes: 0 is the robot as its model says."""
@@ -53,5 +62,8 @@ def imperfect(env: Env, imperfections: Imperfections) -> tuple[Env, DynamicsSamp
     if preset is None:
         return env, Nominal()
     terms = widened(preset(), imperfections.dynamics)
-    check(terms, env.physics.model)
+    try:
+        check(terms, env.physics.model)
+    except ValueError as error:
+        raise ValueError(f"imperfections.dynamics is too large for this robot: {error}; 1 is its preset") from None
     return env, Randomization(terms, env.physics.model)

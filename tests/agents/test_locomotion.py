@@ -145,8 +145,8 @@ def test_all_conditions_and_batches_run_in_one_program(evaluated):
     assert evaluated[2] == 1
 
 
-def test_the_recording_is_of_one_robot_of_the_first_batch(evaluated):
+def test_the_recording_is_of_the_first_batch(evaluated):
     (_, episodes), (_, again), _ = evaluated
-    assert episodes.recording["qpos"].shape == (200, 1) and episodes.recording["obs"].shape == (200, 3)
+    assert episodes.recording["qpos"].shape == (200, 3, 1) and episodes.recording["obs"].shape == (200, 3, 3)
     np.testing.assert_array_equal(episodes.recording["qpos"], again.recording["qpos"])
     np.testing.assert_array_equal(episodes.reward, again.reward)
