@@ -65,5 +65,5 @@ def imperfect(env: Env, imperfections: Imperfections) -> tuple[Env, DynamicsSamp
     try:
         check(terms, env.physics.model)
     except ValueError as error:
-        raise ValueError(f"imperfections.dynamics is too large for this robot: {error}; 1 is its preset") from None
+        raise ValueError(f"imperfections.dynamics does not suit this robot: {error}; 1 is its preset") from None
     return env, Randomization(terms, env.physics.model)

@@ -237,7 +237,7 @@ def test_a_run_is_judged_anew(finished, tmp_path):
         ),
         (
             ("--task", "Go2JoystickFlat", "--imperfections.dynamics", "5"),
-            "imperfections.dynamics is too large for this robot: randomization term 'damping': a scale",
+            "imperfections.dynamics does not suit this robot: randomization term 'damping': a scale",
         ),
         (("--init-std", "0.001"), "error: standard deviations must satisfy 0 < min_std=0.05 <= init_std=0.001"),
         (("--imperfections.delay", "0", "1"), "longer than its buffer"),
