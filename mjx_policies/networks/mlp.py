@@ -7,6 +7,7 @@ from collections.abc import Callable
 import flax.linen as nn
 import jax
 
+from mjx_policies.networks.activations import elu
 from mjx_policies.types import Array
 
 
@@ -20,7 +21,7 @@ class MLP(nn.Module):
     """
 
     features: tuple[int, ...]
-    activation: Callable[[Array], Array] = nn.elu
+    activation: Callable[[Array], Array] = elu
     output_scale: float = 1.0
 
     @nn.compact

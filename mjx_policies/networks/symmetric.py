@@ -15,6 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mjx_policies.networks.activations import elu
 from mjx_policies.types import Array
 
 Reflection = Callable[[Array], Array]
@@ -35,7 +36,7 @@ class SymmetricMLP(nn.Module):
     features: tuple[int, ...]
     reflect_input: Reflection
     reflect_output: Reflection
-    activation: Callable[[Array], Array] = nn.elu
+    activation: Callable[[Array], Array] = elu
     output_scale: float = 1.0
 
     @nn.compact
