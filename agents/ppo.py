@@ -220,40 +220,45 @@ def ppo(head: ActionHead, critic: nn.Module, config: PPOConfig, symmetry: Symmet
             hyper=hyper,
         )
 
+    def embed(state: PPOState, obs: Observation) -> Array:  # what a robot senses is all there is at deployment
+        return cast(Array, normalize(state.normalizer.part("state"), obs["state"]))
+
     def act(state: PPOState, key: Array, obs: Observation) -> tuple[Array, PyTree]:
-        params, embedding = state.params["actor"], normalize(state.normalizer, obs)["state"]
+        params, embedding = state.params["actor"], embed(state, obs)
         if head.distribution is None:
             action, trace = head.sample(params, key, embedding)
             return action, {"trace": trace, "log_prob": log_prob_of(params, embedding, trace)}
         pi = head.distribution(params, embedding)
         trace = pi.sample(seed=key)
-        return head.decode(trace), {"trace": trace, "log_prob": pi.log_prob(trace), "pi": pi}
+        return head.decode(trace), {"trace": trace, "log_prob": pi.log_prob(trace)}
 
     def mode(state: PPOState, obs: Observation) -> Array:
-        return mode_of(state.params["actor"], normalize(state.normalizer, obs)["state"])
+        return mode_of(state.params["actor"], embed(state, obs))
 
     def losses(params: PyTree, batch: dict[str, Any], hyper: PPOHyper) -> tuple[Array, Info]:
         embedding = batch["obs"]["state"]
-        if head.distribution is None:
-            log_prob = jax.vmap(log_prob_of, in_axes=(None, 0, 0))(params["actor"], embedding, batch["trace"])
-        else:
-            new_pi = jax.vmap(head.distribution, in_axes=(None, 0))(params["actor"], embedding)
-            log_prob = new_pi.log_prob(batch["trace"])
+
+        def judge(embedding, trace):  # one example -> log density, entropy
+            if head.distribution is None:
+                return log_prob_of(params["actor"], embedding, trace), None
+            pi = head.distribution(params["actor"], embedding)
+            return pi.log_prob(trace), pi.entropy()
+
+        log_prob, entropy = jax.vmap(judge)(embedding, batch["trace"])
         surrogate = jnp.mean(clipped_surrogate(log_prob, batch["log_prob"], batch["advantage"], hyper.clip))
         value_error = jnp.mean(jnp.square(value_of(params["critic"], batch["obs"]) - batch["returns"]))
         log_ratio = log_prob - batch["log_prob"]
         info = {
             "loss/policy": surrogate,
             "loss/value": value_error,
+            # Schulman's low-variance estimator, http://joschu.net/blog/kl-approx.html: the same for every head.
+            "policy/kl": jnp.mean(jnp.expm1(log_ratio) - log_ratio),
             "policy/clip_fraction": jnp.mean(jnp.abs(jnp.exp(log_ratio) - 1) > hyper.clip),
         }
         total = surrogate + hyper.value * value_error
-        if head.distribution is not None:
-            entropy = jnp.mean(new_pi.entropy())
-            info |= {"policy/entropy": entropy, "policy/kl": jnp.mean(batch["pi"].kl_divergence(new_pi))}
-            total -= hyper.entropy * entropy
-        else:  # Schulman's low-variance estimator, http://joschu.net/blog/kl-approx.html
-            info |= {"policy/kl": jnp.mean(jnp.expm1(log_ratio) - log_ratio)}
+        if entropy is not None:
+            info |= {"policy/entropy": jnp.mean(entropy)}
+            total -= hyper.entropy * jnp.mean(entropy)
         if symmetry is not None and symmetry.loss:
             action = jax.vmap(mode_of, in_axes=(None, 0))(params["actor"], embedding)
             mirrored = jax.vmap(mode_of, in_axes=(None, 0))(params["actor"], batch["mirrored"])

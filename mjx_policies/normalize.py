@@ -26,6 +26,10 @@ class Normalizer:
     mean: PyTree
     variance: PyTree
 
+    def part(self, name: str) -> Normalizer:
+        """The moments of one entry of a dict."""
+        return Normalizer(self.count, self.mean[name], self.variance[name])
+
 
 def init_normalizer(example: PyTree) -> Normalizer:
     """The identity, for observations shaped like `example`."""

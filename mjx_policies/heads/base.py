@@ -23,7 +23,7 @@ class ActionHead(NamedTuple):
         before squashing, the mixture's sample, the chain of a denoiser.
       log_prob: `(params, embedding, trace) -> []`, or `None` if the head has no density.
       mode: `(params, embedding) -> action`, the one to deploy, or `None`.
-      distribution: `(params, embedding) -> distrax.Distribution` over traces, for exact entropies and divergences, or
+      distribution: `(params, embedding) -> distrax.Distribution` over traces, for exact entropies, or
         `None` where only samples are to be had.
       decode: `trace -> action`, so that who has the distribution need not run the network again to sample.
     """
