@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from mjx_policies.envs.physics.base import Data, Dynamics, Physics
-from mjx_policies.types import ActionTable, Array, Observation, Table, TimeStep
+from mjx_policies.types import ActionTable, Array, CommandRange, GaitClock, Observation, Table, TimeStep
 
 EnvState = Any
 S = TypeVar("S")
@@ -33,6 +33,8 @@ class EnvSpec:
       robot: name under which randomization knows the robot; empty if it has no preset.
       symmetric: whether the reflection of `envs.mirror` leaves robot and task as they are.
       score: metric, from 0 to 1, that says how far a policy has got; empty if there is none.
+      commands: what the observation's `command` holds, in its order; empty if the task has none.
+      gait: the clock behind the observation's `gait`; None if the task has none.
     """
 
     observation: Table
@@ -43,6 +45,8 @@ class EnvSpec:
     robot: str = ""
     symmetric: bool = False
     score: str = ""
+    commands: tuple[CommandRange, ...] = ()
+    gait: GaitClock | None = None
 
 
 class Env(Protocol):

@@ -102,6 +102,7 @@ def scene(name: str) -> mujoco.MjModel:
 
 def _go2_joystick(model: mujoco.MjModel, terrain: Terrain | None, backend: Backend, num_envs: int) -> Env:
     physics = make_physics(model, joystick.CONTROL_DT, backend, ("sensordata", "actuator_force"), num_envs)
+    commands = joystick.Commands()
     spec = EnvSpec(
         observation=joystick.OBSERVATION,
         privileged=joystick.PRIVILEGED,
@@ -111,10 +112,12 @@ def _go2_joystick(model: mujoco.MjModel, terrain: Terrain | None, backend: Backe
         robot="go2",
         symmetric=True,
         score="track_linear",
+        commands=joystick.command_ranges(commands),
+        gait=joystick.GAIT,
     )
     return joystick.Go2Joystick(
         weights=joystick.JoystickWeights(),
-        commands=joystick.Commands(),
+        commands=commands,
         difficulty=jnp.asarray(1.0),
         physics=physics,
         spec=spec,

@@ -133,6 +133,29 @@ def table_markdown(table: Table) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
+class CommandRange:
+    """A number that an operator chooses, and the range it is drawn from in training."""
+
+    name: str
+    unit: str
+    low: float
+    high: float
+
+
+@dataclasses.dataclass(frozen=True)
+class GaitClock:
+    """A clock that the observation shows as the cosine and sine of its phase.
+
+    Attributes:
+      hz: turns per second.
+      braking_seconds: for which it goes on after the command became zero; then both numbers are zero.
+    """
+
+    hz: float
+    braking_seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
 class ActionTable:
     """What each action means: `target = clip(default + scale * action, lower, upper)`, in the units of the actuator.
 
@@ -141,7 +164,8 @@ class ActionTable:
       default: target of a zero action (rad for joint position servos).
       scale: target change for one unit of action.
       lower, upper: limits of the target.
-      stiffness, damping: gains of the servo the target is sent to (N m / rad, N m s / rad); zero for a torque.
+      stiffness, damping: gains of the servo the target is sent to (N m / rad, N m s / rad); empty for a torque.
+      velocity: highest speed of each joint (rad/s); empty if unknown.
     """
 
     names: tuple[str, ...]
@@ -151,11 +175,12 @@ class ActionTable:
     upper: tuple[float, ...]
     stiffness: tuple[float, ...] = ()
     damping: tuple[float, ...] = ()
+    velocity: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        for field in ("default", "scale", "lower", "upper", "stiffness", "damping"):
+        for field in ("default", "scale", "lower", "upper", "stiffness", "damping", "velocity"):
             values = getattr(self, field)
-            if field in ("stiffness", "damping") and not values:
+            if field in ("stiffness", "damping", "velocity") and not values:
                 continue
             if len(values) != len(self.names):
                 raise ValueError(f"action table: {field} has {len(values)} entries for {len(self.names)} names")

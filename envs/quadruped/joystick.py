@@ -22,7 +22,7 @@ from mjx_policies.envs.quadruped.robot import foot_contacts, joint_limits, spawn
 from mjx_policies.envs.quadruped.scenes import ACTUATORS, LEGS, Terrain
 from mjx_policies.envs.sensors import read_sensor
 from mjx_policies.rotations import rotate_inverse
-from mjx_policies.types import Array, Term, TimeStep, assemble
+from mjx_policies.types import Array, CommandRange, GaitClock, Term, TimeStep, assemble
 
 CONTROL_DT = 0.02
 ACTION_SCALE = 0.5  # rad
@@ -61,6 +61,15 @@ class Commands:
     high: Array = struct.field(default_factory=lambda: jnp.asarray([1.2, 0.5, 1.0]))
     stand: Array = struct.field(default_factory=lambda: jnp.asarray(0.1))
     seconds: Array = struct.field(default_factory=lambda: jnp.asarray([3.0, 8.0]))
+
+
+def command_ranges(commands: Commands) -> tuple[CommandRange, ...]:
+    """The ranges as an operator reads them."""
+    names = (("forward", "m/s"), ("left", "m/s"), ("turn", "rad/s"))
+    return tuple(
+        CommandRange(name, unit, round(float(low), 6), round(float(high), 6))  # of float32
+        for (name, unit), low, high in zip(names, commands.low, commands.high, strict=True)
+    )
 
 
 def new_command(uniform: Array, commands: Commands) -> tuple[Array, Array]:  # [5] in [0, 1)
@@ -180,7 +189,7 @@ class Go2Joystick:
             command_age=jnp.where(redraw, 0, state.command_age + 1),
             last_action=action,
             air_time=jnp.where(now["contact"], 0.0, state.air_time + CONTROL_DT),
-            phase=jnp.where(stepping, (state.phase + GAIT_HZ * CONTROL_DT) % 1.0, state.phase),
+            phase=jnp.where(stepping, (state.phase + GAIT.hz * CONTROL_DT) % 1.0, state.phase),
         )
         return state, transition(self._observe(state, now), reward, fell, metrics, now["outside"])
 
@@ -241,8 +250,8 @@ REWARDS = tuple(field.name for field in dataclasses.fields(JoystickWeights))
 METRICS = ("track_linear", "track_yaw", "standing_speed", *(f"reward/{name}" for name in REWARDS))
 NOMINAL_HEIGHT = 0.32  # m, of the imu above the ground
 FOOT_RADIUS = 0.022  # m
-BRAKING_STEPS = 50  # control steps, one second, in which a robot told to stand may still step
-GAIT_HZ = 3.0  # steps of each leg per second
+GAIT = GaitClock(hz=3.0, braking_seconds=1.0)  # steps of each leg; how long a robot told to stand may still step
+BRAKING_STEPS = round(GAIT.braking_seconds / CONTROL_DT)
 SWING_HEIGHT = 0.07  # m
 SIGMA = 0.25  # (m/s)^2 and (rad/s)^2, the width of the tracking terms that the field has settled on
 

@@ -16,6 +16,8 @@ from mjx_policies.envs.sensors import read_sensor
 from mjx_policies.rotations import from_yaw
 from mjx_policies.types import ActionTable, Array
 
+VELOCITY = (30.1, 30.1, 15.7)  # rad/s, of hip, thigh and calf in the URDF of unitreerobotics/unitree_ros
+
 
 def action_table(model: mujoco.MjModel, scale: float) -> ActionTable:
     """Joint position targets, `scale` rad for one unit, limited to the joint ranges.
@@ -32,6 +34,7 @@ def action_table(model: mujoco.MjModel, scale: float) -> ActionTable:
         upper=tuple(model.actuator_ctrlrange[ids, 1].tolist()),
         stiffness=tuple(model.actuator_gainprm[ids, 0].tolist()),
         damping=tuple((-model.actuator_biasprm[ids, 2]).tolist()),
+        velocity=VELOCITY * len(LEGS),
     )
 
 

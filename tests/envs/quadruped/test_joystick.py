@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mjx_policies.envs.quadruped import joystick
-from mjx_policies.envs.quadruped.joystick import CONTROL_DT, GAIT_HZ, SIGMA, Commands, new_command, reward_terms
+from mjx_policies.envs.quadruped.joystick import CONTROL_DT, GAIT, SIGMA, Commands, new_command, reward_terms
 from mjx_policies.envs.quadruped.robot import foot_contacts, joint_limits, spawn
 from mjx_policies.envs.quadruped.scenes import ACTUATORS, LEGS, make_terrain
 from mjx_policies.envs.registry import load
@@ -136,7 +136,7 @@ def test_the_gait_goes_round_while_it_moves(step, begin):
     state = begin(command=jnp.asarray([0.5, 0.0, 0.0]), command_steps=jnp.asarray(100), phase=jnp.asarray(0.9))
     for i in range(1, 5):
         state, timestep = step(state, REST)
-        phase = (0.9 + i * GAIT_HZ * CONTROL_DT) % 1.0
+        phase = (0.9 + i * GAIT.hz * CONTROL_DT) % 1.0
         np.testing.assert_allclose(state.phase, phase, atol=1e-5)  # float32 sums
         expected = [np.cos(2 * np.pi * phase), np.sin(2 * np.pi * phase)]
         np.testing.assert_allclose(timestep.obs["state"][-2:], expected, atol=1e-4)
