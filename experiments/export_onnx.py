@@ -1,0 +1,110 @@
+"""Exports the policy of a run as one ONNX file: python experiments/export_onnx.py --run runs/a
+
+The file carries its contract: joints, observation, limits, clock, commands, examples. `mjx_policies.deploy` runs it
+without JAX.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+from pathlib import Path
+
+import jax
+import numpy as np
+import tyro
+from ppo_locomotion import Run
+
+from mjx_policies.agents import locomotion
+from mjx_policies.agents.restore import Policy, load_policy
+from mjx_policies.export import Exported, Provenance, export_policy
+from mjx_policies.export.tables import describe, ranges
+from mjx_policies.randomization.presets import PRESETS
+from mjx_policies.training.errors import UserError, clean_errors
+from mjx_policies.training.files import replacing
+from mjx_policies.training.progress import open_console
+
+
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """Exports the policy of a run."""
+
+    run: Path  # run folder
+    out: Path | None = None  # the file; policy.onnx in the run folder by default
+
+
+def main(export: Export) -> None:
+    """Writes the file and says what is in it."""
+    out = export.out or export.run / "policy.onnx"
+    with clean_errors(ValueError):
+        policy = load_policy(export.run, Run, "auto")
+        if not out.parent.is_dir():
+            raise UserError(f"{out.parent} is not a folder: make it first, or choose another --out.")
+    console = open_console()
+    with console.status("exporting"), clean_errors(ValueError):
+        exported = export_run(policy)
+    with clean_errors(OSError), replacing(out) as temporary:
+        temporary.write_bytes(exported.data)
+    contract = exported.contract
+    console.print(
+        f"{out}: {len(exported.data):,} bytes, {contract.training.task} after {policy.steps:,} steps, "
+        f"{contract.observation_size} observations -> {len(contract.joints)} joints"
+    )
+
+
+def export_run(policy: Policy) -> Exported:
+    """A trained policy as a file."""
+    spec, model = policy.task.spec, policy.task.physics.model
+    preset = PRESETS.get(spec.robot)
+    imperfections = policy.config.imperfections
+    provenance = Provenance(
+        task=policy.config.task,
+        steps=policy.steps,
+        seed=policy.config.seed,
+        delay=imperfections.delay,
+        ranges=() if preset is None else ranges(preset()),
+        commit=commit(),
+    )
+    return export_policy(
+        lambda observation: policy({"state": observation}),
+        spec.action,
+        describe(spec, model, provenance),
+        observations(policy),
+    )
+
+
+def observations(policy: Policy, steps: int = 200) -> np.ndarray:  # [N, D]
+    """What the robot observes in the first seconds of an episode with its imperfections."""
+    env, dynamics = locomotion.imperfect(policy.task, policy.config.imperfections)
+
+    def advance(carry, _):
+        state, obs = carry
+        state, timestep = env.step(state, policy(obs))
+        return (state, timestep.obs), obs["state"]
+
+    @jax.jit
+    def run(key):
+        key_env, key_dynamics = jax.random.split(key)
+        state, timestep = env.reset(key_env, dynamics(key_dynamics))
+        return jax.lax.scan(advance, (state, timestep.obs), None, steps)[1]
+
+    return np.asarray(run(jax.random.key(policy.config.seed)))
+
+
+def commit() -> str:
+    """Of the code, with a plus sign where it has been changed since; empty outside a repository."""
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return found.stdout.strip()
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Export, description=__doc__))

@@ -1,0 +1,1 @@
+"""Running an exported policy on a robot: numpy and onnxruntime only, never JAX."""

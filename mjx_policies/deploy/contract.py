@@ -1,0 +1,393 @@
+"""What an exported policy needs of a robot and promises to it, as typed data and as canonical JSON.
+
+The contract travels in the policy's own ONNX file. It is generated from the tables a policy was trained with, and read
+back strictly: an unknown version, a missing, unknown or mistyped key, or a number that is not finite is refused.
+Angles in rad, torques in N m, times in s. Axes: D observation, A action (one for each joint).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+METADATA_KEY = "mjx_policies.contract"
+SCHEMA_VERSION = "1.0"
+"""Readers refuse another number before the dot; the one behind it grows with keys that old readers may not need."""
+MAX_BYTES = 4 * 2**20  # of the JSON
+
+
+class ContractError(ValueError):
+    """A contract, or a file that should hold one, is refused; the message says where and why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Robot:
+    """Which robot.
+
+    Attributes:
+      name: such as `go2`.
+      model_sha256: of the model it was trained on.
+      quaternion_order: of orientations, `wxyz`.
+    """
+
+    name: str
+    model_sha256: str
+    quaternion_order: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Timing:
+    """Seconds.
+
+    Attributes:
+      control_dt: from one action to the next.
+      physics_dt: of the simulation it was trained in.
+      max_observation_age: beyond which a measurement may not be acted on.
+      delay: [2] shortest and longest time from an action to the motors that training covered.
+    """
+
+    control_dt: float
+    physics_dt: float
+    max_observation_age: float
+    delay: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Joint:
+    """One joint with its servo; the order of joints is that of the action.
+
+    Attributes:
+      default: target of a zero action.
+      home: angle at which the observation's joint position is zero.
+      scale: target change for one unit of action.
+      stiffness, damping: gains of the servo, N m / rad and N m s / rad.
+      lower, upper: hard limits of the angle.
+      soft_lower, soft_upper: limits that a target is kept within.
+      velocity: highest speed, rad/s; 0 where a torque policy does not say.
+      effort: highest torque.
+    """
+
+    name: str
+    default: float
+    home: float
+    scale: float
+    stiffness: float
+    damping: float
+    lower: float
+    upper: float
+    soft_lower: float
+    soft_upper: float
+    velocity: float
+    effort: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Term:
+    """One row of the observation; the vector holds `scale * value`, term after term.
+
+    Attributes:
+      size: number of scalars in one time step.
+      unit, frame: of the raw value.
+      clip: bound of the absolute raw value, 0 for none.
+      history: time steps held, of which the newest comes first if `newest_first`.
+      fill: what a history holds at the start: `first`, the first reading, or `zero`.
+      noise, bias: half-widths of the errors that training covered, in `unit`.
+      measured: False for what the controller itself remembers.
+    """
+
+    name: str
+    size: int
+    unit: str
+    frame: str
+    scale: float
+    clip: float
+    history: int
+    newest_first: bool
+    fill: str
+    noise: float
+    bias: float
+    measured: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Action:
+    """What comes out.
+
+    Attributes:
+      type: of the graph's output `target` [A]: `joint_position`, for the joints' servos, or `joint_torque`.
+      clip: bound of the absolute action, 0 for none.
+      rate_limit: of a target, rad/s; 0 for none, of a torque.
+      horizon: actions in one output, 1 unless the policy plans ahead.
+    """
+
+    type: str
+    clip: float
+    rate_limit: float
+    horizon: int
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """A tensor that the graph hands from one step to the next; its first axis is the batch.
+
+    Attributes:
+      input, output: names in the graph.
+      shape: without the batch.
+      reset: value of every entry when the policy starts.
+    """
+
+    input: str
+    output: str
+    shape: tuple[int, ...]
+    reset: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    """A random input of the graph; its first axis is the batch.
+
+    Attributes:
+      shape: without the batch.
+      distribution: `normal`, of unit variance.
+      deterministic: value of every entry where no randomness is wanted.
+    """
+
+    input: str
+    shape: tuple[int, ...]
+    distribution: str
+    deterministic: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A number the operator chooses, and the range in which training covered it."""
+
+    name: str
+    unit: str
+    low: float
+    high: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Gait:
+    """A clock in the observation: cosine and sine of a phase.
+
+    Attributes:
+      hz: turns per second.
+      braking_seconds: for which it goes on after the command became zero; then both numbers are zero.
+    """
+
+    hz: float
+    braking_seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """What a quantity of the simulation was drawn from during training."""
+
+    name: str
+    operation: str
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """Where the policy comes from; `commit` is empty if that is not known."""
+
+    task: str
+    steps: int
+    seed: int
+    commit: str
+    versions: dict[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Golden:
+    """Inputs and what must come out of them.
+
+    Attributes:
+      inputs, outputs: by name in the graph, each with a row for each example, flattened.
+      sha256: of both, see `golden_sha256`.
+      tolerance: largest absolute difference allowed.
+    """
+
+    inputs: dict[str, tuple[tuple[float, ...], ...]]
+    outputs: dict[str, tuple[tuple[float, ...], ...]]
+    sha256: str
+    tolerance: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Contract:
+    """Everything.
+
+    Attributes:
+      gait: absent from policies without a clock.
+      graph_sha256: of the file's graph, weights included.
+    """
+
+    schema_version: str
+    robot: Robot
+    timing: Timing
+    joints: tuple[Joint, ...]
+    observation: tuple[Term, ...]
+    action: Action
+    state: tuple[State, ...]
+    noise: tuple[Noise, ...]
+    commands: tuple[Command, ...]
+    gait: Gait | None
+    randomization: tuple[Range, ...]
+    training: Training
+    golden: Golden
+    graph_sha256: str
+
+    @property
+    def observation_size(self) -> int:
+        """D."""
+        return sum(term.size * term.history for term in self.observation)
+
+    @property
+    def joint_names(self) -> tuple[str, ...]:
+        """In the order of the action."""
+        return tuple(joint.name for joint in self.joints)
+
+
+def dumps(contract: Contract) -> str:
+    """Canonical JSON: equal contracts give equal bytes."""
+    return json.dumps(dataclasses.asdict(contract), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def loads(text: str) -> Contract:
+    """Reads what `dumps` wrote, and nothing else.
+
+    Raises:
+      ContractError: see the module.
+    """
+    if len(text) > MAX_BYTES:
+        raise ContractError(f"the contract has {len(text):,} characters, more than the {MAX_BYTES:,} allowed")
+    try:
+        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise ContractError(f"the contract is not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ContractError("the contract is not a JSON object")
+    version = value.get("schema_version")
+    major = SCHEMA_VERSION.split(".")[0]
+    if not isinstance(version, str) or version.split(".")[0] != major:
+        raise ContractError(f"the contract has schema version {version!r}, this library reads version {major}.x")
+    contract = _decode(Contract, value, "contract")
+    _check(contract)
+    return contract
+
+
+def golden_sha256(inputs: dict[str, Any], outputs: dict[str, Any]) -> str:
+    """Of canonical JSON of both."""
+    text = json.dumps([inputs, outputs], sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key appears twice")
+    return found
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a finite number")
+
+
+def _decode(kind: Any, value: Any, where: str) -> Any:
+    """`value` as an instance of the annotation `kind`."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        return None if value is None else _decode(args[0], value, where)
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise ContractError(f"{where} must be an object")
+        hints = typing.get_type_hints(kind)
+        missing, unknown = sorted(hints.keys() - value.keys()), sorted(value.keys() - hints.keys())
+        if missing or unknown:
+            fault = f"lacks {', '.join(missing)}" if missing else f"has unknown keys {', '.join(unknown)}"
+            raise ContractError(f"{where} {fault}")
+        return kind(**{name: _decode(hint, value[name], f"{where}.{name}") for name, hint in hints.items()})
+    if origin is tuple:
+        if not isinstance(value, list):
+            raise ContractError(f"{where} must be a list")
+        return tuple(_decode(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ContractError(f"{where} must be an object")
+        return {name: _decode(args[1], item, f"{where}.{name}") for name, item in value.items()}
+    if kind is float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not _finite(value):
+            raise ContractError(f"{where} must be a finite number")
+        return float(value)
+    if type(value) is not kind:
+        raise ContractError(f"{where} must be of type {kind.__name__}")
+    return value
+
+
+def _finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer beyond every float
+        return False
+
+
+def _check(contract: Contract) -> None:
+    """What types cannot say."""
+
+    def need(condition: bool, sentence: str) -> None:
+        if not condition:
+            raise ContractError(sentence)
+
+    def choice(where: str, value: str, known: Sequence[str]) -> None:
+        need(value in known, f"{where} is {value!r}, this library knows {', '.join(known)}")
+
+    timing, action = contract.timing, contract.action
+    servo = action.type == "joint_position"
+    choice("contract.robot.quaternion_order", contract.robot.quaternion_order, ("wxyz",))
+    choice("contract.action.type", action.type, ("joint_position", "joint_torque"))
+    for name in ("control_dt", "physics_dt", "max_observation_age"):
+        need(getattr(timing, name) > 0, f"contract.timing.{name} must be above zero")
+    need(len(timing.delay) == 2 and 0 <= timing.delay[0] <= timing.delay[1], "contract.timing.delay must rise from 0")
+    need(bool(contract.joints), "contract.joints is empty")
+    for kind in ("joints", "observation", "commands"):
+        names = [item.name for item in getattr(contract, kind)]
+        need(len(set(names)) == len(names), f"contract.{kind} has a name twice")
+    for joint in contract.joints:
+        where = f"contract.joints: {joint.name}"
+        need(joint.lower <= joint.soft_lower < joint.soft_upper <= joint.upper, f"{where} has limits out of order")
+        for name in ("stiffness", "damping"):
+            need(getattr(joint, name) >= 0, f"{where}: {name} must not be negative")
+        need(joint.effort > 0, f"{where}: effort must be above zero")
+        need(joint.velocity >= 0 and (joint.velocity > 0 or not servo), f"{where}: velocity must be above zero")
+    for term in contract.observation:
+        where = f"contract.observation: {term.name}"
+        need(term.size > 0 and term.history > 0, f"{where}: size and history must be at least 1")
+        need(
+            term.clip >= 0 and term.noise >= 0 and term.bias >= 0, f"{where}: clip, noise and bias must not be negative"
+        )
+        choice(f"{where}: fill", term.fill, ("first", "zero"))
+    need(action.clip >= 0 and action.horizon > 0, "contract.action: clip must not be negative, horizon at least 1")
+    need(action.rate_limit > 0 or not servo, "contract.action: rate_limit must be above zero")
+    for command in contract.commands:
+        need(command.low <= command.high, f"contract.commands: {command.name} has its range upside down")
+    need(contract.gait is None or contract.gait.hz > 0, "contract.gait.hz must be above zero")
+    for noise in contract.noise:
+        choice(f"contract.noise: {noise.input}", noise.distribution, ("normal",))
+    golden = contract.golden
+    need(0 < golden.tolerance <= 1e-3, "contract.golden.tolerance must lie between 0 and 1e-3")
+    need(bool(golden.inputs) and bool(golden.outputs), "contract.golden is empty")
+    rows = {len(values) for values in (*golden.inputs.values(), *golden.outputs.values())}
+    need(len(rows) == 1 and rows != {0}, "contract.golden must hold equally many examples of everything")
+    found = golden_sha256(golden.inputs, golden.outputs)
+    need(found == golden.sha256, "contract.golden does not match its own sha256: the file was altered")

@@ -1,0 +1,181 @@
+"""The contract's entries, from the tables that a policy was trained with: nothing here is typed by hand.
+
+Axes: A action.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import importlib.metadata
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import mujoco
+import numpy as np
+
+from mjx_policies.deploy import contract
+
+if TYPE_CHECKING:
+    from mjx_policies.envs.base import EnvSpec
+
+PACKAGES = ("jax", "flax", "mujoco", "jax2onnx", "onnx", "onnxruntime")
+MAX_AGE = 2  # control periods that a measurement may be old
+SOFT = 0.9  # of a joint's range, within which targets are kept on a robot
+RATE = 1.0  # of a joint's highest speed, the rate limit of its target
+
+
+@dataclasses.dataclass(frozen=True)
+class Provenance:
+    """Where a policy comes from and what it was trained against.
+
+    Attributes:
+      task: its name.
+      steps: environment steps.
+      seed: of the run.
+      delay: s, shortest and longest from an action to the motors.
+      ranges: what quantities of the simulation were drawn from.
+      commit: of the code; empty if unknown.
+    """
+
+    task: str
+    steps: int
+    seed: int
+    delay: tuple[float, float] = (0.0, 0.0)
+    ranges: tuple[contract.Range, ...] = ()
+    commit: str = ""
+
+
+def describe(spec: EnvSpec, model: mujoco.MjModel, provenance: Provenance) -> dict[str, Any]:
+    """Fields of a `Contract` that say what goes in, what comes out and where it comes from: all but the graph's own.
+
+    Args:
+      spec: of the task.
+      model: the nominal robot, for limits of joints and torques.
+      provenance: of the policy.
+    """
+    table = spec.action
+    servo = bool(table.stiffness)
+    zeros = (0.0,) * table.size
+    lower, upper = np.array(table.lower), np.array(table.upper)
+    soft = SOFT if servo else 1.0
+    middle, half = (lower + upper) / 2, (upper - lower) / 2
+    forces = [float(model.actuator(name).forcerange[1]) for name in table.names] if servo else table.upper
+    columns: dict[str, Any] = {
+        "name": table.names,
+        "default": table.default,
+        "home": table.default,  # the observation's joint position is relative to it
+        "scale": table.scale,
+        "stiffness": table.stiffness or zeros,
+        "damping": table.damping or zeros,
+        "lower": table.lower,
+        "upper": table.upper,
+        "soft_lower": (middle - soft * half).tolist(),
+        "soft_upper": (middle + soft * half).tolist(),
+        "velocity": table.velocity or zeros,
+        "effort": forces,
+    }
+    joints = tuple(
+        contract.Joint(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)
+    )
+    observation = tuple(
+        contract.Term(
+            name=term.name,
+            size=term.size,
+            unit=term.unit,
+            frame=term.frame,
+            scale=term.scale,
+            clip=0.0,
+            history=1,
+            newest_first=True,
+            fill="first",
+            noise=term.noise,
+            bias=term.bias,
+            measured=term.measured,
+        )
+        for term in spec.observation
+    )
+    gait = spec.gait
+    return {
+        "robot": contract.Robot(spec.robot or provenance.task, model_sha256(model), "wxyz"),
+        "timing": contract.Timing(
+            control_dt=spec.control_dt,
+            physics_dt=float(model.opt.timestep),
+            max_observation_age=MAX_AGE * spec.control_dt,
+            delay=tuple(float(x) for x in provenance.delay),
+        ),
+        "joints": joints,
+        "observation": observation,
+        "action": contract.Action(
+            type="joint_position" if servo else "joint_torque",
+            clip=0.0,
+            rate_limit=RATE * max(table.velocity) if table.velocity else 0.0,
+            horizon=1,
+        ),
+        "commands": tuple(contract.Command(c.name, c.unit, c.low, c.high) for c in spec.commands),
+        "gait": None if gait is None else contract.Gait(gait.hz, gait.braking_seconds),
+        "randomization": provenance.ranges,
+        "training": contract.Training(
+            task=provenance.task,
+            steps=provenance.steps,
+            seed=provenance.seed,
+            commit=provenance.commit,
+            versions=versions(),
+        ),
+    }
+
+
+def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
+    """Of the packages that had a hand in it."""
+    return {name: importlib.metadata.version(name) for name in packages}
+
+
+def model_sha256(model: mujoco.MjModel) -> str:
+    """Of the model's numbers that move it: a robot with other masses or gains has another hash.
+
+    Taken over fields rather than over MuJoCo's binary format, which changes with its version.
+    """
+    digest = hashlib.sha256()
+    for name in MODEL_FIELDS:
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(getattr(model, name)).tobytes())
+    return digest.hexdigest()
+
+
+MODEL_FIELDS = (
+    "body_mass",
+    "body_inertia",
+    "body_ipos",
+    "body_iquat",
+    "body_pos",
+    "body_quat",
+    "body_parentid",
+    "jnt_type",
+    "jnt_axis",
+    "jnt_pos",
+    "jnt_range",
+    "dof_armature",
+    "dof_damping",
+    "dof_frictionloss",
+    "geom_type",
+    "geom_size",
+    "geom_pos",
+    "geom_quat",
+    "geom_friction",
+    "actuator_gainprm",
+    "actuator_biasprm",
+    "actuator_ctrlrange",
+    "actuator_forcerange",
+    "actuator_trnid",
+)
+
+
+def ranges(terms: Mapping[str, Any]) -> tuple[contract.Range, ...]:
+    """Randomization terms as entries of the contract."""
+    return tuple(
+        contract.Range(name, term.operation, _numbers(term.low), _numbers(term.high)) for name, term in terms.items()
+    )
+
+
+def _numbers(value: Any) -> tuple[float, ...]:
+    return tuple(np.asarray(value, float).ravel().tolist())
