@@ -14,7 +14,7 @@ import math
 import types
 import typing
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 METADATA_KEY = "mjx_policies.contract"
 SCHEMA_VERSION = "1.0"
@@ -231,6 +231,7 @@ class Contract:
     Attributes:
       gait: absent from policies without a clock.
       graph_sha256: of the file's graph, weights included.
+      sha256: of the contract itself, see `seal`; names the policy in logs.
     """
 
     schema_version: str
@@ -247,6 +248,7 @@ class Contract:
     training: Training
     golden: Golden
     graph_sha256: str
+    sha256: str = ""
 
     @property
     def observation_size(self) -> int:
@@ -260,8 +262,17 @@ class Contract:
 
 
 def dumps(contract: Contract) -> str:
-    """Canonical JSON: equal contracts give equal bytes."""
-    return json.dumps(dataclasses.asdict(contract), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """Canonical JSON, sealed: equal contracts give equal bytes."""
+    return _canonical(dataclasses.asdict(seal(contract)))
+
+
+def seal(contract: Contract) -> Contract:
+    """The contract with its own hash, so that a number that changed by accident is noticed: a limit, a gain.
+
+    Whoever changes one on purpose can change the hash too: compare `sha256` with the one that the export printed.
+    """
+    blank = _canonical(dataclasses.asdict(dataclasses.replace(contract, sha256="")))
+    return dataclasses.replace(contract, sha256=hashlib.sha256(blank.encode()).hexdigest())
 
 
 def loads(text: str) -> Contract:
@@ -289,8 +300,11 @@ def loads(text: str) -> Contract:
 
 def golden_sha256(inputs: dict[str, Any], outputs: dict[str, Any]) -> str:
     """Of canonical JSON of both."""
-    text = json.dumps([inputs, outputs], sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_canonical([inputs, outputs]).encode()).hexdigest()
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -317,7 +331,7 @@ def _decode(kind: Any, value: Any, where: str) -> Any:
         if missing or unknown:
             fault = f"lacks {', '.join(missing)}" if missing else f"has unknown keys {', '.join(unknown)}"
             raise ContractError(f"{where} {fault}")
-        return kind(**{name: _decode(hint, value[name], f"{where}.{name}") for name, hint in hints.items()})
+        return cast(Any, kind)(**{name: _decode(hint, value[name], f"{where}.{name}") for name, hint in hints.items()})
     if origin is tuple:
         if not isinstance(value, list):
             raise ContractError(f"{where} must be a list")
@@ -391,3 +405,4 @@ def _check(contract: Contract) -> None:
     need(len(rows) == 1 and rows != {0}, "contract.golden must hold equally many examples of everything")
     found = golden_sha256(golden.inputs, golden.outputs)
     need(found == golden.sha256, "contract.golden does not match its own sha256: the file was altered")
+    need(seal(contract).sha256 == contract.sha256, "the contract does not match its own sha256: the file was altered")

@@ -153,7 +153,8 @@ class Controller:
             raise ContractError(f"this runtime drives joint_position policies, not {contract.action.type}")
         if contract.action.horizon != 1:
             raise ContractError(
-                f"this runtime drives policies of one action a step, not {contract.action.horizon}: export one that is"
+                f"this runtime drives policies of one action a step, not {contract.action.horizon}: wrap this one in "
+                "a deploy.chunks.ChunkedPolicy"
             )
         self.policy = policy
         self.contract = contract

@@ -1,10 +1,12 @@
 import dataclasses
 import math
+from concurrent.futures import Executor, Future
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from mjx_policies.deploy.chunks import ChunkedPolicy
 from mjx_policies.deploy.contract import (
     Action,
     Command,
@@ -343,6 +345,60 @@ ANSWERS = {
 }
 
 
+def planning(answer, **more):
+    """Makes a policy of four actions a step one of a single one."""
+    made = contract()
+    made = dataclasses.replace(made, action=dataclasses.replace(made.action, horizon=4))
+
+    def step(observation, state):
+        action = answer(observation)
+        return SimpleNamespace(action=action, target=(DEFAULT + 0.5 * action).astype(np.float32), state=state)
+
+    policy = SimpleNamespace(contract=made, initial_state=lambda: (), step=step)
+    return ChunkedPolicy(policy, clock=lambda: 0.0, **more)
+
+
+def test_it_runs_a_policy_that_plans_ahead():
+    chunk = np.array([[0.1, 0, 0], [0.2, 0, 0], [0.1, 0, 0], [0, 0, 0]], np.float32)
+    bench = Bench(planning(lambda observation: chunk, execute=3))
+    output = bench.run()
+    for step in range(10):
+        np.testing.assert_array_equal(output.action, chunk[step % 3])
+        np.testing.assert_allclose(output.target, DEFAULT + 0.5 * chunk[step % 3], atol=1e-6)
+        output = bench.tick()
+        np.testing.assert_array_equal(output.observation[9:12], chunk[step % 3])  # the last action
+
+
+def test_a_plan_that_fails_or_does_not_come_damps():
+    chunk = np.full((4, 3), 0.1, np.float32)
+    answers = [chunk] * 6  # five to warm up
+    bench = Bench(planning(lambda observation: answers.pop(0)))
+    bench.run()
+    for _ in range(3):
+        assert bench.tick().mode is Mode.RUN
+    assert "the policy failed: ChunkError: planning failed: IndexError" in faulted(bench.tick(), bench, "policy")
+
+    class Asleep(Executor):
+        def __init__(self):
+            self.awake = 6
+
+        def submit(self, job, *arguments):
+            future = Future()
+            if self.awake > 0:
+                future.set_result(job(*arguments))
+            self.awake -= 1
+            return future
+
+    policy = planning(lambda observation: chunk, mode="asynchronous", hold_periods=2, executor=Asleep())
+    bench = Bench(policy)
+    output = bench.run()
+    for _ in range(5):  # what is left of the plan, and held
+        output = bench.tick()
+        np.testing.assert_allclose(output.target, DEFAULT + 0.05, atol=1e-6)
+    assert policy.statistics.held == 2
+    assert "no plan arrived in time" in faulted(bench.tick(), bench, "policy")
+
+
 @pytest.mark.parametrize(("name", "answer"), ANSWERS.values(), ids=ANSWERS)
 def test_a_failing_policy_damps_in_the_same_tick(name, answer):
     bench = Bench()
@@ -486,7 +542,7 @@ def test_policies_and_limits_that_do_not_fit_are_refused():
     action = contract().action
     with pytest.raises(ContractError, match="not joint_torque"):
         Controller(FakePolicy(contract(action=dataclasses.replace(action, type="joint_torque"))), NAMES)
-    with pytest.raises(ContractError, match="one action a step, not 4"):
+    with pytest.raises(ContractError, match=r"one action a step, not 4: wrap this one in a deploy\.chunks"):
         Controller(FakePolicy(contract(action=dataclasses.replace(action, horizon=4))), NAMES)
     with pytest.raises(ValueError, match="within the joints' lower and upper limits"):
         Controller(FakePolicy(), NAMES, limits_of(contract(), soft_upper=UPPER + 0.1))

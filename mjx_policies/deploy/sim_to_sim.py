@@ -1,0 +1,274 @@
+"""A policy file against robots it has not met, in MuJoCo alone: what separates it from hardware, one thing at a time.
+
+A robot here is MuJoCo's C engine behind the `Robot` protocol, driven by the same controller as a real one; nothing of
+the training environments takes part. Each condition draws its robots beyond the ranges of training where the policy
+must bear it. Axes: T control steps, A joints, F feet.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import mujoco
+import numpy as np
+
+from mjx_policies.deploy.controller import Controller, Mode, Output, Request
+from mjx_policies.deploy.policy import Policy
+from mjx_policies.deploy.robots.simulated import NO_FAULTS, Faults, Push, SimulatedRobot
+
+SIGMA = 0.25  # (m/s)^2 and (rad/s)^2, as in training
+FALLEN = 0.5  # of the trunk's up axis along the world's: tilted by 60 degrees
+HOLD = (3.0, 8.0)  # s, shortest and longest time that a command holds
+STAND = 0.1  # probability of the command to stand still
+SETTLE = 1.0  # s after a change of the command that are not judged as standing still
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """A way in which robots differ from the model.
+
+    Attributes:
+      about: one line for people.
+      change: alters a model in place.
+      faults: draws what is wrong with sensors, motors and links.
+      pushes: draws forces on the trunk, given the seconds of the episode and the robot's mass.
+    """
+
+    about: str
+    change: Callable[[mujoco.MjModel, np.random.Generator], None] = lambda model, random: None
+    faults: Callable[[np.random.Generator], Faults] = lambda random: NO_FAULTS
+    pushes: Callable[[np.random.Generator, float, float], tuple[Push, ...]] = lambda random, seconds, mass: ()
+
+
+def change_mass(model: mujoco.MjModel, random: np.random.Generator) -> None:
+    """Every link off by 15 %, and up to 3 kg on the trunk, 3 cm off centre."""
+    factor = random.uniform(0.85, 1.15, model.nbody)
+    model.body_mass *= factor
+    model.body_inertia *= factor[:, None]
+    trunk = 1
+    model.body_mass[trunk] += random.uniform(-1.0, 3.0)
+    model.body_ipos[trunk] += random.uniform(-0.03, 0.03, 3)
+    mujoco.mj_setConst(model, mujoco.MjData(model))
+
+
+def change_friction(model: mujoco.MjModel, random: np.random.Generator) -> None:
+    """Everything slides at 0.35 to 1.4."""
+    model.geom_friction[:, 0] = random.uniform(0.35, 1.4)
+
+
+def change_motors(model: mujoco.MjModel, random: np.random.Generator) -> None:
+    """Weaker by up to a fifth, with other friction, damping and rotors in each joint."""
+    joints = model.actuator_trnid[:, 0]
+    dofs = model.jnt_dofadr[joints]
+    model.actuator_forcerange *= random.uniform(0.8, 1.0, (model.nu, 1))
+    model.dof_damping[dofs] *= random.uniform(0.3, 4.0, model.nu)
+    model.dof_frictionloss[dofs] *= random.uniform(0.0, 2.0, model.nu)
+    model.dof_armature[dofs] *= random.uniform(0.8, 3.0, model.nu)
+    mujoco.mj_setConst(model, mujoco.MjData(model))
+
+
+def change_solver(model: mujoco.MjModel, random: np.random.Generator) -> None:
+    """Other time steps, integrators, friction cones, solvers and contact stiffness, solved to the end."""
+    option = model.opt
+    option.timestep = random.choice([0.001, 0.002, 0.004])
+    option.integrator = random.choice([mujoco.mjtIntegrator.mjINT_IMPLICITFAST, mujoco.mjtIntegrator.mjINT_IMPLICIT])
+    option.cone = random.choice([mujoco.mjtCone.mjCONE_PYRAMIDAL, mujoco.mjtCone.mjCONE_ELLIPTIC])
+    option.solver = random.choice([mujoco.mjtSolver.mjSOL_NEWTON, mujoco.mjtSolver.mjSOL_CG])
+    option.iterations, option.ls_iterations = 100, 50
+    model.geom_solref[:, 0] = random.uniform(0.01, 0.04)
+
+
+def draw_latency(random: np.random.Generator) -> Faults:
+    """Measurements up to 10 ms late, commands up to 20 ms, both with jitter, a few lost."""
+    return Faults(
+        observation_latency=random.uniform(0.0, 0.01),
+        observation_jitter=0.004,
+        action_latency=random.uniform(0.0, 0.02),
+        action_jitter=0.004,
+        drop_readings=0.02,
+    )
+
+
+def draw_noise(random: np.random.Generator) -> Faults:
+    """Twice the noise and bias of consumer sensors."""
+    del random
+    return Faults(
+        noise={"gyro": 0.4, "orientation": 0.05, "joint_position": 0.02, "joint_velocity": 2.0},
+        bias={"gyro": 0.04, "orientation": 0.01, "joint_position": 0.04},
+    )
+
+
+def draw_pushes(random: np.random.Generator, seconds: float, mass: float) -> tuple[Push, ...]:
+    """Every 3 s a tenth of a second that changes the trunk's velocity by up to 0.5 m/s."""
+    found = []
+    for start in np.arange(2.0, seconds, 3.0):
+        angle, change = random.uniform(-np.pi, np.pi), random.uniform(0.2, 0.5)
+        force = mass * change / 0.1
+        found.append(Push(float(start), 0.1, (force * np.cos(angle), force * np.sin(angle), 0.0)))
+    return tuple(found)
+
+
+def change_all(model: mujoco.MjModel, random: np.random.Generator) -> None:
+    """Mass, friction, motors and solver."""
+    for change in (change_mass, change_friction, change_motors, change_solver):
+        change(model, random)
+
+
+CONDITIONS = {
+    "nominal": Condition("the model itself"),
+    "mass": Condition("links 15 % off, -1 to 3 kg on the trunk, 3 cm off centre", change_mass),
+    "friction": Condition("0.35 to 1.4", change_friction),
+    "motors": Condition("up to 20 % weaker, other damping, friction and rotors", change_motors),
+    "latency": Condition("10 ms in, 20 ms out, jitter, 2 % lost", faults=draw_latency),
+    "noise": Condition("twice what training had", faults=draw_noise),
+    "pushes": Condition("up to 0.5 m/s every 3 s", pushes=draw_pushes),
+    "solver": Condition("1 to 4 ms, other integrators, cones, solvers, contacts", change_solver),
+    "all": Condition("mass, friction, motors, solver and latency at once", change_all, draw_latency),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Episode:
+    """What one robot did.
+
+    Attributes:
+      fallen: whether its trunk touched the ground, or it tilted by more than 60 degrees.
+      fault: of the controller, empty if there was none.
+      track_linear, track_yaw: means of exp(-error^2 / 0.25) until the end.
+      standing_speed: m/s when told to stand, after a second; NaN if it never was.
+      qpos: [T, nq].
+      targets, angles: [T, A] rad.
+      contacts: [T, F] bool.
+      commands, velocities: [T, 3] m/s, m/s, rad/s.
+    """
+
+    fallen: bool
+    fault: str
+    track_linear: float
+    track_yaw: float
+    standing_speed: float
+    qpos: np.ndarray
+    targets: np.ndarray
+    angles: np.ndarray
+    contacts: np.ndarray
+    commands: np.ndarray
+    velocities: np.ndarray
+
+
+class Scene:
+    """A model with a floor.
+
+    Args:
+      path: MJCF of a robot with a free base, actuators and sensors as `SimulatedRobot` needs them, and the sensor
+        `local_linvel`.
+    """
+
+    def __init__(self, path: Path):
+        spec = mujoco.MjSpec.from_file(str(path))
+        spec.worldbody.add_geom(
+            name="sim_to_sim_floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[0, 0, 1], contype=0, conaffinity=1
+        )
+        self.model = spec.compile()
+        self.floor = self.model.geom("sim_to_sim_floor").id
+        self.feet = [i for i in range(self.model.ngeom) if self.model.geom(i).name.endswith("foot")]
+
+
+def run_episode(policy: Policy, scene: Scene, condition: Condition, seconds: float, seed: int) -> Episode:
+    """Stands a robot up, then lets it follow random commands.
+
+    Args:
+      policy: what drives it.
+      scene: the nominal robot.
+      condition: how this one differs.
+      seconds: after it stands.
+      seed: of all that is random.
+    """
+    contract = policy.contract
+    random = np.random.default_rng(seed)
+    changed = copy.copy(scene.model)
+    changed.opt.timestep = contract.timing.physics_dt
+    condition.change(changed, random)
+    mass = float(changed.body_mass.sum())
+    robot = SimulatedRobot(changed, contract.joint_names, contract.robot.name, seed=seed)
+    robot.faults = condition.faults(random)
+    controller = Controller(policy, robot.joint_names, clock=robot.time)  # however busy this computer is
+    dt = contract.timing.control_dt
+    command = np.zeros(3)
+
+    def tick(request: str | None = None) -> Output:
+        output = controller.tick(robot.time(), robot.read(), command, request)
+        robot.write(output.targets)
+        robot.advance(dt)
+        return output
+
+    robot.advance(dt)
+    while controller.mode is not Mode.RUN and robot.time() < 10.0:
+        tick(Request.STAND if controller.mode is Mode.IDLE else Request.RUN)
+    started = robot.time()
+    robot.pushes = tuple(
+        dataclasses.replace(push, start=push.start + started) for push in condition.pushes(random, seconds, mass)
+    )
+    low, high = np.array([[c.low, c.high] for c in contract.commands]).T
+    trace = _Trace()
+    until, age, fallen = 0.0, 0.0, False
+    for step in range(round(seconds / dt)):
+        if step * dt >= until:
+            until += random.uniform(*HOLD)
+            command = random.uniform(low, high) * (random.random() >= STAND)
+            age = 0.0
+        output = tick()
+        age += dt
+        data = robot.data
+        touching = _touching(data, scene.floor)
+        upright = data.xmat[1, 8]
+        velocity = np.array([*data.sensor("local_linvel").data[:2], data.sensor("gyro").data[2]])
+        trace.add(data, output, touching[scene.feet], command, velocity, age)
+        fallen = bool(upright < FALLEN or touching[changed.geom_bodyid == 1].any())
+        if fallen or controller.mode is Mode.FAULT:
+            break
+    fault = "" if controller.fault is None else controller.fault.sentence
+    robot.close()
+    return trace.episode(fallen, fault)
+
+
+class _Trace:
+    """Rows of an `Episode`."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[np.ndarray, ...]] = []
+        self.ages: list[float] = []
+
+    def add(self, data, output: Output, contacts, command, velocity, age: float) -> None:
+        angles = output.values["joint_position"]
+        self.rows.append((data.qpos.copy(), output.target.copy(), angles, contacts, command, velocity))
+        self.ages.append(age)
+
+    def episode(self, fallen: bool, fault: str) -> Episode:
+        qpos, targets, angles, contacts, commands, velocities = map(np.array, zip(*self.rows, strict=True))
+        error = np.square(commands - velocities)
+        standing = (commands == 0).all(axis=1) & (np.array(self.ages) > SETTLE)
+        speed = np.linalg.norm(velocities[standing, :2], axis=1)
+        return Episode(
+            fallen=fallen,
+            fault=fault,
+            track_linear=float(np.exp(-error[:, :2].sum(axis=1) / SIGMA).mean()),
+            track_yaw=float(np.exp(-error[:, 2] / SIGMA).mean()),
+            standing_speed=float(speed.mean()) if speed.size else float("nan"),
+            qpos=qpos,
+            targets=targets,
+            angles=angles,
+            contacts=contacts,
+            commands=commands,
+            velocities=velocities,
+        )
+
+
+def _touching(data: mujoco.MjData, floor: int) -> np.ndarray:  # -> [ngeom] bool
+    """Which geometries touch the floor."""
+    found = np.zeros(data.model.ngeom, bool)
+    pairs = data.contact.geom
+    found[pairs[(pairs == floor).any(axis=1)].ravel()] = True
+    return found
