@@ -271,6 +271,7 @@ def seal(contract: Contract) -> Contract:
 
     Whoever changes one on purpose can change the hash too: compare `sha256` with the one that the export printed.
     """
+    contract = _decode(Contract, json.loads(_canonical(dataclasses.asdict(contract))), "contract")  # 20 becomes 20.0
     blank = _canonical(dataclasses.asdict(dataclasses.replace(contract, sha256="")))
     return dataclasses.replace(contract, sha256=hashlib.sha256(blank.encode()).hexdigest())
 

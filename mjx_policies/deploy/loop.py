@@ -12,14 +12,14 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 
 from mjx_policies.deploy.contract import ContractError
 from mjx_policies.deploy.controller import Controller, Output
-from mjx_policies.deploy.log import RingLog, tick_values
+from mjx_policies.deploy.log import tick_values
 from mjx_policies.deploy.robot import Robot
 from mjx_policies.deploy.safety import Fault
 
@@ -29,6 +29,14 @@ class Operator(Protocol):
 
     def poll(self) -> tuple[np.ndarray, str | None]:
         """The command [C] of now, and what was requested since the last call, or None. Never blocks."""
+        ...
+
+
+class Log(Protocol):
+    """Where ticks go, such as `log.RingLog`."""
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        """Writes one tick, see `log.tick_values`."""
         ...
 
 
@@ -64,7 +72,7 @@ def run(
     operator: Operator,
     *,
     seconds: float | None = None,
-    log: RingLog | None = None,
+    log: Log | None = None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Statistics:
@@ -156,7 +164,7 @@ JITTER_BINS = 10_000  # the last holds all above
 class _Recorder:
     """Counts what happens, in constant memory, and logs it."""
 
-    def __init__(self, control_dt: float, log: RingLog | None):
+    def __init__(self, control_dt: float, log: Log | None):
         self.missed = 0
         self.blamed = "internal"  # which part raised
         self._control_dt, self._log = control_dt, log

@@ -148,7 +148,7 @@ def limits_of(contract: Contract, **changes: Any) -> Limits:
         gyro=35.0,  # 2000 degrees/s, where the widest range of such sensors ends
         lower=lower - 0.2,  # encoders are off, and end stops give
         upper=upper + 0.2,
-        velocity=1.5 * column("velocity"),
+        velocity=2 * column("velocity"),  # a foot that is knocked moves its joint faster than the motor could
         frozen_periods=10,
         inference_seconds=0.5 * control_dt,
         action_clip=clip if clip > 0 else np.inf,

@@ -284,7 +284,7 @@ SENSORS = {
     "spinning": ("gyro", {"gyro": np.array([0, 0, 1e30])}),
     "shuffled": ("joint_position", {"joint_position": DEFAULT[[1, 2, 0]]}),
     "absurd": ("joint_position", {"joint_position": np.array([1e30, 0, 0])}),
-    "fast": ("joint_velocity", {"joint_velocity": np.array([0, -31.0, 0])}),
+    "fast": ("joint_velocity", {"joint_velocity": np.array([0, -41.0, 0])}),
 }
 
 

@@ -50,7 +50,7 @@ def test_limits_come_from_the_contract():
     assert pytest.approx(0.02, rel=1e-5) == LIMITS.fresh_age and pytest.approx(0.04, rel=1e-5) == LIMITS.lost_age
     assert limits_of(contract(max_observation_age=0.01)).fresh_age == pytest.approx(0.01, rel=1e-5)
     np.testing.assert_allclose(LIMITS.lower, LOWER - 0.2)
-    np.testing.assert_allclose(LIMITS.velocity, 30.0)
+    np.testing.assert_allclose(LIMITS.velocity, 40.0)
     np.testing.assert_allclose(LIMITS.soft_upper, UPPER - 0.1)
     # Range plus 10 N m / 20 N m per rad, over 0.5 rad for one unit.
     np.testing.assert_allclose(LIMITS.action_bound, (UPPER - LOWER + 0.5) / 0.5)
@@ -143,7 +143,7 @@ def test_joints_and_gyro():
     assert safety.check_values(good, NAMES, LIMITS) is None
     bad = {
         "joint_position": (middle + np.array([0, 5, 0]), "joint thigh is at 6.25 rad, outside -0.70..3.20 rad"),
-        "joint_velocity": (np.array([0, 0, -31.0]), "joint calf moves at -31 rad/s, the limit is 30.0 rad/s"),
+        "joint_velocity": (np.array([0, 0, -41.0]), "joint calf moves at -41 rad/s, the limit is 40.0 rad/s"),
         "gyro": (np.array([0, -40.0, 0]), "reads 40 rad/s, the limit is 35.0 rad/s"),
     }
     for name, (value, sentence) in bad.items():
