@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -41,11 +40,11 @@ def default_num_envs() -> int:
 
 def default_steps() -> int:
     """Environment steps of a run that walks well, on a batch as large as `default_num_envs` makes it."""
-    return 2_400_000 if jax.default_backend() == "cpu" else 40_000_000
+    return 1_800_000 if jax.default_backend() == "cpu" else 40_000_000
 
 
 # A short run takes large steps while it looks for a gait, and small ones on a quieter policy once it has one.
-LOCOMOTION = PPOHyper(desired_kl=0.06, final_desired_kl=0.015, entropy=0.0, final_entropy=-0.01, anneal_updates=450.0)
+LOCOMOTION = PPOHyper(desired_kl=0.06, final_desired_kl=0.015, entropy=0.0, final_entropy=-0.01, anneal_updates=350.0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +56,6 @@ class Config:
     seed: int = 0
     num_envs: int = dataclasses.field(default_factory=lambda: default_num_envs())  # robots at once
     rollout_length: int = 10  # control steps of each robot in an iteration
-    episode_seconds: float = 10.0  # time limit in training; shorter episodes show a policy more robots and starts
     policy_layers: tuple[int, ...] = (128, 128)  # hidden widths
     critic_layers: tuple[int, ...] = (128, 128)
     init_std: float = 0.6  # of the exploration, in units of the action
@@ -72,8 +70,6 @@ class Config:
         for name in ("num_envs", "rollout_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1")
-        if not 0 < self.episode_seconds < math.inf:
-            raise ValueError(f"episode_seconds is {self.episode_seconds:g}, it must be a time above 0")
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed is {self.seed}, it must be at least 0 and below 2**32, where seeds begin to repeat")
         if not 0 <= self.mastery < 1:
@@ -113,7 +109,7 @@ def build(config: Config) -> Parts:
     env, dynamics = imperfect(task, config.imperfections)
     if learns_by_lessons:  # from the first robots on
         env, dynamics = imperfect(task, config.imperfections.scaled(0.0))
-    envs = vectorize(env, config.num_envs, dynamics, config.episode_seconds, pool_size=max(16, config.num_envs // 16))
+    envs = vectorize(env, config.num_envs, dynamics, pool_size=max(16, config.num_envs // 16))
     learner = make_learner(config, envs)
     curriculum = widening(task, config.imperfections, config.mastery) if learns_by_lessons else constant()
     return Parts(envs, learner, on_policy(learner, envs, config.rollout_length, curriculum))

@@ -17,7 +17,9 @@ from ppo_locomotion import Run
 
 from mjx_policies.agents import locomotion
 from mjx_policies.agents.restore import Policy, load_policy
+from mjx_policies.deploy.policy import load_policy as load_exported
 from mjx_policies.export import Exported, Provenance, export_policy
+from mjx_policies.export.parity import extremes, measure_parity
 from mjx_policies.export.tables import describe, ranges
 from mjx_policies.randomization.presets import PRESETS
 from mjx_policies.training.errors import UserError, clean_errors
@@ -42,7 +44,8 @@ def main(export: Export) -> None:
             raise UserError(f"{out.parent} is not a folder: make it first, or choose another --out.")
     console = open_console()
     with console.status("exporting"), clean_errors(ValueError):
-        exported = export_run(policy)
+        met = observations(policy)
+        exported = export_run(policy, met)
     with clean_errors(OSError), replacing(out) as temporary:
         temporary.write_bytes(exported.data)
     contract = exported.contract
@@ -50,10 +53,19 @@ def main(export: Export) -> None:
         f"{out}: {len(exported.data):,} bytes, {contract.training.task} after {policy.steps:,} steps, "
         f"{contract.observation_size} observations -> {len(contract.joints)} joints"
     )
+    console.print(f"sha256 of the contract: {contract.sha256}")
+    with console.status("comparing with JAX"):
+        asked = np.concatenate([met, extremes(met, max(0, 10_000 - len(met)))])
+        parity = measure_parity(lambda observation: policy({"state": observation}), load_exported(out), asked)
+    console.print(
+        f"{parity.observations:,} observations, {len(met):,} of them met in training, the others extreme: "
+        f"differs from JAX by at most {parity.max_error:.1e}, {parity.mean_error:.1e} on average; "
+        f"one step takes {1e6 * parity.latency_p50:.0f} us, 99 % of them at most {1e6 * parity.latency_p99:.0f} us"
+    )
 
 
-def export_run(policy: Policy) -> Exported:
-    """A trained policy as a file."""
+def export_run(policy: Policy, met: np.ndarray) -> Exported:
+    """A trained policy as a file; its examples are of the observations met [N, D]."""
     spec, model = policy.task.spec, policy.task.physics.model
     preset = PRESETS.get(spec.robot)
     imperfections = policy.config.imperfections
@@ -69,12 +81,12 @@ def export_run(policy: Policy) -> Exported:
         lambda observation: policy({"state": observation}),
         spec.action,
         describe(spec, model, provenance),
-        observations(policy),
+        met,
     )
 
 
-def observations(policy: Policy, steps: int = 200) -> np.ndarray:  # [N, D]
-    """What the robot observes in the first seconds of an episode with its imperfections."""
+def observations(policy: Policy, robots: int = 16, steps: int = 300) -> np.ndarray:  # [N, D]
+    """What robots with the imperfections of training observe."""
     env, dynamics = locomotion.imperfect(policy.task, policy.config.imperfections)
 
     def advance(carry, _):
@@ -83,12 +95,14 @@ def observations(policy: Policy, steps: int = 200) -> np.ndarray:  # [N, D]
         return (state, timestep.obs), obs["state"]
 
     @jax.jit
+    @jax.vmap
     def run(key):
         key_env, key_dynamics = jax.random.split(key)
         state, timestep = env.reset(key_env, dynamics(key_dynamics))
         return jax.lax.scan(advance, (state, timestep.obs), None, steps)[1]
 
-    return np.asarray(run(jax.random.key(policy.config.seed)))
+    found = run(jax.random.split(jax.random.key(policy.config.seed), robots))
+    return np.asarray(found).reshape(robots * steps, -1)
 
 
 def commit() -> str:

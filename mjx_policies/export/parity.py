@@ -1,0 +1,60 @@
+"""How close an exported policy is to the one that was trained, and how fast. Axes: N observations, D observation."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from mjx_policies.deploy.policy import Policy
+from mjx_policies.types import Array
+
+BATCH = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class Parity:
+    """Differences between JAX and onnxruntime.
+
+    Attributes:
+      observations: N.
+      max_error, mean_error: absolute, of the action.
+      latency_p50, latency_p99: s, of one `Policy.step` on one thread, checks included.
+    """
+
+    observations: int
+    max_error: float
+    mean_error: float
+    latency_p50: float
+    latency_p99: float
+
+
+def extremes(observations: np.ndarray, num: int, seed: int = 0) -> np.ndarray:  # [N, D] -> [num, D]
+    """Observations that no robot makes: each entry anywhere within ten times the largest one met."""
+    random = np.random.default_rng(seed)
+    bound = 10 * np.abs(observations).max(axis=0) + 1
+    return random.uniform(-bound, bound, (num, observations.shape[1])).astype(np.float32)
+
+
+def measure_parity(act: Callable[[Array], Array], policy: Policy, observations: np.ndarray) -> Parity:
+    """Compares a policy without state or noise on observations [N, D], and times it on those that fit in 2 s."""
+    trained = jax.jit(jax.vmap(act))
+    errors = []
+    for start in range(0, len(observations), BATCH):
+        batch = observations[start : start + BATCH]
+        exported = policy.step(batch, policy.initial_state(len(batch)))
+        errors.append(np.abs(np.asarray(trained(batch)) - exported.action))
+    error = np.concatenate(errors)
+    state, seconds = policy.initial_state(), []
+    end = time.perf_counter() + 2.0
+    for observation in observations:
+        start_time = time.perf_counter()
+        policy.step(observation, state)
+        seconds.append(time.perf_counter() - start_time)
+        if time.perf_counter() > end:
+            break
+    p50, p99 = np.percentile(seconds[len(seconds) // 10 :], [50, 99])
+    return Parity(len(observations), float(error.max()), float(error.mean()), float(p50), float(p99))
