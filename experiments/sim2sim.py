@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
-import json
 import multiprocessing
 import os
 import sys
@@ -26,6 +25,7 @@ from mjx_policies.deploy.sim_to_sim import CONDITIONS, Episode, Scene, run_episo
 from mjx_policies.evaluation import statistics
 from mjx_policies.evaluation.statistics import Estimate
 from mjx_policies.training.errors import UserError, clean_errors
+from mjx_policies.training.files import write_json
 from mjx_policies.training.progress import open_console
 
 MODEL = Path(__file__).parents[1] / "envs" / "models" / "go2.xml"
@@ -101,7 +101,7 @@ def open_policy(gate: Gate):
     try:
         policy = load_policy(gate.policy)
     except (ContractError, PolicyError) as error:
-        raise UserError(f"{gate.policy} is refused: {error}") from None
+        raise UserError(str(error)) from None
     try:
         scene = Scene(gate.model)
     except ValueError as error:
@@ -181,13 +181,9 @@ def table(gate: Gate, verdicts: dict[str, Verdict]) -> Table:
 
 def write_verdicts(path: Path, gate: Gate, verdicts: dict[str, Verdict]) -> None:
     """As JSON."""
-    from mjx_policies.training.files import write_json
-
     about = {name: str(value) if isinstance(value, Path) else value for name, value in vars(gate).items()}
-    write_json(
-        path,
-        {"gate": about, "verdicts": json.loads(json.dumps({n: dataclasses.asdict(v) for n, v in verdicts.items()}))},
-    )
+    found = {name: dataclasses.asdict(verdict) for name, verdict in verdicts.items()}
+    write_json(path, {"gate": about, "verdicts": found})
 
 
 def draw(episode: Episode, title: str, gate: Gate, path: Path) -> None:

@@ -260,7 +260,7 @@ def open_robot(teleop: Teleop) -> tuple[Contract, mujoco.MjModel, SimulatedRobot
     try:
         policy = load_policy(teleop.policy)
     except (ContractError, PolicyError) as error:
-        raise UserError(f"{teleop.policy} is refused: {error}") from None
+        raise UserError(str(error)) from None
     contract = policy.contract
     try:
         model = Scene(teleop.model).model

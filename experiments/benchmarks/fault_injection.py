@@ -1,6 +1,6 @@
 """What the controller does when something breaks: python experiments/benchmarks/fault_injection.py POLICY
 
-A simulated robot walks; then one thing goes wrong. The table says after how long the robot was damped, how long that may
+A simulated robot walks; then one thing goes wrong. The table says after how long the robot was damped, how long it may
 take, and what the log would say. Time is the simulation's own. The exit code is 1 if one fault is not caught in time.
 """
 
@@ -50,11 +50,11 @@ class Sabotaged:
         step = self.policy.step(observation, state)
         match self.way:
             case "nan":
-                return dataclasses.replace(step, action=np.full_like(step.action, np.nan))
+                return step._replace(action=np.full_like(step.action, np.nan))
             case "saturated":
-                return dataclasses.replace(step, action=np.full_like(step.action, 1e6))
+                return step._replace(action=np.full_like(step.action, 1e6))
             case "shape":
-                return dataclasses.replace(step, target=step.target[:5])
+                return step._replace(target=step.target[:5])
             case "raises":
                 raise PolicyError("the accelerator is gone")
             case "slow":
