@@ -16,10 +16,10 @@ def down(data: mujoco.MjData) -> np.ndarray:
 
 
 def walk(policy: str, xml: str, robots: int = 256, seconds: float = 20.0, seed: int = 0) -> dict[str, float]:
+    """Share of robots that fell, and their tracking exp(-|v - v*|^2 / 0.25) until then."""
     session = onnxruntime.InferenceSession(policy, providers=["CPUExecutionProvider"])
     contract = json.loads(session.get_modelmeta().custom_metadata_map["mjx_policies.contract"])
     dt, joints, gait = contract["timing"]["control_dt"], contract["joints"], contract["gait"]
-    home = np.array([joint["home"] for joint in joints])
     low, high = np.array([[command["low"], command["high"]] for command in contract["commands"]]).T
 
     spec = mujoco.MjSpec.from_file(xml)
@@ -27,9 +27,8 @@ def walk(policy: str, xml: str, robots: int = 256, seconds: float = 20.0, seed: 
     model = spec.compile()
     model.opt.timestep = contract["timing"]["physics_dt"]
     actuators = [model.actuator(joint["name"]).id for joint in joints]
-    qpos = model.jnt_qposadr[model.actuator_trnid[actuators, 0]]
-    qvel = model.jnt_dofadr[model.actuator_trnid[actuators, 0]]
-    trunk = model.body("trunk").id
+    driven, trunk = model.actuator_trnid[actuators, 0], model.body("trunk").id
+    qpos, qvel = model.jnt_qposadr[driven], model.jnt_dofadr[driven]
 
     rng = np.random.default_rng(seed)
     fleet = [mujoco.MjData(model) for _ in range(robots)]
@@ -48,7 +47,7 @@ def walk(policy: str, xml: str, robots: int = 256, seconds: float = 20.0, seed: 
         values = {
             "gyro": [data.sensor("gyro").data for data in fleet],
             "gravity": [down(data) for data in fleet],
-            "joint_position": [data.qpos[qpos] - home for data in fleet],
+            "joint_position": [data.qpos[qpos] - [joint["home"] for joint in joints] for data in fleet],
             "joint_velocity": [data.qvel[qvel] for data in fleet],
             "last_action": action,
             "command": command,
