@@ -17,7 +17,8 @@ from ppo_locomotion import Run
 
 from mjx_policies.agents import locomotion
 from mjx_policies.agents.restore import Policy, load_policy
-from mjx_policies.deploy.policy import load_policy as load_exported
+from mjx_policies.deploy.model import parse_model
+from mjx_policies.deploy.policy import Policy as ExportedPolicy
 from mjx_policies.export import Exported, Provenance, export_policy
 from mjx_policies.export.parity import extremes, measure_parity
 from mjx_policies.export.tables import describe, ranges
@@ -25,6 +26,8 @@ from mjx_policies.randomization.presets import PRESETS
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.files import replacing
 from mjx_policies.training.progress import open_console
+
+TOLERANCE = 1e-4  # of the action at observations that no robot makes; some 1e-6 at those it met
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,10 +45,18 @@ def main(export: Export) -> None:
         policy = load_policy(export.run, Run, "auto")
         if not out.parent.is_dir():
             raise UserError(f"{out.parent} is not a folder: make it first, or choose another --out.")
+        if out.is_dir():
+            raise UserError(f"{out} is a folder: name a file in it.")
     console = open_console()
     with console.status("exporting"), clean_errors(ValueError):
         met = observations(policy)
         exported = export_run(policy, met)
+    with console.status("comparing with JAX"), clean_errors(ValueError):
+        asked = np.concatenate([met, extremes(met, max(0, 10_000 - len(met)))])
+        ready = ExportedPolicy(parse_model(exported.data))
+        parity = measure_parity(lambda observation: policy({"state": observation}), ready, asked)
+        if not parity.max_error <= TOLERANCE:
+            raise UserError(f"the export differs from the policy by {parity.max_error:.1e}, more than {TOLERANCE:g}.")
     with clean_errors(OSError), replacing(out) as temporary:
         temporary.write_bytes(exported.data)
     contract = exported.contract
@@ -54,9 +65,6 @@ def main(export: Export) -> None:
         f"{contract.observation_size} observations -> {len(contract.joints)} joints"
     )
     console.print(f"sha256 of the contract: {contract.sha256}")
-    with console.status("comparing with JAX"):
-        asked = np.concatenate([met, extremes(met, max(0, 10_000 - len(met)))])
-        parity = measure_parity(lambda observation: policy({"state": observation}), load_exported(out), asked)
     console.print(
         f"{parity.observations:,} observations, {len(met):,} of them met in training, the others extreme: "
         f"differs from JAX by at most {parity.max_error:.1e}, {parity.mean_error:.1e} on average; "

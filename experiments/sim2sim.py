@@ -11,6 +11,7 @@ import concurrent.futures
 import dataclasses
 import multiprocessing
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -19,7 +20,7 @@ import tyro
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from mjx_policies.deploy.contract import ContractError
+from mjx_policies.deploy.contract import Contract, ContractError
 from mjx_policies.deploy.policy import PolicyError, load_policy
 from mjx_policies.deploy.sim_to_sim import CONDITIONS, Episode, Scene, run_episode
 from mjx_policies.evaluation import statistics
@@ -48,13 +49,17 @@ class Gate:
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.conditions) - set(CONDITIONS))
-        if unknown or not self.conditions:
+        if unknown:
             raise ValueError(f"unknown conditions {', '.join(unknown)}; known: {', '.join(CONDITIONS)}")
-        for name in ("robots", "seconds"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, it must be above zero")
-        if self.processes < 0:
-            raise ValueError(f"processes is {self.processes}, it must not be negative")
+        if not self.conditions or len(set(self.conditions)) < len(self.conditions):
+            raise ValueError("conditions must name at least one, and none twice")
+        if self.robots < 2:
+            raise ValueError(f"robots is {self.robots}, an interval needs at least 2")
+        if not 0.1 <= self.seconds <= 3600:
+            raise ValueError(f"seconds is {self.seconds:g}, it must lie between 0.1 and 3600")
+        for name in ("processes", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}, it must not be negative")
         for name in ("max_failures", "min_tracking"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, it must lie between 0 and 1")
@@ -73,13 +78,15 @@ class Verdict:
 
 def main(gate: Gate) -> int:
     """Prints the table, writes the folder and returns the exit code."""
-    with clean_errors(ValueError):
-        open_policy(gate)
     out = gate.out or gate.policy.parent / "sim2sim"
-    with clean_errors(OSError):
+    with clean_errors(ValueError, OSError):
+        policy, _ = open_policy(gate)
+        if out.exists() and not out.is_dir():
+            raise UserError(f"{out} is a file: choose a folder for --out.")
         out.mkdir(parents=True, exist_ok=True)
     console = open_console()
-    episodes = run(gate, console)
+    with clean_errors():
+        episodes = run(gate, console)
     verdicts = {name: judge(gate, found) for name, found in episodes.items()}
     console.print(table(gate, verdicts))
     worst_name, worst = find_worst(episodes)
@@ -87,7 +94,7 @@ def main(gate: Gate) -> int:
         write_verdicts(out / "sim2sim.json", gate, verdicts)
         with console.status("drawing the worst robot"):
             draw(worst, f"worst robot: {worst_name}", gate, out / "worst.png")
-            film_episode(worst, out / "worst.mp4")
+            film_episode(worst, policy.contract, out / "worst.mp4")
     console.print(f"worst robot ({worst_name}): {out / 'worst.mp4'}, {out / 'worst.png'}")
     return 0 if all(verdict.passed for verdict in verdicts.values()) else 1
 
@@ -106,6 +113,9 @@ def open_policy(gate: Gate):
         scene = Scene(gate.model)
     except ValueError as error:
         raise UserError(f"{gate.model} is no model that MuJoCo reads: {error}") from None
+    sensors = {scene.model.sensor(i).name for i in range(scene.model.nsensor)}
+    if absent := sorted({"gyro", "orientation", "local_linvel"} - sensors):
+        raise UserError(f"{gate.model} has no sensors {', '.join(absent)}, which this gate reads.")
     if len(policy.contract.commands) != 3:
         raise UserError(f"{gate.policy} follows no velocity commands, which this gate is about.")
     missing = sorted(set(policy.contract.joint_names) - {scene.model.actuator(i).name for i in range(scene.model.nu)})
@@ -133,17 +143,28 @@ def run(gate: Gate, console) -> dict[str, list[Episode]]:
     found: dict[str, list[Episode]] = {name: [] for name in gate.conditions}
     workers = gate.processes or os.cpu_count() or 1
     context = multiprocessing.get_context("spawn")
-    with (
-        concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool,
-        Progress(*columns, console=console) as progress,
-    ):
-        bar = progress.add_task("robots", total=len(jobs))
-        futures = [pool.submit(work, gate, name, robot) for name, robot in jobs]
-        for (name, _), future in zip(jobs, futures, strict=True):
-            progress.update(bar, description=name)
-            found[name].append(future.result())
-            progress.advance(bar)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or the workers would go on without us
+    pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=leave_signals_alone)
+    try:
+        with Progress(*columns, console=console) as progress:
+            bar = progress.add_task("robots", total=len(jobs))
+            futures = [pool.submit(work, gate, name, robot) for name, robot in jobs]
+            for (name, _), future in zip(jobs, futures, strict=True):
+                progress.update(bar, description=name)
+                found[name].append(future.result())
+                progress.advance(bar)
+    except BaseException:
+        for worker in list(pool._processes.values()):  # the pool itself would finish what it has begun
+            worker.kill()
+        pool.shutdown(wait=False, cancel_futures=True)
+        raise
+    pool.shutdown()
     return found
+
+
+def leave_signals_alone() -> None:
+    """In a worker: Ctrl-C reaches the whole group, and the parent ends the workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def judge(gate: Gate, episodes: list[Episode]) -> Verdict:
@@ -195,7 +216,7 @@ def draw(episode: Episode, title: str, gate: Gate, path: Path) -> None:
     time = np.arange(len(episode.qpos)) * contract.timing.control_dt
     names = contract.joint_names
     figure = Figure(figsize=(12, 13), dpi=100, layout="constrained", facecolor="white")
-    axes = figure.subplots(6, 3, sharex=True)
+    axes = figure.subplots(6, 3)
     figure.suptitle(f"{title}, {episode.fault or ('fell' if episode.fallen else 'walked to the end')}")
     for axis, column, command in zip(axes[0], range(3), contract.commands, strict=True):
         axis.plot(time, episode.velocities[:, column], label="measured")
@@ -222,15 +243,16 @@ def draw(episode: Episode, title: str, gate: Gate, path: Path) -> None:
     figure.savefig(path)
 
 
-def film_episode(episode: Episode, path: Path, seconds: float = 6.0, fps: int = 25) -> None:
+def film_episode(episode: Episode, contract: Contract, path: Path, seconds: float = 6.0, fps: int = 25) -> None:
     """The last seconds."""
     from mjx_policies.envs.film import film
     from mjx_policies.envs.registry import scene
 
-    rows = episode.qpos[-round(seconds * 50) :: 2]
-    commands = episode.commands[-round(seconds * 50) :: 2]
+    dt = contract.timing.control_dt
+    rows = slice(-round(seconds / dt), None, max(1, round(1 / (fps * dt))))
+    commands = episode.commands[rows]
     captions = [f"command {x:+.2f} m/s  {y:+.2f} m/s  {yaw:+.2f} rad/s" for x, y, yaw in commands]
-    film(scene("Go2JoystickFlat"), rows, path, fps, [[caption] for caption in captions])
+    film(scene(contract.training.task), episode.qpos[rows], path, fps, [[caption] for caption in captions])
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import multiprocessing
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -35,6 +36,12 @@ class Drive:
     load: int = -1  # processes that keep cores busy; -1: one for each core
     seed: int = 0  # of the commands
 
+    def __post_init__(self) -> None:
+        if not 1 <= self.seconds <= 86_400:
+            raise ValueError(f"seconds is {self.seconds:g}, it must lie between 1 and 86400")
+        if self.load < -1 or self.seed < 0:
+            raise ValueError("load must be at least -1, and seed at least 0")
+
 
 class Operator:
     """Stands the robot up, then commands something else every few seconds; clears faults and starts over."""
@@ -56,6 +63,7 @@ class Operator:
 
 def burn() -> None:
     """Keeps one core busy."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
         sum(range(10_000))
 
@@ -92,4 +100,5 @@ def main(drive: Drive) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Drive, description=__doc__))
+    with clean_errors(ValueError):
+        main(tyro.cli(Drive, description=__doc__))

@@ -163,4 +163,5 @@ def main(inject: Inject) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(tyro.cli(Inject, description=__doc__)))
+    with clean_errors():
+        sys.exit(main(tyro.cli(Inject, description=__doc__)))

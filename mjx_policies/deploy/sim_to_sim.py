@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,7 @@ SIGMA = 0.25  # (m/s)^2 and (rad/s)^2, as in training
 FALLEN = 0.5  # of the trunk's up axis along the world's: tilted by 60 degrees
 HOLD = (3.0, 8.0)  # s, shortest and longest time that a command holds
 STAND = 0.1  # probability of the command to stand still
+TRUNK = 1  # the first body after the world
 SETTLE = 1.0  # s after a change of the command that are not judged as standing still
 
 
@@ -48,9 +50,8 @@ def change_mass(model: mujoco.MjModel, random: np.random.Generator) -> None:
     factor = random.uniform(0.85, 1.15, model.nbody)
     model.body_mass *= factor
     model.body_inertia *= factor[:, None]
-    trunk = 1
-    model.body_mass[trunk] += random.uniform(-1.0, 3.0)
-    model.body_ipos[trunk] += random.uniform(-0.03, 0.03, 3)
+    model.body_mass[TRUNK] += random.uniform(-1.0, 3.0)
+    model.body_ipos[TRUNK] += random.uniform(-0.03, 0.03, 3)
     mujoco.mj_setConst(model, mujoco.MjData(model))
 
 
@@ -111,7 +112,7 @@ def draw_pushes(random: np.random.Generator, seconds: float, mass: float) -> tup
     return tuple(found)
 
 
-def change_all(model: mujoco.MjModel, random: np.random.Generator) -> None:
+def change_combined(model: mujoco.MjModel, random: np.random.Generator) -> None:
     """Mass, friction, motors and solver."""
     for change in (change_mass, change_friction, change_motors, change_solver):
         change(model, random)
@@ -126,18 +127,18 @@ CONDITIONS = {
     "noise": Condition("twice what training had", faults=draw_noise),
     "pushes": Condition("up to 0.5 m/s every 3 s", pushes=draw_pushes),
     "solver": Condition("1 to 4 ms, other integrators, cones, solvers, contacts", change_solver),
-    "all": Condition("mass, friction, motors, solver and latency at once", change_all, draw_latency),
+    "combined": Condition("mass, friction, motors, solver and latency at once", change_combined, draw_latency),
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Episode:
-    """What one robot did.
+    """What one robot did, from lying still: it stands up before it is commanded.
 
     Attributes:
       fallen: whether its trunk touched the ground, or it tilted by more than 60 degrees.
       fault: of the controller, empty if there was none.
-      track_linear, track_yaw: means of exp(-error^2 / 0.25) until the end.
+      track_linear, track_yaw: means of exp(-error^2 / 0.25) from the first command to the end, 0 if there was none.
       standing_speed: m/s when told to stand, after a second; NaN if it never was.
       qpos: [T, nq].
       targets, angles: [T, A] rad.
@@ -197,38 +198,41 @@ def run_episode(policy: Policy, scene: Scene, condition: Condition, seconds: flo
     controller = Controller(policy, robot.joint_names, clock=robot.time)  # however busy this computer is
     dt = contract.timing.control_dt
     command = np.zeros(3)
+    trace = _Trace()
 
-    def tick(request: str | None = None) -> Output:
+    def tick(age: float, request: str | None = None) -> bool:
+        """One period; whether the robot has fallen. `age` of the command in s, NaN before there are any."""
         output = controller.tick(robot.time(), robot.read(), command, request)
         robot.write(output.targets)
         robot.advance(dt)
-        return output
+        data = robot.data
+        touching = _touching(data, scene.floor)
+        velocity = np.array([*data.sensor("local_linvel").data[:2], data.sensor("gyro").data[2]])
+        trace.add(data, output, touching[scene.feet], command, velocity, age)
+        return bool(data.xmat[TRUNK, 8] < FALLEN or touching[changed.geom_bodyid == TRUNK].any())
 
     robot.advance(dt)
     while controller.mode is not Mode.RUN and robot.time() < 10.0:
-        tick(Request.STAND if controller.mode is Mode.IDLE else Request.RUN)
+        tick(math.nan, Request.STAND if controller.mode is Mode.IDLE else Request.RUN)
+        if controller.mode is Mode.FAULT:
+            break
+    if controller.mode is not Mode.RUN and controller.fault is None:
+        raise RuntimeError("the robot did not stand up within 10 s: is the model the one the policy was made for?")
     started = robot.time()
     robot.pushes = tuple(
         dataclasses.replace(push, start=push.start + started) for push in condition.pushes(random, seconds, mass)
     )
     low, high = np.array([[c.low, c.high] for c in contract.commands]).T
-    trace = _Trace()
     until, age, fallen = 0.0, 0.0, False
     for step in range(round(seconds / dt)):
+        if fallen or controller.mode is Mode.FAULT:
+            break
         if step * dt >= until:
             until += random.uniform(*HOLD)
             command = random.uniform(low, high) * (random.random() >= STAND)
             age = 0.0
-        output = tick()
+        fallen = tick(age)
         age += dt
-        data = robot.data
-        touching = _touching(data, scene.floor)
-        upright = data.xmat[1, 8]
-        velocity = np.array([*data.sensor("local_linvel").data[:2], data.sensor("gyro").data[2]])
-        trace.add(data, output, touching[scene.feet], command, velocity, age)
-        fallen = bool(upright < FALLEN or touching[changed.geom_bodyid == 1].any())
-        if fallen or controller.mode is Mode.FAULT:
-            break
     fault = "" if controller.fault is None else controller.fault.sentence
     robot.close()
     return trace.episode(fallen, fault)
@@ -242,20 +246,22 @@ class _Trace:
         self.ages: list[float] = []
 
     def add(self, data, output: Output, contacts, command, velocity, age: float) -> None:
-        angles = output.values["joint_position"]
+        angles = output.values.get("joint_position", np.full(len(output.target), np.nan))
         self.rows.append((data.qpos.copy(), output.target.copy(), angles, contacts, command, velocity))
         self.ages.append(age)
 
     def episode(self, fallen: bool, fault: str) -> Episode:
         qpos, targets, angles, contacts, commands, velocities = map(np.array, zip(*self.rows, strict=True))
-        error = np.square(commands - velocities)
-        standing = (commands == 0).all(axis=1) & (np.array(self.ages) > SETTLE)
+        ages = np.array(self.ages)
+        judged = ~np.isnan(ages)
+        error = np.square(commands - velocities)[judged]
+        standing = (commands == 0).all(axis=1) & (ages > SETTLE)
         speed = np.linalg.norm(velocities[standing, :2], axis=1)
         return Episode(
             fallen=fallen,
             fault=fault,
-            track_linear=float(np.exp(-error[:, :2].sum(axis=1) / SIGMA).mean()),
-            track_yaw=float(np.exp(-error[:, 2] / SIGMA).mean()),
+            track_linear=float(np.exp(-error[:, :2].sum(axis=1) / SIGMA).mean()) if judged.any() else 0.0,
+            track_yaw=float(np.exp(-error[:, 2] / SIGMA).mean()) if judged.any() else 0.0,
             standing_speed=float(speed.mean()) if speed.size else float("nan"),
             qpos=qpos,
             targets=targets,

@@ -21,8 +21,8 @@ CHANGED = {
     "pushes": set(),
     "solver": {"geom_solref"},
 }
-CHANGED["all"] = CHANGED["mass"] | CHANGED["friction"] | CHANGED["motors"] | CHANGED["solver"]
-FIELDS = sorted(CHANGED["all"] | {"actuator_gainprm", "jnt_range", "geom_size"})
+CHANGED["combined"] = CHANGED["mass"] | CHANGED["friction"] | CHANGED["motors"] | CHANGED["solver"]
+FIELDS = sorted(CHANGED["combined"] | {"actuator_gainprm", "jnt_range", "geom_size"})
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_a_condition_changes_what_it_says_and_nothing_else(scene, name):
     CONDITIONS[name].change(model, np.random.default_rng(0))
     changed = {field for field in FIELDS if not np.array_equal(getattr(model, field), getattr(scene.model, field))}
     assert changed == CHANGED[name]
-    assert (model.opt.timestep != scene.model.opt.timestep) == (name in ("solver", "all"))
+    assert (model.opt.timestep != scene.model.opt.timestep) == (name in ("solver", "combined"))
 
 
 def test_derived_constants_follow_the_masses(scene):
@@ -57,7 +57,7 @@ def test_derived_constants_follow_the_masses(scene):
 def test_the_same_seed_gives_the_same_episode(scene, policy, name):
     first, second = (run_episode(policy, scene, CONDITIONS[name], 0.2, seed=3) for _ in range(2))
     np.testing.assert_array_equal(first.qpos, second.qpos)
-    assert len(first.qpos) <= 10 and first.targets.shape == first.angles.shape == (len(first.qpos), 12)
+    assert 100 < len(first.qpos) <= 120 and first.targets.shape == first.angles.shape == (len(first.qpos), 12)
     other = run_episode(policy, scene, CONDITIONS[name], 0.2, seed=4)
     assert not np.array_equal(first.qpos, other.qpos)
 
@@ -68,7 +68,7 @@ def test_a_robot_that_is_knocked_over_ends_its_episode(scene, policy):
     hit = Condition("a blow", pushes=lambda random, seconds, mass: (Push(0.1, 0.2, (0.0, 1500.0, 0.0)),))
     episode = run_episode(policy, scene, hit, 4.0, seed=0)
     assert episode.fallen or "leans" in episode.fault
-    assert len(episode.qpos) < 150
+    assert len(episode.qpos) < 250
 
 
 def test_the_floor_is_what_feet_stand_on(scene):
