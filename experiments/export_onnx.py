@@ -20,14 +20,13 @@ from mjx_policies.agents.restore import Policy, load_policy
 from mjx_policies.deploy.model import parse_model
 from mjx_policies.deploy.policy import Policy as ExportedPolicy
 from mjx_policies.export import Exported, Provenance, export_policy
+from mjx_policies.export.onnx_file import TOLERANCE
 from mjx_policies.export.parity import extremes, measure_parity
 from mjx_policies.export.tables import describe, ranges
 from mjx_policies.randomization.presets import PRESETS
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.files import replacing
 from mjx_policies.training.progress import open_console
-
-TOLERANCE = 1e-4  # of the action at observations that no robot makes; some 1e-6 at those it met
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +54,10 @@ def main(export: Export) -> None:
         asked = np.concatenate([met, extremes(met, max(0, 10_000 - len(met)))])
         ready = ExportedPolicy(parse_model(exported.data))
         parity = measure_parity(lambda observation: policy({"state": observation}), ready, asked)
-        if not parity.max_error <= TOLERANCE:
-            raise UserError(f"the export differs from the policy by {parity.max_error:.1e}, more than {TOLERANCE:g}.")
+        if not parity.scaled_error <= TOLERANCE:
+            raise UserError(
+                f"the export differs from the policy by {parity.scaled_error:.1e}, more than {TOLERANCE:g}."
+            )
     with clean_errors(OSError), replacing(out) as temporary:
         temporary.write_bytes(exported.data)
     contract = exported.contract

@@ -22,12 +22,14 @@ class Parity:
     Attributes:
       observations: N.
       max_error, mean_error: absolute, of the action.
+      scaled_error: the largest, each divided by its row's largest action where that is above one.
       latency_p50, latency_p99: s, of one `Policy.step` on one thread, checks included.
     """
 
     observations: int
     max_error: float
     mean_error: float
+    scaled_error: float
     latency_p50: float
     latency_p99: float
 
@@ -42,11 +44,12 @@ def extremes(observations: np.ndarray, num: int, seed: int = 0) -> np.ndarray:  
 def measure_parity(act: Callable[[Array], Array], policy: Policy, observations: np.ndarray) -> Parity:
     """Compares a policy without state or noise on observations [N, D], and times it on those that fit in 2 s."""
     trained = jax.jit(jax.vmap(act))
-    errors = []
+    errors, scaled = [], []
     for start in range(0, len(observations), BATCH):
         batch = observations[start : start + BATCH]
         exported = policy.step(batch, policy.initial_state(len(batch)))
         errors.append(np.abs(np.asarray(trained(batch)) - exported.action))
+        scaled.append(errors[-1] / np.maximum(np.abs(exported.action).max(axis=1, keepdims=True), 1.0))
     error = np.concatenate(errors)
     state, seconds = policy.initial_state(), []
     end = time.perf_counter() + 2.0
@@ -57,4 +60,11 @@ def measure_parity(act: Callable[[Array], Array], policy: Policy, observations: 
         if time.perf_counter() > end:
             break
     p50, p99 = np.percentile(seconds[len(seconds) // 10 :], [50, 99])
-    return Parity(len(observations), float(error.max()), float(error.mean()), float(p50), float(p99))
+    return Parity(
+        len(observations),
+        float(error.max()),
+        float(error.mean()),
+        float(np.max(np.concatenate(scaled))),
+        float(p50),
+        float(p99),
+    )

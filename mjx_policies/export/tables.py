@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 PACKAGES = ("jax", "flax", "mujoco", "jax2onnx", "onnx", "onnxruntime")
 MAX_AGE = 2  # control periods that a measurement may be old
 SOFT = 0.9  # of a joint's range, within which targets are kept on a robot
-RATE = 1.0  # of a joint's highest speed, the rate limit of its target
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +108,7 @@ def describe(spec: EnvSpec, model: mujoco.MjModel, provenance: Provenance) -> di
         "action": contract.Action(
             type="joint_position" if servo else "joint_torque",
             clip=0.0,
-            rate_limit=RATE * max(table.velocity) if table.velocity else 0.0,
+            rate_limit=max(table.velocity, default=0.0),  # one for all joints, that of the fastest
             horizon=1,
         ),
         "commands": tuple(contract.Command(c.name, c.unit, c.low, c.high) for c in spec.commands),
