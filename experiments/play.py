@@ -8,10 +8,7 @@ robot that follows a script of commands is filmed.
 from __future__ import annotations
 
 import dataclasses
-import os
-import sys
 import time
-import warnings
 from pathlib import Path
 
 import jax
@@ -21,6 +18,7 @@ import numpy as np
 import tyro
 from ppo_locomotion import Run
 from rich.console import Console
+from screen import has_screen
 
 from mjx_policies.agents.restore import Policy, load_policy
 from mjx_policies.envs.base import DynamicsSampler, Env
@@ -215,21 +213,6 @@ def drive(play: Play, policy: Policy, env: Env, dynamics: DynamicsSampler, conso
                 status.update(f"command {shown(stick.command)}   measured {shown(twist)}   m/s, m/s, rad/s")
             due = max(due + env.spec.control_dt, time.perf_counter() - 0.1)  # a pause is not caught up
             time.sleep(max(0.0, due - time.perf_counter()))
-
-
-def has_screen() -> bool:
-    """Whether a window can open."""
-    if not sys.platform.startswith("linux"):
-        return True
-    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        return False
-    import glfw
-
-    with warnings.catch_warnings():  # its way of saying that there is none
-        warnings.simplefilter("ignore")
-        found = bool(glfw.init())
-    glfw.terminate()
-    return found
 
 
 if __name__ == "__main__":

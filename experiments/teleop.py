@@ -26,7 +26,6 @@ import signal
 import socket
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -36,6 +35,7 @@ import mujoco
 import numpy as np
 import tyro
 from rich.console import Console
+from screen import has_screen
 
 from mjx_policies.deploy import loop
 from mjx_policies.deploy.contract import Command, Contract, ContractError
@@ -630,24 +630,6 @@ def status_line(status: Status, stage: Stage, hand: HandOperator) -> str:
         parts.append(f"{command.name} {stage.measured(command):+.2f} told {value:+.2f}")
     parts.append(f"age {1e3 * status.age:.0f} ms, jitter {1e3 * status.jitter:.1f} ms, missed {status.missed}")
     return "   ".join(part for part in parts if part)
-
-
-def has_screen() -> bool:
-    """Whether a window can open."""
-    import os
-    import sys
-
-    if not sys.platform.startswith("linux"):
-        return True
-    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        return False
-    import glfw
-
-    with warnings.catch_warnings():  # its way of saying that there is none
-        warnings.simplefilter("ignore")
-        found = bool(glfw.init())
-    glfw.terminate()
-    return found
 
 
 if __name__ == "__main__":
