@@ -227,7 +227,7 @@ def test_another_robots_model_is_one_sentence(policy):
 
 def test_a_page_without_viser_is_one_sentence(policy):
     code = "import runpy, sys; sys.modules['viser'] = None; sys.argv = sys.argv[1:]; "
-    code += "sys.path.insert(0, ''); runpy.run_path(sys.argv[0], run_name='__main__')"
+    code += "sys.path.insert(0, sys.argv[0].rpartition('/')[0]); runpy.run_path(sys.argv[0], run_name='__main__')"
     assert "pip install 'mjx-policies[teleop]'" in refused(policy, "--page", code=code)
 
 
