@@ -1,0 +1,1 @@
+"""Episodes in memory and on disk, and what feeds them to a learner."""
