@@ -157,7 +157,7 @@ def make_evaluation(
     def run(learner_state: PPOState, env: Env, dynamics: DynamicsSampler, key: jax.Array) -> Episodes:
         envs = vectorize(env, batch, dynamics)
 
-        def record(state):
+        def record(state, action):
             return {"qpos": env.data(state.envs).qpos, "obs": state.obs["state"]}
 
         return run_episodes(envs, lambda obs: learner.mode(learner_state, obs), key, record)

@@ -9,7 +9,10 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from mjx_policies.evaluation.policy import Policy, stateless
 from mjx_policies.types import Array, Observation, PyTree, TimeStep
+
+_POLICY = 0x706F6C69  # tells the policy's keys from those of the environments, which are split from the same
 
 
 class Environments(Protocol):
@@ -36,6 +39,8 @@ class Episodes:
       length: [B] its steps.
       reward: [B] its sum of rewards.
       metrics: {name: [B]} the mean of each metric over the steps that measured it, NaN if none did.
+      final: {name: [B]} the value of each metric at the last step, which says what an episode achieved where a metric
+        is latched; NaN if it was not measured there.
       recording: [T, ...] what `record` returned after each step, episode ends and restarts included.
     """
 
@@ -43,14 +48,15 @@ class Episodes:
     length: Array
     reward: Array
     metrics: dict[str, Array]
+    final: dict[str, Array]
     recording: PyTree
 
 
 def run_episodes(
     envs: Environments,
-    policy: Callable[[Observation], Array],
+    policy: Policy | Callable[[Observation], Array],
     key: Array,
-    record: Callable[[Any], PyTree] = lambda state: None,
+    record: Callable[[Any, Array], PyTree] = lambda state, action: None,
 ) -> Episodes:
     """Runs every environment to the end of its first episode.
 
@@ -58,22 +64,29 @@ def run_episodes(
 
     Args:
       envs: vectorized environments.
-      policy: one observation -> action [A].
-      key: of the starts, the commands and the disturbances.
-      record: what to keep of the state after each step, for a video or a plot.
+      policy: one observation -> action [A], or a `Policy` that remembers or draws.
+      key: of the starts, the commands, the disturbances and the policy. With the same one every policy meets the same
+        robots, so that two can be compared episode by episode.
+      record: what to keep of the state after each step and the actions [B, A] that led to it, for a video or a plot.
     """
+    policy = policy if isinstance(policy, Policy) else stateless(policy)
+    key_init, key_act = jax.random.split(jax.random.fold_in(key, _POLICY))
+    memory = jax.vmap(policy.init)(jax.random.split(key_init, envs.num_envs))
     state, timestep = envs.init(key, stagger=False)
     zeros = jnp.zeros(envs.num_envs)
     names = tuple(timestep.metrics)
     empty = jnp.zeros((len(names), envs.num_envs))  # [M, B]: one array of all metrics compiles sooner than one of each
 
-    def step(carry, _):
-        state, obs, running, terminated, length, reward, sums, counts = carry
-        state, timestep = envs.step(state, jax.vmap(policy)(obs))
+    def step(carry, index):
+        state, memory, obs, running, terminated, length, reward, sums, counts, last = carry
+        keys = jax.random.split(jax.random.fold_in(key_act, index), envs.num_envs)
+        action, memory = jax.vmap(policy.act, in_axes=(0, 0, 0, None))(memory, keys, obs, index)
+        state, timestep = envs.step(state, action)
         values = jnp.stack([timestep.metrics[name] for name in names])
         measured = running & ~jnp.isnan(values)
         carry = (
             state,
+            memory,
             timestep.obs,
             running & ~(timestep.terminated | timestep.truncated),
             terminated | (running & timestep.terminated),
@@ -81,13 +94,15 @@ def run_episodes(
             reward + jnp.where(running, timestep.reward, 0.0),
             sums + jnp.where(measured, values, 0.0),
             counts + measured,
+            jnp.where(running, values, last),
         )
-        return carry, record(state)
+        return carry, record(state, action)
 
     false = jnp.zeros(envs.num_envs, bool)
-    start = (state, timestep.obs, ~false, false, jnp.zeros(envs.num_envs, jnp.int32), zeros, empty, empty)
-    carry, recording = jax.lax.scan(step, start, length=envs.episode_steps)
-    *_, terminated, length, reward, sums, counts = carry
+    length = jnp.zeros(envs.num_envs, jnp.int32)
+    start = (state, memory, timestep.obs, ~false, false, length, zeros, empty, empty, empty)
+    carry, recording = jax.lax.scan(step, start, jnp.arange(envs.episode_steps))
+    *_, terminated, length, reward, sums, counts, last = carry
     means = jnp.where(counts > 0, sums / counts, jnp.nan)
-    metrics = dict(zip(names, means, strict=True))
-    return Episodes(terminated, length, reward, metrics, recording)
+    metrics, final = (dict(zip(names, rows, strict=True)) for rows in (means, last))
+    return Episodes(terminated, length, reward, metrics, final, recording)

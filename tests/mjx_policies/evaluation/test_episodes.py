@@ -7,6 +7,7 @@ import pytest
 from flax import struct
 
 from mjx_policies.evaluation.episodes import run_episodes
+from mjx_policies.evaluation.policy import Policy
 from mjx_policies.types import TimeStep
 
 LIMIT = 6
@@ -57,7 +58,10 @@ class Clocks:
 @pytest.fixture(scope="module")
 def episodes():
     return run_episodes(
-        Clocks([1, 2, 4, 5, 99]), lambda obs: 10 * obs["state"], jax.random.key(0), record=lambda state: state.total[0]
+        Clocks([1, 2, 4, 5, 99]),
+        lambda obs: 10 * obs["state"],
+        jax.random.key(0),
+        record=lambda state, action: state.total[0],
     )
 
 
@@ -83,8 +87,69 @@ def test_the_policy_acts_on_the_observation_before_the_step(episodes):
     np.testing.assert_allclose(episodes.metrics["action"], [10 * (n - 1) / 2 for n in (1, 2, 4, 5, LIMIT)])
 
 
+def test_the_last_value_is_that_of_the_last_step_of_the_first_episode(episodes):
+    np.testing.assert_array_equal(episodes.final["even"], [np.nan, 2, 4, np.nan, 6])
+    np.testing.assert_array_equal(episodes.final["action"], [0, 10, 30, 40, 50])
+    assert np.isnan(episodes.final["late"]).all(), "a later episode was measured"
+
+
 def test_the_recording_goes_to_the_time_limit(episodes):
     np.testing.assert_array_equal(episodes.recording, np.arange(1, LIMIT + 1))
+
+
+# Policies that remember and draw
+
+HORIZON, EXECUTE = 4, 3
+
+
+def replanning(plan):
+    """Executes the first steps of each plan, which counts up from the observation it was made on."""
+
+    def act(plan_now, key, obs, step):
+        plan_now = jax.lax.cond(step % EXECUTE == 0, lambda: plan(obs), lambda: plan_now)
+        return plan_now[step % EXECUTE], plan_now
+
+    return Policy(lambda key: jnp.full((HORIZON, 1), jnp.nan), act)
+
+
+def test_a_plan_is_executed_and_replaced():
+    def plan(obs):
+        return 100.0 * obs["state"] + jnp.arange(HORIZON)[:, None]
+
+    def record(state, action):
+        return action
+
+    ran = run_episodes(Clocks([99, 2]), replanning(plan), jax.random.key(0), record)
+    # On the observations 0 and 3 the long episode plans 0, 1, 2 and 300, 301, 302.
+    np.testing.assert_array_equal(ran.recording[:, 0, 0], [0, 1, 2, 300, 301, 302])
+
+
+def test_all_robots_plan_in_the_same_steps_only():
+    """Where a plan costs a hundred times a step, planning in every step and throwing plans away would show."""
+    plans = []
+
+    def plan(obs):
+        jax.debug.callback(lambda: plans.append(1))
+        return jnp.zeros((HORIZON, 1))
+
+    jax.block_until_ready(run_episodes(Clocks([99, 2, 5]), replanning(plan), jax.random.key(0)))
+    jax.effects_barrier()
+    assert len(plans) <= 3 * -(-LIMIT // EXECUTE), f"planned {len(plans)} times"
+
+
+def test_draws_differ_between_steps_and_robots_and_repeat_with_the_key():
+    def act(carry, key, obs, step):
+        return carry + jax.random.uniform(key, (1,)), carry
+
+    policy = Policy(lambda key: 10.0 * jax.random.randint(key, (1,), 0, 9), act)
+    first, again, other = (
+        np.asarray(run_episodes(Clocks([99, 99]), policy, jax.random.key(seed), lambda state, action: action).recording)
+        for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.isclose(first, other).any()
+    assert np.unique(first).size == first.size
+    assert (np.ptp(first // 10, axis=0) == 0).all(), "what was drawn at the start of the episode was kept"
 
 
 def test_without_a_recording_there_is_none():
