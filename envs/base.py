@@ -35,6 +35,8 @@ class EnvSpec:
       score: metric, from 0 to 1, that says how far a policy has got; empty if there is none.
       commands: what the observation's `command` holds, in its order; empty if the task has none.
       gait: the clock behind the observation's `gait`; None if the task has none.
+      stages: what an episode of a manipulation task achieves one after the other, the last of which is success; empty
+        if the task has none.
     """
 
     observation: Table
@@ -47,6 +49,7 @@ class EnvSpec:
     score: str = ""
     commands: tuple[CommandRange, ...] = ()
     gait: GaitClock | None = None
+    stages: tuple[str, ...] = ()
 
 
 class Env(Protocol):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import mujoco
 
 from mjx_policies.envs.base import Env, EnvSpec
-from mjx_policies.envs.control import cartpole, pendulum
+from mjx_policies.envs.control import cartpole, obstacle2d, pendulum
 from mjx_policies.envs.physics import Backend, make_physics
 from mjx_policies.envs.quadruped import getup, joystick, scenes
 from mjx_policies.envs.quadruped.robot import action_table
@@ -62,12 +62,20 @@ def cartpole_swingup(backend: Backend = "auto", num_envs: int = 8192) -> Env:
     return cartpole.CartpoleSwingup(cartpole.CartpoleWeights(), physics)
 
 
+def obstacle_2d(backend: Backend = "auto", num_envs: int = 8192) -> Env:
+    """A point robot drives to a goal around an obstacle, on either side."""
+    model = mujoco.MjModel.from_xml_path(str(_MODELS / "obstacle2d.xml"))
+    physics = make_physics(model, obstacle2d.CONTROL_DT, backend, (), num_envs)
+    return obstacle2d.Obstacle2D(obstacle2d.DENSE, physics)
+
+
 TASKS: dict[str, Callable[[Backend, int], Env]] = {
     "Go2JoystickFlat": go2_joystick_flat,
     "Go2JoystickRough": go2_joystick_rough,
     "Go2Getup": go2_getup,
     "CartpoleSwingup": cartpole_swingup,
     "Pendulum": pendulum_swingup,
+    "Obstacle2D": obstacle_2d,
 }
 
 
