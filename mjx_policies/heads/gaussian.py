@@ -1,4 +1,6 @@
-"""Gaussian with a mean from a network and a standard deviation of its own for each action. Axes: E embedding, A action.
+"""Gaussian with a mean from a network and a standard deviation of its own for each action.
+
+Axes: E embedding, H horizon, A action; an action is [A] or [H, A].
 
 The deviation does not depend on the observation (as in rsl_rl) and has a floor: with an entropy bonus or a long run it
 otherwise drifts away or collapses.
@@ -14,18 +16,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mjx_policies.heads.base import ActionHead
+from mjx_policies.heads.base import ActionHead, Noise, masked_mean
 from mjx_policies.types import Array, PyTree
 
 
 def gaussian_head(
-    net: nn.Module, action_dim: int, init_std: float = 1.0, min_std: float = 0.1, max_std: float = 2.0
+    net: nn.Module, shape: int | tuple[int, ...], init_std: float = 1.0, min_std: float = 0.1, max_std: float = 2.0
 ) -> ActionHead:
     """Builds the head.
 
     Args:
-      net: embedding [E] -> mean [A].
-      action_dim: A.
+      net: embedding [E] -> mean, of the action's shape.
+      shape: of the action; A for [A].
       init_std: standard deviation before learning.
       min_std, max_std: bounds of the standard deviation.
 
@@ -35,8 +37,10 @@ def gaussian_head(
     if not 0 < min_std <= init_std <= max_std:
         raise ValueError(f"standard deviations must satisfy 0 < {min_std=} <= {init_std=} <= {max_std=}")
 
+    shape = (shape,) if isinstance(shape, int) else shape
+
     def init(key: Array, embedding: Array) -> PyTree:
-        return {"net": net.init(key, embedding), "log_std": jnp.full(action_dim, jnp.log(init_std), jnp.float32)}
+        return {"net": net.init(key, embedding), "log_std": jnp.full(shape, jnp.log(init_std), jnp.float32)}
 
     def distribution(params: PyTree, embedding: Array) -> distrax.Distribution:
         # The bound acts on the value alone and passes the gradient on, so that a deviation at a bound can come back. It
@@ -44,11 +48,15 @@ def gaussian_head(
         log_std = params["log_std"]
         fixed = jax.lax.stop_gradient(log_std)
         log_std = jnp.clip(fixed, math.log(min_std), math.log(max_std)) + (log_std - fixed)
-        return distrax.Independent(distrax.Normal(net.apply(params["net"], embedding), jnp.exp(log_std)), 1)
+        return distrax.Independent(distrax.Normal(net.apply(params["net"], embedding), jnp.exp(log_std)), len(shape))
 
-    def loss(params: PyTree, key: Array, embedding: Array, action: Array) -> Array:
+    def loss(params: PyTree, key: Array, embedding: Array, action: Array, mask: Array | None = None) -> Array:
+        """Minus the log density of one control step; of a chunk, the mean over its steps."""
         del key
-        return -distribution(params, embedding).log_prob(action)
+        pi = distribution(params, embedding)
+        if len(shape) == 1:
+            return -pi.log_prob(action)
+        return masked_mean(-pi.distribution.log_prob(action).sum(axis=-1), mask)
 
     def sample(params: PyTree, key: Array, embedding: Array) -> tuple[Array, Array]:
         action = distribution(params, embedding).sample(seed=key)
@@ -60,4 +68,8 @@ def gaussian_head(
     def mode(params: PyTree, embedding: Array) -> Array:
         return cast(Array, net.apply(params["net"], embedding))  # a pair only where something is mutable
 
-    return ActionHead(init, loss, sample, log_prob, mode, distribution)
+    def act(params: PyTree, embedding: Array, noise: Array) -> Array:
+        pi = distribution(params, embedding)
+        return pi.mean() + pi.stddev() * noise
+
+    return ActionHead(init, loss, sample, log_prob, mode, distribution, noise=Noise(shape), act=act)
