@@ -36,20 +36,26 @@ class Poses(NamedTuple):
     cam_xmat: Array
 
 
-def forward_kinematics(model: mujoco.MjModel, qpos: Array) -> Poses:  # [nq]
+def forward_kinematics(model: mujoco.MjModel, qpos: Array, mocap_pos: Array | None = None) -> Poses:  # [nq]
     """World poses for joint coordinates `qpos` [nq]; write for one robot, batch with `vmap`.
 
-    Mocap bodies stay where the model puts them. Raises AssertionError unless `qpos` has shape [nq].
+    Mocap bodies are at `mocap_pos` [nmocap, 3], turned as the model has them; without it they stay where the model
+    puts them. Raises AssertionError unless both have their shapes.
     """
     chex.assert_shape(qpos, (model.nq,))
-    xpos, xquat = _bodies(model, qpos)
+    body_pos = _constant(model.body_pos)
+    if mocap_pos is not None:
+        chex.assert_shape(mocap_pos, (model.nmocap, 3))
+        mocap = np.flatnonzero(model.body_mocapid >= 0)
+        body_pos = body_pos.at[mocap].set(mocap_pos[model.body_mocapid[mocap]])
+    xpos, xquat = _bodies(model, qpos, body_pos)
     geom_xpos = _attach(xpos, xquat, model.geom_bodyid, model.geom_pos)
     geom_xmat = _attach_matrix(xquat, model.geom_bodyid, model.geom_quat)
     cam_xpos, cam_xmat = _cameras(model, xpos, xquat)
     return Poses(xpos, xquat, geom_xpos, geom_xmat, cam_xpos, cam_xmat)
 
 
-def _bodies(model: mujoco.MjModel, qpos: Array) -> tuple[Array, Array]:  # -> [nbody, 3], [nbody, 4]
+def _bodies(model: mujoco.MjModel, qpos: Array, body_pos: Array) -> tuple[Array, Array]:  # -> [nbody, 3], [nbody, 4]
     """Places all bodies of equal depth in the tree at once, from the world outwards."""
     depth = np.zeros(model.nbody, int)
     for body in range(1, model.nbody):
@@ -58,7 +64,7 @@ def _bodies(model: mujoco.MjModel, qpos: Array) -> tuple[Array, Array]:  # -> [n
     xpos, xquat = jnp.zeros((1, 3)), jnp.array([[1.0, 0.0, 0.0, 0.0]])
     for bodies in (np.flatnonzero(depth == d) for d in range(1, depth.max() + 1)):
         parents = row[model.body_parentid[bodies]]
-        pos = _attach(xpos, xquat, parents, model.body_pos[bodies])
+        pos = _attach(xpos, xquat, parents, body_pos[bodies])
         quat = jax.vmap(multiply)(xquat[parents], _constant(model.body_quat[bodies]))
         for number in range(model.body_jntnum[bodies].max()):
             pos, quat = _move(model, bodies, number, qpos, pos, quat)
@@ -162,7 +168,7 @@ def _subtree_com(model: mujoco.MjModel, xpos: Array, xquat: Array) -> Array:  # 
     return jnp.sum(_constant(weight)[:, :, None] * xipos[None], axis=1)
 
 
-def _attach(xpos: Array, xquat: Array, body: np.ndarray, local: np.ndarray) -> Array:
+def _attach(xpos: Array, xquat: Array, body: np.ndarray, local: np.ndarray | Array) -> Array:
     return xpos[body] + jax.vmap(rotate)(_constant(local), xquat[body])
 
 
@@ -170,7 +176,7 @@ def _attach_matrix(xquat: Array, body: np.ndarray, local: np.ndarray) -> Array:
     return jax.vmap(lambda a, b: _matrix(multiply(a, b)))(xquat[body], _constant(local))
 
 
-def _constant(value: np.ndarray) -> Array:
+def _constant(value: np.ndarray | Array) -> Array:
     return jnp.asarray(value, jnp.float32)
 
 

@@ -64,7 +64,8 @@ class Renderer(NamedTuple):
     Attributes:
       appearance: what the model says, to be changed with `.replace`.
       render: `(geom_xpos [ngeom, 3], geom_xmat [ngeom, 3, 3] or [ngeom, 9], view, appearance) -> Pixels`.
-      render_qpos: `(qpos [nq], view, appearance) -> Pixels`; a `view` of `None` is the renderer's camera.
+      render_qpos: `(qpos [nq], view, appearance, mocap_pos [nmocap, 3]) -> Pixels`; a `view` of `None` is the
+        renderer's camera, a `mocap_pos` of `None` is where the model puts its mocap bodies.
     """
 
     appearance: Appearance
@@ -158,14 +159,16 @@ def make_renderer(
     render = jax.jit(render)
 
     @jax.jit
-    def render_posed(qpos: Array, view: View | None, appearance: Appearance) -> Pixels:
-        poses = forward_kinematics(model, qpos)
+    def render_posed(qpos: Array, view: View | None, appearance: Appearance, mocap_pos: Array | None) -> Pixels:
+        poses = forward_kinematics(model, qpos, mocap_pos)
         if view is None:
             view = _free_view(model) if index is None else camera_view(model, index, poses.cam_xpos, poses.cam_xmat)
         return render(poses.geom_xpos, poses.geom_xmat, view, appearance)
 
-    def render_qpos(qpos: Array, view: View | None = None, appearance: Appearance | None = None) -> Pixels:
-        return render_posed(qpos, view, nominal if appearance is None else appearance)
+    def render_qpos(
+        qpos: Array, view: View | None = None, appearance: Appearance | None = None, mocap_pos: Array | None = None
+    ) -> Pixels:
+        return render_posed(qpos, view, nominal if appearance is None else appearance, mocap_pos)
 
     return Renderer(nominal, render, render_qpos)
 

@@ -32,6 +32,7 @@ MODEL = mujoco.MjModel.from_xml_string("""
       </body>
     </body>
     <body mocap="true" pos="3 2 1" euler="0 50 0"><geom size=".2"/></body>
+    <body mocap="true" pos="1 2 3"><geom pos=".1 0 0" size=".2"/></body>
   </worldbody>
 </mujoco>
 """)
@@ -50,6 +51,15 @@ def test_poses_are_those_of_mujoco():
             np.testing.assert_allclose(getattr(poses, name), expected, atol=5e-6, err_msg=name)  # float32
 
 
+def test_mocap_bodies_are_where_they_are_put():
+    data, rng = mujoco.MjData(MODEL), np.random.default_rng(1)
+    data.qpos, data.mocap_pos = rng.normal(size=MODEL.nq), rng.normal(size=(MODEL.nmocap, 3))
+    mujoco.mj_forward(MODEL, data)
+    poses = forward_kinematics(MODEL, jnp.asarray(data.qpos, jnp.float32), jnp.asarray(data.mocap_pos, jnp.float32))
+    np.testing.assert_allclose(poses.xpos, data.xpos, atol=5e-6)
+    np.testing.assert_allclose(poses.geom_xpos, data.geom_xpos, atol=5e-6)
+
+
 def test_a_model_without_cameras_has_no_camera_poses():
     model = mujoco.MjModel.from_xml_string("<mujoco><worldbody><geom size='1'/></worldbody></mujoco>")
     poses = forward_kinematics(model, jnp.zeros(0))
@@ -59,6 +69,8 @@ def test_a_model_without_cameras_has_no_camera_poses():
 def test_coordinates_of_another_size_are_refused():
     with pytest.raises(AssertionError):
         forward_kinematics(MODEL, jnp.zeros(3))
+    with pytest.raises(AssertionError):
+        forward_kinematics(MODEL, jnp.zeros(MODEL.nq), jnp.zeros((MODEL.nmocap + 1, 3)))
 
 
 @pytest.mark.parametrize("forward", [(1.0, 2.0, -0.5), (0.0, 0.0, -1.0), (0.0, 0.0, 2.0)])
