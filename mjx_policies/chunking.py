@@ -1,0 +1,153 @@
+"""Executing plans: from a network that predicts H actions to a policy of one action a control step.
+
+| function | a plan is made | the action is |
+|---|---|---|
+| `receding_horizon` | every K steps, and may arrive some steps later | the newest plan's |
+| `temporal_ensemble` | in every step | the average of all plans for this step |
+
+Two warnings. **Within a chunk the robot is blind**: nothing that happens after the observation changes the K actions to
+come, so a long K suits demonstrations with pauses and noise, and a short K disturbances. **An average of plans is not a
+plan**: where two ways lead around an obstacle, ensembling plans that disagree leads between them; ensemble heads that
+commit to one way, and look at their samples first.
+
+The deployment runtime has the same two (`mjx_policies.deploy.chunks`), for plans that are made in another thread.
+Axes: H horizon, K executed, A action, O observations remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from mjx_policies.evaluation.policy import Policy
+from mjx_policies.types import Array, Observation
+
+Plan = Callable[[Array, Observation], Array]
+"""`(key, observations [O, ...]) -> actions [H, A]`, the first for the step of the newest observation, which is last."""
+
+
+@struct.dataclass
+class ChunkCarry:
+    """What is remembered between two steps.
+
+    Attributes:
+      history: [O, ...] the last observations, the newest last.
+      plan: [H, A] that is executed.
+      next_plan: [H, A] that is being computed, `plan` itself if none is.
+    """
+
+    history: Observation
+    plan: Array
+    next_plan: Array
+
+
+@struct.dataclass
+class EnsembleCarry:
+    """What is remembered between two steps.
+
+    Attributes:
+      history: [O, ...] the last observations, the newest last.
+      plans: [H, H, A], newest first: row i was made i steps ago, and its entry i is for this step.
+    """
+
+    history: Observation
+    plans: Array
+
+
+def receding_horizon(
+    plan: Plan, example: Observation, shape: tuple[int, int], execute: int, remember: int = 1, latency: int = 0
+) -> Policy:
+    """Executes K actions of each plan, then plans again. Read the warnings of this module.
+
+    The first plan of an episode is there at once: a robot waits for it before it moves.
+
+    Args:
+      plan: what the network does.
+      example: one observation.
+      shape: (H, A) of a plan.
+      execute: K.
+      remember: O; at the start of an episode its first observation stands for those before it.
+      latency: control steps that computing a plan takes, during which the robot goes on with the plan it has. The
+        actions that were for these steps are not executed: `execute + latency` of H actions are needed.
+
+    Raises:
+      ValueError: a size that makes no sense.
+    """
+    horizon, _ = shape
+    _check(execute=execute, remember=remember)
+    if latency < 0 or execute + latency > horizon:
+        raise ValueError(
+            f"execute {execute} and latency {latency} need plans of {execute + max(0, latency)} actions, these have "
+            f"{horizon}: execute fewer, or train a longer chunk"
+        )
+    if latency >= execute:
+        raise ValueError(
+            f"latency {latency} is not below execute {execute}: a plan would be due before the last is there"
+        )
+
+    def init(key: Array) -> ChunkCarry:
+        del key
+        return ChunkCarry(_no_history(example, remember), jnp.zeros(shape), jnp.zeros(shape))
+
+    def act(carry: ChunkCarry, key: Array, obs: Observation, step: Array) -> tuple[Array, ChunkCarry]:
+        history = _append(carry.history, obs, step)
+        phase = step % execute  # since the newest plan was asked for
+        next_plan = jax.lax.cond(phase == 0, lambda: plan(key, history), lambda: carry.next_plan)
+        arrived = (phase == latency) | (step == 0)
+        current = jnp.where(arrived, next_plan, carry.plan)
+        # A plan is `phase` steps old once it has arrived, and a whole cycle more until its successor has.
+        age = jnp.where((phase >= latency) | (step < execute), phase, phase + execute)
+        return current[age], ChunkCarry(history, current, next_plan)
+
+    return Policy(init, act)
+
+
+def temporal_ensemble(
+    plan: Plan, example: Observation, shape: tuple[int, int], decay: float = 0.01, remember: int = 1
+) -> Policy:
+    """Plans in every step and averages what all plans say of it, Zhao et al. 2023 (arXiv:2304.13705), algorithm 2.
+
+    Weights are exp(-decay i) with i = 0 for the oldest plan, as there. Read the warnings of this module.
+
+    Args:
+      plan, example, shape, remember: see `receding_horizon`.
+      decay: above zero the oldest plan weighs most.
+    """
+    horizon, _ = shape
+    _check(remember=remember)
+
+    def init(key: Array) -> EnsembleCarry:
+        del key
+        return EnsembleCarry(_no_history(example, remember), jnp.zeros((horizon, *shape)))
+
+    def act(carry: EnsembleCarry, key: Array, obs: Observation, step: Array) -> tuple[Array, EnsembleCarry]:
+        history = _append(carry.history, obs, step)
+        plans = jnp.concatenate([plan(key, history)[None], carry.plans[:-1]])
+        age = jnp.arange(horizon)
+        oldest = jnp.minimum(step, horizon - 1)
+        weights = jnp.where(age <= step, jnp.exp(-decay * (oldest - age)), 0.0)
+        action = jnp.sum(weights[:, None] * plans[age, age], axis=0) / jnp.sum(weights)
+        return action, EnsembleCarry(history, plans)
+
+    return Policy(init, act)
+
+
+def _no_history(example: Observation, remember: int) -> Observation:
+    return jax.tree.map(lambda x: jnp.zeros((remember, *jnp.shape(x)), jnp.asarray(x).dtype), example)
+
+
+def _append(history: Observation, obs: Observation, step: Array) -> Observation:
+    def append(rows: Array, newest: Array) -> Array:
+        return jnp.where(step == 0, jnp.broadcast_to(newest, rows.shape), jnp.concatenate([rows[1:], newest[None]]))
+
+    return jax.tree.map(append, history, obs)
+
+
+def _check(**sizes: Any) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} is {size}, it must be at least 1")

@@ -1,0 +1,85 @@
+"""Chunk execution against a plain loop. Axes: T steps, H horizon, A action."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mjx_policies.chunking import receding_horizon, temporal_ensemble
+
+HORIZON = 8
+EXAMPLE = {"state": jnp.zeros(1)}
+
+
+def plan(key, history):
+    """Action i of the plan made in step s is (100 s + i, the oldest remembered step)."""
+    del key
+    newest, oldest = history["state"][-1, 0], history["state"][0, 0]
+    return jnp.stack([100 * newest + jnp.arange(HORIZON), jnp.full(HORIZON, oldest)], axis=1)
+
+
+def run(policy, steps=25):  # -> [T, 2]
+    def advance(carry, step):
+        action, carry = policy.act(carry, jax.random.key(0), {"state": step[None].astype(jnp.float32)}, step)
+        return carry, action
+
+    return np.asarray(jax.jit(lambda: jax.lax.scan(advance, policy.init(jax.random.key(0)), jnp.arange(steps))[1])())
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(1, HORIZON), st.integers(0, HORIZON), st.integers(1, 4))
+def test_receding_horizon_equals_a_loop(execute, latency, remember):
+    if execute + latency > HORIZON or latency >= execute:
+        with pytest.raises(ValueError, match="latency"):
+            receding_horizon(plan, EXAMPLE, (HORIZON, 2), execute, remember, latency)
+        return
+    found = run(receding_horizon(plan, EXAMPLE, (HORIZON, 2), execute, remember, latency))
+    made = 0  # the step in which the plan that is executed was asked for
+    for step, (action, oldest) in enumerate(found):
+        asked = step // execute * execute
+        if step - asked >= latency or asked == 0:
+            made = asked
+        assert action == 100 * made + (step - made)
+        assert oldest == max(0, made - remember + 1)
+
+
+def test_the_ensemble_equals_a_loop():
+    found = run(temporal_ensemble(plan, EXAMPLE, (HORIZON, 2), decay=0.3))
+    for step, (action, _) in enumerate(found):
+        made = range(max(0, step - HORIZON + 1), step + 1)  # oldest first
+        weights = np.exp(-0.3 * np.arange(len(made)))
+        values = [100 * s + (step - s) for s in made]
+        np.testing.assert_allclose(action, weights @ values / weights.sum(), rtol=1e-5)
+
+
+def test_plans_are_made_once_a_chunk_for_a_whole_batch():
+    calls = []
+    policy = receding_horizon(
+        lambda key, history: jax.debug.callback(lambda: calls.append(1)) or plan(key, history),
+        EXAMPLE,
+        (HORIZON, 2),
+        execute=5,
+    )
+    keys = jax.random.split(jax.random.key(0), 3)
+    carry = jax.vmap(policy.init)(keys)
+
+    @jax.jit
+    def act(carry, step):
+        obs = {"state": jnp.full((3, 1), step, jnp.float32)}
+        return jax.vmap(policy.act, in_axes=(0, 0, 0, None))(carry, keys, obs, step)
+
+    for step in range(10):
+        _, carry = act(carry, jnp.asarray(step))
+    jax.effects_barrier()
+    assert len(calls) in (2, 2 * 3)  # a batch may call once, or once for each robot, but not in every step
+
+
+def test_senseless_sizes_are_refused():
+    with pytest.raises(ValueError, match="execute is 0, it must be at least 1"):
+        receding_horizon(plan, EXAMPLE, (HORIZON, 2), 0)
+    with pytest.raises(ValueError, match="train a longer chunk"):
+        receding_horizon(plan, EXAMPLE, (HORIZON, 2), 9)
+    with pytest.raises(ValueError, match="remember is 0"):
+        temporal_ensemble(plan, EXAMPLE, (HORIZON, 2), remember=0)
