@@ -23,8 +23,8 @@ from mjx_policies.envs.mirror import mirror_action, mirror_observation, mirror_r
 from mjx_policies.envs.physics import Backend
 from mjx_policies.envs.registry import load, scene
 from mjx_policies.envs.vectorize import VectorEnv, vectorize
-from mjx_policies.evaluation import statistics
 from mjx_policies.evaluation.episodes import Episodes, run_episodes
+from mjx_policies.evaluation.outcomes import summarize
 from mjx_policies.evaluation.statistics import Estimate
 from mjx_policies.heads.gaussian import gaussian_head
 from mjx_policies.networks.mlp import MLP
@@ -134,7 +134,6 @@ def make_learner(config: Config, envs: VectorEnv) -> Learner:
 
 
 CONDITIONS = {"nominal": Imperfections().scaled(0.0), "randomized": Imperfections()}
-INTERNALS = ("nan_resets", "reused_starts")  # metrics of the simulation rather than of the robots
 EVALUATION_SEED = 1_000_003  # of starts, commands and robots that no training run with a smaller seed has met
 Evaluation = dict[str, dict[str, Estimate]]
 """Condition -> name of a figure -> its estimate."""
@@ -177,7 +176,8 @@ def make_evaluation(
                 found.append(jax.device_get(run(learner_state, env, dynamics, key)))
                 report(name, min(robots, batch * len(found)))
             parts = [dataclasses.replace(episodes, recording=None) for episodes in found]
-            evaluation[name] = summarize(jax.tree.map(lambda *part: np.concatenate(part)[:robots], *parts))
+            whole = jax.tree.map(lambda *part: np.concatenate(part)[:robots], *parts)
+            evaluation[name] = summarize(whole, task.spec.control_dt, task.spec.stages)
         return evaluation, found[0]
 
     return evaluate
@@ -200,15 +200,3 @@ def film_episode(config: Config, episodes: Episodes, path: Path, seconds: float 
         commands = np.asarray(episodes.recording["obs"])[rows, robot, where]
         captions = [[f"command {x:+.2f} m/s  {y:+.2f} m/s  {yaw:+.2f} rad/s"] for x, y, yaw in commands]
     film(scene(config.task), qpos, path, fps, captions)
-
-
-def summarize(episodes: Episodes) -> dict[str, Estimate]:
-    """The figures of one condition, each with its 95 % interval over robots.
-
-    A robot whose simulation diverged counts as fallen: nobody knows how it would have gone on.
-    """
-    fallen = episodes.terminated | (episodes.metrics["nan_resets"] > 0)
-    falls = statistics.proportion(int(fallen.sum()), len(fallen))
-    of_robots = {name: value for name, value in episodes.metrics.items() if name not in INTERNALS}
-    metrics = {name: statistics.mean(value) for name, value in of_robots.items()}
-    return {"falls": falls, "return": statistics.mean(episodes.reward), **metrics}
