@@ -1,0 +1,88 @@
+"""Named test conditions: in what a robot under test differs from its model, one thing at a time or all at once.
+
+All conditions of a task run in one compiled program, since they differ in the ranges alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from typing import Any
+
+from mjx_policies.envs.base import DynamicsSampler, Env
+from mjx_policies.randomization.curriculum import widened
+from mjx_policies.randomization.imperfections import Imperfections, imperfect
+from mjx_policies.randomization.pushes import Pushes
+from mjx_policies.randomization.terms import Randomization
+from mjx_policies.types import Number
+
+
+@dataclasses.dataclass(frozen=True)
+class Condition:
+    """What sets a robot under test apart from its model.
+
+    Attributes:
+      about: in words.
+      imperfections: the ranges.
+      terms: which terms of the robot's preset are randomized, wildcards allowed; the others stay nominal.
+    """
+
+    about: str
+    imperfections: Imperfections
+    terms: tuple[str, ...] = ("*",)
+
+
+def conditions(task: Env, imperfections: Imperfections | None = None) -> dict[str, Condition]:
+    """The conditions that a task can be tested in.
+
+    `nominal` and `randomized` first; then each kind of imperfection alone, `dynamics` being all terms of the robot's
+    preset; then each of these terms alone, such as `mass` or `friction`.
+
+    Args:
+      task: without wrappers.
+      imperfections: of `randomized`, of which the others are parts.
+    """
+    full = Imperfections() if imperfections is None else imperfections
+    nothing = full.scaled(0.0)
+
+    def only(**fields: Number | tuple[Number, Number]) -> Imperfections:
+        return dataclasses.replace(nothing, **fields)
+
+    found = {
+        "nominal": Condition("the robot as its model says", nothing),
+        "randomized": Condition("everything at once", full),
+        "noise": Condition("noise and bias of the sensors", only(noise=full.noise)),
+        "delay": Condition("delay of the actions", only(delay=full.delay, delay_jitter=full.delay_jitter)),
+    }
+    env, dynamics = imperfect(task, full)
+    if _wraps(env, Pushes):
+        found["push"] = Condition("pushes", only(push_velocity=full.push_velocity))
+    if isinstance(dynamics, Randomization):
+        every = only(dynamics=full.dynamics)
+        found["dynamics"] = Condition("masses, friction, motors, ...", every)
+        found |= {name: Condition(f"{name.replace('_', ' ')} alone", every, (name,)) for name in dynamics.terms}
+    return found
+
+
+def apply_condition(task: Env, condition: Condition) -> tuple[Env, DynamicsSampler]:
+    """Wraps a task, and says what robots to draw.
+
+    Raises:
+      ValueError: a range makes no sense for this robot, or the condition names a term that its preset lacks.
+    """
+    env, dynamics = imperfect(task, condition.imperfections)
+    if not isinstance(dynamics, Randomization):
+        return env, dynamics
+    for pattern in condition.terms:
+        if not fnmatch.filter(dynamics.terms, pattern):
+            raise ValueError(f"the preset of this robot has no term {pattern!r}; it has {', '.join(dynamics.terms)}")
+    still = {
+        name: term
+        for name, term in dynamics.terms.items()
+        if not any(fnmatch.fnmatchcase(name, pattern) for pattern in condition.terms)
+    }
+    return env, dataclasses.replace(dynamics, terms=dynamics.terms | widened(still, 0.0))
+
+
+def _wraps(env: Any, kind: type) -> bool:
+    return isinstance(env, kind) or (hasattr(env, "env") and _wraps(env.env, kind))
