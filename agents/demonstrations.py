@@ -1,0 +1,238 @@
+"""Demonstrations: what an expert does, recorded, and what it would have done where another policy went.
+
+Axes: B attempts, T steps, A actions.
+
+    record = make_recorder(env, expert_actor(expert))
+    attempts = record(jax.vmap(jax.random.key)(seeds))      # [B] seeds; an attempt depends on its seed alone
+    episodes = to_episodes(attempts, seeds, task="FrankaPickCube", fps=20.0, strategies=expert.strategies)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from mjx_policies.compiler import compiler_options
+from mjx_policies.data.episodes import Episode
+from mjx_policies.envs.base import DynamicsSampler, Env, EnvState, Nominal
+from mjx_policies.envs.experts.base import Expert
+from mjx_policies.envs.vectorize import all_finite, where_rows
+from mjx_policies.types import Array, Observation
+
+TAIL_SECONDS = 0.5  # an attempt goes on for, once the task has been solved: a policy must learn to stay
+_NOMINAL = Nominal()
+
+
+class Actor(NamedTuple):
+    """Who acts in an attempt, and whose actions are recorded beside.
+
+    Attributes:
+      init: `(key, env_state) -> carry`.
+      act: `(carry, env_state, obs, key) -> (action [A], label [A], carry)`.
+      strategy: `carry -> []` int32, see `Expert.strategies`.
+    """
+
+    init: Callable[[Array, EnvState], Any]
+    act: Callable[[Any, EnvState, Observation, Array], tuple[Array, Array, Any]]
+    strategy: Callable[[Any], Array]
+
+
+@struct.dataclass
+class Attempts:
+    """A batch of attempts. Rows from `length` on mean nothing.
+
+    Attributes:
+      observation: {name: [T + 1, B, ...]}, row t is what action t was chosen on.
+      action: [T, B, A] that was executed.
+      label: [T, B, A] what the expert meant.
+      reward: [T, B].
+      qpos: [T + 1, B, nq], for films.
+      length: [B] int32, steps until the attempt was over.
+      terminated: [B] bool, the task was lost.
+      success: [B] bool, the task was solved.
+      diverged: [B] bool, the simulation ended in numbers that are not finite.
+      strategy: [B] int32.
+    """
+
+    observation: Observation
+    action: Array
+    label: Array
+    reward: Array
+    qpos: Array
+    length: Array
+    terminated: Array
+    success: Array
+    diverged: Array
+    strategy: Array
+
+
+def expert_actor(expert: Expert) -> Actor:
+    """The expert acts, tremor, pauses, mistakes and all; its label is what it meant."""
+
+    def act(carry, state, obs, key):
+        del obs
+        action, carry = expert.act(carry, state, key)
+        return action, carry.intended, carry
+
+    return Actor(expert.init, act, lambda carry: carry.manner.strategy)
+
+
+def dagger_actor(expert: Expert, policy: Callable[[Observation], Array], mixing: float = 0.0) -> Actor:
+    """A policy acts, and the expert says what it would have done instead (DAgger, Ross et al. 2011, arXiv:1011.0686).
+
+    Args:
+      expert: whose labels are recorded.
+      policy: observation -> action [A].
+      mixing: beta of the paper, the portion of the episodes in which the expert acts.
+
+    Raises:
+      ValueError: `mixing` is no portion.
+    """
+    if not 0 <= mixing <= 1:
+        raise ValueError(f"mixing is {mixing}, it must lie between 0 and 1")
+
+    def init(key, state):
+        key_mixing, key_expert = jax.random.split(key)
+        return jax.random.bernoulli(key_mixing, mixing), expert.init(key_expert, state)
+
+    def act(carry, state, obs, key):
+        expert_acts, expert_state = carry
+        action, expert_state = expert.act(expert_state, state, key)
+        return jnp.where(expert_acts, action, policy(obs)), expert.label(state), (expert_acts, expert_state)
+
+    return Actor(init, act, lambda carry: carry[1].manner.strategy)
+
+
+def make_recorder(
+    env: Env, actor: Actor, dynamics: DynamicsSampler = _NOMINAL, seconds: float | None = None
+) -> Callable[[Array], Attempts]:
+    """Builds `keys [B] -> Attempts`: one jitted program that runs B attempts until all are over.
+
+    An attempt is over `TAIL_SECONDS` after the task was solved, when the task is lost, or at the time limit. What it
+    holds depends on its key alone, not on the batch around it.
+
+    Args:
+      env: a task with stages, the last of which is success.
+      actor: see `expert_actor`, `dagger_actor`.
+      dynamics: draws the robot of each attempt.
+      seconds: time limit; the task's own by default.
+
+    Raises:
+      ValueError: the task does not say what success is.
+    """
+    if not env.spec.stages:
+        raise ValueError("demonstrations need a task with stages, the last of which says when it is solved")
+    steps = round((env.spec.episode_seconds if seconds is None else seconds) / env.spec.control_dt)
+    tail = round(TAIL_SECONDS / env.spec.control_dt)
+
+    def begin(key):
+        key_dynamics, key_reset, key_actor, key_steps = jax.random.split(key, 4)
+        state, timestep = env.reset(key_reset, dynamics(key_dynamics))
+        return state, timestep.obs, actor.init(key_actor, state), key_steps
+
+    def advance(state, obs, carry, key):
+        action, label, carry = actor.act(carry, state, obs, key)
+        state, timestep = env.step(state, action)
+        data = env.data(state)
+        finite = all_finite((data.qpos, data.qvel, timestep.obs, timestep.reward, action))
+        return state, carry, action, label, timestep, finite
+
+    def record(keys: Array) -> Attempts:
+        num = len(keys)
+        state, obs, carry, keys = jax.vmap(begin)(keys)
+        false, zeros = jnp.zeros(num, bool), jnp.zeros(num, jnp.int32)
+        start = (state, obs, carry, zeros, false, false, false, jnp.full(num, tail, jnp.int32))
+
+        def step(before, index):
+            state, obs, carry, length, terminated, success, diverged, left = before
+            running = ~(terminated | diverged | (left <= 0))
+            step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, index)
+            state, carry, action, label, timestep, finite = jax.vmap(advance)(state, obs, carry, step_keys)
+            obs = where_rows(finite, timestep.obs, obs)
+            qpos = env.data(state).qpos
+            length = length + running
+            terminated = terminated | (running & finite & timestep.terminated)
+            solved = running & finite & (timestep.metrics["success"] > 0.5)
+            success = success | solved
+            diverged = diverged | (running & ~finite)
+            left = left - (success & running)
+            row = (obs, action, label, timestep.reward, qpos)
+            return (state, obs, carry, length, terminated, success, diverged, left), row
+
+        empty = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(step, start, jnp.zeros((), jnp.int32))[1]
+        )
+
+        def step_or_skip(before, index):
+            *_, terminated, _, diverged, left = before
+            over = jnp.all(terminated | diverged | (left <= 0))
+            return jax.lax.cond(over, lambda before, _: (before, empty), step, before, index)
+
+        after, rows = jax.lax.scan(step_or_skip, start, jnp.arange(steps))
+        _, _, carry, length, terminated, success, diverged, _ = after
+        observations, action, label, reward, qpos = rows
+        first = obs, jax.vmap(env.data)(state).qpos
+        observations, qpos = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, (observations, qpos))
+        return Attempts(
+            observation=observations,
+            action=action,
+            label=label,
+            reward=reward,
+            qpos=qpos,
+            length=length,
+            terminated=terminated,
+            success=success & ~diverged,
+            diverged=diverged,
+            strategy=jax.vmap(actor.strategy)(carry),
+        )
+
+    return jax.jit(record, compiler_options=compiler_options())
+
+
+def to_episodes(
+    attempts: Attempts,
+    seeds: Sequence[int],
+    task: str,
+    fps: float,
+    strategies: Sequence[str],
+    labels: bool = False,
+    failures: bool = False,
+) -> list[Episode]:
+    """The attempts as episodes, each cut where it was over.
+
+    Args:
+      attempts: of `make_recorder`.
+      seeds: [B] of the keys.
+      task: its name.
+      fps: control steps per second.
+      strategies: of the expert.
+      labels: whether the action of an episode is what the expert meant, rather than what was executed.
+      failures: whether to keep attempts that failed; those that diverged never are.
+    """
+    attempts = jax.device_get(attempts)
+    actions = attempts.label if labels else attempts.action
+    episodes = []
+    for b, seed in enumerate(seeds):
+        if attempts.diverged[b] or not (failures or attempts.success[b]):
+            continue
+        steps = int(attempts.length[b])
+        episodes.append(
+            Episode(
+                observation={name: np.ascontiguousarray(x[:steps, b]) for name, x in attempts.observation.items()},
+                action=np.ascontiguousarray(actions[:steps, b]),
+                reward=np.ascontiguousarray(attempts.reward[:steps, b]),
+                terminated=bool(attempts.terminated[b]),
+                success=bool(attempts.success[b]),
+                task=task,
+                fps=fps,
+                final_observation={name: x[steps, b] for name, x in attempts.observation.items()},
+                seed=int(seed),
+                strategy=strategies[int(attempts.strategy[b])],
+            )
+        )
+    return episodes

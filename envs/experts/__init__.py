@@ -1,0 +1,1 @@
+"""Scripted experts, one per task, who solve it the way people would."""

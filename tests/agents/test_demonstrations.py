@@ -1,0 +1,145 @@
+"""The recorder on the smallest task with an expert."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mjx_policies.agents.demonstrations import dagger_actor, expert_actor, make_recorder, to_episodes
+from mjx_policies.envs.experts.obstacle2d import obstacle2d_expert
+from mjx_policies.envs.registry import load
+
+SEEDS = np.arange(100, 164)
+
+
+def keys(seeds):
+    return jax.vmap(jax.random.key)(np.asarray(seeds))
+
+
+@pytest.fixture(scope="module")
+def task():
+    return load("Obstacle2D", "cpu", num_envs=64)
+
+
+@pytest.fixture(scope="module")
+def expert(task):
+    return obstacle2d_expert(task)
+
+
+@pytest.fixture(scope="module")
+def record(task, expert):
+    return make_recorder(task, expert_actor(expert))
+
+
+@pytest.fixture(scope="module")
+def attempts(record):
+    return jax.device_get(record(keys(SEEDS)))
+
+
+@pytest.fixture(scope="module")
+def episodes(task, expert, attempts):
+    return to_episodes(attempts, SEEDS, "Obstacle2D", 1 / task.spec.control_dt, expert.strategies)
+
+
+def test_an_episode_goes_on_for_half_a_second_after_success(task, attempts):
+    """The time of success, taken from the positions alone."""
+    goal = attempts.observation["state"][0, :, -2:]
+    near = np.linalg.norm(attempts.qpos - goal, axis=-1) < 0.1
+    for b in np.flatnonzero(attempts.success):
+        held = np.convolve(near[1:, b], np.ones(5))[4:] == 5  # five periods of 0.1 s in a row
+        solved = np.flatnonzero(held)[0] + 5
+        assert attempts.length[b] == min(solved + 4, 40)  # the step of success is the first of the tail
+
+
+def test_an_episode_is_what_happens_when_its_actions_are_executed_again(task, episodes):
+    episode = episodes[0]
+    reset = jax.random.split(jax.random.key(episode.seed), 4)[1]
+    state, timestep = task.reset(reset, {})
+    step = jax.jit(task.step)
+    for t, action in enumerate(episode.action):
+        np.testing.assert_allclose(timestep.obs["state"], episode.observation["state"][t], atol=1e-5)
+        state, timestep = step(state, action)
+        assert timestep.reward == pytest.approx(episode.reward[t], abs=1e-5)
+    np.testing.assert_allclose(timestep.obs["state"], episode.final_observation["state"], atol=1e-5)
+    assert timestep.metrics["success"] == 1 and episode.success and not episode.terminated
+
+
+def test_an_attempt_depends_on_its_seed_alone(record, attempts):
+    other = jax.device_get(record(keys(SEEDS[5:8])))
+    np.testing.assert_array_equal(other.length, attempts.length[5:8])
+    for b in range(3):
+        steps = other.length[b]
+        np.testing.assert_allclose(other.action[:steps, b], attempts.action[:steps, 5 + b], atol=1e-5)
+
+
+def test_only_successes_are_kept_unless_failures_are_asked_for(expert, attempts):
+    lost = dataclasses.replace(
+        attempts,
+        success=np.where(np.arange(64) == 3, False, attempts.success),
+        diverged=np.arange(64) == 4,
+    )
+    kept = to_episodes(lost, SEEDS, "task", 10.0, expert.strategies)
+    assert {103, 104}.isdisjoint(e.seed for e in kept) and all(e.success for e in kept)
+    every = to_episodes(lost, SEEDS, "task", 10.0, expert.strategies, failures=True)
+    assert len(every) == 63 and not next(e for e in every if e.seed == 103).success
+
+
+def test_labels_are_what_was_meant(expert, attempts):
+    executed = to_episodes(attempts, SEEDS, "task", 10.0, expert.strategies)[0]
+    meant = to_episodes(attempts, SEEDS, "task", 10.0, expert.strategies, labels=True)[0]
+    difference = np.abs(executed.action - meant.action)
+    assert 0 < difference.mean() < 0.1
+
+
+def test_a_diverged_attempt_is_nobodys(task, expert):
+    """A state that is not finite ends its own attempt, and no other."""
+    actor = expert_actor(expert)
+
+    def act(carry, state, obs, key):
+        action, label, carry = actor.act(carry, state, obs, key)
+        return jnp.where(state.data.qpos[1] > 0.3, jnp.nan, action), label, carry
+
+    attempts = jax.device_get(make_recorder(task, actor._replace(act=act))(keys(SEEDS[:16])))
+    left = attempts.strategy == 0
+    np.testing.assert_array_equal(attempts.diverged, left)
+    assert attempts.success[~left].all() and not attempts.success[left].any()
+    assert len(to_episodes(attempts, SEEDS[:16], "task", 10.0, expert.strategies, failures=True)) == (~left).sum()
+
+
+def test_a_task_without_success_has_no_demonstrations(expert):
+    with pytest.raises(ValueError, match="task with stages"):
+        make_recorder(load("Pendulum", "cpu", num_envs=1), expert_actor(expert))
+
+
+def test_dagger_records_labels_where_the_policy_went(task, expert):
+    """A policy that always drives right, to the wall: the labels lead back to the goal."""
+    policy = lambda obs: jnp.asarray([0.0, -1.0])  # noqa: E731
+    attempts = jax.device_get(make_recorder(task, dagger_actor(expert, policy))(keys(SEEDS[:8])))
+    assert not attempts.success.any() and (attempts.action == policy(None)).all()
+    assert attempts.qpos[-1, :, 1].max() < -0.9
+    assert (attempts.label[20:, :, 0] > 0.3).all()  # the way to the goal is free
+
+
+def test_following_the_labels_succeeds_from_where_a_poor_policy_led(task, expert):
+    """A policy that errs at random for a second, then does what the labels say."""
+
+    def act(carry, state, obs, key):
+        label = expert.label(state)
+        astray = carry < 10
+        return jnp.where(astray, jax.random.uniform(key, (2,), minval=-1.0), label), label, carry + 1
+
+    actor = expert_actor(expert)._replace(
+        init=lambda key, state: jnp.zeros((), jnp.int32), act=act, strategy=lambda carry: jnp.zeros((), jnp.int32)
+    )
+    attempts = make_recorder(task, actor, seconds=6.0)(keys(SEEDS))
+    assert attempts.success.mean() == 1.0 and not attempts.terminated.any()
+
+
+def test_mixing_lets_the_expert_act_in_a_portion_of_the_episodes(task, expert):
+    policy = lambda obs: jnp.zeros(2)  # noqa: E731
+    attempts = make_recorder(task, dagger_actor(expert, policy, mixing=0.5))(keys(SEEDS))
+    assert 0.3 < attempts.success.mean() < 0.7
+    with pytest.raises(ValueError, match="mixing is"):
+        dagger_actor(expert, policy, 1.5)
