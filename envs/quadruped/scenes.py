@@ -16,6 +16,8 @@ import numpy as np
 from flax import struct
 from scipy import ndimage
 
+from mjx_policies.envs.sensors import add_contact_sensor
+
 GO2_XML = pathlib.Path(__file__).parents[1] / "models" / "go2.xml"
 LEGS = ("FL", "FR", "RL", "RR")
 ACTUATORS = tuple(f"{leg}_{part}" for leg in LEGS for part in ("hip", "thigh", "calf"))
@@ -234,33 +236,17 @@ def _robot(lean: bool = False) -> mujoco.MjSpec:
     camera.alt.type = mujoco.mjtOrientation.mjORIENTATION_XYAXES
     camera.alt.xyaxes = [0.8, 0.6, 0.0, -0.198, 0.264, 0.944]  # back at the robot from its front right, from above
     for leg in LEGS:
-        _add_contact_sensor(spec, f"{leg}_foot_contact", f"{leg}_foot", with_force=True)
-    _add_contact_sensor(spec, "trunk_contact", "trunk_box")
+        add_contact_sensor(spec, f"{leg}_foot_contact", f"{leg}_foot", "floor", force=True)
+    add_contact_sensor(spec, "trunk_contact", "trunk_box", "floor")
     for part in ("thigh", "calf"):
         for leg in LEGS:
-            _add_contact_sensor(spec, f"{leg}_{part}_contact", f"{leg}_{part}")
+            add_contact_sensor(spec, f"{leg}_{part}_contact", f"{leg}_{part}", "floor")
     if lean:
         spec.compiler.discardvisual = True
         for sensor in list(spec.sensors):
             if sensor.name not in SENSORS:
                 spec.delete(sensor)
     return spec
-
-
-def _add_contact_sensor(spec: mujoco.MjSpec, name: str, geom: str, with_force: bool = False) -> None:
-    """Geom against geom, the only matching that MJX-JAX has."""
-    data = 1 << int(mujoco.mjtConDataField.mjCONDATA_FOUND)
-    if with_force:
-        data |= 1 << int(mujoco.mjtConDataField.mjCONDATA_FORCE)
-    spec.add_sensor(
-        name=name,
-        type=mujoco.mjtSensor.mjSENS_CONTACT,
-        objtype=mujoco.mjtObj.mjOBJ_GEOM,
-        objname=geom,
-        reftype=mujoco.mjtObj.mjOBJ_GEOM,
-        refname="floor",
-        intprm=[data, 1, 1],  # what to report, reduce by smallest distance, one contact
-    )
 
 
 def _compile(spec: mujoco.MjSpec) -> mujoco.MjModel:
