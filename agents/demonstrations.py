@@ -52,6 +52,7 @@ class Attempts:
       label: [T, B, A] what the expert meant.
       reward: [T, B].
       qpos: [T + 1, B, nq], for films.
+      mocap_pos: [B, nmocap, 3] where goals and obstacles are, for films.
       length: [B] int32, steps until the attempt was over.
       terminated: [B] bool, the task was lost.
       success: [B] bool, the task was solved.
@@ -64,6 +65,7 @@ class Attempts:
     label: Array
     reward: Array
     qpos: Array
+    mocap_pos: Array
     length: Array
     terminated: Array
     success: Array
@@ -176,7 +178,8 @@ def make_recorder(
         after, rows = jax.lax.scan(step_or_skip, start, jnp.arange(steps))
         _, _, carry, length, terminated, success, diverged, _ = after
         observations, action, label, reward, qpos = rows
-        first = obs, jax.vmap(env.data)(state).qpos
+        data = jax.vmap(env.data)(state)
+        first = obs, data.qpos
         observations, qpos = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, (observations, qpos))
         return Attempts(
             observation=observations,
@@ -184,6 +187,7 @@ def make_recorder(
             label=label,
             reward=reward,
             qpos=qpos,
+            mocap_pos=data.mocap_pos,
             length=length,
             terminated=terminated,
             success=success & ~diverged,

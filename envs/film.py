@@ -34,8 +34,10 @@ def film(
     captions: Sequence[Sequence[str]] | None = None,
     size: tuple[int, int] = (360, 480),
     distance: float = 1.7,
+    camera: str | None = None,
+    mocap_pos: np.ndarray | None = None,
 ) -> None:
-    """Films a robot with a camera that follows it.
+    """Films a robot with a camera that follows it, or with one of the model.
 
     Args:
       model: of the robot and its ground.
@@ -45,19 +47,25 @@ def film(
       captions: lines of text for each frame.
       size: height and width in pixels.
       distance: m, from the camera to the robot.
+      camera: of the model; without one the camera follows a robot that moves about and stands before any other.
+      mocap_pos: [T, nmocap, 3] where goals and obstacles are; where the model puts them by default.
     """
-    renderer = make_renderer(model, *size)
+    renderer = make_renderer(model, *size, camera=camera)
     floating = model.njnt > 0 and model.jnt_type[0] == mujoco.mjtJoint.mjJNT_FREE
 
-    def frame(row: jax.Array) -> jax.Array:  # [nq + 1] coordinates, height the camera looks at
-        q, height = row[:-1], row[-1]
-        if not floating:
-            return renderer.render_qpos(q, orbit(jnp.asarray([0.0, 0.0, 1.3]), 4.0, 90.0, -10.0)).rgb
-        target = jnp.asarray([q[0], q[1], height - 0.05])
-        return renderer.render_qpos(q, orbit(target, distance, 130.0, -ELEVATION)).rgb
+    def frame(row: jax.Array) -> jax.Array:  # [nq + 1 + 3 nmocap] coordinates, height the camera looks at, mocap bodies
+        q, height = row[: model.nq], row[model.nq]
+        view = None
+        if camera is None and floating:
+            view = orbit(jnp.asarray([q[0], q[1], height - 0.05]), distance, 130.0, -ELEVATION)
+        elif camera is None:
+            view = orbit(jnp.asarray([0.0, 0.0, 1.3]), 4.0, 90.0, -10.0)
+        mocap = None if mocap_pos is None else row[model.nq + 1 :].reshape(-1, 3)
+        return renderer.render_qpos(q, view, mocap_pos=mocap).rgb
 
     height = running_mean(qpos[:, 2], fps) if floating else np.zeros(len(qpos))
-    rows = np.column_stack([qpos, height]).astype(np.float32)
+    mocap = np.zeros((len(qpos), 0)) if mocap_pos is None else mocap_pos.reshape(len(qpos), -1)
+    rows = np.column_stack([qpos, height, mocap]).astype(np.float32)
     # XLA hardly shares one picture out among cores: two that draw a part of the film each are twice as fast.
     workers = len(os.sched_getaffinity(0)) if jax.default_backend() == "cpu" else 1
     parts = np.split(np.pad(rows, [(0, -len(rows) % workers), (0, 0)], mode="edge"), workers)

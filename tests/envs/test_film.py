@@ -20,14 +20,23 @@ FIXED = """
 """
 
 
+GOAL = """
+<mujoco><worldbody><camera name="front" pos="0 -2 0" xyaxes="1 0 0 0 0 1" fovy="90"/>
+  <body><joint axis="0 1 0"/><geom type="box" size=".1 .1 .1" rgba="0 0 1 1"/></body>
+  <body mocap="true"><geom type="box" size=".2 .2 .2" rgba="1 0 0 1"/></body>
+</worldbody></mujoco>
+"""
+
+
 @pytest.fixture
 def shot(monkeypatch, tmp_path):
     """Films, and returns the row of the middle of what is red in each frame, as a part of the height; NaN if none."""
 
-    def shoot(xml, qpos):
+    def shoot(xml, qpos, **options):
         videos = []
         monkeypatch.setattr(film, "write_video", lambda path, frames, fps: videos.append(frames))
-        film.film(mujoco.MjModel.from_xml_string(xml), np.asarray(qpos), tmp_path / "film.mp4", FPS, size=(48, 64))
+        model = mujoco.MjModel.from_xml_string(xml)
+        film.film(model, np.asarray(qpos), tmp_path / "film.mp4", FPS, size=(48, 64), **options)
         red = videos[0][..., 0] > 2.0 * videos[0][..., 1]  # [T, H, W]
         rows = np.arange(48)[:, None]
         return np.array([np.mean(np.broadcast_to(rows, (48, 64))[seen]) / 48 if seen.any() else np.nan for seen in red])
@@ -48,6 +57,12 @@ def test_the_camera_follows_a_robot_up_and_shows_it_bounce(shot):
 
 def test_the_camera_stands_still_before_a_robot_on_a_mount(shot):
     assert np.isfinite(shot(FIXED, [[0.0], [1.0]])).all()
+
+
+def test_a_camera_of_the_model_shows_goals_where_they_are(shot):
+    """Half the picture is 2 m at the distance of the goal, so 1 m up is a quarter of it; the near face looms a little."""
+    rows = shot(GOAL, np.zeros((2, 1)), camera="front", mocap_pos=np.array([[[0, 0, 0.0]], [[0, 0, 1.0]]]))
+    np.testing.assert_allclose(rows, [0.5, 0.25], atol=0.04)
 
 
 def test_the_running_mean_keeps_a_slope_and_removes_a_bounce():
