@@ -60,7 +60,7 @@ def test_the_camera_stands_still_before_a_robot_on_a_mount(shot):
 
 
 def test_a_camera_of_the_model_shows_goals_where_they_are(shot):
-    """Half the picture is 2 m at the distance of the goal, so 1 m up is a quarter of it; the near face looms a little."""
+    """Half the picture is 2 m at the distance of the goal; 1 m up is a quarter of it, and the near face looms."""
     rows = shot(GOAL, np.zeros((2, 1)), camera="front", mocap_pos=np.array([[[0, 0, 0.0]], [[0, 0, 1.0]]]))
     np.testing.assert_allclose(rows, [0.5, 0.25], atol=0.04)
 
