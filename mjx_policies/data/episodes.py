@@ -25,8 +25,8 @@ class Episode:
     """What a robot saw, did and was paid, from a reset to an end. A pytree whose leaves are the arrays.
 
     Attributes:
-      observation: {name: [T, ...]} numbers or truth values, pixels uint8 [T, H, W, C]; row t is what action t was
-        chosen on.
+      observation: {name: [T, ...]} numbers or truth values, at least one in a step; pixels uint8 [T, H, W, C]; row t is
+        what action t was chosen on.
       action: [T, A] float32.
       reward: [T] float32, row t for action t; zeros where there is none.
       terminated: whether the task ended, which makes what follows worth nothing; False for a time limit.
@@ -85,8 +85,11 @@ class Episode:
                     f"the observation {show(key)} cannot be called so: use letters, digits, _ and -, or the name of a "
                     "foreign feature such as observation.images.wrist."
                 )
-            if value.ndim < 1 or len(value) != steps:
-                raise UserError(f"observation[{key!r}] has the shape {list(value.shape)} for {steps} actions.")
+            if value.ndim < 2 or len(value) != steps or not value.size:
+                raise UserError(
+                    f"observation[{key!r}] has the shape {list(value.shape)} for {steps} actions, it must be "
+                    f"[{steps}, ...]: at least one number in each step."
+                )
         if self.final_observation is not None:
             _check_final(self.final_observation, self.observation)
         if not (isinstance(self.fps, int | float) and math.isfinite(self.fps) and self.fps > 0):

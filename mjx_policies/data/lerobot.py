@@ -1,0 +1,131 @@
+"""Datasets of LeRobot, version 3.0, the format that this project writes unless told otherwise. Axes: T steps.
+
+What LeRobot has no place for stands in further columns of the table of episodes, which it ignores: `success`,
+`terminated`, `seed`, `strategy`, and what the last action led to. Files of others say with `next.done` and
+`next.success` whether an episode ended and succeeded; there a time limit cannot be told from an end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mjx_policies.data import films
+from mjx_policies.data.columns import from_arrow, from_pictures, read_table
+from mjx_policies.data.dataset import check_index, check_memory
+from mjx_policies.data.episodes import Episode
+from mjx_policies.data.lerobot_episodes import FINAL, MAX_FILE, EpisodeRow, read_rows
+from mjx_policies.data.lerobot_layout import ACTION, DONE, INFO, REWARD, SUCCESS, fill, observation_name, read_info
+from mjx_policies.data.lerobot_writer import Writer
+from mjx_policies.data.packages import load
+from mjx_policies.data.paths import inside
+from mjx_policies.training.errors import UserError
+
+FORMAT = "lerobot"
+
+
+def recognise(path: Path) -> bool:
+    """Whether a path looks like a dataset of this format."""
+    return (path / INFO).exists()
+
+
+def read(path: str | Path) -> LeRobotDataset:
+    """Opens a dataset.
+
+    Raises:
+      UserError: it is missing, of another version, damaged, or reaches out of its folder.
+    """
+    return LeRobotDataset(Path(path))
+
+
+def write(path: str | Path, episodes: Iterable[Episode], **options: Any) -> None:
+    """Writes episodes; see `lerobot_writer.Writer` for options and errors."""
+    with Writer(path, **options) as writer:
+        for episode in episodes:
+            writer.add(episode)
+
+
+class LeRobotDataset:
+    """See `dataset.Dataset`."""
+
+    format = FORMAT
+
+    def __init__(self, path: Path):
+        load("pyarrow", "a dataset of LeRobot")
+        self.path = path
+        self.info = read_info(path)
+        self.rows = read_rows(path, self.info)
+        self.fps = self.info.fps
+        self.tasks = tuple(dict.fromkeys(task for row in self.rows for task in row.tasks[:1]))
+        self.lengths = [row.length for row in self.rows]
+        self.left_out = self.info.left_out
+        self.features = {
+            observation_name(name): feature
+            for name, feature in self.info.features.items()
+            if name == ACTION or name.startswith("observation.")
+        }
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Episode:
+        row = self.rows[check_index(index, len(self))]
+        where = f"episode {row.index} of {self.path}"
+        check_memory(self.info.features.values(), row.length, where)
+        values = self._steps(row) | {name: self._film(name, row) for name in self.info.videos}
+        try:
+            return self._episode(row, values)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from None
+
+    def _steps(self, row: EpisodeRow) -> dict[str, np.ndarray]:
+        """The columns of an episode, by feature: [T, ...]."""
+        relative = fill(self.info.data_path, chunk_index=row.data[0], file_index=row.data[1])
+        path = inside(self.path, relative, MAX_FILE)
+        names = [name for name in self.info.features if name not in self.info.videos]
+        table = read_table(path, [*names, "episode_index", "frame_index"], [("episode_index", "=", row.index)])
+        if len(table) != row.length:
+            raise UserError(
+                f"{path} has {len(table)} steps of episode {row.index}, the table of episodes says {row.length}. "
+                "Copy the dataset again."
+            )
+        order = from_arrow(table["frame_index"], "int64", (1,), f"frame_index in {path}")[:, 0]
+        if not np.array_equal(order, np.arange(row.length)):
+            raise UserError(f"{path} has the steps of episode {row.index} out of order. Copy the dataset again.")
+        return {name: self._column(name, table[name], path) for name in names}
+
+    def _column(self, name: str, column: Any, path: Path) -> np.ndarray:  # [T, ...]
+        feature, where = self.info.features[name], f"{name} in {path}"
+        if name in self.info.pictures or name in self.info.videos:
+            return from_pictures(column, feature.shape, where)
+        return from_arrow(column, feature.dtype, feature.shape, where)
+
+    def _film(self, name: str, row: EpisodeRow) -> np.ndarray:  # [T, H, W, 3]
+        chunk, file, start = row.films[name]
+        relative = fill(self.info.video_path, video_key=name, chunk_index=chunk, file_index=file)
+        path = inside(self.path, relative, MAX_FILE)
+        return films.decode(path, start, row.length, self.fps, self.info.features[name].shape)
+
+    def _episode(self, row: EpisodeRow, values: Mapping[str, np.ndarray]) -> Episode:
+        done, succeeded, reward = (values.get(name) for name in (DONE, SUCCESS, REWARD))
+        foreign = {
+            "terminated": done is not None and bool(done[-1].any()),
+            "success": None if succeeded is None else bool(succeeded.any()),
+        }
+        return Episode(
+            observation={observation_name(name): v for name, v in values.items() if name.startswith("observation.")},
+            action=values[ACTION],
+            reward=np.zeros(row.length, np.float32) if reward is None else reward[:, 0],
+            task="".join(row.tasks[:1]),
+            fps=self.fps,
+            final_observation=self._final(row) if row.final else None,
+            **(foreign if row.own is None else row.own),
+        )
+
+    def _final(self, row: EpisodeRow) -> dict[str, np.ndarray]:
+        names = [name for name in self.info.features if name.startswith("observation.")]
+        table = read_table(row.table, [FINAL + name for name in names], [("episode_index", "=", row.index)])
+        return {observation_name(name): self._column(name, table[FINAL + name], row.table)[0] for name in names}

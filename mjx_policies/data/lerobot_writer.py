@@ -1,0 +1,257 @@
+"""Writes a LeRobotDataset v3.0 that is whole at every moment.
+
+An episode first gets files of its own, the table of episodes last, each under its name only once it is complete. So a
+writer that is killed loses no episode that `add` returned for. Every so often the small files are merged into the first
+of them: the merged data take its place, then the merged table, and only then are the others deleted. A kill in between
+leaves episodes in two places, which agree.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from mjx_policies.data import films
+from mjx_policies.data.columns import read_table
+from mjx_policies.data.episodes import Episode
+from mjx_policies.data.lerobot_episodes import read_rows
+from mjx_policies.data.lerobot_layout import (
+    COUNTERS,
+    DATA,
+    DATA_MB,
+    EPISODES,
+    FILES_PER_CHUNK,
+    INFO,
+    MAX_JSON,
+    STATS,
+    TASKS,
+    VIDEO,
+    features_json,
+    fill,
+    info_json,
+    read_info,
+)
+from mjx_policies.data.lerobot_statistics import Summary, combine, summarise, to_json
+from mjx_policies.data.lerobot_tables import (
+    CAMERAS,
+    counters,
+    episode_row,
+    step_arrays,
+    steps_table,
+    summaries_of,
+    tasks_table,
+)
+from mjx_policies.data.packages import load
+from mjx_policies.training.errors import UserError
+from mjx_policies.training.files import flush_to_disk, read_json, replacing, write_json
+
+MERGE_EVERY = 256  # episodes
+
+
+class Writer:
+    """Adds episodes to a dataset; use it as a context, or call `close`.
+
+    Args:
+      path: folder; it must be new or empty, unless `append`.
+      append: continue a dataset that this class began, also one whose writer was killed.
+      videos: keep RGB pictures as video, which is small and loses detail, instead of PNG files, which do not. A dataset
+        that is continued stays as it is.
+      robot: name of the robot, for a new dataset.
+
+    Raises:
+      UserError: the folder holds something, or something else than such a dataset, or another process writes to it.
+    """
+
+    def __init__(self, path: str | Path, *, append: bool = False, videos: bool = False, robot: str = ""):
+        load("pyarrow", "writing a dataset")
+        self.path = Path(path)
+        self._videos, self._robot = videos, robot
+        self._features: dict[str, Any] = {}  # as in meta/info.json
+        self._fps = 0.0
+        self._tasks: list[str] = []
+        self._episodes = self._frames = 0
+        self._loose: list[int] = []  # numbers of files that hold one episode
+        self._summaries: list[Mapping[str, Summary]] = []
+        if append and not (self.path / INFO).exists():
+            raise UserError(f"{self.path} holds no dataset to append to. Check the path.")
+        if not append and self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir())):
+            raise UserError(f"{self.path} holds something already. Choose another path, delete it, or append.")
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if append:
+                self._continue()
+        except BlockingIOError:
+            self._release()
+            raise UserError(f"another process writes to {self.path}. Wait for it, or choose another path.") from None
+        except BaseException:
+            self._release()
+            raise
+
+    def __len__(self) -> int:
+        return self._episodes
+
+    def add(self, episode: Episode) -> int:
+        """Writes an episode and returns its number. It is on the disk when this returns.
+
+        Raises:
+          UserError: it does not fit those before it: other observations, types, shapes or another rate.
+        """
+        arrays = step_arrays(episode)
+        features = features_json(arrays, self._videos, episode.fps)
+        self._check(features, episode.fps)
+        self._features, self._fps = features, episode.fps
+        number = self._episodes
+        for name, feature in features.items():
+            if feature["dtype"] == "video":
+                with replacing(self._make(VIDEO, number, video_key=name)) as temporary:
+                    films.encode(temporary, arrays[name], episode.fps)
+                    flush_to_disk(temporary)
+        arrays |= counters(len(episode), episode.fps, number, self._frames, self._task(episode.task))
+        self._write(self._make(DATA, number), [steps_table(arrays, features)])
+        summaries = {name: summarise(values, self._is_camera(name)) for name, values in arrays.items()}
+        row = episode_row(episode, number, self._frames, features, summaries)
+        self._write(self._make(EPISODES, number), [row])
+        self._episodes += 1
+        self._frames += len(episode)
+        self._summaries.append(summaries)
+        self._loose.append(number)
+        self._write_info()
+        if len(self._loose) >= MERGE_EVERY or self._loose_bytes() > DATA_MB * 2**20:
+            self._merge()
+        return number
+
+    def close(self) -> None:
+        """Merges files and writes what describes all episodes. May be called twice."""
+        if self._lock < 0:
+            return
+        if self._episodes:
+            self._merge()
+            together = {name: combine([each[name] for each in self._summaries]) for name in self._summaries[0]}
+            write_json(self.path / STATS, to_json(together))
+        self._release()
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._release()  # what was added is whole, and the error may be a full disk
+
+    def _release(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _check(self, features: Mapping[str, Any], fps: float) -> None:
+        """That an episode is like those before it; that a first one can be kept as asked."""
+        if not self._features:
+            for name, feature in features.items():
+                if feature["dtype"] == "video" and (feature["shape"][0] % 2 or feature["shape"][1] % 2):
+                    size = f"{feature['shape'][0]} by {feature['shape'][1]}"
+                    raise UserError(f"{name} is {size}, a video needs even sizes: keep pictures instead of videos.")
+            return
+        if fps != self._fps:
+            raise UserError(f"the episode has {fps:g} steps a second, the dataset {self._fps:g}: they must agree.")
+        for name in sorted(features.keys() | self._features.keys()):
+            new, old = (_describe(each.get(name)) for each in (features, self._features))
+            if new != old:
+                raise UserError(f"{name} is {new} in the episode and {old} in the dataset: they must agree.")
+
+    def _is_camera(self, name: str) -> bool:
+        return name in self._features and self._features[name]["dtype"] in CAMERAS
+
+    def _task(self, task: str) -> int:
+        """Its number; a new one is written down before rows refer to it."""
+        if task not in self._tasks:
+            self._tasks.append(task)
+            self._write(self.path / TASKS, [tasks_table(self._tasks)])
+        return self._tasks.index(task)
+
+    def _write_info(self) -> None:
+        info = info_json(self._fps, self._features, self._robot, self._episodes, self._frames, len(self._tasks))
+        write_json(self.path / INFO, info)
+
+    def _loose_bytes(self) -> int:
+        return sum((self.path / fill(DATA, number)).stat().st_size for number in self._loose)
+
+    def _merge(self) -> None:
+        """Puts the episodes of the small files into the first of them."""
+        pa = load("pyarrow", "writing a dataset")
+        first, others = (self._loose or [0])[0], self._loose[1:]
+        if others:
+            self._write(self._make(DATA, first), (read_table(self.path / fill(DATA, each)) for each in self._loose))
+            rows = pa.concat_tables([read_table(self.path / fill(EPISODES, each)) for each in self._loose])
+            for kind in ("data", "meta/episodes"):
+                for name, value in (("chunk", first // FILES_PER_CHUNK), ("file", first % FILES_PER_CHUNK)):
+                    column = f"{kind}/{name}_index"
+                    place = pa.array([value] * len(rows), pa.int64())
+                    rows = rows.set_column(rows.column_names.index(column), column, place)
+            self._write(self._make(EPISODES, first), [rows])
+            for template in (EPISODES, DATA):
+                for number in others:
+                    (self.path / fill(template, number)).unlink()
+        self._loose = []
+
+    def _continue(self) -> None:
+        """Takes up a dataset, and deletes what a killed writer left of an episode or of a merge."""
+        info = read_info(self.path)
+        rows = read_rows(self.path, info)
+        described = read_json(self.path / INFO, MAX_JSON)
+        if any(row.own is None for row in rows) or (info.data_path, info.video_path) != (DATA, VIDEO):
+            raise UserError(f"{self.path} was not written by this package: convert it, then append to the result.")
+        self._features = {name: value for name, value in described["features"].items() if name not in COUNTERS}
+        self._fps, self._robot = info.fps, described.get("robot_type") or ""
+        self._videos = bool(info.videos)
+        self._tasks = list(dict.fromkeys(task for row in rows for task in row.tasks))
+        self._episodes, self._frames = len(rows), sum(row.length for row in rows)
+        used = {row.table for row in rows}
+        used |= {self.path / fill(DATA, chunk_index=row.data[0], file_index=row.data[1]) for row in rows}
+        for row in rows:
+            used |= {
+                self.path / fill(VIDEO, video_key=key, chunk_index=chunk, file_index=file)
+                for key, (chunk, file, _) in row.films.items()
+            }
+        for folder in ("data", "meta/episodes", "videos"):
+            for path in (self.path / folder).rglob("*"):
+                if path not in used and (path.is_symlink() or not path.is_dir()):
+                    path.unlink()
+        for table in sorted({row.table for row in rows}):
+            self._summaries += summaries_of(read_table(table))
+        for row in reversed(rows):
+            if row.data != (row.index // FILES_PER_CHUNK, row.index % FILES_PER_CHUNK):
+                break
+            self._loose.insert(0, row.index)
+        if rows:
+            self._write_info()
+
+    def _make(self, template: str, number: int, **values: Any) -> Path:
+        path = self.path / fill(template, number, **values)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def _write(self, path: Path, tables: Iterable[Any]) -> None:
+        """One row group for each table, so that an episode is read without its neighbours."""
+        parquet = load("pyarrow.parquet", "writing a dataset")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            writer = None
+            try:
+                for table in tables:
+                    writer = writer or parquet.ParquetWriter(temporary, table.schema, compression="snappy")
+                    writer.write_table(table)
+            finally:
+                if writer is not None:
+                    writer.close()
+            flush_to_disk(temporary)
+        flush_to_disk(path.parent)
+
+
+def _describe(feature: Mapping[str, Any] | None) -> str:
+    return "missing" if feature is None else f"{feature['dtype']} {feature['shape']}"

@@ -1,0 +1,53 @@
+"""Files of a dataset that may come from anywhere: none outside its folder, and no links."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path, PurePosixPath
+
+from mjx_policies.deploy.model import show
+from mjx_policies.training.errors import UserError
+
+
+def inside(root: Path, relative: str, max_bytes: int) -> Path:
+    """The plain file `relative` below a folder.
+
+    Args:
+      root: the dataset's folder, which the user named and which may itself be a link.
+      relative: as the dataset names it, with `/`.
+      max_bytes: a longer file is refused.
+
+    Raises:
+      UserError: it is missing, lies elsewhere, is or passes through a link, is no plain file, or is too long.
+    """
+    pure = PurePosixPath(relative)
+    if pure.is_absolute() or ".." in pure.parts or "\0" in relative or not pure.parts:
+        raise UserError(f"{root} names the file {show(relative)}, which is not in its folder.")
+    path = root
+    for part in pure.parts:
+        path = path / part
+        try:
+            found = os.lstat(path)
+        except OSError as error:
+            raise UserError(
+                f"cannot read {path}: {error.strerror}. The dataset is incomplete, copy it again."
+            ) from None
+        if stat.S_ISLNK(found.st_mode):
+            raise UserError(f"cannot read {path}: it is a link. Copy the dataset with its files in place of links.")
+    return check_plain(path, max_bytes)
+
+
+def check_plain(path: Path, max_bytes: int) -> Path:
+    """A path that is a plain file and not too long; see `inside` for errors."""
+    try:
+        found = os.lstat(path)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}. Check the path.") from None
+    if stat.S_ISLNK(found.st_mode):
+        raise UserError(f"cannot read {path}: it is a link. Name the file itself.")
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(f"cannot read {path}: it is not a plain file.")
+    if found.st_size > max_bytes:
+        raise UserError(f"{path} is longer than the {max_bytes:,} bytes that such a file may have.")
+    return path
