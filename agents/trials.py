@@ -1,0 +1,150 @@
+"""A policy tried in the named conditions of a task, as every policy is. Axes: T steps, B robots at once, A actions."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mjx_policies.compiler import compiler_options
+from mjx_policies.envs.base import DynamicsSampler, Env
+from mjx_policies.envs.film import film
+from mjx_policies.envs.registry import scene
+from mjx_policies.envs.vectorize import vectorize
+from mjx_policies.evaluation.episodes import Episodes, run_episodes
+from mjx_policies.evaluation.latency import Latency, measure_latency
+from mjx_policies.evaluation.outcomes import judge, summarize
+from mjx_policies.evaluation.policy import Policy, stateless
+from mjx_policies.evaluation.trials import Shown, Trials
+from mjx_policies.randomization.conditions import Condition, apply_condition
+from mjx_policies.types import Array, Observation, PyTree
+
+EVALUATION_SEED = 1_000_003  # of starts, commands and robots that no training run with a smaller seed has met
+SCENE_CAMERA = "scene"  # of a model that has a place to look at it from
+
+
+def make_trials(
+    task: Env,
+    policy: Callable[[PyTree], Policy | Callable[[Observation], Array]],
+    tests: Mapping[str, Condition],
+    batch: int = 64,
+    seed: int = EVALUATION_SEED,
+) -> Callable[..., dict[str, Trials]]:
+    """Builds `run(params, episodes, names=tuple(tests), report=None) -> {name: Trials}`.
+
+    Each condition named takes as many robots through one whole episode each, `batch` at a time, all in one compiled
+    program, and `report(name, episodes so far)` is called before the first batch and after each. Policies that are
+    tried with the same seed and batch meet the same robots and starts: episode i of one is a pair with episode i of
+    the other.
+
+    Args:
+      task: without wrappers, for `batch` robots.
+      policy: its parameters -> what acts.
+      tests: of `randomization.conditions`.
+      batch: robots at once.
+      seed: of starts, commands and robots.
+
+    Raises:
+      ValueError: a condition that does not suit the task.
+    """
+    prepared = {name: apply_condition(task, test) for name, test in tests.items()}
+    placed = task.physics.model.nmocap > 0
+
+    @functools.partial(jax.jit, compiler_options=compiler_options())
+    def play(params: PyTree, env: Env, dynamics: DynamicsSampler, key: Array) -> Episodes:
+        def record(state: Any, action: Array) -> dict[str, Array]:
+            data = env.data(state.envs)
+            return {"action": action, "qpos": data.qpos} | ({"mocap_pos": data.mocap_pos} if placed else {})
+
+        return run_episodes(vectorize(env, batch, dynamics), policy(params), key, record)
+
+    def run(
+        params: PyTree,
+        episodes: int,
+        names: Sequence[str] = tuple(tests),
+        report: Callable[[str, int], None] = lambda name, done: None,
+    ) -> dict[str, Trials]:
+        found = {}
+        keys = jax.random.split(jax.random.key(seed), -(-episodes // batch))
+        for name in names:
+            env, dynamics = prepared[name]
+            parts: list[Episodes] = []
+            actions: list[np.ndarray] = []
+            shown: dict[bool, Shown] = {}
+            report(name, 0)
+            for start, key in zip(range(0, episodes, batch), keys, strict=True):
+                part = jax.device_get(play(params, env, dynamics, key))
+                recording = part.recording
+                whole = dataclasses.replace(part, recording=None)
+                parts.append(jax.tree.map(lambda x, start=start: x[: episodes - start], whole))
+                actions = actions or [recording["action"][:n, b] for b, n in enumerate(parts[0].length)]
+                for b, achieved in enumerate(judge(parts[-1], task.spec.control_dt, task.spec.stages).achieved):
+                    if bool(achieved) not in shown:
+                        shown[bool(achieved)] = _show(recording, b, part.length[b], start + b, task.spec.control_dt)
+                report(name, min(episodes, start + batch))
+            together = jax.tree.map(lambda *part: np.concatenate(part), *parts)
+            outcomes = judge(together, task.spec.control_dt, task.spec.stages)
+            figures = summarize(together, task.spec.control_dt, task.spec.stages)
+            found[name] = Trials(outcomes, figures, actions, shown)
+        return found
+
+    return run
+
+
+def _show(recording: dict[str, np.ndarray], robot: int, length: int, number: int, control_dt: float) -> Shown:
+    # What is recorded at the last step belongs to the next episode already.
+    rows = slice(0, max(1, int(length) - 1))
+    qpos = recording["qpos"][rows, robot]
+    nowhere = np.zeros((len(qpos), 0, 3), np.float32)
+    mocap_pos = recording["mocap_pos"][rows, robot] if "mocap_pos" in recording else nowhere
+    return Shown(number, float(length * control_dt), qpos, mocap_pos)
+
+
+def film_trial(name: str, shown: Shown, control_dt: float, words: str, fps: int = 20) -> bytes:
+    """An episode as an mp4 file, in real time, with words in the corner.
+
+    Args:
+      name: of the task, in the registry.
+      shown: the episode.
+      control_dt: s, from one of its rows to the next.
+      words: what it shows.
+      fps: frames per second, as nearly as the rows allow.
+    """
+    model = scene(name)
+    stride = max(1, round(1 / (fps * control_dt)))
+    qpos, mocap_pos = shown.qpos[::stride], shown.mocap_pos[::stride]
+    cameras = [model.camera(i).name for i in range(model.ncam)]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "film.mp4")
+        film(
+            model,
+            qpos,
+            path,
+            1 / (stride * control_dt),
+            [[words]] * len(qpos),
+            camera=SCENE_CAMERA if SCENE_CAMERA in cameras else None,
+            mocap_pos=mocap_pos if model.nmocap else None,
+        )
+        return path.read_bytes()
+
+
+def time_policy(task: Env, policy: Policy | Callable[[Observation], Array], calls: int = 300) -> Latency:
+    """How long one decision for one robot takes here, as a controller would ask for it."""
+    policy = policy if isinstance(policy, Policy) else stateless(policy)
+    key = jax.random.key(0)
+    _, timestep = jax.jit(task.reset, compiler_options=compiler_options(runs_once=True))(key, {})
+    carry, act, step = policy.init(key), jax.jit(policy.act, compiler_options=compiler_options()), 0
+
+    def decide() -> Array:
+        nonlocal carry, step
+        action, carry = act(carry, key, timestep.obs, step)
+        step += 1
+        return action
+
+    return measure_latency(decide, task.spec.control_dt, calls)

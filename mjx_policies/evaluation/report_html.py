@@ -1,0 +1,288 @@
+"""An evaluation as a page for people: one file that opens anywhere, on a phone too. `page` has what it is made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mjx_policies.evaluation.actions import common_edges, figures, histogram, wasserstein
+from mjx_policies.evaluation.comparison import Comparison, compare_pairs, difference_of_means, holm
+from mjx_policies.evaluation.latency import Latency
+from mjx_policies.evaluation.outcomes import STAGE, Outcomes, by_time
+from mjx_policies.evaluation.page import (
+    Html,
+    curves,
+    histograms,
+    legend,
+    number,
+    page,
+    percent,
+    rate_bar,
+    section,
+    shaded,
+    soft,
+    table,
+    tag,
+    video,
+)
+from mjx_policies.evaluation.statistics import proportion
+from mjx_policies.evaluation.trials import Trials
+
+MAX_STRIP = 512  # episodes drawn one by one
+
+
+@dataclasses.dataclass(frozen=True)
+class Film:
+    """An mp4 file and what it shows."""
+
+    mp4: bytes
+    caption: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a page shows. With more than one policy, each is compared with the first.
+
+    Attributes:
+      title: of the page.
+      summary: what was tried, in a line.
+      policies: policy -> condition -> its trials; the same conditions, seed and episodes for all.
+      judged: the condition of the headline and the verdict.
+      explained: condition -> what it is, in words.
+      episode_seconds: time limit.
+      action_names: of each dimension.
+      demonstrated: [T, A] actions of each demonstration, to compare with; empty if there are none.
+      latency: policy -> how long a decision takes.
+      control_dt: s, how long it may take.
+      films: of single episodes.
+      about: how all this can be had again: seed, versions, ...
+    """
+
+    title: str
+    summary: str
+    policies: Mapping[str, Mapping[str, Trials]]
+    judged: str
+    explained: Mapping[str, str]
+    episode_seconds: float
+    action_names: Sequence[str]
+    control_dt: float
+    demonstrated: Sequence[np.ndarray] = ()
+    latency: Mapping[str, Latency] = dataclasses.field(default_factory=dict)
+    films: Sequence[Film] = ()
+    about: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+    @property
+    def outcomes(self) -> dict[str, Outcomes]:
+        """Policy -> what it achieved in the condition judged."""
+        return {name: trials[self.judged].outcomes for name, trials in self.policies.items()}
+
+
+def render(report: Report) -> str:
+    """The page as HTML."""
+    parts = [
+        tag("h1", report.title),
+        soft(report.summary),
+        _headline(report),
+        *_verdicts(report),
+        _conditions(report),
+        *_stages(report),
+        _episodes(report),
+        *_films(report.films),
+        _actions(report),
+        *_latency(report),
+        section("How to have this again", table(("", ""), [(key, value) for key, value in report.about.items()])),
+    ]
+    return page(report.title, *parts)
+
+
+def comparisons(report: Report) -> list[tuple[str, str, Comparison]]:
+    """First policy, other policy, and their comparison in the condition judged, pair by pair."""
+    (first, ours), *others = report.outcomes.items()
+    return [(first, name, compare_pairs(ours.achieved, theirs.achieved)) for name, theirs in others]
+
+
+def _headline(report: Report) -> Html:
+    cards = []
+    for name, outcomes in report.outcomes.items():
+        rate = proportion(int(outcomes.achieved.sum()), len(outcomes.achieved))
+        cards.append(
+            tag(
+                "div",
+                soft(f"{outcomes.goal}, {report.judged}" + (f", {name}" if len(report.policies) > 1 else "")),
+                tag("div", f"{100 * rate.value:.1f} %", class_="big"),
+                rate_bar(rate),
+                soft(f"95 % interval {100 * rate.low:.1f} to {100 * rate.high:.1f}, {rate.count:,} episodes"),
+                class_="card",
+            )
+        )
+    return tag("div", *cards, class_="cards")
+
+
+def _verdicts(report: Report) -> list[Html]:
+    if len(report.policies) < 2:
+        return []
+    found = comparisons(report)
+    adjusted = holm([comparison.p_value for _, _, comparison in found])
+    parts = [tag("p", comparison.verdict(first, other), class_="verdict") for first, other, comparison in found]
+    if len(found) > 1:
+        words = ", ".join(f"{other} {p:.2g}" for (_, other, _), p in zip(found, adjusted, strict=True))
+        parts.append(soft(f"{len(found)} comparisons were made; p-values raised for that (Holm): {words}."))
+    rows = []
+    first = next(iter(report.policies))
+    for other, condition in itertools.product(list(report.policies)[1:], report.policies[first]):
+        ours, theirs = (report.policies[name][condition].outcomes for name in (first, other))
+        pairs = compare_pairs(ours.achieved, theirs.achieved)
+        difference = pairs.difference
+        points = dataclasses.replace(
+            difference, value=100 * difference.value, low=100 * difference.low, high=100 * difference.high
+        )
+        reward = difference_of_means(ours.reward, theirs.reward)
+        rows.append((f"{other}, {condition}", number(points), f"{pairs.p_value:.2g}", number(reward)))
+    parts.append(table((f"{first} minus", f"{ours.goal}, points", "p, not adjusted", "return"), rows))
+    parts.append(
+        soft(
+            "Every policy met the same robots and starts, so episodes are compared in pairs. This says which of these "
+            "policies is better, not which way of training: that takes several seeds of each."
+        )
+    )
+    return [section("Comparison", *parts)]
+
+
+def _conditions(report: Report) -> Html:
+    goal = report.outcomes[next(iter(report.policies))].goal
+    names = list(next(iter(report.policies.values())))
+    if len(report.policies) > 1:
+        rows = []
+        for policy, trials in report.policies.items():
+            rates = [proportion(int(t.outcomes.achieved.sum()), len(t.outcomes.achieved)) for t in trials.values()]
+            rows.append((policy, *(shaded(percent(rate), rate.value) for rate in rates)))
+        return section(f"{goal.capitalize()} by condition", table(("trained as", *names), rows))
+    trials = next(iter(report.policies.values()))
+    shown = _common_figures(trials)
+    rows = []
+    for condition, tried in trials.items():
+        achieved = tried.outcomes.achieved
+        rate = proportion(int(achieved.sum()), len(achieved))
+        rows.append((condition, rate_bar(rate), percent(rate), *(number(tried.figures[name]) for name in shown)))
+    explained = "; ".join(f"{name}: {report.explained[name]}" for name in trials if name in report.explained)
+    header = ("condition", "", goal, *(name.replace("_", " ") for name in shown))
+    return section(f"{goal.capitalize()} by condition", table(header, rows), soft(f"{explained}."))
+
+
+def _common_figures(trials: Mapping[str, Trials]) -> list[str]:
+    """Figures worth a column: what the bar, the stages or another column do not say already."""
+    names = next(iter(trials.values())).figures
+    left_out = ("success", "falls", "completion" if not any(name.startswith(STAGE) for name in names) else "")
+    return [name for name in names if "/" not in name and name not in left_out]
+
+
+def _stages(report: Report) -> list[Html]:
+    if not next(iter(report.outcomes.values())).stages:
+        return []
+    parts: list[Html] = []
+    for name, outcomes in report.outcomes.items():
+        rows = []
+        for stage, reached in outcomes.stages.items():
+            rate = proportion(int(reached.sum()), len(reached))
+            rows.append((stage.replace("_", " "), rate_bar(rate), percent(rate), f"{int(reached.sum())}"))
+        if len(report.policies) > 1:
+            parts.append(soft(name))
+        parts.append(table(("stage", "", "reached", "episodes"), rows))
+    return [section("How far it gets", *parts)]
+
+
+def _episodes(report: Report) -> Html:
+    parts: list[Html] = []
+    for name, outcomes in report.outcomes.items():
+        if len(report.policies) > 1:
+            parts.append(soft(name))
+        squares = [
+            tag(
+                "span",
+                tag("i", class_="yes" if achieved else "", style=f"height:{100 if achieved else 100 * part:.0f}%"),
+                title=_told(i, outcomes),
+            )
+            for i, (achieved, part) in enumerate(
+                zip(outcomes.achieved[:MAX_STRIP], outcomes.completion[:MAX_STRIP], strict=True)
+            )
+        ]
+        parts.append(tag("div", *squares, class_="strip"))
+    first = next(iter(report.outcomes.values()))
+    more = f" The first {MAX_STRIP} are shown." if len(first.achieved) > MAX_STRIP else ""
+    stages = " Where one did not, the height says how many stages it reached." if first.stages else ""
+    parts.append(soft(f"One mark an episode: full where it achieved the goal.{stages}{more}"))
+    if first.goal == "success" and any(outcomes.achieved.any() for outcomes in report.outcomes.values()):
+        lines = [by_time(outcomes, report.episode_seconds) for outcomes in report.outcomes.values()]
+        parts.append(tag("div", tag("div", curves(lines, "s"), class_="card"), class_="cards"))
+        parts.append(soft("Portion of all episodes that had succeeded by a time."))
+        if len(lines) > 1:
+            parts.append(legend(list(report.outcomes)))
+    return section(f"Episode by episode, {report.judged}", *parts)
+
+
+def _told(i: int, outcomes: Outcomes) -> str:
+    if outcomes.achieved[i]:
+        took = outcomes.seconds_to_success[i]
+        return f"episode {i}: " + (f"success after {took:.1f} s" if np.isfinite(took) else outcomes.goal)
+    what = "failed" if outcomes.failed[i] else "out of time"
+    return f"episode {i}: {what} after {outcomes.seconds[i]:.1f} s, {outcomes.completion[i]:.0%} complete"
+
+
+def _films(films: Sequence[Film]) -> list[Html]:
+    if not films:
+        return []
+    return [section("Films", tag("div", *(video(film.mp4, film.caption) for film in films), class_="cards"))]
+
+
+def _actions(report: Report) -> Html:
+    samples = {name: trials[report.judged].actions for name, trials in report.policies.items()}
+    if report.demonstrated:
+        samples["demonstrations"] = list(report.demonstrated)
+    together = {name: np.concatenate(episodes) for name, episodes in samples.items()}
+    by_name = {name: figures(episodes) for name, episodes in samples.items()}
+    names = list(report.action_names)
+    plots, rows = [], []
+    for a, dimension in enumerate(names):
+        columns = [values[:, a] for values in together.values()]
+        edges = common_edges(columns)
+        drawn = histograms(edges, [histogram(column, edges).portions for column in columns])
+        plots.append(tag("div", soft(dimension), drawn, class_="card"))
+        for name, of in by_name.items():
+            row = [f"{dimension}, {name}" if len(samples) > 1 else dimension]
+            row += [f"{x:.3g}" for x in (of[a].mean, of[a].std)] + [f"{of[a].saturation:.1%}"]
+            row += [f"{x:.3g}" for x in (of[a].rate, of[a].jerk)]
+            if report.demonstrated:
+                row.append(f"{wasserstein(together[name][:, a], together['demonstrations'][:, a]):.3g}")
+            rows.append(row)
+    header = ["action", "mean", "std", "saturated", "rate", "jerk"]
+    header += ["distance to demonstrations"] if report.demonstrated else []
+    remark = (
+        "In units of the action. Saturated: at a limit. Rate and jerk: root mean square of the first and third "
+        "difference from step to step." + (" Distance: Wasserstein-1." if report.demonstrated else "")
+    )
+    return section(
+        f"Actions, {report.judged}",
+        *([legend(list(samples))] if len(samples) > 1 else []),
+        tag("div", *plots, class_="plots"),
+        table(header, rows),
+        soft(remark),
+    )
+
+
+def _latency(report: Report) -> list[Html]:
+    if not report.latency:
+        return []
+    rows = [
+        (
+            name,
+            *(f"{1e3 * x:.2f} ms" for x in (of.median, of.p95, of.p99, of.worst, of.jitter)),
+            f"{of.overruns:.1%}",
+        )
+        for name, of in report.latency.items()
+    ]
+    header = ("policy", "median", "95 %", "99 %", "worst", "jitter", f"over {1e3 * report.control_dt:g} ms")
+    remark = f"One decision for one robot on this computer, {next(iter(report.latency.values())).count} times."
+    return [section("Latency", table(header, rows), soft(f"{remark} Jitter: 99 % quantile minus median."))]

@@ -1,0 +1,44 @@
+"""What is kept of a policy's episodes in one condition. Axes: T steps, A actions."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from mjx_policies.evaluation.outcomes import Outcomes
+from mjx_policies.evaluation.statistics import Estimate
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """One episode, to be filmed.
+
+    Attributes:
+      number: among the episodes of its condition; with the seed it says which.
+      seconds: its length.
+      qpos: [T, nq] coordinates, one row a control step.
+      mocap_pos: [T, nmocap, 3] m, where the bodies are that an episode puts somewhere.
+    """
+
+    number: int
+    seconds: float
+    qpos: np.ndarray
+    mocap_pos: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Trials:
+    """One policy in one condition.
+
+    Attributes:
+      outcomes: of every episode.
+      figures: their summary.
+      actions: [T, A] of each episode of the first batch.
+      shown: the first episode that achieved the goal and the first that did not, as far as there are any.
+    """
+
+    outcomes: Outcomes
+    figures: dict[str, Estimate]
+    actions: list[np.ndarray]
+    shown: dict[bool, Shown]
