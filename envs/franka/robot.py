@@ -22,6 +22,8 @@ HOME = (0.0, -0.25943, 0.0, -2.43148, 0.0, 2.17205, 0.7853982)
 
 OPENING = 0.04  # m, of each finger, fully open
 GRIPPER_SPEED = 0.2  # m/s of each finger, as published
+STIFFNESS = (1000.0,) * 4 + (400.0,) * 3 + (2000.0,)  # of the servos: N m / rad, N / m
+DAMPING = (65.0,) * 2 + (60.0,) * 2 + (15.0,) * 3 + (0.0,)  # N m s / rad; the fingers' is that of their joints
 
 Variant = Literal["fr3", "panda"]
 Seven = tuple[float, float, float, float, float, float, float]

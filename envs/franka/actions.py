@@ -1,0 +1,277 @@
+"""What an action of a Franka task means: joint angles, changes of them, or changes of the hand's pose.
+
+Every action lies in [-1, 1] and its last number is the gripper: more opens. An action space turns actions into targets
+of the servos, which move linearly within a control period from where the last one left them, as a robot's own 1 kHz
+loop interpolates. It keeps targets within the joint ranges and their speed within `SPEED` of the published one.
+In the two spaces of changes a zero action means stay.
+
+Rows are the actions that arrive during the substeps of one period. Their mean counts: an action that comes half a
+period late does half of its work in this period and half in the next.
+
+Axes: J = 7 joints, A numbers of an action, S substeps of a control period. A target [J + 1] is what the joints (rad)
+and each finger (m) are told.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal, Protocol, get_args
+
+import jax.numpy as jnp
+import numpy as np
+
+from mjx_policies.envs.franka.ik import follow
+from mjx_policies.envs.franka.kinematics import tcp_pose
+from mjx_policies.envs.franka.robot import (
+    ACTUATORS,
+    DAMPING,
+    GRIPPER_SPEED,
+    HOME,
+    OPENING,
+    STIFFNESS,
+    Limits,
+    Variant,
+    joint_limits,
+)
+from mjx_policies.rotations import (
+    from_matrix,
+    from_rotation_vector,
+    from_sixd,
+    to_matrix,
+    to_rotation_vector,
+    to_sixd,
+)
+from mjx_policies.types import ActionTable, Array
+
+SPEED = 0.5  # share of the published joint speeds; the robot slows down by itself near the ends of its ranges
+TCP_SPEED = 0.4  # m/s along each axis, of 3.0 published
+TCP_TURN = 2.0  # rad/s, of 2.5 published
+
+ActionName = Literal["joint_target", "joint_delta", "pose_delta"]
+
+
+class ActionSpace(Protocol):
+    """A meaning of actions."""
+
+    @property
+    def name(self) -> str:
+        """How `action_space` knows it."""
+        ...
+
+    @property
+    def table(self) -> ActionTable:
+        """Names, scales and limits of the numbers of an action."""
+        ...
+
+    def init(self, q: Array, width: Array) -> Array:  # [J], [] -> [J + 1]
+        """The target that keeps joints at `q` (rad) and each finger at `width` (m)."""
+        ...
+
+    def command(self, target: Array, rows: Array) -> tuple[Array, Array]:  # [J + 1], [S, A] -> [J + 1], [S, J + 1]
+        """The target at the end of a period, and what reaches the actuators in each substep on the way there."""
+        ...
+
+    def toward(self, target: Array, q: Array, position: Array, rotation: Array, width: Array) -> Array:  # -> [A]
+        """The action that leads the TCP along a straight line to a pose, and each finger to `width`.
+
+        It covers what a period can cover at the highest speeds; whoever wants to go slower names a nearer pose.
+
+        Args:
+          target: [J + 1], where the last action led.
+          q: [J], where the joints are. The spaces here do without: servos lag, so what they change is the target.
+          position, rotation: [3] m and [3, 3] of the TCP.
+          width: [] m.
+        """
+        ...
+
+
+def action_space(name: ActionName, control_dt: float, variant: Variant = "fr3") -> ActionSpace:
+    """The action space of this name for periods of `control_dt` seconds.
+
+    Raises:
+      ValueError: unknown name or variant, or a period that is not positive.
+    """
+    if name not in get_args(ActionName):
+        raise ValueError(f"unknown action space {name!r}; known: {', '.join(get_args(ActionName))}")
+    if not control_dt > 0:
+        raise ValueError(f"control_dt is {control_dt} s, it must be positive")
+    kinds = {"joint_target": JointTarget, "joint_delta": JointDelta, "pose_delta": PoseDelta}
+    return kinds[name](control_dt, joint_limits(variant))
+
+
+@dataclasses.dataclass(frozen=True)
+class JointTarget:
+    """Absolute joint angles about `HOME` and an absolute opening; the numbers span the ranges.
+
+    Targets far away are approached at the highest speed.
+    """
+
+    control_dt: float
+    limits: Limits
+    name = "joint_target"
+
+    @property
+    def table(self) -> ActionTable:
+        """See `ActionSpace`."""
+        lower, upper = _range(self.limits)
+        default = np.array([*HOME, OPENING / 2])
+        return ActionTable(
+            names=ACTUATORS,
+            default=tuple(default.tolist()),
+            scale=tuple(np.maximum(upper - default, default - lower).tolist()),
+            lower=tuple(lower.tolist()),
+            upper=tuple(upper.tolist()),
+            stiffness=STIFFNESS,
+            damping=DAMPING,
+            velocity=tuple(_reach(self.limits, 1.0).tolist()),
+        )
+
+    def init(self, q: Array, width: Array) -> Array:
+        """See `ActionSpace`."""
+        return _clip(jnp.append(q, width), self.limits)
+
+    def command(self, target: Array, rows: Array) -> tuple[Array, Array]:
+        """See `ActionSpace`."""
+        wanted = jnp.mean(self.table.target(jnp.clip(rows, -1.0, 1.0)), axis=0)
+        reach = _reach(self.limits, self.control_dt)
+        return _ramp(target, target + jnp.clip(wanted - target, -reach, reach), len(rows))
+
+    def toward(self, target: Array, q: Array, position: Array, rotation: Array, width: Array) -> Array:
+        """See `ActionSpace`."""
+        del q
+        wanted = _next_target(target, position, rotation, width, self.control_dt, self.limits)
+        return jnp.clip((wanted - jnp.asarray(self.table.default)) / jnp.asarray(self.table.scale), -1.0, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class JointDelta:
+    """Changes of joint angles and opening in one period; one is the highest speed."""
+
+    control_dt: float
+    limits: Limits
+    name = "joint_delta"
+
+    @property
+    def table(self) -> ActionTable:
+        """See `ActionSpace`."""
+        reach = tuple(_reach(self.limits, self.control_dt).tolist())
+        return ActionTable(
+            names=tuple(f"{name}_change" for name in ACTUATORS),
+            default=(0.0,) * len(ACTUATORS),
+            scale=reach,
+            lower=tuple(-x for x in reach),
+            upper=reach,
+        )
+
+    def init(self, q: Array, width: Array) -> Array:
+        """See `ActionSpace`."""
+        return _clip(jnp.append(q, width), self.limits)
+
+    def command(self, target: Array, rows: Array) -> tuple[Array, Array]:
+        """See `ActionSpace`."""
+        change = _reach(self.limits, self.control_dt) * jnp.mean(jnp.clip(rows, -1.0, 1.0), axis=0)
+        return _ramp(target, _clip(target + change, self.limits), len(rows))
+
+    def toward(self, target: Array, q: Array, position: Array, rotation: Array, width: Array) -> Array:
+        """See `ActionSpace`."""
+        del q
+        wanted = _next_target(target, position, rotation, width, self.control_dt, self.limits)
+        return jnp.clip((wanted - target) / _reach(self.limits, self.control_dt), -1.0, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class PoseDelta:
+    """Changes of the TCP's pose in the robot's frame, and of the opening, in one period.
+
+    Three numbers move the TCP along x, y and z. Six turn it about itself, by the rotation whose first two columns are
+    those of the identity plus the numbers, made orthonormal (`rotations.from_sixd`). Joints follow by `ik.follow`.
+    """
+
+    control_dt: float
+    limits: Limits
+    name = "pose_delta"
+
+    @property
+    def table(self) -> ActionTable:
+        """See `ActionSpace`."""
+        step, turn, opening = (speed * self.control_dt for speed in (TCP_SPEED, TCP_TURN, GRIPPER_SPEED))
+        scale = (step,) * 3 + (turn,) * 6 + (opening,)
+        columns = tuple(f"{axis}_axis_{to}" for axis in "xy" for to in "xyz")
+        return ActionTable(
+            names=("x_change", "y_change", "z_change", *columns, "gripper_change"),
+            default=(0.0,) * 10,
+            scale=scale,
+            lower=tuple(-x for x in scale),
+            upper=scale,
+        )
+
+    def init(self, q: Array, width: Array) -> Array:
+        """See `ActionSpace`."""
+        return _clip(jnp.append(q, width), self.limits)
+
+    def command(self, target: Array, rows: Array) -> tuple[Array, Array]:
+        """See `ActionSpace`."""
+        action = jnp.mean(jnp.clip(rows, -1.0, 1.0), axis=0)
+        change = jnp.asarray(self.table.scale) * action
+        position, rotation = tcp_pose(target[:-1])
+        turn = from_sixd(to_sixd(jnp.eye(3)) + change[3:9])
+        q, _ = follow(target[:-1], position + change[:3], turn @ rotation, self.limits)
+        q = jnp.where(jnp.any(action[:9] != 0), q, target[:-1])  # to stay is to stay bit for bit
+        step = _shorten(jnp.append(q - target[:-1], change[-1]), _reach(self.limits, self.control_dt))
+        return _ramp(target, _clip(target + step, self.limits), len(rows))
+
+    def toward(self, target: Array, q: Array, position: Array, rotation: Array, width: Array) -> Array:
+        """See `ActionSpace`."""
+        del q
+        at, turned = tcp_pose(target[:-1])
+        position, turn = _waypoint(at, turned, position, rotation, self.control_dt)
+        change = jnp.concatenate([position - at, to_sixd(turn) - to_sixd(jnp.eye(3)), (width - target[-1])[None]])
+        return jnp.clip(change / jnp.asarray(self.table.scale), -1.0, 1.0)
+
+
+def _next_target(
+    target: Array, position: Array, rotation: Array, width: Array, control_dt: float, limits: Limits
+) -> Array:  # -> [J + 1]
+    """Where targets should be one period from now on the way to a pose, no joint faster than it may be."""
+    at, turned = tcp_pose(target[:-1])
+    position, turn = _waypoint(at, turned, position, rotation, control_dt)
+    q, _ = follow(target[:-1], position, turn @ turned, limits)
+    return target + _shorten(jnp.append(q, width) - target, _reach(limits, control_dt))
+
+
+def _waypoint(
+    at: Array, turned: Array, position: Array, rotation: Array, control_dt: float
+) -> tuple[Array, Array]:  # -> [3], [3, 3]
+    """The position one period ahead on a straight line, and the turn to make meanwhile: both arrive together."""
+    distance = position - at
+    turn = to_rotation_vector(from_matrix(rotation @ turned.T))
+    angle = jnp.sin(TCP_TURN * control_dt)  # up to which `PoseDelta` can say it
+    share = 1 / jnp.maximum(
+        jnp.maximum(jnp.max(jnp.abs(distance)) / (TCP_SPEED * control_dt), jnp.linalg.norm(turn) / angle), 1.0
+    )
+    return at + share * distance, to_matrix(from_rotation_vector(share * turn))
+
+
+def _shorten(step: Array, reach: Array) -> Array:  # [J + 1], [J + 1] -> [J + 1]
+    """The step, joints slowed down together so that the TCP keeps its direction; the gripper by itself."""
+    q = step[:-1] / jnp.maximum(jnp.max(jnp.abs(step[:-1]) / reach[:-1]), 1.0)
+    return jnp.append(q, jnp.clip(step[-1], -reach[-1], reach[-1]))
+
+
+def _ramp(start: Array, end: Array, substeps: int) -> tuple[Array, Array]:  # -> [J + 1], [S, J + 1]
+    share = (jnp.arange(substeps) + 1)[:, None] / substeps
+    return end, start + share * (end - start)
+
+
+def _range(limits: Limits) -> tuple[np.ndarray, np.ndarray]:  # [J + 1], [J + 1]
+    return np.array([*limits.lower, 0.0]), np.array([*limits.upper, OPENING])
+
+
+def _clip(target: Array, limits: Limits) -> Array:
+    lower, upper = _range(limits)
+    return jnp.clip(target, jnp.asarray(lower), jnp.asarray(upper))
+
+
+def _reach(limits: Limits, seconds: float) -> np.ndarray:  # [J + 1]
+    """How far targets get in this time, rad and m."""
+    return (seconds * np.array([*(SPEED * np.array(limits.velocity)), GRIPPER_SPEED])).astype(np.float32)
