@@ -1,0 +1,43 @@
+"""Every format under one name: what a path holds, and how to open or write it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal
+
+from mjx_policies.data import lerobot, minari, robomimic
+from mjx_policies.data.dataset import Dataset
+from mjx_policies.data.episodes import Episode
+from mjx_policies.training.errors import UserError
+
+WritableFormat = Literal["lerobot", "robomimic"]
+FORMATS: dict[str, ModuleType] = {"lerobot": lerobot, "robomimic": robomimic, "minari": minari}
+"""Each module has `recognise` and `read`; those that can be written have `write` and `Writer`."""
+
+
+def read(path: str | Path, *, fps: float | None = None) -> Dataset:
+    """Opens a dataset of any format.
+
+    Args:
+      path: folder or file.
+      fps: steps per second, for a format that does not say.
+
+    Raises:
+      UserError: there is none, or it cannot be read.
+    """
+    path = Path(path)
+    for name, module in FORMATS.items():
+        if module.recognise(path):
+            return module.read(path) if name == "lerobot" else module.read(path, fps=fps)
+    if not path.exists():
+        raise UserError(f"{path} does not exist. Check the path.")
+    raise UserError(f"{path} is no dataset of {', '.join(FORMATS)}. Name the folder, or the .hdf5 file.")
+
+
+def write(path: str | Path, episodes: Iterable[Episode], format: WritableFormat = "lerobot", **options: Any) -> None:
+    """Writes episodes in a format; see its module for options and errors."""
+    if format not in ("lerobot", "robomimic"):
+        raise UserError(f"episodes can be written as lerobot or robomimic, not as {format!r}.")
+    FORMATS[format].write(path, episodes, **options)
