@@ -1,4 +1,4 @@
-"""Rotations: unit quaternions `(w, x, y, z)` in MuJoCo's order, matrices, rotation vectors, and six numbers for networks.
+"""Rotations: unit quaternions `(w, x, y, z)` in MuJoCo's order, matrices, rotation vectors, six numbers for networks.
 
 Each function is for one rotation; batches come from `vmap`. Values and gradients stay finite at the identity, at half
 turns, and where six numbers determine no rotation.
