@@ -48,6 +48,7 @@ from mjx_policies.data.packages import load
 from mjx_policies.training.errors import UserError
 from mjx_policies.training.files import flush_to_disk, read_json, replacing, write_json
 
+LOCK = ".lock"
 MERGE_EVERY = 256  # episodes
 
 
@@ -75,12 +76,12 @@ class Writer:
         self._episodes = self._frames = 0
         self._loose: list[int] = []  # numbers of files that hold one episode
         self._summaries: list[Mapping[str, Summary]] = []
-        if append and not (self.path / INFO).exists():
+        if append and not ((self.path / INFO).exists() or (self.path / LOCK).exists()):
             raise UserError(f"{self.path} holds no dataset to append to. Check the path.")
         if not append and self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir())):
             raise UserError(f"{self.path} holds something already. Choose another path, delete it, or append.")
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self.path / ".lock", os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        self._lock = os.open(self.path / LOCK, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if append:
@@ -186,7 +187,11 @@ class Writer:
         pa = load("pyarrow", "writing a dataset")
         first, others = (self._loose or [0])[0], self._loose[1:]
         if others:
-            self._write(self._make(DATA, first), (read_table(self.path / fill(DATA, each)) for each in self._loose))
+            # Of the first file only its own episode: a merge that was killed may have put the others there already.
+            tables = (
+                read_table(self.path / fill(DATA, each), filters=[("episode_index", "=", each)]) for each in self._loose
+            )
+            self._write(self._make(DATA, first), tables)
             rows = pa.concat_tables([read_table(self.path / fill(EPISODES, each)) for each in self._loose])
             for kind in ("data", "meta/episodes"):
                 for name, value in (("chunk", first // FILES_PER_CHUNK), ("file", first % FILES_PER_CHUNK)):
@@ -201,6 +206,9 @@ class Writer:
 
     def _continue(self) -> None:
         """Takes up a dataset, and deletes what a killed writer left of an episode or of a merge."""
+        if not (self.path / INFO).exists():  # killed in its first episode
+            self._delete_unused(set())
+            return
         info = read_info(self.path)
         rows = read_rows(self.path, info)
         described = read_json(self.path / INFO, MAX_JSON)
@@ -218,10 +226,7 @@ class Writer:
                 self.path / fill(VIDEO, video_key=key, chunk_index=chunk, file_index=file)
                 for key, (chunk, file, _) in row.films.items()
             }
-        for folder in ("data", "meta/episodes", "videos"):
-            for path in (self.path / folder).rglob("*"):
-                if path not in used and (path.is_symlink() or not path.is_dir()):
-                    path.unlink()
+        self._delete_unused(used)
         for table in sorted({row.table for row in rows}):
             self._summaries += summaries_of(read_table(table))
         for row in reversed(rows):
@@ -230,6 +235,13 @@ class Writer:
             self._loose.insert(0, row.index)
         if rows:
             self._write_info()
+
+    def _delete_unused(self, used: set[Path]) -> None:
+        """What no row of the table of episodes names: left by a writer that was killed."""
+        for folder in ("data", "meta/episodes", "videos"):
+            for path in (self.path / folder).rglob("*"):
+                if path not in used and (path.is_symlink() or not path.is_dir()):
+                    path.unlink()
 
     def _make(self, template: str, number: int, **values: Any) -> Path:
         path = self.path / fill(template, number, **values)
