@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import inspect
 import pathlib
 from collections.abc import Callable
+from types import ModuleType
 
 import jax.numpy as jnp
 import mujoco
 
 from mjx_policies.envs.base import Env, EnvSpec
 from mjx_policies.envs.control import cartpole, obstacle2d, pendulum
+from mjx_policies.envs.franka import drawer, peg_insert, pick_cube, push, reach, stack
+from mjx_policies.envs.franka import scenes as table
+from mjx_policies.envs.franka.actions import ActionName, action_space
+from mjx_policies.envs.franka.episode import CONTROL_DT as FRANKA_DT
 from mjx_policies.envs.physics import Backend, make_physics
 from mjx_policies.envs.quadruped import getup, joystick, scenes
 from mjx_policies.envs.quadruped.robot import action_table
 from mjx_policies.envs.quadruped.scenes import Terrain
+from mjx_policies.types import Term
 
 _MODELS = pathlib.Path(__file__).parent / "models"
 
@@ -69,29 +76,71 @@ def obstacle_2d(backend: Backend = "auto", num_envs: int = 8192) -> Env:
     return obstacle2d.Obstacle2D(obstacle2d.DENSE, physics)
 
 
-TASKS: dict[str, Callable[[Backend, int], Env]] = {
+def franka_reach(backend: Backend = "auto", num_envs: int = 8192, actions: ActionName = "joint_delta") -> Env:
+    """A Franka reaches a point in front of it."""
+    return _franka(reach, reach.FrankaReach, table.reach(lean=True), backend, num_envs, actions)
+
+
+def franka_push(backend: Backend = "auto", num_envs: int = 8192, actions: ActionName = "joint_delta") -> Env:
+    """A Franka pushes a block across the table to a goal pose."""
+    return _franka(push, push.FrankaPush, table.push(lean=True), backend, num_envs, actions)
+
+
+def franka_pick_cube(backend: Backend = "auto", num_envs: int = 8192, actions: ActionName = "joint_delta") -> Env:
+    """A Franka picks up a cube and holds it at a goal."""
+    return _franka(pick_cube, pick_cube.FrankaPickCube, table.pick_cube(lean=True), backend, num_envs, actions)
+
+
+def franka_stack(backend: Backend = "auto", num_envs: int = 8192, actions: ActionName = "joint_delta") -> Env:
+    """A Franka puts one cube on another and lets go."""
+    return _franka(stack, stack.FrankaStack, table.stack(lean=True), backend, num_envs, actions)
+
+
+def franka_peg_insert(backend: Backend = "auto", num_envs: int = 8192, actions: ActionName = "joint_delta") -> Env:
+    """A Franka puts the peg in its hand into a hole."""
+    return _franka(peg_insert, peg_insert.FrankaPegInsert, table.peg_insert(lean=True), backend, num_envs, actions)
+
+
+def franka_drawer(backend: Backend = "auto", num_envs: int = 8192, actions: ActionName = "joint_delta") -> Env:
+    """A Franka pulls a drawer open by its handle."""
+    return _franka(drawer, drawer.FrankaDrawer, table.drawer(lean=True), backend, num_envs, actions)
+
+
+TASKS: dict[str, Callable[..., Env]] = {
     "Go2JoystickFlat": go2_joystick_flat,
     "Go2JoystickRough": go2_joystick_rough,
     "Go2Getup": go2_getup,
     "CartpoleSwingup": cartpole_swingup,
     "Pendulum": pendulum_swingup,
     "Obstacle2D": obstacle_2d,
+    "FrankaReach": franka_reach,
+    "FrankaPush": franka_push,
+    "FrankaPickCube": franka_pick_cube,
+    "FrankaStack": franka_stack,
+    "FrankaPegInsert": franka_peg_insert,
+    "FrankaDrawer": franka_drawer,
 }
 
 
-def load(name: str, backend: Backend = "auto", num_envs: int = 8192) -> Env:
+def load(name: str, backend: Backend = "auto", num_envs: int = 8192, actions: ActionName | None = None) -> Env:
     """Builds a task.
 
     Args:
       name: a key of `TASKS`.
       backend, num_envs: see `make_physics`.
+      actions: what an action means, for the tasks of an arm, see `franka.actions`; the task's own choice by default.
 
     Raises:
-      ValueError: no such task; the message lists those there are.
+      ValueError: no such task, or a task without a choice of actions; the message lists those there are.
     """
     if name not in TASKS:
         raise ValueError(f"unknown task {name!r}; known tasks: {', '.join(TASKS)}")
-    return TASKS[name](backend, num_envs)
+    if actions is None:
+        return TASKS[name](backend, num_envs)
+    with_choice = [task for task, build in TASKS.items() if "actions" in inspect.signature(build).parameters]
+    if name not in with_choice:
+        raise ValueError(f"{name} has actions of its own; actions can be chosen for {', '.join(with_choice)}")
+    return TASKS[name](backend, num_envs, actions)
 
 
 def scene(name: str) -> mujoco.MjModel:
@@ -104,8 +153,42 @@ def scene(name: str) -> mujoco.MjModel:
             return scenes.flat()
         case "Go2JoystickRough":
             return scenes.rough()
+        case "FrankaReach":
+            return table.reach()
+        case "FrankaPush":
+            return table.push()
+        case "FrankaPickCube":
+            return table.pick_cube()
+        case "FrankaStack":
+            return table.stack()
+        case "FrankaPegInsert":
+            return table.peg_insert()
+        case "FrankaDrawer":
+            return table.drawer()
         case _:
             return load(name, num_envs=1).physics.model
+
+
+def _franka(
+    task: ModuleType,
+    build: Callable[..., Env],
+    model: mujoco.MjModel,
+    backend: Backend,
+    num_envs: int,
+    actions: ActionName,
+) -> Env:
+    space = action_space(actions, FRANKA_DT)
+    last_action = Term("last_action", space.table.size, unit="1", measured=False)
+    spec = EnvSpec(
+        observation=(*task.OBSERVATION, last_action),
+        privileged=task.PRIVILEGED,
+        action=space.table,
+        control_dt=FRANKA_DT,
+        episode_seconds=task.EPISODE_SECONDS,
+        robot="franka",
+        stages=task.STAGES,
+    )
+    return build(task.DENSE, space, make_physics(model, FRANKA_DT, backend, ("sensordata",), num_envs), spec)
 
 
 def _go2_joystick(model: mujoco.MjModel, terrain: Terrain | None, backend: Backend, num_envs: int) -> Env:

@@ -40,7 +40,6 @@ SPEC = EnvSpec(
     action=ACTION,
     control_dt=CONTROL_DT,
     episode_seconds=4.0,
-    score="success",
     stages=STAGES,
 )
 

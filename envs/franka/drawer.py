@@ -1,0 +1,154 @@
+"""A Franka pulls a drawer open by its upright handle.
+
+The cabinet stands on the far side of the table, not always in the same place; the open gripper starts in front of it.
+Nothing can be lost. Lengths in m in the frame of the robot's base.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+import mujoco
+from flax import struct
+
+from mjx_policies.draws import draw_uniform
+from mjx_policies.envs.base import EnvSpec, restart, transition
+from mjx_policies.envs.franka import sensing
+from mjx_policies.envs.franka.actions import ActionSpace
+from mjx_policies.envs.franka.episode import (
+    FrankaState,
+    action_change,
+    begin_episode,
+    between,
+    conclude,
+    move,
+    start_arm,
+    weighted,
+)
+from mjx_policies.envs.franka.scenes import HANDLE
+from mjx_policies.envs.mocap import place
+from mjx_policies.envs.physics.base import Data, Dynamics, Physics
+from mjx_policies.envs.progress import metric_names, progress_metrics
+from mjx_policies.types import Array, Observation, Table, Term, TimeStep, assemble
+
+EPISODE_SECONDS = 6.0
+CABINET = ((0.58, -0.1), (0.68, 0.1))  # x, y of the foot of its front, corners
+OPENED = 0.15  # of the 0.2 that the drawer runs
+
+OBSERVATION: Table = (
+    *sensing.ARM,
+    Term("handle_position", 3, unit="m", frame="base", noise=0.002, bias=0.003),
+    Term("cabinet_position", 3, unit="m", frame="base", bias=0.003),
+)
+PRIVILEGED: Table = (
+    Term("drawer_velocity", 1, unit="m/s"),
+    Term("touch", 2, unit="N", frame="left and right pad", scale=0.1),
+)
+STAGES = ("reached", "grasped", "ajar", "open")
+METRICS = metric_names(STAGES)
+
+
+@struct.dataclass
+class DrawerWeights:
+    """Reward per second for one unit of each term of `reward_terms` and of `action_rate`, how much actions jump."""
+
+    reach: float = 1.0
+    grasp: float = 1.0
+    open: float = 2.0
+    success: float = 1.0
+    action_rate: float = -0.5
+
+
+DENSE = DrawerWeights()
+SPARSE = DrawerWeights(reach=0.0, grasp=0.0, open=0.0, success=1.0, action_rate=0.0)
+
+
+@struct.dataclass
+class FrankaDrawer:
+    """The task. Build it with `envs.load`."""
+
+    weights: DrawerWeights
+    actions: ActionSpace = struct.field(pytree_node=False)
+    physics: Physics = struct.field(pytree_node=False)
+    spec: EnvSpec = struct.field(pytree_node=False)
+
+    def reset(self, key: Array, dynamics: Dynamics) -> tuple[FrankaState, TimeStep]:
+        """The gripper open and near `READY`, the drawer closed."""
+        model = self.physics.model
+        uniform, _ = draw_uniform(key, 9)
+        qpos = jnp.append(start_arm(uniform[:7]), 0.0)
+        data = self.physics.init(qpos, jnp.zeros(model.nv), dynamics)
+        data = place(model, data, {"cabinet": jnp.append(between(uniform[7:9], *CABINET), 0.0)})
+        state = begin_episode(self.actions, data, dynamics, STAGES)
+        return state, restart(self._observe(state), progress_metrics(state.progress, STAGES))
+
+    def step(self, state: FrankaState, action: Array, applied: Array | None = None):
+        """See `Env.step`."""
+        model = self.physics.model
+        state = move(self.actions, self.physics, state, action, applied)
+        terms = reward_terms(model, state.data) | {"action_rate": action_change(action, state.last_action)}
+        state = conclude(state, action, reached(model, state.data))
+        metrics = progress_metrics(state.progress, STAGES)
+        return state, transition(self._observe(state), weighted(self.weights, terms), jnp.zeros((), bool), metrics)
+
+    def data(self, state: FrankaState) -> Data:
+        """See `Env.data`."""
+        return state.data
+
+    def replace_data(self, state: FrankaState, data: Data) -> FrankaState:
+        """See `Env.replace_data`."""
+        return dataclasses.replace(state, data=data)
+
+    def _observe(self, state: FrankaState) -> Observation:
+        model, data = self.physics.model, state.data
+        sensed = {
+            **sensing.arm_values(model, data),
+            "handle_position": handle(model, data),
+            "cabinet_position": sensing.mocap_position(model, data, "cabinet"),
+            "last_action": state.last_action,
+        }
+        privileged = {
+            "drawer_velocity": data.qvel[model.joint("drawer").dofadr],
+            "touch": sensing.touch(model, data),
+        }
+        return {
+            "state": assemble(self.spec.observation, sensed),
+            "privileged": assemble(self.spec.privileged, privileged),
+        }
+
+
+def opening(model: mujoco.MjModel, data: Data) -> Array:  # -> []
+    """How far the drawer is pulled out."""
+    return data.qpos[int(model.joint("drawer").qposadr[0])]
+
+
+def handle(model: mujoco.MjModel, data: Data) -> Array:  # -> [3]
+    """The middle of the handle."""
+    pulled = jnp.stack([-opening(model, data), jnp.zeros(()), jnp.zeros(())])
+    return sensing.mocap_position(model, data, "cabinet") + jnp.asarray(HANDLE) + pulled
+
+
+def succeeded(model: mujoco.MjModel, data: Data) -> Array:  # -> [] bool
+    """Whether the drawer is at least `OPENED` open."""
+    return opening(model, data) > OPENED
+
+
+def reached(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
+    """The condition of each stage."""
+    return {
+        "reached": jnp.linalg.norm(sensing.tcp_position(model, data) - handle(model, data)) < 0.02,
+        "grasped": sensing.grasped(model, data),
+        "ajar": opening(model, data) > 0.02,
+        "open": succeeded(model, data),
+    }
+
+
+def reward_terms(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
+    """One term a line, each from 0 to 1; `DrawerWeights` says how much of each is wanted."""
+    return {
+        "reach": sensing.closeness(jnp.linalg.norm(sensing.tcp_position(model, data) - handle(model, data))),
+        "grasp": jnp.where(sensing.grasped(model, data), 1.0, 0.0),
+        "open": jnp.clip(opening(model, data) / OPENED, 0.0, 1.0),
+        "success": jnp.where(succeeded(model, data), 1.0, 0.0),
+    }

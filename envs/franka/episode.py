@@ -1,0 +1,87 @@
+"""What the tasks of the Franka share: the state of an episode, where the arm starts, how an action becomes motion.
+
+Control at 20 Hz. Axes: S physics substeps, A actions, J joints (7), U actuators (8).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax.numpy as jnp
+from flax import struct
+
+from mjx_policies.envs.franka.actions import ActionSpace
+from mjx_policies.envs.franka.robot import OPENING
+from mjx_policies.envs.franka.scenes import READY
+from mjx_policies.envs.physics.base import Data, Dynamics, Physics
+from mjx_policies.envs.progress import Progress, advance, begin
+from mjx_policies.types import Array
+
+CONTROL_DT = 0.05
+JOINT_SPREAD = 0.02  # rad, half-width of each joint's start: 1 or 2 cm at the gripper
+
+
+@struct.dataclass
+class FrankaState:
+    """An episode.
+
+    Attributes:
+      data: physics; goals and fixtures are its mocap bodies.
+      dynamics: replaced model fields.
+      target: [U] what the actuators were told last.
+      last_action: [A] the action before this one, within -1..1.
+      progress: what has been achieved.
+    """
+
+    data: Data
+    dynamics: Dynamics
+    target: Array
+    last_action: Array
+    progress: Progress
+
+
+def start_arm(uniform: Array, opening: float = OPENING) -> Array:  # [J] in [0, 1) -> [9]
+    """Coordinates of the robot near `READY`, each finger `opening` m from the middle."""
+    joints = jnp.asarray(READY) + JOINT_SPREAD * (2 * uniform - 1)
+    return jnp.append(joints, jnp.full(2, opening))
+
+
+def between(uniform: Array, low: Any, high: Any) -> Array:
+    """Uniform draws in [0, 1) taken to a range."""
+    return jnp.asarray(low) + (jnp.asarray(high) - jnp.asarray(low)) * uniform
+
+
+def begin_episode(
+    actions: ActionSpace, data: Data, dynamics: Dynamics, stages: tuple[str, ...], width: float | None = None
+) -> FrankaState:
+    """The state of a robot at rest; `width` is what the gripper is told, where its fingers are by default."""
+    joints, opening = data.qpos[:7], data.qpos[7] if width is None else jnp.asarray(width)
+    target = actions.init(joints, opening)
+    return FrankaState(data, dynamics, target, jnp.zeros(actions.table.size), begin(stages))
+
+
+def move(
+    actions: ActionSpace, physics: Physics, state: FrankaState, action: Array, applied: Array | None
+) -> FrankaState:
+    """The state one control period on, but for progress and last action, which the task's reward still needs."""
+    rows = jnp.broadcast_to(action, (physics.substeps, actions.table.size)) if applied is None else applied
+    target, ctrl = actions.command(state.target, rows)
+    return dataclasses.replace(state, data=physics.step(state.data, ctrl, state.dynamics), target=target)
+
+
+def conclude(state: FrankaState, action: Array, reached: Mapping[str, Array]) -> FrankaState:
+    """Notes what was reached (see `progress.advance`) and the action that led here."""
+    progress = advance(state.progress, reached, CONTROL_DT)
+    return dataclasses.replace(state, progress=progress, last_action=jnp.clip(action, -1.0, 1.0))
+
+
+def action_change(action: Array, last_action: Array) -> Array:  # [A], [A] -> [] in [0, 1]
+    """Mean square of an action's change, relative to the largest there can be."""
+    return jnp.mean(jnp.square(jnp.clip(action, -1.0, 1.0) - last_action)) / 4
+
+
+def weighted(weights: Any, terms: Mapping[str, Array]) -> Array:  # -> []
+    """Reward of one control period for `terms`, whose weights are fields of the same names, per second."""
+    return sum(getattr(weights, name) * term for name, term in terms.items()) * CONTROL_DT

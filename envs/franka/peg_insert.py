@@ -1,0 +1,178 @@
+"""A Franka puts a peg of 8 mm into a hole of 8.5 mm.
+
+The hand holds the peg from the start, upright, over the table; the socket stands somewhere below. What it may let go of
+it cannot pick up again: the task is lost when the peg has left the hand. Lengths in m in the frame of the robot's base.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+import mujoco
+from flax import struct
+
+from mjx_policies.draws import draw_uniform
+from mjx_policies.envs.base import EnvSpec, restart, transition
+from mjx_policies.envs.franka import sensing
+from mjx_policies.envs.franka.actions import ActionSpace
+from mjx_policies.envs.franka.episode import (
+    FrankaState,
+    action_change,
+    begin_episode,
+    between,
+    conclude,
+    move,
+    start_arm,
+    weighted,
+)
+from mjx_policies.envs.franka.kinematics import tcp_pose
+from mjx_policies.envs.franka.scenes import HOLE_DEPTH, HOLE_WIDTH, PEG_HANDLE, PEG_LENGTH
+from mjx_policies.envs.mocap import place
+from mjx_policies.envs.physics.base import Data, Dynamics, Physics
+from mjx_policies.envs.progress import metric_names, progress_metrics
+from mjx_policies.rotations import from_matrix, rotate
+from mjx_policies.types import Array, Observation, Table, Term, TimeStep, assemble
+
+EPISODE_SECONDS = 8.0
+SOCKET = ((0.43, -0.07), (0.57, 0.07))  # x, y, corners
+INSERTED = 0.025  # of the 0.03 that the hole is deep
+DROPPED = 0.03  # from the tool centre point to the peg's handle
+TIP = -PEG_HANDLE[2] - PEG_LENGTH  # z in the frame of the peg
+
+# A fixture is measured once, and the hand knows how it holds the peg: more precise than a tracker.
+OBSERVATION: Table = (
+    *sensing.ARM,
+    *sensing.object_terms("peg", noise=0.0003, bias=0.0005),
+    Term("socket_position", 3, unit="m", frame="base", bias=0.0005),
+)
+PRIVILEGED: Table = (
+    Term("peg_velocity", 6, unit="m/s, rad/s"),
+    Term("touch", 2, unit="N", frame="left and right pad", scale=0.1),
+    Term("depth", 1, unit="m", frame="of the tip in the hole", scale=30.0),
+)
+STAGES = ("above", "entered", "halfway", "inserted")
+METRICS = metric_names(STAGES)
+
+
+@struct.dataclass
+class PegInsertWeights:
+    """Reward per second for one unit of each term of `reward_terms` and of `action_rate`, how much actions jump."""
+
+    near: float = 1.0
+    aligned: float = 1.0
+    upright: float = 0.5
+    depth: float = 1.5
+    success: float = 1.0
+    action_rate: float = -0.5
+
+
+DENSE = PegInsertWeights()
+SPARSE = PegInsertWeights(near=0.0, aligned=0.0, upright=0.0, depth=0.0, success=1.0, action_rate=0.0)
+
+
+@struct.dataclass
+class FrankaPegInsert:
+    """The task. Build it with `envs.load`."""
+
+    weights: PegInsertWeights
+    actions: ActionSpace = struct.field(pytree_node=False)
+    physics: Physics = struct.field(pytree_node=False)
+    spec: EnvSpec = struct.field(pytree_node=False)
+
+    def reset(self, key: Array, dynamics: Dynamics) -> tuple[FrankaState, TimeStep]:
+        """The peg in the closed hand, near `READY`, upright as far as the hand is."""
+        model = self.physics.model
+        uniform, _ = draw_uniform(key, 9)
+        arm = start_arm(uniform[:7], opening=PEG_HANDLE[1])
+        position, rotation = tcp_pose(arm[:7])
+        upside_down = rotation * jnp.asarray([1.0, -1.0, -1.0])  # the hand points down, the peg's z axis up
+        qpos = jnp.concatenate([arm, position, from_matrix(upside_down)])
+        data = self.physics.init(qpos, jnp.zeros(model.nv), dynamics)
+        data = place(model, data, {"socket": jnp.append(between(uniform[7:9], *SOCKET), 0.0)})
+        state = begin_episode(self.actions, data, dynamics, STAGES, width=0.0)
+        return state, restart(self._observe(state), progress_metrics(state.progress, STAGES))
+
+    def step(self, state: FrankaState, action: Array, applied: Array | None = None):
+        """See `Env.step`."""
+        model = self.physics.model
+        state = move(self.actions, self.physics, state, action, applied)
+        terms = reward_terms(model, state.data) | {"action_rate": action_change(action, state.last_action)}
+        state = conclude(state, action, reached(model, state.data))
+        metrics = progress_metrics(state.progress, STAGES)
+        return state, transition(self._observe(state), weighted(self.weights, terms), lost(model, state.data), metrics)
+
+    def data(self, state: FrankaState) -> Data:
+        """See `Env.data`."""
+        return state.data
+
+    def replace_data(self, state: FrankaState, data: Data) -> FrankaState:
+        """See `Env.replace_data`."""
+        return dataclasses.replace(state, data=data)
+
+    def _observe(self, state: FrankaState) -> Observation:
+        model, data = self.physics.model, state.data
+        sensed = {
+            **sensing.arm_values(model, data),
+            **sensing.object_values(model, data, "peg"),
+            "socket_position": sensing.mocap_position(model, data, "socket"),
+            "last_action": state.last_action,
+        }
+        privileged = {
+            "peg_velocity": sensing.object_velocity(model, data, "peg"),
+            "touch": sensing.touch(model, data),
+            "depth": depth(model, data)[None],
+        }
+        return {
+            "state": assemble(self.spec.observation, sensed),
+            "privileged": assemble(self.spec.privileged, privileged),
+        }
+
+
+def depth(model: mujoco.MjModel, data: Data) -> Array:  # -> []
+    """How far the tip is in the hole: 0 beside it or above it, `HOLE_DEPTH` on its ground."""
+    offset = tip(model, data) - sensing.mocap_position(model, data, "socket")
+    inside = jnp.all(jnp.abs(offset[:2]) < HOLE_WIDTH / 2)
+    return jnp.where(inside, jnp.clip(HOLE_DEPTH - offset[2], 0.0, HOLE_DEPTH), 0.0)
+
+
+def succeeded(model: mujoco.MjModel, data: Data) -> Array:  # -> [] bool
+    """Whether the tip is at least `INSERTED` deep in the hole."""
+    return depth(model, data) > INSERTED
+
+
+def reached(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
+    """The condition of each stage."""
+    offset = tip(model, data) - sensing.mocap_position(model, data, "socket")
+    deep = depth(model, data)
+    return {
+        "above": jnp.linalg.norm(offset[:2]) < HOLE_WIDTH / 2,
+        "entered": deep > 0.005,
+        "halfway": deep > HOLE_DEPTH / 2,
+        "inserted": succeeded(model, data),
+    }
+
+
+def reward_terms(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
+    """One term a line, each from 0 to 1; `PegInsertWeights` says how much of each is wanted."""
+    offset = tip(model, data) - sensing.mocap_position(model, data, "socket")
+    _, quat = sensing.object_pose(model, data, "peg")
+    return {
+        "near": sensing.closeness(jnp.linalg.norm(offset)),
+        "aligned": sensing.closeness(jnp.linalg.norm(offset[:2]), scale=0.01),
+        "upright": 0.5 * (1 + rotate(jnp.asarray([0.0, 0.0, 1.0]), quat)[2]),
+        "depth": depth(model, data) / HOLE_DEPTH,
+        "success": jnp.where(succeeded(model, data), 1.0, 0.0),
+    }
+
+
+def tip(model: mujoco.MjModel, data: Data) -> Array:  # -> [3]
+    """The lower end of the shaft."""
+    position, quat = sensing.object_pose(model, data, "peg")
+    return position + rotate(jnp.asarray([0.0, 0.0, TIP]), quat)
+
+
+def lost(model: mujoco.MjModel, data: Data) -> Array:  # -> [] bool
+    """Whether the peg has left the hand."""
+    peg, _ = sensing.object_pose(model, data, "peg")
+    return jnp.linalg.norm(peg - sensing.tcp_position(model, data)) > DROPPED

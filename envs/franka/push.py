@@ -1,0 +1,171 @@
+"""A Franka pushes a block across the table to a goal, and turns it square to the robot.
+
+The block is wider than the gripper opens, and a quarter turn leaves it as it was. The gripper starts closed, above.
+The task is lost when the block leaves the table. Lengths in m in the frame of the robot's base.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+import mujoco
+from flax import struct
+
+from mjx_policies.draws import draw_uniform
+from mjx_policies.envs.base import EnvSpec, restart, transition
+from mjx_policies.envs.franka import sensing
+from mjx_policies.envs.franka.actions import ActionSpace
+from mjx_policies.envs.franka.episode import (
+    FrankaState,
+    action_change,
+    begin_episode,
+    between,
+    conclude,
+    move,
+    start_arm,
+    weighted,
+)
+from mjx_policies.envs.franka.scenes import BLOCK
+from mjx_policies.envs.mocap import place
+from mjx_policies.envs.physics.base import Data, Dynamics, Physics
+from mjx_policies.envs.progress import metric_names, progress_metrics
+from mjx_policies.rotations import from_yaw, rotate
+from mjx_policies.types import Array, Observation, Table, Term, TimeStep, assemble
+
+EPISODE_SECONDS = 10.0
+BLOCK_START = ((0.45, -0.15), (0.55, 0.15))  # x, y, corners
+TURN_START = 0.4  # rad, either way
+GOAL = ((0.5, -0.2), (0.65, 0.2))
+GOAL_RADIUS, GOAL_TURN = 0.02, 0.15  # m, rad
+
+OBSERVATION: Table = (*sensing.ARM, *sensing.object_terms("block"), sensing.GOAL)
+PRIVILEGED: Table = (
+    Term("block_velocity", 6, unit="m/s, rad/s"),
+    Term("touch", 2, unit="N", frame="left and right pad", scale=0.1),
+)
+STAGES = ("touched", "close", "there", "aligned")
+METRICS = metric_names(STAGES)
+
+
+@struct.dataclass
+class PushWeights:
+    """Reward per second for one unit of each term of `reward_terms` and of `action_rate`, how much actions jump."""
+
+    reach: float = 0.5
+    near: float = 2.0
+    aligned: float = 1.0
+    success: float = 1.5
+    action_rate: float = -0.5
+
+
+DENSE = PushWeights()
+SPARSE = PushWeights(reach=0.0, near=0.0, aligned=0.0, success=1.0, action_rate=0.0)
+
+
+@struct.dataclass
+class FrankaPush:
+    """The task. Build it with `envs.load`."""
+
+    weights: PushWeights
+    actions: ActionSpace = struct.field(pytree_node=False)
+    physics: Physics = struct.field(pytree_node=False)
+    spec: EnvSpec = struct.field(pytree_node=False)
+
+    def reset(self, key: Array, dynamics: Dynamics) -> tuple[FrankaState, TimeStep]:
+        """The gripper closed and near `READY`, block and goal apart on the table."""
+        model = self.physics.model
+        uniform, _ = draw_uniform(key, 12)
+        block = jnp.append(between(uniform[7:9], *BLOCK_START), BLOCK[2])
+        yaw = from_yaw(TURN_START * (2 * uniform[9] - 1))
+        qpos = jnp.concatenate([start_arm(uniform[:7], opening=0.0), block, yaw])
+        data = self.physics.init(qpos, jnp.zeros(model.nv), dynamics)
+        data = place(model, data, {"goal": jnp.append(between(uniform[10:12], *GOAL), 0.0)})
+        state = begin_episode(self.actions, data, dynamics, STAGES)
+        return state, restart(self._observe(state), progress_metrics(state.progress, STAGES))
+
+    def step(self, state: FrankaState, action: Array, applied: Array | None = None):
+        """See `Env.step`."""
+        model = self.physics.model
+        state = move(self.actions, self.physics, state, action, applied)
+        terms = reward_terms(model, state.data) | {"action_rate": action_change(action, state.last_action)}
+        state = conclude(state, action, reached(model, state.data))
+        metrics = progress_metrics(state.progress, STAGES)
+        return state, transition(self._observe(state), weighted(self.weights, terms), lost(model, state.data), metrics)
+
+    def data(self, state: FrankaState) -> Data:
+        """See `Env.data`."""
+        return state.data
+
+    def replace_data(self, state: FrankaState, data: Data) -> FrankaState:
+        """See `Env.replace_data`."""
+        return dataclasses.replace(state, data=data)
+
+    def _observe(self, state: FrankaState) -> Observation:
+        model, data = self.physics.model, state.data
+        sensed = {
+            **sensing.arm_values(model, data),
+            **sensing.object_values(model, data, "block"),
+            "goal": sensing.mocap_position(model, data, "goal"),
+            "last_action": state.last_action,
+        }
+        privileged = {
+            "block_velocity": sensing.object_velocity(model, data, "block"),
+            "touch": sensing.touch(model, data),
+        }
+        return {
+            "state": assemble(self.spec.observation, sensed),
+            "privileged": assemble(self.spec.privileged, privileged),
+        }
+
+
+def succeeded(model: mujoco.MjModel, data: Data) -> Array:  # -> [] bool
+    """Whether the block lies within `GOAL_RADIUS` and `GOAL_TURN` of the goal."""
+    return (_to_goal(model, data) < GOAL_RADIUS) & (jnp.abs(turn(model, data)) < GOAL_TURN)
+
+
+def reached(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
+    """The condition of each stage."""
+    distance = _to_goal(model, data)
+    return {
+        "touched": jnp.any(sensing.touch(model, data) > 0),
+        "close": distance < 2 * GOAL_RADIUS,
+        "there": distance < GOAL_RADIUS,
+        "aligned": succeeded(model, data),
+    }
+
+
+def reward_terms(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
+    """One term a line, each from 0 to 1; `PushWeights` says how much of each is wanted."""
+    distance = _to_goal(model, data)
+    near = sensing.closeness(distance)
+    return {
+        "reach": sensing.closeness(jnp.linalg.norm(sensing.tcp_position(model, data) - behind(model, data))),
+        "near": near,
+        "aligned": near * 0.5 * (1 + jnp.cos(4 * turn(model, data))),
+        "success": jnp.where(succeeded(model, data), 1.0, 0.0),
+    }
+
+
+def lost(model: mujoco.MjModel, data: Data) -> Array:  # -> [] bool
+    """Whether the block has left the table."""
+    return sensing.off_table(sensing.object_pose(model, data, "block")[0])
+
+
+def turn(model: mujoco.MjModel, data: Data) -> Array:  # -> [] rad
+    """By how much the block is turned about the vertical from the nearest of its four equal poses."""
+    _, quat = sensing.object_pose(model, data, "block")
+    x, y, _ = rotate(jnp.asarray([1.0, 0.0, 0.0]), quat)
+    return jnp.arctan2(jnp.sin(4 * jnp.arctan2(y, x)), jnp.cos(4 * jnp.arctan2(y, x))) / 4
+
+
+def behind(model: mujoco.MjModel, data: Data) -> Array:  # -> [3]
+    """Where the gripper pushes from: at the edge of the block that is turned away from the goal."""
+    block, _ = sensing.object_pose(model, data, "block")
+    way = sensing.mocap_position(model, data, "goal")[:2] - block[:2]
+    return block.at[:2].add(-BLOCK[0] * way / jnp.maximum(jnp.linalg.norm(way), 1e-3))
+
+
+def _to_goal(model: mujoco.MjModel, data: Data) -> Array:  # -> []
+    block, _ = sensing.object_pose(model, data, "block")
+    return jnp.linalg.norm(block[:2] - sensing.mocap_position(model, data, "goal")[:2])
