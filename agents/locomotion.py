@@ -18,7 +18,7 @@ from mjx_policies.agents.ppo import PPOConfig, PPOHyper, PPOState, Symmetry, ppo
 from mjx_policies.agents.widening import widening
 from mjx_policies.compiler import compiler_options
 from mjx_policies.envs.base import DynamicsSampler, Env
-from mjx_policies.envs.film import film
+from mjx_policies.envs.film import film, scene_camera
 from mjx_policies.envs.mirror import mirror_action, mirror_observation, mirror_rows
 from mjx_policies.envs.physics import Backend
 from mjx_policies.envs.registry import load, scene
@@ -157,7 +157,9 @@ def make_evaluation(
         envs = vectorize(env, batch, dynamics)
 
         def record(state, action):
-            return {"qpos": env.data(state.envs).qpos, "obs": state.obs["state"]}
+            data = env.data(state.envs)
+            placed = {"mocap_pos": data.mocap_pos} if task.physics.model.nmocap else {}
+            return {"qpos": data.qpos, "obs": state.obs["state"], **placed}
 
         return run_episodes(envs, lambda obs: learner.mode(learner_state, obs), key, record)
 
@@ -189,8 +191,8 @@ def film_episode(config: Config, episodes: Episodes, path: Path, seconds: float 
     One that is told to stand would be as good, and show less. Its command is in the corner.
     """
     spec = load(config.task, config.backend, 1).spec
-    stride = round(1 / (fps * spec.control_dt))
-    rows = slice(0, round(seconds * fps) * stride, stride)
+    stride = max(1, round(1 / (fps * spec.control_dt)))
+    rows = slice(0, round(seconds / spec.control_dt), stride)
     qpos = np.asarray(episodes.recording["qpos"])[rows]  # [T, B, nq]
     robot = int(np.argmax(np.linalg.norm(qpos[-1, :, :2] - qpos[0, :, :2], axis=-1)))
     qpos = qpos[:, robot]
@@ -199,4 +201,7 @@ def film_episode(config: Config, episodes: Episodes, path: Path, seconds: float 
     if where is not None:
         commands = np.asarray(episodes.recording["obs"])[rows, robot, where]
         captions = [[f"command {x:+.2f} m/s  {y:+.2f} m/s  {yaw:+.2f} rad/s"] for x, y, yaw in commands]
-    film(scene(config.task), qpos, path, fps, captions)
+    model = scene(config.task)
+    mocap_pos = np.asarray(episodes.recording["mocap_pos"])[rows, robot] if model.nmocap else None
+    real_time = 1 / (stride * spec.control_dt)
+    film(model, qpos, path, real_time, captions, camera=scene_camera(model), mocap_pos=mocap_pos)

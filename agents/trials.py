@@ -14,7 +14,7 @@ import numpy as np
 
 from mjx_policies.compiler import compiler_options
 from mjx_policies.envs.base import DynamicsSampler, Env
-from mjx_policies.envs.film import film
+from mjx_policies.envs.film import film, scene_camera
 from mjx_policies.envs.registry import scene
 from mjx_policies.envs.vectorize import vectorize
 from mjx_policies.evaluation.episodes import Episodes, run_episodes
@@ -26,7 +26,6 @@ from mjx_policies.randomization.conditions import Condition, apply_condition
 from mjx_policies.types import Array, Observation, PyTree
 
 EVALUATION_SEED = 1_000_003  # of starts, commands and robots that no training run with a smaller seed has met
-SCENE_CAMERA = "scene"  # of a model that has a place to look at it from
 
 
 def make_trials(
@@ -119,7 +118,6 @@ def film_trial(name: str, shown: Shown, control_dt: float, words: str, fps: int 
     model = scene(name)
     stride = max(1, round(1 / (fps * control_dt)))
     qpos, mocap_pos = shown.qpos[::stride], shown.mocap_pos[::stride]
-    cameras = [model.camera(i).name for i in range(model.ncam)]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "film.mp4")
         film(
@@ -128,7 +126,7 @@ def film_trial(name: str, shown: Shown, control_dt: float, words: str, fps: int 
             path,
             1 / (stride * control_dt),
             [[words]] * len(qpos),
-            camera=SCENE_CAMERA if SCENE_CAMERA in cameras else None,
+            camera=scene_camera(model),
             mocap_pos=mocap_pos if model.nmocap else None,
         )
         return path.read_bytes()
