@@ -53,6 +53,7 @@ th { color: var(--soft); font-weight: 500; }
 svg { width: 100%; height: auto; display: block; }
 svg text { fill: var(--soft); font: 10px system-ui, sans-serif; }
 svg .axis { stroke: var(--line); }
+.films { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); }
 video { width: 100%; border-radius: .4rem; background: #000; display: block; }
 .cell { display: inline-block; min-width: 4.5rem; padding: .15rem .4rem; border-radius: .3rem; text-align: center; }
 """

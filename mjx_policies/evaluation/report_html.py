@@ -234,7 +234,7 @@ def _told(i: int, outcomes: Outcomes) -> str:
 def _films(films: Sequence[Film]) -> list[Html]:
     if not films:
         return []
-    return [section("Films", tag("div", *(video(film.mp4, film.caption) for film in films), class_="cards"))]
+    return [section("Films", tag("div", *(video(film.mp4, film.caption) for film in films), class_="films"))]
 
 
 def _actions(report: Report) -> Html:
@@ -278,7 +278,7 @@ def _latency(report: Report) -> list[Html]:
     rows = [
         (
             name,
-            *(f"{1e3 * x:.2f} ms" for x in (of.median, of.p95, of.p99, of.worst, of.jitter)),
+            *(f"{1e3 * x:.3g} ms" for x in (of.median, of.p95, of.p99, of.worst, of.jitter)),
             f"{of.overruns:.1%}",
         )
         for name, of in report.latency.items()

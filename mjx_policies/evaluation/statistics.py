@@ -20,6 +20,8 @@ class Estimate:
     count: int
 
     def __str__(self) -> str:
+        if not self.count:
+            return "–"
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 

@@ -59,3 +59,4 @@ def test_equal_samples_have_no_spread():
 
 def test_it_prints_with_its_interval():
     assert str(proportion(35, 50)) == "0.700 [0.562, 0.809]"
+    assert str(mean([math.nan])) == "–"
