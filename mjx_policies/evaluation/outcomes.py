@@ -92,7 +92,7 @@ def summarize(episodes: Episodes, control_dt: float, stages: tuple[str, ...] = (
     figures = {"success": proportion(int(found.achieved.sum()), len(found.achieved))}
     figures |= {STAGE + name: proportion(int(got.sum()), len(got)) for name, got in found.stages.items()}
     figures |= {
-        "completion": mean(found.completion),
+        "completion": mean(found.completion, lowest=0.0, highest=1.0),
         "seconds_to_success": mean(found.seconds_to_success),
         "failures": failures,
         "seconds_to_failure": mean(found.seconds_to_failure),

@@ -38,16 +38,21 @@ def proportion(successes: int, trials: int, confidence: float = 0.95) -> Estimat
     return Estimate(rate, low, high, trials)
 
 
-def mean(samples: ArrayLike, confidence: float = 0.95) -> Estimate:
-    """A mean with Student's interval; samples that are NaN (nothing to measure) are left out."""
+def mean(
+    samples: ArrayLike, confidence: float = 0.95, lowest: float = -math.inf, highest: float = math.inf
+) -> Estimate:
+    """A mean with Student's interval; samples that are NaN (nothing to measure) are left out.
+
+    `lowest` and `highest` are what a sample can be; the mean cannot lie beyond them, so neither does its interval.
+    """
     measured = np.asarray(samples, float)
     measured = measured[~np.isnan(measured)]
     if measured.size == 0:
         return Estimate(math.nan, math.nan, math.nan, 0)
     value = float(measured.mean())
     if measured.size == 1:
-        return Estimate(value, -math.inf, math.inf, 1)
+        return Estimate(value, lowest, highest, 1)
     half = float(
         special.stdtrit(measured.size - 1, (1 + confidence) / 2) * measured.std(ddof=1) / math.sqrt(measured.size)
     )
-    return Estimate(value, value - half, value + half, measured.size)
+    return Estimate(value, max(lowest, value - half), min(highest, value + half), measured.size)

@@ -53,6 +53,12 @@ def test_one_sample_says_nothing_of_the_spread():
     assert mean([4.0]) == Estimate(4.0, -math.inf, math.inf, 1)
 
 
+def test_the_interval_stays_among_what_can_be():
+    bounded, free = mean([1.0, 1.0, 0.5], lowest=0.0, highest=1.0), mean([1.0, 1.0, 0.5])
+    assert free.high > 1.0 and (bounded.value, bounded.low, bounded.high) == (free.value, free.low, 1.0)
+    assert mean([0.5], lowest=0.0, highest=1.0) == Estimate(0.5, 0.0, 1.0, 1)
+
+
 def test_equal_samples_have_no_spread():
     assert mean(np.full(9, 2.5)) == Estimate(2.5, 2.5, 2.5, 9)
 
