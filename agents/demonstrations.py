@@ -234,7 +234,7 @@ def to_episodes(
                 success=bool(attempts.success[b]),
                 task=task,
                 fps=fps,
-                final_observation={name: x[steps, b] for name, x in attempts.observation.items()},
+                final_observation={name: np.asarray(x[steps, b]) for name, x in attempts.observation.items()},
                 seed=int(seed),
                 strategy=strategies[int(attempts.strategy[b])],
             )

@@ -57,7 +57,8 @@ class Manner:
       strategy: [] int32, see `Expert.strategies`.
       pace: [] factor of all speeds.
       aim: [3] sideways miss per length of the way.
-      mistake: [3] how far the first attempt misses the object, in m; zero in most episodes.
+      mistake: [3] by how much the first attempt misses the object, m in the frame of the hand that grasps: along its x
+        axis, or short of it; zero in most episodes.
     """
 
     strategy: Array
@@ -84,18 +85,18 @@ class Hand:
 
 
 def draw_manner(key: Array, strategies: int, habits: Habits = HABITS) -> Manner:
-    """A person, and one of `strategies` equally likely ways to solve the task. The mistake is horizontal."""
+    """A person, and one of `strategies` equally likely ways to solve the task."""
     key_choice, key_habits = jax.random.split(key)
     normal = jax.random.normal(key_habits, (4,))
     uniform = jax.random.uniform(key_choice, (4,))
-    angle = 2 * jnp.pi * uniform[1]
     least, most = habits.mistake
-    size = jnp.where(uniform[2] < habits.mistakes, least + uniform[3] * (most - least), 0.0)
+    directions = jnp.asarray([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 0.0, -1.0]])
+    size = jnp.where(uniform[1] < habits.mistakes, least + uniform[2] * (most - least), 0.0)
     return Manner(
         strategy=jnp.minimum((strategies * uniform[0]).astype(jnp.int32), strategies - 1),
         pace=jnp.clip(jnp.exp(habits.pace * normal[0]), habits.slowest, habits.fastest),
         aim=habits.aim * normal[1:],
-        mistake=size * jnp.stack([jnp.cos(angle), jnp.sin(angle), jnp.zeros(())]),
+        mistake=size * directions[(4 * uniform[3]).astype(jnp.int32)],
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
@@ -48,7 +50,7 @@ def obstacle2d_expert(task: Obstacle2D) -> Expert:
         offset = misaim(way(*seen(state), side=1.0 - 2.0 * manner.strategy), manner.aim[:2])
         speed = jnp.where(pause > 0, 0.0, SPEED)
         meant, managed = move(hand.velocity, noise, offset, speed, MOTION, manner.pace, dt, HABITS)
-        hand = hand.replace(velocity=meant, noise=noise, pause=pause)
+        hand = dataclasses.replace(hand, velocity=meant, noise=noise, pause=pause)
         return jnp.clip(managed / scale, -1.0, 1.0), ExpertState(manner, hand, jnp.clip(meant / scale, -1.0, 1.0))
 
     def label(state: Obstacle2DState) -> Array:

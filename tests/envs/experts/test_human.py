@@ -118,6 +118,9 @@ def test_manners_differ_as_the_habits_say():
     np.testing.assert_allclose(np.bincount(manners.strategy) / 6000, 1 / 3, atol=0.03)
     size = np.linalg.norm(manners.mistake, axis=1)
     assert (size > 0).mean() == pytest.approx(0.25, abs=0.03)
-    assert size[size > 0].min() >= 0.02 and size.max() <= 0.03 and not np.any(manners.mistake[:, 2])
+    assert size[size > 0].min() >= 0.02 and size.max() <= 0.03
+    assert not np.any(manners.mistake[:, 1]) and manners.mistake[:, 2].max() == 0, (
+        "the fingers close beside it or too early"
+    )
     assert manners.pace.min() >= habits.slowest and manners.pace.max() <= habits.fastest
     assert np.log(manners.pace).std() == pytest.approx(habits.pace, rel=0.1)
