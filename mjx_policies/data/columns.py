@@ -119,8 +119,16 @@ def from_pictures(column: Any, shape: tuple[int, ...], where: str) -> np.ndarray
     return frames
 
 
-def read_table(path: Path, columns: list[str] | None = None, filters: Any = None) -> Any:
+def read_table(
+    path: Path, columns: list[str] | None = None, filters: Any = None, optional: frozenset[str] = frozenset()
+) -> Any:
     """A parquet file, or some of its columns and rows.
+
+    Args:
+      path: the file.
+      columns: that it must have; all by default.
+      filters: of rows, as pyarrow has them.
+      optional: further columns, of which those come that it has.
 
     Raises:
       UserError: it is damaged, lacks a column, has one twice, or would fill the memory.
@@ -128,26 +136,28 @@ def read_table(path: Path, columns: list[str] | None = None, filters: Any = None
     pa, parquet = load("pyarrow", "reading a dataset"), load("pyarrow.parquet", "reading a dataset")
     try:
         with parquet.ParquetFile(path) as file:
-            _check_size(path, file.metadata)
             names = file.schema_arrow.names
+            _check_size(path, file.metadata, len(names if columns is None else columns))
         if len(set(names)) != len(names):
-            raise UserError(f"{path} has a column twice.")
+            raise UserError(f"{path} has a column twice. Copy the dataset again.")
         missing = [name for name in columns or () if name not in names]
         if missing:
             raise UserError(f"{path} lacks the column {missing[0]!r}. The dataset is damaged, copy it again.")
-        return parquet.read_table(path, columns=columns, filters=filters, partitioning=None)
-    except (pa.ArrowException, OSError) as error:
+        if columns is not None:
+            columns = columns + [name for name in names if name in optional and name not in columns]
+        table = parquet.read_table(path, columns=columns, filters=filters, partitioning=None)
+        table.validate(full=True)  # offsets and texts, which a damaged file may have anywhere
+        return table
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())[:200].rstrip(".")
         raise UserError(f"{path} is damaged, copy it again: {reason}.") from None
 
 
-def _check_size(path: Path, metadata: Any) -> None:
-    """That what the file says of itself fits into memory: a few bytes can stand for very many equal values."""
-    for group in range(metadata.num_row_groups):
-        row_group = metadata.row_group(group)
-        held = sum(
-            max(column.total_uncompressed_size, 8 * column.num_values)
-            for column in (row_group.column(index) for index in range(row_group.num_columns))
-        )
-        if max(held, row_group.num_rows) > MAX_EPISODE_BYTES:
+def _check_size(path: Path, metadata: Any, columns: int) -> None:
+    """That what the file says of itself fits into memory: a few bytes can stand for very many equal values.
+
+    Columns are not asked one by one, since pyarrow 26 ends the process where what a file says of them is damaged.
+    """
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        if max(group.total_byte_size, 8 * columns * group.num_rows) > MAX_EPISODE_BYTES:
             raise UserError(f"{path} holds a row group of more than {MAX_EPISODE_BYTES:,} bytes: split it.")

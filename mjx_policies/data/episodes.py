@@ -17,6 +17,8 @@ from mjx_policies.training.errors import UserError
 NAME = re.compile(r"[\w-]{1,80}|observation(\.[\w-]{1,40}){2,4}", re.ASCII)
 """What an observation may be called: `state`, or the whole name of a foreign feature, `observation.images.wrist`."""
 
+LARGEST = np.finfo(np.float32).max  # what learning can hold
+
 _ARRAYS = ("observation", "action", "reward", "final_observation")
 
 
@@ -103,9 +105,10 @@ def _numbers(value: Any, name: str) -> np.ndarray:
     array = np.asarray(value)
     if array.dtype.kind not in "fiub":
         raise UserError(f"{name} has the type {array.dtype}, it must hold plain numbers.")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        where = [int(index) for index in np.argwhere(~np.isfinite(array))[0]]
-        raise UserError(f"{name} holds {array[tuple(where)]} at {where}, every number must be finite.")
+    fits = np.abs(array) <= LARGEST if array.dtype.kind == "f" else np.ones(1, bool)
+    if not fits.all():
+        where = [int(index) for index in np.argwhere(~fits)[0]]
+        raise UserError(f"{name} holds {array[tuple(where)]} at {where}, every number must be finite in float32.")
     return array
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from mjx_policies.data.columns import read_table
 from mjx_policies.data.lerobot_layout import INFO, Info
-from mjx_policies.data.packages import load
 from mjx_policies.data.paths import inside
 from mjx_policies.deploy.model import show
 from mjx_policies.training.errors import UserError
@@ -71,14 +70,11 @@ def read_rows(root: Path, info: Info) -> list[EpisodeRow]:
 def _rows_of(path: Path, info: Info) -> list[EpisodeRow]:
     films = [f"videos/{key}/{part}" for key in info.videos for part in ("chunk_index", "file_index", "from_timestamp")]
     wanted = ["episode_index", "length", "tasks", "data/chunk_index", "data/file_index", *films]
-    optional = {"dataset_from_index", *OWN, *(FINAL + name for name in info.features)}
-    parquet = load("pyarrow.parquet", "a dataset of LeRobot")
-    read_table(path, ["episode_index"])  # refuses what is damaged before its names are asked for
-    present = [name for name in parquet.read_schema(path).names if name in optional]
-    table = read_table(path, wanted + present)
-    final = next((name for name in present if name.startswith(FINAL)), "")
-    kept = [False] * len(table) if not final else table[final].is_valid().to_pylist()
-    entries = table.drop_columns([name for name in present if name.startswith(FINAL)]).to_pylist()
+    optional = frozenset(("dataset_from_index", *OWN, *(FINAL + name for name in info.features)))
+    table = read_table(path, wanted, optional=optional)
+    finals = [name for name in table.column_names if name.startswith(FINAL)]
+    kept = table[finals[0]].is_valid().to_pylist() if finals else [False] * len(table)
+    entries = table.drop_columns(finals).to_pylist()
     return [_row(entry, has_final, path, info) for entry, has_final in zip(entries, kept, strict=True)]
 
 

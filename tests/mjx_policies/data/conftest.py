@@ -1,5 +1,8 @@
 """Episodes of numbers that nobody would mistake for others."""
 
+import importlib.util
+from pathlib import Path
+
 import jax
 import numpy as np
 import pytest
@@ -55,3 +58,13 @@ def make_episode():
 def assert_same():
     """Raises unless two episodes are equal bit for bit."""
     return _assert_same
+
+
+@pytest.fixture(scope="session")
+def official_lerobot():
+    """The module `official_lerobot.py`."""
+    path = Path(__file__).with_name("official_lerobot.py")
+    spec = importlib.util.spec_from_file_location("official_lerobot", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

@@ -80,10 +80,12 @@ def main(name, folder, rounds):
         os.close(noted)
         if os.read(reading, 1) != b"s":
             sys.exit("the writer could not go on")
-        time.sleep(random.uniform(0, 0.1))
+        added = b""
+        for _ in range(random.randint(1, 6)):  # episodes, so that it gets on however slow the machine is
+            added += os.read(reading, 1)
+        time.sleep(random.uniform(0, 0.02))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        added = b""
         while part := os.read(reading, 65536):
             added += part
         os.close(reading)
