@@ -138,7 +138,7 @@ def _table(lean: bool) -> mujoco.MjSpec:
     spec.visual.headlight.diffuse = [0.4, 0.4, 0.4]
     world = spec.worldbody
     world.add_light(
-        name="sun", type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL, dir=[-0.3, 0.4, -1], pos=[0, 0, 3], diffuse=[0.6] * 3
+        name="sun", type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL, dir=[-0.3, -0.4, -1], pos=[0, 0, 3], diffuse=[0.6] * 3
     )
     table = _add_geom(world, "table", mujoco.mjtGeom.mjGEOM_PLANE, (0, 0, 0.05))
     table.group, table.conaffinity = 3, 0
@@ -150,7 +150,7 @@ def _table(lean: bool) -> mujoco.MjSpec:
             leg.pos = [x, y, -0.38]
     ground = _add_decoration(world, mujoco.mjtGeom.mjGEOM_PLANE, (0, 0, 0.05), (0.52, 0.55, 0.58, 1))
     ground.pos = [0, 0, -0.72]
-    _add_camera(spec, "scene", position=(1.35, 0.75, 0.75), target=(0.4, 0, 0.15), fovy=45)
+    _add_camera(spec, "scene", position=(0.6, 1.1, 0.6), target=(0.38, 0, 0.25), fovy=45)
     return spec
 
 
