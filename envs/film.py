@@ -15,14 +15,15 @@ import numpy as np
 from mjx_policies.envs.rendering import make_renderer, orbit
 from mjx_policies.evaluation.video import draw_text, write_video
 
-SCENE = "scene"  # camera of a model that has a place to look at it from
+SCENES = ("scene", "above")  # cameras of a model that has a place to look at it from
 ELEVATION = 25.0  # degrees, of the camera above the robot: a stair of 0.15 m on 0.3 m would hide it from 18
 SMOOTHING = 0.5  # s, over which the camera averages the height of the robot
 
 
 def scene_camera(model: mujoco.MjModel) -> str | None:
     """The camera of a model that shows its scene, None where there is none."""
-    return SCENE if any(model.camera(i).name == SCENE for i in range(model.ncam)) else None
+    cameras = [model.camera(i).name for i in range(model.ncam)]
+    return next((name for name in SCENES if name in cameras), None)
 
 
 def running_mean(height: np.ndarray, fps: float) -> np.ndarray:  # [T] -> [T]
