@@ -90,7 +90,7 @@ def make_trials(
             together = jax.tree.map(lambda *part: np.concatenate(part), *parts)
             outcomes = judge(together, task.spec.control_dt, task.spec.stages)
             figures = summarize(together, task.spec.control_dt, task.spec.stages)
-            found[name] = Trials(outcomes, figures, actions, shown)
+            found[name] = Trials(outcomes, figures, actions, dict(sorted(shown.items(), reverse=True)))
         return found
 
     return run

@@ -34,6 +34,7 @@ p { margin: .3rem 0; overflow-wrap: anywhere; }
   min-width: 0; }
 .big { font-size: 2.6rem; font-weight: 650; line-height: 1.1; font-variant-numeric: tabular-nums; }
 .verdict { border-left: 4px solid var(--good); padding: .1rem 0 .1rem .9rem; margin: .8rem 0; }
+.plot { max-width: 30rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { text-align: right; padding: .35rem .6rem; border-bottom: 1px solid var(--line); white-space: nowrap; }
@@ -127,7 +128,7 @@ def video(mp4: bytes, caption: str) -> Html:
 
 def curves(series: Sequence[tuple[np.ndarray, np.ndarray]], unit: str, top: float = 1.0) -> Html:  # each [P], [P]
     """Lines over a common axis from zero, heights from zero to `top` in percent, in the order of `COLOURS`."""
-    width, height, left, bottom = 320.0, 150.0, 30.0, 18.0
+    width, height, left, bottom = 320.0, 150.0, 36.0, 18.0
     last = max(float(x[-1]) for x, _ in series)
 
     def spot(x: float, y: float) -> str:

@@ -16,6 +16,9 @@ from mjx_policies.training.files import write_json
 Evaluation = Mapping[str, Mapping[str, Estimate]]
 """Condition -> name of a figure -> its estimate."""
 
+MANY = 3  # conditions that fit beside each other on a terminal
+CHIEF = ("success", "completion", "falls", "failures", "return")
+
 
 def write_evaluation(path: Path, evaluation: Evaluation, about: Mapping[str, Any]) -> None:
     """Writes `evaluation.json`: the figures with their 95 % intervals, and `about` how they were made."""
@@ -27,8 +30,20 @@ def write_evaluation(path: Path, evaluation: Evaluation, about: Mapping[str, Any
 
 
 def evaluation_table(evaluation: Evaluation, title: str, leave_out: str = "reward/") -> Table:
-    """One row for each figure, one column for each condition; names that begin with `leave_out` stay out."""
+    """One row for each figure, one column for each condition; names that begin with `leave_out` stay out.
+
+    More than `MANY` conditions have one row each, with the figures in `CHIEF` alone.
+    """
     table = Table(title=title, title_justify="left")
+    if len(evaluation) > MANY:
+        first = next(iter(evaluation.values()))
+        shown = [name for name in CHIEF if name in first]
+        table.add_column("[95 %]")
+        for name in shown:
+            table.add_column(name, justify="right")
+        for condition, estimates in evaluation.items():
+            table.add_row(condition, *(str(estimates[name]) for name in shown))
+        return table
     table.add_column("")
     for condition in evaluation:
         table.add_column(f"{condition} [95 %]", justify="right")

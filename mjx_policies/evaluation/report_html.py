@@ -216,7 +216,7 @@ def _episodes(report: Report) -> Html:
     parts.append(soft(f"One mark an episode: full where it achieved the goal.{stages}{more}"))
     if first.goal == "success" and any(outcomes.achieved.any() for outcomes in report.outcomes.values()):
         lines = [by_time(outcomes, report.episode_seconds) for outcomes in report.outcomes.values()]
-        parts.append(tag("div", tag("div", curves(lines, "s"), class_="card"), class_="cards"))
+        parts.append(tag("div", curves(lines, "s"), class_="card plot"))
         parts.append(soft("Portion of all episodes that had succeeded by a time."))
         if len(lines) > 1:
             parts.append(legend(list(report.outcomes)))

@@ -35,7 +35,8 @@ class Trials:
       outcomes: of every episode.
       figures: their summary.
       actions: [T, A] of each episode of the first batch.
-      shown: the first episode that achieved the goal and the first that did not, as far as there are any.
+      shown: the first episode that achieved the goal and the first that did not, in this order, as far as
+        there are any.
     """
 
     outcomes: Outcomes

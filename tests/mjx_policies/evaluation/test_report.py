@@ -1,0 +1,41 @@
+import json
+import math
+
+from rich.console import Console
+
+from mjx_policies.evaluation.report import evaluation_table, write_evaluation
+from mjx_policies.evaluation.statistics import Estimate, mean, proportion
+
+FIGURES = {
+    "success": proportion(9, 10),
+    "stage/held": proportion(10, 10),
+    "return": mean([1.0, 3.0]),
+    "reward/a": mean([1.0]),
+}
+
+
+def printed(table):
+    console = Console(width=200)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get().splitlines()
+
+
+def test_few_conditions_stand_beside_each_other():
+    lines = printed(evaluation_table({"nominal": FIGURES, "noise": FIGURES}, "Task"))
+    assert any("nominal [95 %]" in line and "noise [95 %]" in line for line in lines)
+    assert any("stage/held" in line for line in lines) and not any("reward/" in line for line in lines)
+
+
+def test_many_conditions_stand_below_each_other():
+    lines = printed(evaluation_table({f"condition {i}": FIGURES for i in range(5)}, "Task"))
+    assert sum("0.900 [0.596, 0.982]" in line and "condition" in line for line in lines) == 5
+    assert not any("stage/held" in line for line in lines)
+
+
+def test_the_file_holds_the_figures_and_no_infinity(tmp_path):
+    path = tmp_path / "evaluation.json"
+    write_evaluation(path, {"nominal": {"return": Estimate(4.0, -math.inf, math.inf, 1)}}, {"task": "Task"})
+    data = json.loads(path.read_text())
+    assert data["conditions"]["nominal"]["return"] == {"value": 4.0, "low": None, "high": None, "count": 1}
+    assert data["task"] == "Task" and data["interval"] == 0.95
