@@ -83,7 +83,7 @@ def export_run(policy: Policy, met: np.ndarray) -> Exported:
         steps=policy.steps,
         seed=policy.config.seed,
         delay=imperfections.delay,
-        ranges=() if preset is None else ranges(preset()),
+        ranges=() if preset is None else ranges(preset(model)),
         commit=commit(),
     )
     return export_policy(

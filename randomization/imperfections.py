@@ -61,7 +61,7 @@ def imperfect(env: Env, imperfections: Imperfections) -> tuple[Env, DynamicsSamp
     env = SensorNoise(env, imperfections.noise)
     if preset is None:
         return env, Nominal()
-    terms = widened(preset(), imperfections.dynamics)
+    terms = widened(preset(env.physics.model), imperfections.dynamics)
     try:
         check(terms, env.physics.model)
     except ValueError as error:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import mujoco
+
 from mjx_policies.randomization.dynamics import (
     actuator_kd,
     actuator_kp,
@@ -15,6 +19,7 @@ from mjx_policies.randomization.dynamics import (
     inertia,
     mass,
     payload,
+    term,
 )
 from mjx_policies.randomization.terms import Term
 
@@ -49,4 +54,52 @@ def go2() -> dict[str, Term]:
     }
 
 
-PRESETS = {"go2": go2}  # by `EnvSpec.robot`
+def franka(model: mujoco.MjModel) -> dict[str, Term]:
+    """Franka Research 3 with its hand, and the objects that are on its table in this model."""
+    links, joints = ("link[1-7]", "hand"), ("joint?", "finger_joint?")
+    terms = {
+        # Three published sets of link masses (FER, FR3 and Menagerie's Panda) differ by a fifth in most links.
+        "mass": mass(0.8, 1.2, links),
+        # The same sets put the centres up to some centimetres apart.
+        "center_of_mass": center_of_mass((-0.02, -0.02, -0.02), (0.02, 0.02, 0.02), links),
+        # 0.1 kg m^2 in Menagerie, 0.2 to 0.6 from Franka by way of drake; the finger's is a guess within a factor of 2.
+        "armature": armature(0.5, 1.25, joints),
+        # 0.2 N m and 0.003 N m s/rad in franka_description, none in its later editions; identified values are larger.
+        "friction_loss": friction_loss(0.5, 2.5, joints),
+        "damping": damping(0.5, 3.0, joints),
+        # What the robot thinks it weighs, cables and all: an arm that floats up or sinks by some millimetres.
+        "gravity_compensation": term("body_gravcomp", 0.97, 1.03, links, shared=True),
+        # The maker's stiffness is a command, the torque behind it is measured to some percent.
+        "kp": actuator_kp(0.9, 1.1),
+        "kd": actuator_kd(0.85, 1.15),
+        # 70 N of continuous grasping force is a figure for a new hand.
+        "grip": actuator_strength(0.7, 1.0, "gripper"),
+        # Rubber on dry wood to rubber on smooth or dusty plastic; both pads are of one make.
+        "pad_friction": friction(0.7, 1.3, "*_pad", operation="scale"),
+    }
+    objects = {model.body(i).name for i in range(model.nbody)}
+    loose = tuple(name for name in ("cube", "base", "block", "peg", "drawer") if name in objects)
+    if loose:
+        # Hollow plastic to solid oak.
+        terms["object_mass"] = mass(0.5, 2.0, loose)
+    resting = tuple(name for name in ("cube", "base", "block") if name in objects)
+    if resting:
+        # Of wood and plastic on each other, 0.3 to 0.9; a contact takes the larger of two, so all share the draw.
+        terms["table_friction"] = friction(0.5, 1.5, ("table", *resting), operation="scale")
+    if "drawer" in objects:
+        # From a runner with ball bearings to wood in wood.
+        terms["drawer_friction"] = friction_loss(0.25, 2.0, "drawer")
+        terms["drawer_damping"] = damping(0.5, 2.0, "drawer")
+    if "socket" in objects:
+        # Greased steel to dry plastic, of the shaft in the hole.
+        terms["hole_friction"] = friction(0.25, 1.25, ("socket_*", "peg_shaft"), operation="scale")
+    return terms
+
+
+def _go2(model: mujoco.MjModel) -> dict[str, Term]:
+    del model  # of one robot on any ground
+    return go2()
+
+
+PRESETS: dict[str, Callable[[mujoco.MjModel], dict[str, Term]]] = {"go2": _go2, "franka": franka}
+"""By `EnvSpec.robot`: the terms for the model of a task."""
