@@ -62,7 +62,7 @@ def stack(lean: bool = False) -> mujoco.MjModel:
     """A cube to be put on another, the base."""
     spec = _table(lean)
     _add_box(spec, "cube", (CUBE,) * 3, mass=0.064, rgba=RED)
-    _add_box(spec, "base", (CUBE,) * 3, mass=0.064, rgba=BLUE)
+    _add_box(spec, "base", (CUBE,) * 3, mass=0.064, rgba=BLUE, y=0.1)
     _touch(spec, "cube")
     return _compile(spec, contacts=28)
 
@@ -161,14 +161,14 @@ def _add_camera(spec: mujoco.MjSpec, name: str, position, target, fovy: float) -
     camera.alt.xyaxes = [*axes[:, 0], *axes[:, 1]]
 
 
-def _add_free_body(spec: mujoco.MjSpec, name: str):
-    body = spec.worldbody.add_body(name=name, pos=[0.5, 0, 0.1])
+def _add_free_body(spec: mujoco.MjSpec, name: str, y: float = 0.0):
+    body = spec.worldbody.add_body(name=name, pos=[0.5, y, 0.1])
     body.add_freejoint(name=name)
     return body
 
 
-def _add_box(spec: mujoco.MjSpec, name: str, size, mass: float, rgba) -> None:
-    _add_geom(_add_free_body(spec, name), name, mujoco.mjtGeom.mjGEOM_BOX, size, mass, rgba)
+def _add_box(spec: mujoco.MjSpec, name: str, size, mass: float, rgba, y: float = 0.0) -> None:
+    _add_geom(_add_free_body(spec, name, y), name, mujoco.mjtGeom.mjGEOM_BOX, size, mass, rgba)
 
 
 def _add_geom(body, name: str, kind: mujoco.mjtGeom, size, mass: float = 0.0, rgba=GREY):
