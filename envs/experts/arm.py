@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import mujoco
@@ -117,8 +119,8 @@ def arm_expert(
             hand.velocity[:3], noise[:3], misaim(offset, manner.aim), works * aim.speed, MOVE, manner.pace, dt, habits
         )
         turns, turned = move(hand.velocity[3:], noise[3:], turn, works * TURN_SPEED, TURN, manner.pace, dt, TURN_HABITS)
-        hand = hand.replace(
-            velocity=jnp.concatenate([moves, turns]), noise=noise, pause=pause, fooled=hand.fooled & ~aim.noticed
+        hand = dataclasses.replace(
+            hand, velocity=jnp.concatenate([moves, turns]), noise=noise, pause=pause, fooled=hand.fooled & ~aim.noticed
         )
         steps = jnp.stack([jnp.concatenate([moved, turned]), hand.velocity]) * dt
         executed, intended = jax.vmap(

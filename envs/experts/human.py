@@ -147,7 +147,10 @@ def move(
       habits: how much noise.
     """
     wanted = approach(offset, speed * pace, motion.jerk * pace**3, dt)
-    meant = accelerate(velocity, wanted, motion.acceleration * pace**2 * dt)
+    # A landing from speed v brakes with up to sqrt(2 jerk v): a hand that could not would go beyond and come back. The
+    # fifth more is for the first period, which begins late by up to one.
+    landing = 1.2 * jnp.sqrt(2 * motion.jerk * speed)
+    meant = accelerate(velocity, wanted, jnp.maximum(motion.acceleration, landing) * pace**2 * dt)
     return meant, meant + (habits.noise * length(meant) + habits.tremor) * noise
 
 
