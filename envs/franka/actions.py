@@ -15,6 +15,7 @@ and each finger (m) are told.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Literal, Protocol, get_args
 
 import jax.numpy as jnp
@@ -95,7 +96,11 @@ def action_space(name: ActionName, control_dt: float, variant: Variant = "fr3") 
         raise ValueError(f"unknown action space {name!r}; known: {', '.join(get_args(ActionName))}")
     if not control_dt > 0:
         raise ValueError(f"control_dt is {control_dt} s, it must be positive")
-    kinds = {"joint_target": JointTarget, "joint_delta": JointDelta, "pose_delta": PoseDelta}
+    kinds: dict[str, Callable[[float, Limits], ActionSpace]] = {
+        "joint_target": JointTarget,
+        "joint_delta": JointDelta,
+        "pose_delta": PoseDelta,
+    }
     return kinds[name](control_dt, joint_limits(variant))
 
 
@@ -252,7 +257,7 @@ def _waypoint(
     return at + share * distance, to_matrix(from_rotation_vector(share * turn))
 
 
-def _shorten(step: Array, reach: Array) -> Array:  # [J + 1], [J + 1] -> [J + 1]
+def _shorten(step: Array, reach: np.ndarray) -> Array:  # [J + 1], [J + 1] -> [J + 1]
     """The step, joints slowed down together so that the TCP keeps its direction; the gripper by itself."""
     q = step[:-1] / jnp.maximum(jnp.max(jnp.abs(step[:-1]) / reach[:-1]), 1.0)
     return jnp.append(q, jnp.clip(step[-1], -reach[-1], reach[-1]))

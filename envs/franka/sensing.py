@@ -44,11 +44,10 @@ def object_terms(name: str, noise: float = 0.002, bias: float = 0.003) -> Table:
 
 def arm_values(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
     """Values for `ARM`."""
-    fingers = data.qpos[NUM_JOINTS:NUM_COORDINATES]
     return {
         "joint_position": data.qpos[:NUM_JOINTS],
         "joint_velocity": data.qvel[:NUM_JOINTS],
-        "finger_opening": jnp.mean(fingers, keepdims=True),
+        "finger_opening": finger_opening(data)[None],
         "tcp_position": tcp_position(model, data),
         "tcp_rotation": to_sixd(to_matrix(read_sensor(model, data.sensordata, "tcp_orientation"))),
     }
@@ -58,6 +57,11 @@ def object_values(model: mujoco.MjModel, data: Data, name: str) -> dict[str, Arr
     """Values for `object_terms`."""
     position, quat = object_pose(model, data, name)
     return {f"{name}_position": position, f"{name}_rotation": to_sixd(to_matrix(quat))}
+
+
+def finger_opening(data: Data) -> Array:  # -> []
+    """m, of each finger: the mean of both."""
+    return jnp.mean(data.qpos[NUM_JOINTS:NUM_COORDINATES])
 
 
 def tcp_position(model: mujoco.MjModel, data: Data) -> Array:  # -> [3]
