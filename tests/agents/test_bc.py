@@ -1,0 +1,173 @@
+"""Behaviour cloning against closed forms. Axes: N examples, O observations, H horizon, A action."""
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mjx_policies.agents.bc import BCHyper, Scales, bc, ema_decay, learning_rate
+from mjx_policies.data.statistics import Accumulator, min_max, standard
+from mjx_policies.data.windows import Window
+from mjx_policies.heads.gaussian import gaussian_head
+
+OBSERVATIONS, H, A, N = 2, 3, 2, 64
+HYPER = BCHyper(learning_rate=1e-2, warmup_steps=20, total_steps=600, max_ema=0.99)
+
+
+class Flat(nn.Module):
+    """All that is observed, side by side."""
+
+    @nn.compact
+    def __call__(self, observation):
+        return jnp.concatenate([observation[name].ravel() for name in sorted(observation)])
+
+
+class Linear(nn.Module):
+    """One layer, of a chunk's shape."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(H * A)(x).reshape(H, A)
+
+
+def windows(seed, count=N):
+    """A demonstrator that is a linear function of what it saw, in units far from one."""
+    rng = np.random.default_rng(seed)
+    state = 40.0 + 5.0 * rng.normal(size=(count, OBSERVATIONS, 3)).astype(np.float32)
+    weights = np.random.default_rng(99).normal(size=(OBSERVATIONS * 3, H * A)).astype(np.float32) * 0.01
+    action = ((state.reshape(count, -1) - 40.0) @ weights).reshape(count, H, A)
+    return Window(
+        {"state": state}, action, np.ones((count, OBSERVATIONS), bool), np.ones((count, H), bool), np.zeros(count, int)
+    )
+
+
+def scales(batch):
+    seen, done = Accumulator(), Accumulator()
+    seen.add(batch.observation["state"].reshape(-1, 3))
+    done.add(batch.action.reshape(-1, A))
+    return Scales({"state": standard(seen.result())}, min_max(done.result()))
+
+
+@pytest.fixture(scope="module")
+def learner():
+    return bc(Flat(), gaussian_head(Linear(), (H, A), init_std=0.3, min_std=0.02))
+
+
+def start(learner, key=0, hyper=HYPER, batch=None):
+    batch = batch or windows(0, 1000)
+    return learner.init(
+        jax.random.key(key), {"state": jnp.asarray(batch.observation["state"][0])}, scales(batch), hyper
+    )
+
+
+def train(learner, state, steps, key=1):
+    batches = [windows(seed) for seed in range(20)]
+    batches = jax.tree.map(lambda *rows: jnp.stack(rows), *batches)
+
+    def step(state, step):
+        batch = jax.tree.map(lambda rows: rows[step % 20], batches)
+        return learner.update(state, jax.random.fold_in(jax.random.key(key), step), batch)
+
+    return jax.lax.scan(step, state, jnp.arange(steps))
+
+
+@pytest.fixture(scope="module")
+def trained(learner):
+    return jax.jit(lambda: train(learner, start(learner), 600))()
+
+
+def test_it_does_what_the_demonstrator_does(learner, trained):
+    state, info = trained
+    test = windows(1234)
+    found = jax.vmap(learner.mode, in_axes=(None, 0))(state, test.observation)
+    # In the units of the data; its own spread is about 0.12.
+    assert np.abs(found - test.action).mean() < 0.01
+    assert info["loss/train"][-1] < info["loss/train"][0]
+    noise = jnp.zeros((H, A))
+    np.testing.assert_allclose(
+        learner.act(state, {"state": jnp.asarray(test.observation["state"][0])}, noise), found[0], rtol=1e-4, atol=1e-5
+    )
+    drawn = jax.vmap(lambda key: learner.plan(state, key, {"state": jnp.asarray(test.observation["state"][0])}))(
+        jax.random.split(jax.random.key(5), 2000)
+    )
+    np.testing.assert_allclose(drawn.mean(0), found[0], atol=0.01)
+
+
+def test_padding_teaches_nothing(learner):
+    batch = windows(0)
+    mask = np.ones((N, H), bool)
+    mask[:, 1:] = False
+    garbage = batch.action.copy()
+    garbage[:, 1:] = 1e3
+    state, key = start(learner), jax.random.key(3)
+    clean = learner.update(state, key, batch.replace(action_mask=mask))[0]
+    dirty = learner.update(state, key, batch.replace(action_mask=mask, action=garbage))[0]
+    chex.assert_trees_all_equal(clean.params, dirty.params)
+    assert float(learner.loss(state, key, batch.replace(action=garbage))) > 1e3
+
+
+def test_the_learning_rate_rises_and_falls():
+    steps = np.arange(700)
+    found = np.array([learning_rate(jnp.asarray(step), HYPER) for step in steps])
+    # optax warms up from zero in step 0 and so is one step behind until the warm-up ends.
+    expected = optax.warmup_cosine_decay_schedule(0.0, 1e-2, 20, 600)
+    np.testing.assert_allclose(found[20:], [expected(step) for step in steps[20:]], atol=1e-8)
+    np.testing.assert_allclose(found[:20], [expected(step + 1) for step in steps[:20]], rtol=1e-5)
+
+
+def test_the_average_starts_with_the_first_step_and_forgets_slowly(learner):
+    assert float(ema_decay(jnp.asarray(0), HYPER)) == 0.0
+    assert float(ema_decay(jnp.asarray(10_000), HYPER)) == pytest.approx(0.99)
+    state = start(learner)
+    parameters, average = [], None
+    for step in range(4):
+        state, _ = learner.update(state, jax.random.key(step), windows(step))
+        keep = min(0.99, 1 - (1 + step) ** -0.75)
+        newest = state.params
+        average = newest if average is None else jax.tree.map(lambda a, p, k=keep: k * a + (1 - k) * p, average, newest)
+        parameters.append(newest)
+    chex.assert_trees_all_close(state.average, average, rtol=1e-4, atol=1e-6)
+
+
+def test_dropout_hides_what_is_seen(learner):
+    hidden = start(learner, hyper=HYPER.replace(observation_dropout=1.0))
+    shown = start(learner)
+    key, batch = jax.random.key(3), windows(0)
+    other = batch.replace(observation={"state": batch.observation["state"][::-1]})
+    chex.assert_trees_all_equal(
+        learner.update(hidden, key, batch)[0].params, learner.update(hidden, key, other)[0].params
+    )
+    assert learner.update(shown, key, batch)[1]["loss/train"] != learner.update(shown, key, other)[1]["loss/train"]
+
+
+def test_seeds_batch_like_a_loop(learner):
+    keys = jax.random.split(jax.random.key(0), 2)
+    example = {"state": jnp.asarray(windows(0).observation["state"][0])}
+    found = scales(windows(0, 1000))
+    batch, key = windows(3), jax.random.key(7)
+    together = jax.vmap(lambda k: learner.update(learner.init(k, example, found, HYPER), key, batch)[0].params)(keys)
+    alone = [learner.update(learner.init(k, example, found, HYPER), key, batch)[0].params for k in keys]
+    chex.assert_trees_all_close(together, jax.tree.map(lambda *x: jnp.stack(x), *alone), rtol=1e-4, atol=1e-5)
+
+
+def test_half_precision_keeps_parameters_whole():
+    learner = bc(Flat(), gaussian_head(Linear(), (H, A), init_std=0.3, min_std=0.02), dtype="bfloat16")
+    state, info = jax.jit(lambda: train(learner, start(learner), 100))()
+    assert {x.dtype for x in jax.tree.leaves((state.params, state.average))} == {jnp.dtype("float32")}
+    assert np.isfinite(info["loss/train"]).all() and info["loss/train"][-1] < info["loss/train"][0]
+
+
+def test_it_is_traced_once(learner):
+    chex.clear_trace_counter()
+    update = jax.jit(chex.assert_max_traces(learner.update, n=1))
+    state = start(learner)
+    for step in range(3):
+        state, _ = update(state, jax.random.key(step), windows(step))
+
+
+def test_numbers_that_make_no_sense_are_refused():
+    with pytest.raises(ValueError, match=r"hyper.max_ema is 2, it must lie between 0 and 1"):
+        BCHyper(max_ema=2)
