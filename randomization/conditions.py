@@ -14,7 +14,6 @@ from mjx_policies.randomization.curriculum import widened
 from mjx_policies.randomization.imperfections import Imperfections, imperfect
 from mjx_policies.randomization.pushes import Pushes
 from mjx_policies.randomization.terms import Randomization
-from mjx_policies.types import Number
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +21,7 @@ class Condition:
     """What sets a robot under test apart from its model.
 
     Attributes:
-      about: in words.
+      about: in words; empty where the name says it.
       imperfections: the ranges.
       terms: which terms of the robot's preset are randomized, wildcards allowed; the others stay nominal.
     """
@@ -45,7 +44,7 @@ def conditions(task: Env, imperfections: Imperfections | None = None) -> dict[st
     full = Imperfections() if imperfections is None else imperfections
     nothing = full.scaled(0.0)
 
-    def only(**fields: Number | tuple[Number, Number]) -> Imperfections:
+    def only(**fields: Any) -> Imperfections:
         return dataclasses.replace(nothing, **fields)
 
     found = {
@@ -60,7 +59,7 @@ def conditions(task: Env, imperfections: Imperfections | None = None) -> dict[st
     if isinstance(dynamics, Randomization):
         every = only(dynamics=full.dynamics)
         found["dynamics"] = Condition("masses, friction, motors, ...", every)
-        found |= {name: Condition(f"{name.replace('_', ' ')} alone", every, (name,)) for name in dynamics.terms}
+        found |= {name: Condition("", every, (name,)) for name in dynamics.terms}
     return found
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 from flax import struct
@@ -16,7 +17,9 @@ from flax import struct
 from mjx_policies.data.episodes import Episode
 from mjx_policies.data.store import Store
 from mjx_policies.training.errors import UserError
-from mjx_policies.types import Array
+
+Array = Any
+"""NumPy's or JAX's: statistics are taken with the one, and carried by a policy as the other."""
 
 MIN_RANGE = 1e-4  # a number that varies less is taken to be constant, as in Chi et al. 2023 (arXiv:2303.04137), code
 MIN_STD = 1e-2  # no number is divided by less, as in Zhao et al. 2023 (arXiv:2304.13705), code
@@ -74,15 +77,15 @@ def quantiles(statistics: Statistics) -> Scale:
 
 def standard(statistics: Statistics) -> Scale:
     """To mean zero and deviation one."""
-    return Scale(np.asarray(statistics.mean, np.float32), np.maximum(statistics.std, MIN_STD).astype(np.float32))
+    return Scale(
+        np.asarray(statistics.mean, np.float32), np.maximum(np.asarray(statistics.std, np.float32), np.float32(MIN_STD))
+    )
 
 
 def _interval(low: Array, high: Array) -> Scale:
-    low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
-    half = (high - low) / 2
-    return Scale(
-        offset=((high + low) / 2).astype(np.float32), size=np.where(2 * half < MIN_RANGE, 1.0, half).astype(np.float32)
-    )
+    ends = np.asarray([low, high], np.float64)
+    middle, half = ends.mean(axis=0), (ends[1] - ends[0]) / 2
+    return Scale(middle.astype(np.float32), np.where(2 * half < MIN_RANGE, 1.0, half).astype(np.float32))
 
 
 @dataclasses.dataclass

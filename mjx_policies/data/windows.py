@@ -11,15 +11,16 @@ Axes: E episodes, W windows, N examples, O observations, H horizon, A actions.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
-import jax
 import numpy as np
 from flax import struct
 
 from mjx_policies.data.store import Store
 from mjx_policies.training.errors import UserError
 
-Array = np.ndarray | jax.Array
+Array = Any
+"""NumPy's or JAX's."""
 
 
 @struct.dataclass
