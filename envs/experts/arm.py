@@ -6,10 +6,9 @@ Lengths in m, angles in rad. Axes: A actions.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
-
-import dataclasses
 
 import jax
 import jax.numpy as jnp
