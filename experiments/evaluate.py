@@ -1,5 +1,7 @@
 """Judges the policy of a run anew: python experiments/evaluate.py --run runs/a --backend mjx
 
+Prints a table and writes a page with everything there is to see, report.html in the run folder: success with its
+interval in each condition, how far episodes get, films, the policy's actions beside the demonstrations', its latency.
 With another backend it says how much of a result belongs to the simulator it was trained on.
 """
 
@@ -9,51 +11,40 @@ import dataclasses
 from pathlib import Path
 
 import tyro
-from ppo_locomotion import Run
+from judging import Tests, figures_of, judge, open_subject, write_page
 
-from mjx_policies.agents import locomotion
-from mjx_policies.agents.restore import load_policy
-from mjx_policies.envs.physics import Backend, resolve_backend
+from mjx_policies.envs.physics import resolve_backend
 from mjx_policies.evaluation.report import evaluation_table, write_evaluation
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.progress import open_console
 
 
 @dataclasses.dataclass(frozen=True)
-class Judge:
+class Judge(Tests):
     """Judges the policy of a run."""
 
-    run: Path  # run folder
-    backend: Backend = "auto"  # to run the robots on
-    robots: int = 256  # for one whole episode each
-    seed: int = locomotion.EVALUATION_SEED  # of starts, commands and robots
+    run: Path = dataclasses.field(kw_only=True)  # run folder
+    report: str = ""  # page to write; empty: report.html in the run folder
     json: str = ""  # file for the figures
 
-    def __post_init__(self) -> None:
-        if self.robots < 1:
-            raise ValueError(f"robots is {self.robots}, it must be at least 1")
 
-
-def main(judge: Judge) -> None:
-    """Prints the table that training ends with."""
-    if judge.json:
-        make_folder(Path(judge.json).parent)  # what cannot be written is better known before the evaluation
-    with clean_errors(ValueError):
-        policy = load_policy(judge.run, Run, judge.backend)
-        config = dataclasses.replace(policy.config, backend=judge.backend)
-        evaluate = locomotion.make_evaluation(config, policy.learner, min(64, judge.robots), judge.seed)
+def main(asked: Judge) -> None:
+    """Prints the table that training ends with, and writes the page."""
+    if asked.json:
+        make_folder(Path(asked.json).parent)  # what cannot be written is better known before the evaluation
     console = open_console()
-    with console.status("evaluating") as status:
-        evaluation, _ = evaluate(
-            policy.state,
-            judge.robots,
-            report=lambda condition, done: status.update(f"evaluating {condition} robots: {done} of {judge.robots}"),
-        )
-    backend = resolve_backend(judge.backend)
-    console.print(evaluation_table(evaluation, f"{config.task} after {policy.steps:,} steps, on {backend}"))
-    if judge.json:
-        about = {"task": config.task, "steps": policy.steps, "backend": backend, "seed": judge.seed}
-        write_evaluation(Path(judge.json), evaluation, about)
+    with clean_errors(ValueError):
+        subject = open_subject(asked.run, asked)
+        report, found = judge([subject], asked, console, f"{subject.task}: {subject.name}")
+    evaluation, steps = figures_of(found[subject.name]), subject.policy.steps
+    backend = resolve_backend(asked.backend)
+    console.print(evaluation_table(evaluation, f"{subject.task} after {steps:,} steps, on {backend}"))
+    if asked.json:
+        about = {"task": subject.task, "steps": steps, "backend": backend, "seed": asked.seed}
+        write_evaluation(Path(asked.json), evaluation, about)
+    page = Path(asked.report) if asked.report else asked.run / "report.html"
+    write_page(page, report)
+    console.print(f"report: {page}")
 
 
 def make_folder(path: Path) -> None:

@@ -50,7 +50,7 @@ th { color: var(--soft); font-weight: 500; }
   display: flex; align-items: flex-end; }
 .strip i { display: block; width: 100%; background: var(--bad); }
 .strip .yes { background: var(--good); }
-.plots { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 13rem), 1fr)); }
+.plots { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); }
 svg { width: 100%; height: auto; display: block; }
 svg text { fill: var(--soft); font: 10px system-ui, sans-serif; }
 svg .axis { stroke: var(--line); }

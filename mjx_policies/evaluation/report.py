@@ -17,7 +17,7 @@ Evaluation = Mapping[str, Mapping[str, Estimate]]
 """Condition -> name of a figure -> its estimate."""
 
 MANY = 3  # conditions that fit beside each other on a terminal
-CHIEF = ("success", "completion", "falls", "failures", "return")
+CHIEF = ("success", "completion", "falls", "return")  # of which the first two that there are stand for all
 
 
 def write_evaluation(path: Path, evaluation: Evaluation, about: Mapping[str, Any]) -> None:
@@ -32,12 +32,12 @@ def write_evaluation(path: Path, evaluation: Evaluation, about: Mapping[str, Any
 def evaluation_table(evaluation: Evaluation, title: str, leave_out: str = "reward/") -> Table:
     """One row for each figure, one column for each condition; names that begin with `leave_out` stay out.
 
-    More than `MANY` conditions have one row each, with the figures in `CHIEF` alone.
+    More than `MANY` conditions have one row each, with two figures of `CHIEF` alone.
     """
     table = Table(title=title, title_justify="left")
     if len(evaluation) > MANY:
         first = next(iter(evaluation.values()))
-        shown = [name for name in CHIEF if name in first]
+        shown = [name for name in CHIEF if name in first][:2]
         table.add_column("[95 %]")
         for name in shown:
             table.add_column(name, justify="right")

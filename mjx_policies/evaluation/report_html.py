@@ -51,7 +51,7 @@ class Report:
       summary: what was tried, in a line.
       policies: policy -> condition -> its trials; the same conditions, seed and episodes for all.
       judged: the condition of the headline and the verdict.
-      explained: condition -> what it is, in words.
+      explained: condition -> what it is, in words; those that explain themselves may be left out.
       episode_seconds: time limit.
       action_names: of each dimension.
       demonstrated: [T, A] actions of each demonstration, to compare with; empty if there are none.
@@ -167,9 +167,9 @@ def _conditions(report: Report) -> Html:
         achieved = tried.outcomes.achieved
         rate = proportion(int(achieved.sum()), len(achieved))
         rows.append((condition, rate_bar(rate), percent(rate), *(number(tried.figures[name]) for name in shown)))
-    explained = "; ".join(f"{name}: {report.explained[name]}" for name in trials if name in report.explained)
+    explained = "; ".join(f"{name}: {report.explained[name]}" for name in trials if report.explained.get(name))
     header = ("condition", "", goal, *(name.replace("_", " ") for name in shown))
-    return section(f"{goal.capitalize()} by condition", table(header, rows), soft(f"{explained}."))
+    return section(f"{goal.capitalize()} by condition", table(header, rows), soft(explained))
 
 
 def _common_figures(trials: Mapping[str, Trials]) -> list[str]:

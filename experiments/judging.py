@@ -1,0 +1,173 @@
+"""What evaluate.py and compare.py share: trained policies, tried in the same conditions and shown on a page."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from ppo_locomotion import Run
+from rich.console import Console
+
+from mjx_policies.agents.restore import Policy, load_policy
+from mjx_policies.agents.trials import film_trial, make_trials, time_policy
+from mjx_policies.data.formats import read
+from mjx_policies.envs.base import Env
+from mjx_policies.envs.physics import Backend, resolve_backend
+from mjx_policies.envs.registry import load
+from mjx_policies.evaluation.latency import Latency
+from mjx_policies.evaluation.report_html import Film, Report, render
+from mjx_policies.evaluation.trials import Trials
+from mjx_policies.randomization.conditions import Condition, conditions
+from mjx_policies.training.errors import UserError, disk_is_full
+from mjx_policies.training.files import write_atomic
+
+BATCH = 64  # robots at once; part of what a seed means, so the same for every policy
+MAX_DEMONSTRATIONS = 200  # whose actions are compared with
+
+
+@dataclasses.dataclass(frozen=True)
+class Tests:
+    """What a policy is put through."""
+
+    backend: Backend = "auto"  # to run the robots on
+    robots: int = 256  # in each condition, for one whole episode each
+    seed: int = 1_000_003  # of starts, commands and robots
+    conditions: tuple[str, ...] = ("nominal", "randomized")  # in what robots differ from their model; all: one by one
+    demos: str = ""  # dataset of demonstrations, whose actions are compared with the policy's
+    films: bool = True  # of an episode that achieved the goal and of one that did not
+
+    def __post_init__(self) -> None:
+        if self.robots < 1:
+            raise ValueError(f"robots is {self.robots}, it must be at least 1")
+        if not self.conditions:
+            raise ValueError("conditions is empty: name one at least, such as nominal")
+
+    @property
+    def batch(self) -> int:
+        """Robots at once."""
+        return min(BATCH, self.robots)
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A trained policy with its name."""
+
+    name: str
+    policy: Policy
+
+    @property
+    def task(self) -> str:
+        """Its name in the registry."""
+        return self.policy.config.task
+
+
+def open_subject(run: Path, tests: Tests, name: str = "") -> Subject:
+    """The newest intact checkpoint of a run."""
+    return Subject(name or run.resolve().name, load_policy(run, Run, tests.backend))
+
+
+def chosen(task: Env, tests: Tests) -> dict[str, Condition]:
+    """The conditions asked for, in the order asked for.
+
+    Raises:
+      UserError: the task cannot be tested so; the message lists how it can.
+    """
+    known = conditions(task)
+    if tests.conditions == ("all",):
+        return known
+    unknown = [name for name in tests.conditions if name not in known]
+    if unknown:
+        raise UserError(f"there is no condition {unknown[0]!r} for this task; choose all, or of {', '.join(known)}.")
+    return {name: known[name] for name in tests.conditions}
+
+
+def judge(
+    subjects: Sequence[Subject], tests: Tests, console: Console, title: str
+) -> tuple[Report, dict[str, dict[str, Trials]]]:
+    """Tries every policy in the same episodes."""
+    name = subjects[0].task
+    task = load(name, tests.backend, tests.batch)
+    asked = chosen(task, tests)
+    judged = "randomized" if "randomized" in asked else next(iter(asked))
+    demonstrated = demonstrations(tests.demos, task.spec.action.size) if tests.demos else []
+    found: dict[str, dict[str, Trials]] = {}
+    latency: dict[str, Latency] = {}
+    films: list[Film] = []
+    with console.status("evaluating") as status:
+        for subject in subjects:
+            learner = subject.policy.learner
+            run = make_trials(
+                task, lambda state, mode=learner.mode: lambda obs: mode(state, obs), asked, tests.batch, tests.seed
+            )
+            whose = f"{subject.name}, " if len(subjects) > 1 else ""
+
+            def report(condition: str, done: int, whose: str = whose) -> None:
+                status.update(f"evaluating {whose}{condition} robots: {done} of {tests.robots}")
+
+            found[subject.name] = run(subject.policy.state, tests.robots, report=report)
+            latency[subject.name] = time_policy(subject.policy.task, subject.policy)
+        if tests.films:
+            for (who, trials), shown in ((item, s) for item in found.items() for s in item[1][judged].shown.items()):
+                goal = trials[judged].outcomes.goal
+                words = goal if shown[0] else f"no {goal}"
+                status.update(f"filming {who}: {words}")
+                episode = f"episode {shown[1].number} of seed {tests.seed}, {shown[1].seconds:.1f} s"
+                caption = ", ".join([*([who] if len(subjects) > 1 else []), judged, words, episode])
+                films.append(Film(film_trial(name, shown[1], task.spec.control_dt, words), caption))
+    backend = resolve_backend(tests.backend)
+    steps = ", ".join(f"{subject.name} after {subject.policy.steps:,} steps" for subject in subjects)
+    about = {
+        "task": name,
+        "seed": f"{tests.seed}, {tests.batch} robots at once",
+        "physics": backend,
+        **{package: importlib.metadata.version(package) for package in ("mjx-policies", "mujoco", "jax")},
+    }
+    report_of = Report(
+        title=title,
+        summary=f"{steps}; {tests.robots:,} episodes in each condition, on {backend}",
+        policies=found,
+        judged=judged,
+        explained={key: condition.about for key, condition in asked.items()},
+        episode_seconds=task.spec.episode_seconds,
+        action_names=task.spec.action.names,
+        control_dt=task.spec.control_dt,
+        demonstrated=demonstrated,
+        latency=latency,
+        films=films,
+        about=about,
+    )
+    return report_of, found
+
+
+def demonstrations(path: str, size: int) -> list[np.ndarray]:  # each [T, A]
+    """Actions of the first demonstrations of a dataset.
+
+    Raises:
+      UserError: there is no such dataset, or its actions are of another size than the task's.
+    """
+    dataset = read(path)
+    actions = [dataset[i].action for i in range(min(len(dataset), MAX_DEMONSTRATIONS))]
+    if not actions:
+        raise UserError(f"{path} holds no demonstration.")
+    if actions[0].shape[1] != size:
+        raise UserError(f"the actions in {path} have {actions[0].shape[1]} numbers, those of this task {size}.")
+    return actions
+
+
+def write_page(path: Path, report: Report) -> None:
+    """Writes the page, and the folder it is in."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, render(report))
+    except OSError as error:
+        if disk_is_full(error):
+            raise
+        raise UserError(f"cannot write the report {path}: {error.strerror}.") from None
+
+
+def figures_of(trials: Mapping[str, Trials]):
+    """Condition -> name of a figure -> its estimate."""
+    return {condition: tried.figures for condition, tried in trials.items()}
