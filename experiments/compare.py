@@ -12,12 +12,11 @@ import dataclasses
 from pathlib import Path
 
 import tyro
-from judging import Tests, judge, open_subject, write_page
+from judging import Tests, judge, make_folder, open_subject, write_page
 from rich.table import Table
 
-from mjx_policies.evaluation.outcomes import Outcomes
 from mjx_policies.evaluation.page import percent
-from mjx_policies.evaluation.report_html import comparisons
+from mjx_policies.evaluation.report_html import Report, comparisons
 from mjx_policies.evaluation.statistics import proportion
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.files import write_json
@@ -45,33 +44,32 @@ class Compare(Tests):
 
 def main(asked: Compare) -> None:
     """Prints the verdict and writes the page."""
+    page = Path(asked.report) if asked.report else asked.runs[0] / "comparison.html"
+    if asked.report:
+        make_folder(page.parent, "--report")
+    if asked.json:
+        make_folder(Path(asked.json).parent, "--json")
     console = open_console()
     with clean_errors(ValueError):
-        subjects = [open_subject(run, asked, name) for run, name in zip(asked.runs, names(asked.runs), strict=True)]
+        called = names(asked.runs)
+        subjects = [open_subject(run, asked, name) for run, name in zip(asked.runs, called, strict=True)]
+        task = subjects[0].task
         for other in subjects[1:]:
-            if other.task != subjects[0].task:
+            if other.task != task:
                 raise UserError(
-                    f"{subjects[0].name} was trained on {subjects[0].task} and {other.name} on {other.task}: only "
-                    "policies of one task can be compared."
+                    f"{called[0]} was trained on {task} and {other.name} on {other.task}: only policies of one task "
+                    "can be compared."
                 )
-        report, found = judge(subjects, asked, console, f"{subjects[0].task}: {' against '.join(names(asked.runs))}")
-    table = Table(title=f"{subjects[0].task}, {asked.robots:,} episodes each", title_justify="left")
-    table.add_column("")
-    for condition in next(iter(found.values())):
-        table.add_column(f"{condition} [95 %]", justify="right")
-    for name, trials in found.items():
-        table.add_row(name, *(percent(rate(tried.outcomes)) for tried in trials.values()))
-    console.print(table)
+        report = judge(subjects, asked, console, f"{task}: {' against '.join(called)}")
+    console.print(rates(report, f"{task}, {asked.robots:,} episodes each"))
     verdicts = comparisons(report)
     for first, other, comparison in verdicts:
         console.print(f"{report.judged}: {comparison.verdict(first, other)}", highlight=False)
-    page = Path(asked.report) if asked.report else asked.runs[0] / "comparison.html"
+    if asked.json:
+        rows = [{"policies": [a, b], **dataclasses.asdict(comparison)} for a, b, comparison in verdicts]
+        write_json(Path(asked.json), {"task": task, "condition": report.judged, "comparisons": rows})
     write_page(page, report)
     console.print(f"report: {page}")
-    if asked.json:
-        rows = [{"first": a, "second": b, **dataclasses.asdict(comparison)} for a, b, comparison in verdicts]
-        Path(asked.json).parent.mkdir(parents=True, exist_ok=True)
-        write_json(Path(asked.json), {"task": subjects[0].task, "condition": report.judged, "comparisons": rows})
 
 
 def names(runs: tuple[Path, ...]) -> list[str]:
@@ -80,9 +78,16 @@ def names(runs: tuple[Path, ...]) -> list[str]:
     return [str(run) if short.count(name) > 1 else name for run, name in zip(runs, short, strict=True)]
 
 
-def rate(outcomes: Outcomes):
-    """Of the goal."""
-    return proportion(int(outcomes.achieved.sum()), len(outcomes.achieved))
+def rates(report: Report, title: str) -> Table:
+    """One row for each policy, one column for each condition."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for condition in next(iter(report.policies.values())):
+        table.add_column(f"{condition} [95 %]", justify="right")
+    for name, trials in report.policies.items():
+        achieved = [tried.outcomes.achieved for tried in trials.values()]
+        table.add_row(name, *(percent(proportion(int(a.sum()), len(a))) for a in achieved))
+    return table
 
 
 if __name__ == "__main__":

@@ -11,11 +11,11 @@ import dataclasses
 from pathlib import Path
 
 import tyro
-from judging import Tests, figures_of, judge, open_subject, write_page
+from judging import Tests, judge, make_folder, open_subject, write_page
 
 from mjx_policies.envs.physics import resolve_backend
 from mjx_policies.evaluation.report import evaluation_table, write_evaluation
-from mjx_policies.training.errors import UserError, clean_errors
+from mjx_policies.training.errors import clean_errors
 from mjx_policies.training.progress import open_console
 
 
@@ -30,28 +30,23 @@ class Judge(Tests):
 
 def main(asked: Judge) -> None:
     """Prints the table that training ends with, and writes the page."""
+    page = Path(asked.report) if asked.report else asked.run / "report.html"
+    if asked.report:
+        make_folder(page.parent, "--report")
     if asked.json:
-        make_folder(Path(asked.json).parent)  # what cannot be written is better known before the evaluation
+        make_folder(Path(asked.json).parent, "--json")
     console = open_console()
     with clean_errors(ValueError):
         subject = open_subject(asked.run, asked)
-        report, found = judge([subject], asked, console, f"{subject.task}: {subject.name}")
-    evaluation, steps = figures_of(found[subject.name]), subject.policy.steps
-    backend = resolve_backend(asked.backend)
+        report = judge([subject], asked, console, f"{subject.task}: {subject.name}")
+    steps, backend = subject.policy.steps, resolve_backend(asked.backend)
+    evaluation = {condition: tried.figures for condition, tried in report.policies[subject.name].items()}
     console.print(evaluation_table(evaluation, f"{subject.task} after {steps:,} steps, on {backend}"))
     if asked.json:
         about = {"task": subject.task, "steps": steps, "backend": backend, "seed": asked.seed}
         write_evaluation(Path(asked.json), evaluation, about)
-    page = Path(asked.report) if asked.report else asked.run / "report.html"
     write_page(page, report)
     console.print(f"report: {page}")
-
-
-def make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot create the folder {path} for --json: {error.strerror}.") from None
 
 
 if __name__ == "__main__":

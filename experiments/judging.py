@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,12 @@ from ppo_locomotion import Run
 from rich.console import Console
 
 from mjx_policies.agents.restore import Policy, load_policy
-from mjx_policies.agents.trials import film_trial, make_trials, time_policy
+from mjx_policies.agents.trials import EVALUATION_SEED, film_trial, make_trials, time_policy
 from mjx_policies.data.formats import read
 from mjx_policies.envs.base import Env
 from mjx_policies.envs.physics import Backend, resolve_backend
 from mjx_policies.envs.registry import load
-from mjx_policies.evaluation.latency import Latency
 from mjx_policies.evaluation.report_html import Film, Report, render
-from mjx_policies.evaluation.trials import Trials
 from mjx_policies.randomization.conditions import Condition, conditions
 from mjx_policies.training.errors import UserError, disk_is_full
 from mjx_policies.training.files import write_atomic
@@ -34,7 +33,7 @@ class Tests:
 
     backend: Backend = "auto"  # to run the robots on
     robots: int = 256  # in each condition, for one whole episode each
-    seed: int = 1_000_003  # of starts, commands and robots
+    seed: int = EVALUATION_SEED  # of starts, commands and robots
     conditions: tuple[str, ...] = ("nominal", "randomized")  # in what robots differ from their model; all: one by one
     demos: str = ""  # dataset of demonstrations, whose actions are compared with the policy's
     films: bool = True  # of an episode that achieved the goal and of one that did not
@@ -84,62 +83,63 @@ def chosen(task: Env, tests: Tests) -> dict[str, Condition]:
     return {name: known[name] for name in tests.conditions}
 
 
-def judge(
-    subjects: Sequence[Subject], tests: Tests, console: Console, title: str
-) -> tuple[Report, dict[str, dict[str, Trials]]]:
-    """Tries every policy in the same episodes."""
+def judge(subjects: Sequence[Subject], tests: Tests, console: Console, title: str) -> Report:
+    """Tries every policy in the same episodes.
+
+    Raises:
+      UserError: a condition or a dataset does not suit the task.
+      ValueError: the task does not exist on this backend.
+    """
     name = subjects[0].task
     task = load(name, tests.backend, tests.batch)
     asked = chosen(task, tests)
-    judged = "randomized" if "randomized" in asked else next(iter(asked))
     demonstrated = demonstrations(tests.demos, task.spec.action.size) if tests.demos else []
-    found: dict[str, dict[str, Trials]] = {}
-    latency: dict[str, Latency] = {}
-    films: list[Film] = []
+    policies, latency = {}, {}
     with console.status("evaluating") as status:
         for subject in subjects:
-            learner = subject.policy.learner
-            run = make_trials(
-                task, lambda state, mode=learner.mode: lambda obs: mode(state, obs), asked, tests.batch, tests.seed
-            )
-            whose = f"{subject.name}, " if len(subjects) > 1 else ""
 
-            def report(condition: str, done: int, whose: str = whose) -> None:
-                status.update(f"evaluating {whose}{condition} robots: {done} of {tests.robots}")
+            def told(condition: str, done: int, who: str = subject.name) -> None:
+                status.update(f"evaluating {who}, {condition} robots: {done} of {tests.robots}")
 
-            found[subject.name] = run(subject.policy.state, tests.robots, report=report)
+            mode, state = subject.policy.learner.mode, subject.policy.state
+            acts = partial(partial, mode)  # state -> (observation -> action)
+            run = make_trials(task, acts, asked, tests.batch, tests.seed)
+            policies[subject.name] = run(state, tests.robots, report=told)
             latency[subject.name] = time_policy(subject.policy.task, subject.policy)
-        if tests.films:
-            for (who, trials), shown in ((item, s) for item in found.items() for s in item[1][judged].shown.items()):
-                goal = trials[judged].outcomes.goal
-                words = goal if shown[0] else f"no {goal}"
-                status.update(f"filming {who}: {words}")
-                episode = f"episode {shown[1].number} of seed {tests.seed}, {shown[1].seconds:.1f} s"
-                caption = ", ".join([*([who] if len(subjects) > 1 else []), judged, words, episode])
-                films.append(Film(film_trial(name, shown[1], task.spec.control_dt, words), caption))
-    backend = resolve_backend(tests.backend)
-    steps = ", ".join(f"{subject.name} after {subject.policy.steps:,} steps" for subject in subjects)
-    about = {
-        "task": name,
-        "seed": f"{tests.seed}, {tests.batch} robots at once",
-        "physics": backend,
-        **{package: importlib.metadata.version(package) for package in ("mjx-policies", "mujoco", "jax")},
-    }
-    report_of = Report(
+    report = Report(
         title=title,
-        summary=f"{steps}; {tests.robots:,} episodes in each condition, on {backend}",
-        policies=found,
-        judged=judged,
+        summary=", ".join(f"{subject.name} after {subject.policy.steps:,} steps" for subject in subjects)
+        + f"; {tests.robots:,} episodes in each condition, on {resolve_backend(tests.backend)}",
+        policies=policies,
+        judged="randomized" if "randomized" in asked else next(iter(asked)),
         explained={key: condition.about for key, condition in asked.items()},
         episode_seconds=task.spec.episode_seconds,
         action_names=task.spec.action.names,
         control_dt=task.spec.control_dt,
         demonstrated=demonstrated,
         latency=latency,
-        films=films,
-        about=about,
+        about={
+            "task": name,
+            "seed": f"{tests.seed}, {tests.batch} robots at once",
+            "physics": resolve_backend(tests.backend),
+            **{package: version(package) for package in ("mjx-policies", "mujoco", "jax")},
+        },
     )
-    return report_of, found
+    return dataclasses.replace(report, films=films(report, name, tests.seed, console)) if tests.films else report
+
+
+def films(report: Report, task: str, seed: int, console: Console) -> list[Film]:
+    """Of each policy's first episode that achieved the goal and its first that did not."""
+    found = []
+    for who, trials in report.policies.items():
+        tried = trials[report.judged]
+        for achieved, shown in tried.shown.items():
+            words = tried.outcomes.goal if achieved else f"no {tried.outcomes.goal}"
+            with console.status(f"filming {who}: {words}"):
+                mp4 = film_trial(task, shown, report.control_dt, words)
+            episode = f"episode {shown.number} of seed {seed}, {shown.seconds:.1f} s"
+            found.append(Film(mp4, f"{who}, {report.judged}, {words}, {episode}"))
+    return found
 
 
 def demonstrations(path: str, size: int) -> list[np.ndarray]:  # each [T, A]
@@ -157,17 +157,19 @@ def demonstrations(path: str, size: int) -> list[np.ndarray]:  # each [T, A]
     return actions
 
 
-def write_page(path: Path, report: Report) -> None:
-    """Writes the page, and the folder it is in."""
+def make_folder(path: Path, flag: str) -> None:
+    """A folder for results; what cannot be written is better known before the evaluation."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create the folder {path} for {flag}: {error.strerror}.") from None
+
+
+def write_page(path: Path, report: Report) -> None:
+    """Writes the page."""
+    try:
         write_atomic(path, render(report))
     except OSError as error:
         if disk_is_full(error):
             raise
         raise UserError(f"cannot write the report {path}: {error.strerror}.") from None
-
-
-def figures_of(trials: Mapping[str, Trials]):
-    """Condition -> name of a figure -> its estimate."""
-    return {condition: tried.figures for condition, tried in trials.items()}
