@@ -94,3 +94,10 @@ def test_a_robot_told_to_stand_steps_for_a_second_and_then_stands():
     np.testing.assert_array_equal(timestep.obs["state"][-2:], 0.0)
     # Standing still as told: both tracking terms are at their maximum of one.
     assert timestep.metrics["track_linear"] > 0.99 and timestep.metrics["track_yaw"] > 0.99
+
+
+def test_actions_are_chosen_only_where_there_is_a_choice():
+    with pytest.raises(ValueError, match="Pendulum has actions of its own; actions can be chosen for FrankaReach, "):
+        load("Pendulum", "cpu", actions="pose_delta")
+    with pytest.raises(ValueError, match="unknown action space 'torque'; known: joint_target, joint_delta, pose_delta"):
+        load("FrankaReach", "cpu", actions="torque")
