@@ -15,6 +15,7 @@ import numpy as np
 from mjx_policies.agents.base import Learner, Runner, constant
 from mjx_policies.agents.on_policy import on_policy
 from mjx_policies.agents.ppo import PPOConfig, PPOHyper, PPOState, Symmetry, ppo
+from mjx_policies.agents.trials import EVALUATION_SEED
 from mjx_policies.agents.widening import widening
 from mjx_policies.compiler import compiler_options
 from mjx_policies.envs.base import DynamicsSampler, Env
@@ -134,7 +135,6 @@ def make_learner(config: Config, envs: VectorEnv) -> Learner:
 
 
 CONDITIONS = {"nominal": Imperfections().scaled(0.0), "randomized": Imperfections()}
-EVALUATION_SEED = 1_000_003  # of starts, commands and robots that no training run with a smaller seed has met
 Evaluation = dict[str, dict[str, Estimate]]
 """Condition -> name of a figure -> its estimate."""
 

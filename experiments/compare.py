@@ -79,14 +79,14 @@ def names(runs: tuple[Path, ...]) -> list[str]:
 
 
 def rates(report: Report, title: str) -> Table:
-    """One row for each policy, one column for each condition."""
+    """One row for each condition, one column for each policy."""
     table = Table(title=title, title_justify="left")
     table.add_column("")
+    for name in report.policies:
+        table.add_column(f"{name} [95 %]", justify="right")
     for condition in next(iter(report.policies.values())):
-        table.add_column(f"{condition} [95 %]", justify="right")
-    for name, trials in report.policies.items():
-        achieved = [tried.outcomes.achieved for tried in trials.values()]
-        table.add_row(name, *(percent(proportion(int(a.sum()), len(a))) for a in achieved))
+        achieved = [trials[condition].outcomes.achieved for trials in report.policies.values()]
+        table.add_row(condition, *(percent(proportion(int(a.sum()), len(a))) for a in achieved))
     return table
 
 
