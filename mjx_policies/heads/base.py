@@ -67,8 +67,9 @@ class ActionHead(NamedTuple):
 
 
 def masked_mean(errors: Array, mask: Array | None) -> Array:  # [H, ...], [H] -> []
-    """The mean over the steps that are no padding; 0 if all are."""
+    """The mean over the steps that are no padding, or weighed by any other weights; 0 if all are 0."""
     if mask is None:
         return errors.mean()
     per_step = errors.reshape(len(errors), -1).mean(axis=1)
-    return (per_step * mask).sum() / jnp.maximum(mask.sum(), 1.0)
+    total = mask.sum()
+    return (per_step * mask).sum() / jnp.where(total > 0, total, 1.0)

@@ -1,0 +1,205 @@
+"""Losses of imitation, distillation and co-training, as plain functions; learners choose and add them.
+
+| | |
+|---|---|
+| errors of a prediction | `squared_error`, `absolute_error`, `huber`, `quantile`, `gaussian_nll`, `beta_nll` |
+| of a class | `focal_cross_entropy`, `smoothed_cross_entropy` |
+| of a plan | `time_weights`, `velocity_penalty`, `acceleration_penalty`, `soft_barrier` |
+| between policies | `kl_to_base`, `kl_from_samples`, `distillation`, `with_replay` |
+| across data | `per_source`, `contrastive`, `alignment` |
+
+Functions of a prediction and its target return the error of each entry, so that who calls them masks and weighs.
+Axes: N examples, H horizon, A action, C classes, D features, S sources.
+"""
+
+from __future__ import annotations
+
+import distrax
+import jax
+import jax.numpy as jnp
+import optax
+
+from mjx_policies.types import Array, Number
+
+# Errors of a prediction
+
+
+def squared_error(prediction: Array, target: Array) -> Array:  # [...], [...] -> [...]
+    """(y - y*)²; its minimiser is the mean."""
+    return (prediction - target) ** 2
+
+
+def absolute_error(prediction: Array, target: Array) -> Array:  # [...], [...] -> [...]
+    """|y - y*|; its minimiser is the median."""
+    return jnp.abs(prediction - target)
+
+
+def huber(prediction: Array, target: Array, delta: float = 1.0) -> Array:  # [...], [...] -> [...]
+    """Half the squared error up to `delta`, linear beyond, Huber 1964 (doi:10.1214/aoms/1177703732)."""
+    return optax.huber_loss(prediction, target, delta=delta)
+
+
+def quantile(prediction: Array, target: Array, level: Number) -> Array:  # [...], [...], [] -> [...]
+    """max(q e, (q - 1) e) of e = y* - y, Koenker and Bassett 1978 (doi:10.2307/1913643); minimised by quantile q."""
+    error = target - prediction
+    return jnp.maximum(level * error, (level - 1) * error)
+
+
+def gaussian_nll(mean: Array, log_std: Array, target: Array) -> Array:  # [...] each -> [...]
+    """Minus the log density of a normal distribution with a deviation for each prediction."""
+    return -distrax.Normal(mean, jnp.exp(log_std)).log_prob(target)
+
+
+def beta_nll(mean: Array, log_std: Array, target: Array, beta: Number = 0.5) -> Array:  # [...] each -> [...]
+    """`gaussian_nll` times the variance^beta, Seitzer et al. 2022 (arXiv:2203.09168).
+
+    The plain density teaches the mean least where it is worst, since there the variance is large: its gradient is
+    divided by it. With beta 1 the mean learns as from squared errors, with 0 as from the density. No gradient passes
+    the factor.
+    """
+    weight = jax.lax.stop_gradient(jnp.exp(2 * beta * log_std))
+    return weight * gaussian_nll(mean, log_std, target)
+
+
+def focal_cross_entropy(logits: Array, label: Array, gamma: float = 2.0) -> Array:  # [..., C], [...] int -> [...]
+    """-(1 - p)^gamma log p of the true class, Lin et al. 2017 (arXiv:1708.02002), equation 4, for many classes.
+
+    Classes that are already right count little, so that rare ones are heard.
+    """
+    log_p = -optax.softmax_cross_entropy_with_integer_labels(logits, label)
+    # -expm1 keeps the small differences, and its floor the gradient of a power below one where p rounds to 1.
+    return -(jnp.maximum(-jnp.expm1(log_p), 1e-12) ** gamma) * log_p
+
+
+def smoothed_cross_entropy(logits: Array, label: Array, smoothing: float) -> Array:  # [..., C], [...] int -> [...]
+    """Cross-entropy to a label that keeps `smoothing` for all classes alike, Szegedy et al. 2016 (arXiv:1512.00567)."""
+    classes = logits.shape[-1]
+    return optax.softmax_cross_entropy(logits, optax.smooth_labels(jax.nn.one_hot(label, classes), smoothing))
+
+
+# Plans
+
+
+def time_weights(horizon: int, decay: Number) -> Array:  # -> [H]
+    """exp(-decay h), with mean 1: how much the steps of a plan count, where the first are sure to be executed.
+
+    Times the mask of padded steps they are what `heads.base.masked_mean` takes.
+    """
+    weights = jnp.exp(-decay * jnp.arange(horizon))
+    return weights / weights.mean()
+
+
+def velocity_penalty(actions: Array, period: Number) -> Array:  # [H, A] -> []
+    """Mean square of the actions' first difference, in the action's unit/s, `period` seconds apart."""
+    return jnp.mean((jnp.diff(actions, axis=0) / period) ** 2)
+
+
+def acceleration_penalty(actions: Array, period: Number) -> Array:  # [H, A] -> []
+    """Mean square of the actions' second difference, in the action's unit/s², `period` seconds apart.
+
+    Unlike `velocity_penalty` it leaves steady motion alone.
+    """
+    return jnp.mean((jnp.diff(actions, 2, axis=0) / period**2) ** 2)
+
+
+def soft_barrier(x: Array, lower: Array, upper: Array, relaxation: float = 0.1) -> Array:  # [...] each -> [...]
+    """Relaxed logarithmic barrier of limits, Feller and Ebenbauer 2015 (arXiv:1503.03314).
+
+    -log z of the distance z to each limit, in halves of the range, so 0 in its middle; below `relaxation` the parabola
+    that continues value, slope and curvature, so finite beyond the limits too, and pulling back harder the farther out.
+    For joint positions, velocities and torques against the robot's limits, and positions against a workspace, all in
+    the units of the limits; a limit on a magnitude is `lower = -upper`.
+    """
+    half = (upper - lower) / 2
+
+    def barrier(z: Array) -> Array:
+        inside = -jnp.log(jnp.maximum(z, relaxation))
+        beyond = 0.5 * (((z - 2 * relaxation) / relaxation) ** 2 - 1) - jnp.log(relaxation)
+        return jnp.where(z > relaxation, inside, beyond)
+
+    return barrier((x - lower) / half) + barrier((upper - x) / half)
+
+
+# Between policies
+
+
+def kl_to_base(policy: distrax.Distribution, base: distrax.Distribution) -> Array:  # -> []
+    """KL(policy || base), exactly: keeps fine-tuning near the policy that it began with, Ziegler et al. 2019.
+
+    For distributions that have it in closed form (arXiv:1909.08593). The base takes no gradient: stop it in
+    its parameters. Otherwise see `kl_from_samples`.
+    """
+    return policy.kl_divergence(base)
+
+
+def kl_from_samples(log_prob: Array, base_log_prob: Array) -> Array:  # [N], [N] -> [N]
+    """r - 1 - log r of r = base / policy, whose mean over the *policy's* samples is KL(policy || base).
+
+    Never negative, with less variance than -log r (Schulman 2020, joschu.net/blog/kl-approx.html, estimator k3). It is
+    a measurement: its gradient through the log densities is not the gradient of the divergence, since the samples
+    themselves move with the policy.
+    """
+    log_ratio = base_log_prob - log_prob
+    return jnp.expm1(log_ratio) - log_ratio
+
+
+def distillation(teacher: distrax.Distribution, student: distrax.Distribution) -> Array:  # -> []
+    """KL(teacher || student): the student spreads over all that the teacher does, Rusu et al. 2016 (arXiv:1511.06295).
+
+    For two actions rather than distributions take `squared_error`. No gradient reaches the teacher.
+    """
+    return jax.lax.stop_gradient(teacher).kl_divergence(student)
+
+
+def with_replay(new: Array, remembered: Array, weight: Number) -> Array:  # [N], [M], [] -> []
+    """Mean loss of new data, plus `weight` times the mean distance from the earlier policy on data of earlier tasks.
+
+    Distilling on what is replayed keeps what was known, Rolnick et al. 2019 (arXiv:1811.11682).
+
+    Args:
+      new: losses of the task that is learnt.
+      remembered: `distillation` or `squared_error` of the earlier policy, where it was at home.
+      weight: 0 forgets.
+    """
+    return new.mean() + weight * remembered.mean()
+
+
+# Across data
+
+
+def per_source(errors: Array, mask: Array, source: Array, weights: Array) -> Array:  # [N, ...]*2, [N] int, [S] -> []
+    """Mean error of each source, averaged with the sources' weights, however many examples each has in the batch.
+
+    Args:
+      errors: of each number predicted.
+      mask: 0 for what does not exist: padded steps, and dimensions that a source's robot lacks.
+      source: of each example.
+      weights: of each source. Those without an entry in the batch leave their weight to the others.
+    """
+    axes = tuple(range(1, errors.ndim))
+    membership = jax.nn.one_hot(source, len(weights))  # [N, S]
+    # A choice, not a product: the error of what does not exist may be NaN.
+    total = jnp.where(mask > 0, errors * mask, 0.0).sum(axes) @ membership
+    count = mask.sum(axes) @ membership
+    present = jnp.where(count > 0, weights, 0.0)
+    means = total / jnp.where(count > 0, count, 1.0)
+    return (present * means).sum() / jnp.maximum(present.sum(), 1e-12)
+
+
+def contrastive(scores: Array, positive: Array | int = 0) -> Array:  # [..., K], [...] int -> [...]
+    """Cross-entropy of telling the positive from K - 1 negatives, InfoNCE of Oord et al. 2018 (arXiv:1807.03748)."""
+    label = jnp.broadcast_to(jnp.asarray(positive), scores.shape[:-1])
+    return optax.softmax_cross_entropy_with_integer_labels(scores, label)
+
+
+def alignment(first: Array, second: Array, temperature: Number = 0.07) -> Array:  # [N, D], [N, D], [] -> []
+    """Symmetric `contrastive` loss of pairs among all pairs of a batch, as Radford et al. 2021 (arXiv:2103.00020).
+
+    Figure 3 there. Scores are cosines over the temperature: row i of one belongs to row i of the other, two views of a scene, or an
+    image and its instruction. Chance gives log N: compare with that.
+    """
+    # The root of a sum that is never 0, where it would have no gradient.
+    first, second = (x / jnp.sqrt((x**2).sum(axis=-1, keepdims=True) + 1e-12) for x in (first, second))
+    scores = first @ second.T / temperature
+    pairs = jnp.arange(len(scores))
+    return (contrastive(scores, pairs).mean() + contrastive(scores.T, pairs).mean()) / 2
