@@ -1,0 +1,37 @@
+"""What a check is, and what it finds."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol, TypeVar
+
+Evidence = TypeVar("Evidence", contravariant=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """What one check saw.
+
+    Attributes:
+      evidence: in numbers.
+      suspect: one sentence that says what is wrong; empty if nothing is.
+      experiment: one sentence that says what to try next; empty if nothing is wrong.
+    """
+
+    evidence: str
+    suspect: str = ""
+    experiment: str = ""
+
+
+class Check(Protocol[Evidence]):
+    """One question about data, weights, curves or a gradient."""
+
+    def __call__(self, evidence: Evidence, /) -> Finding | None:
+        """The answer; None where there is too little to say anything."""
+        ...
+
+
+def listed(names: list[str], most: int = 4) -> str:
+    """Names in a sentence, the first few of many."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

@@ -1,0 +1,255 @@
+"""Checks of a run: its curves and its last parameters. Axes: R rows of the table.
+
+Columns are read by name, whatever learner wrote them; a check whose columns are missing says nothing.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mjx_policies.diagnosis.base import Finding, listed
+from mjx_policies.diagnosis.runs import Run
+
+MIN_ROWS = 8
+RISEN = 3.0  # times its lowest, of a loss that should fall
+WILD = 0.5  # standard deviation of the logarithm of a loss from row to row: factors of 1.6
+SPIKE = 10.0  # times what is usual then
+SPIKES = 0.02  # portion of the rows
+FALLEN = 0.95  # of its first value, that a loss must get below to have learned anything
+KL = 0.2  # nats by which an update may change a policy; 0.01 to 0.05 is usual
+CLIPPED = 0.65  # portion of the samples that PPO clips; 0.1 to 0.3 is usual
+DIVERGED = 1e-3  # portion of the steps in which a simulation diverges
+NARROW = 0.1  # of its first standard deviation
+OVERFITTED = 1.5  # times its lowest, of a validation loss
+CLEAR = 3.0  # standard errors
+
+
+def rate_too_high(run: Run) -> Finding | None:
+    """Steps that undo each other: a loss that rises or leaps, a policy that is thrown about."""
+    kl, clipped = run.curve("policy/kl"), run.curve("policy/clip_fraction")
+    if len(kl) >= MIN_ROWS:
+        moved, cut = float(np.median(late(kl))), float(np.median(late(clipped))) if len(clipped) else 0.0
+        evidence = f"in the second half an update moves the policy by {moved:.3g} nats and clips {cut:.0%} of the samples"
+        if moved <= KL and cut <= CLIPPED:
+            return Finding(evidence)
+    else:
+        loss = supervised_loss(run)
+        if len(loss) < MIN_ROWS:
+            return None
+        smooth = running_median(loss)
+        lowest = int(smooth.argmin())
+        wild = roughness(late(loss))
+        leaps = float(np.mean(loss > SPIKE * smooth))
+        evidence = (
+            f"the loss goes from {loss[0]:.3g} to {smooth[-1]:.3g}, with a lowest of {smooth[lowest]:.3g} and a highest of "
+            f"{loss.max():.3g}; from row to row it changes by a factor of {np.exp(wild):.2f}"
+        )
+        rises = smooth[-1] > RISEN * smooth[lowest] and smooth[lowest:].max() > 0.05 * loss[0]
+        explodes = loss.max() > RISEN * loss[0]
+        leaping = smooth[-1] > 0.02 * loss[0] and (wild > WILD or leaps > SPIKES)
+        if not (rises or explodes or leaping):
+            return Finding(evidence)
+    rate = run.curve("learning_rate")
+    current = rate.max() if len(rate) else run.hyper.get("learning_rate")
+    now = f"the learning rate {current:.3g}" if current else "the learning rate"
+    then = f"Start again with {current / 10:.1g}" if current else "Start again with a tenth of it"
+    nan = "; then numbers stop being finite" if run.not_finite or run.stopped_by else ""
+    return Finding(
+        evidence + nan,
+        f"{now} is too high: steps overshoot what they aim at.",
+        f"{then}, all else alike, and compare the first hundred updates.",
+    )
+
+
+def not_finite(run: Run) -> Finding | None:
+    """Losses, gradients, parameters or simulations that are not finite."""
+    weights = [
+        f"{leaf} at step {step}"
+        for step, params in run.params.items()
+        for leaf, array in params.items()
+        if not np.isfinite(array).all()
+    ]
+    resets = run.curve("env/nan_resets")
+    diverged = float(resets.mean()) if len(resets) else 0.0
+    if run.not_finite or run.stopped_by or weights:
+        first = min(run.not_finite, key=lambda name: run.not_finite[name]) if run.not_finite else ""
+        said = [f"{first} from step {run.not_finite[first]} on"] if first else []
+        said += [*run.stopped_by, *weights]
+        return Finding(
+            f"not finite: {listed(said)}",
+            f"NaN or infinity: {said[0]}.",
+            "Resume from the last checkpoint with jax_debug_nans on, and see which operation makes the first one.",
+        )
+    if diverged > DIVERGED:
+        return Finding(
+            f"the simulation diverges in {diverged:.2%} of the steps",
+            "NaN or infinity: the simulation diverges and episodes are thrown away.",
+            "Halve the physics step, narrow the randomization of masses and gains, and see whether nan_resets ends.",
+        )
+    return Finding(f"everything is finite, and the simulation diverges in {diverged:.2%} of the steps")
+
+
+def dead_gradient(run: Run) -> Finding | None:
+    """Parameters that do not move, and gradients that are zero."""
+    zero = [
+        name
+        for name in run.curves
+        if name.startswith("gradient/") and len(run.curve(name)) >= MIN_ROWS and not np.any(late(run.curve(name)))
+    ]
+    moved: dict[str, float] = {}
+    if len(run.params) == 2:
+        before, after = run.params.values()
+        moved = {
+            name: float(np.linalg.norm(after[name] - old) / max(float(np.linalg.norm(old)), 1e-12))
+            for name, old in before.items()
+            if name in after and np.shape(after[name]) == np.shape(old)
+        }
+    still = [name for name, change in moved.items() if change == 0] if any(moved.values()) else []
+    if not moved and not any(name.startswith("gradient/") for name in run.curves):
+        return None
+    if not zero and not still:
+        least = f", the least by {min(moved.values()):.2g} of its size" if moved else ""
+        return Finding(f"{len(moved)} parameter arrays moved between the last two checkpoints{least}")
+    names = [*still, *zero]
+    between = f"between steps {' and '.join(map(str, run.params))}" if still else "in the second half"
+    return Finding(
+        f"unchanged or zero {between}: {listed(names)}",
+        f"no gradient reaches {names[0]}.",
+        "If it is not frozen on purpose, look for a stop_gradient, an output nobody uses, or activations that are zero "
+        "for all samples.",
+    )
+
+
+def not_learning(run: Run) -> Finding | None:
+    """A training loss that does not fall."""
+    loss = supervised_loss(run)
+    if len(loss) < MIN_ROWS:
+        return None
+    smooth = running_median(loss)
+    evidence = f"the training loss goes from {loss[0]:.3g} to {smooth[-1]:.3g}"
+    if smooth[-1] < FALLEN * loss[0] or loss[0] <= 0:
+        return Finding(evidence)
+    return Finding(
+        evidence,
+        "the training loss does not fall: the data hold no signal, or the gradient does not reach what should learn it.",
+        "Let the same loss learn four rows by heart; if it can, look at the data, and if not, at the network.",
+    )
+
+
+def overfitted(run: Run) -> Finding | None:
+    """A validation loss that rises while the training loss falls."""
+    loss, held_out = supervised_loss(run), run.curve("loss/validation")
+    if len(loss) < MIN_ROWS or len(held_out) < 4:
+        return None
+    smooth = running_median(held_out, 3)
+    lowest, last = float(smooth.min()), float(smooth[-1])
+    evidence = f"validation loss {last:.3g}, at its lowest {lowest:.3g}; training loss {running_median(loss)[-1]:.3g}"
+    if last <= OVERFITTED * lowest or lowest <= 0 or running_median(loss)[-1] >= last / OVERFITTED:
+        return Finding(evidence)
+    return Finding(
+        evidence,
+        "the policy memorises: the validation loss rises while the training loss falls.",
+        "Take the checkpoint of the lowest validation loss, or record more episodes; more training will not help.",
+    )
+
+
+def collapsed(run: Run) -> Finding | None:
+    """Exploration that ended before anything was found."""
+    std = run.curve("policy/std")
+    if len(std) < MIN_ROWS:
+        return None
+    first, last = float(std[0]), float(np.median(late(std)))
+    evidence = f"the policy's standard deviation goes from {first:.3g} to {last:.3g}; {progress(run)}"
+    if last > NARROW * first or improves(run):
+        return Finding(evidence)
+    return Finding(
+        evidence,
+        "exploration has collapsed: the policy no longer tries anything, and does not get better.",
+        "Give the entropy a weight (--hyper.entropy 0.01), or the standard deviation a higher floor.",
+    )
+
+
+def blind_critic(run: Run) -> Finding | None:
+    """A critic that explains nothing of the returns."""
+    explained = run.curve("value/explained")
+    if len(explained) < MIN_ROWS:
+        return None
+    usual = float(np.median(late(explained)))
+    evidence = f"the critic explains {usual:.0%} of the returns' variance; {progress(run)}"
+    if usual > 0.1 or improves(run):
+        return Finding(evidence)
+    return Finding(
+        evidence,
+        "the critic is blind: it explains nothing of what the policy is paid.",
+        "Print the reward of one episode: if it is always the same, the task pays nothing to learn from; if not, look at "
+        "its scale and at the discount.",
+    )
+
+
+def rate_at_bound(run: Run) -> Finding | None:
+    """An adaptive learning rate that has nowhere to go."""
+    rate = run.curve("learning_rate")
+    bounds = [run.hyper.get("min_learning_rate"), run.hyper.get("max_learning_rate")]
+    if len(rate) < MIN_ROWS or None in bounds or not run.hyper.get("desired_kl"):
+        return None
+    shares = [float(np.mean(np.isclose(late(rate), bound, rtol=1e-3))) for bound in bounds]
+    evidence = f"in the second half the learning rate is at its lower bound in {shares[0]:.0%} and at its upper in {shares[1]:.0%} of the rows; {progress(run)}"
+    if max(shares) < 0.8 or improves(run):
+        return Finding(evidence)
+    low = shares[0] >= shares[1]
+    return Finding(
+        evidence,
+        f"the learning rate is stuck at its {'lower' if low else 'upper'} bound.",
+        "Look at the scale of observations and advantages: updates move the policy too far however small the steps are."
+        if low
+        else "Look at the advantages: hardly anything the policy does makes a difference to what it is paid.",
+    )
+
+
+def supervised_loss(run: Run) -> np.ndarray:
+    """The loss of a run that imitates; that of reinforcement learning may well rise."""
+    return np.zeros(0) if "policy/kl" in run.curves else run.curve("loss/train", "loss")
+
+
+def late(values: np.ndarray) -> np.ndarray:
+    """The second half."""
+    return values[len(values) // 2 :]
+
+
+def running_median(values: np.ndarray, width: int = 0) -> np.ndarray:  # [R] -> [R]
+    """The median of a row and those before it; the width is a tenth of all rows by default."""
+    width = min(max(width or len(values) // 10, 3), len(values))
+    padded = np.concatenate([np.full(width - 1, values[0]), values])
+    return np.median(np.lib.stride_tricks.sliding_window_view(padded, width), axis=1)
+
+
+def roughness(values: np.ndarray) -> float:
+    """Standard deviation of the logarithm from row to row, per row, by the median: a few spikes do not count."""
+    change = np.abs(np.diff(np.log(np.maximum(values, 1e-30))))
+    return float(np.median(change) / 0.6745 / np.sqrt(2)) if len(change) else 0.0
+
+
+def score(run: Run) -> tuple[str, np.ndarray]:
+    """What a run of reinforcement learning is paid."""
+    names = ("env/reward", "eval/return")
+    return next(((name, run.curve(name)) for name in names if len(run.curve(name)) >= MIN_ROWS), ("", np.zeros(0)))
+
+
+def improves(run: Run) -> bool:
+    """Whether the reward has risen by more than chance."""
+    _, reward = score(run)
+    if not len(reward):
+        return False
+    part = max(len(reward) // 5, 2)
+    first, last = reward[:part], reward[-part:]
+    error = np.sqrt(first.var(ddof=1) / part + last.var(ddof=1) / part)
+    return bool(last.mean() - first.mean() > CLEAR * error)
+
+
+def progress(run: Run) -> str:
+    """How the reward went, in words."""
+    name, reward = score(run)
+    if not len(reward):
+        return "no reward is known"
+    part = max(len(reward) // 5, 2)
+    return f"{name} goes from {reward[:part].mean():.3g} to {reward[-part:].mean():.3g}"

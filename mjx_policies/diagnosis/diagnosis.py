@@ -1,0 +1,115 @@
+"""Why a run does not learn: all checks, in the order in which one thing causes another, and the first suspect.
+
+    diagnosis = diagnose(episodes=episodes)                     # demonstrations
+    diagnosis = diagnose(run=read_run(Path("runs/a")))          # a run folder
+    diagnosis = diagnose(trace=overfit(loss, params, batch))    # a loss of your own
+    print(diagnosis.suspect)
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from mjx_policies.data.episodes import Episode
+from mjx_policies.diagnosis import curves, overfitting, pairing, values
+from mjx_policies.diagnosis.base import Check, Finding
+from mjx_policies.diagnosis.data import Data, examine
+from mjx_policies.diagnosis.overfitting import Trace, overfit_rows
+from mjx_policies.diagnosis.runs import Run
+from mjx_policies.diagnosis.steps import Steps, tabulate
+
+DATA_CHECKS: dict[str, Check[Data]] = {
+    "data: finite": values.not_finite,
+    "data: constant columns": values.constant,
+    "data: repeated episodes": values.duplicated,
+    "data: scale of columns": values.unnormalised,
+    "data: saturated actions": values.saturated,
+    "data: shuffled actions": pairing.shuffled,
+    "data: alignment": pairing.misaligned,
+    "data: leaked future": pairing.leaked,
+}
+TRACE_CHECKS: dict[str, Check[Trace]] = {
+    "gradient: finite": overfitting.not_finite,
+    "gradient: dead": overfitting.dead_gradient,
+    "gradient: step size": overfitting.leaping,
+    "gradient: four rows by heart": overfitting.by_heart,
+}
+RUN_CHECKS: dict[str, Check[Run]] = {
+    "run: learning rate": curves.rate_too_high,
+    "run: finite": curves.not_finite,
+    "run: dead gradient": curves.dead_gradient,
+    "run: exploration": curves.collapsed,
+    "run: critic": curves.blind_critic,
+    "run: bounds of the rate": curves.rate_at_bound,
+    "run: training loss": curves.not_learning,
+    "run: validation loss": curves.overfitted,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnosis:
+    """What all checks found, in order; None for those that could say nothing.
+
+    Attributes:
+      findings: {name of the check: finding}.
+      data, trace, run: what was looked at; None if there was no such thing.
+    """
+
+    findings: dict[str, Finding | None]
+    data: Data | None = None
+    trace: Trace | None = None
+    run: Run | None = None
+
+    @property
+    def culprit(self) -> str | None:
+        """Name of the first check that found something wrong: a cause comes before what it brings about."""
+        return next((name for name, finding in self.findings.items() if finding and finding.suspect), None)
+
+    @property
+    def suspect(self) -> Finding | None:
+        """What that check found."""
+        return self.findings[self.culprit] if self.culprit else None
+
+    def to_json(self) -> dict[str, Any]:
+        """The verdict, the suspect, and every finding."""
+        return {
+            "healthy": self.culprit is None,
+            "culprit": self.culprit,
+            "checks": {name: finding and dataclasses.asdict(finding) for name, finding in self.findings.items()},
+        }
+
+
+def diagnose(
+    episodes: Iterable[Episode] | Steps | None = None,
+    run: Run | None = None,
+    trace: Trace | None = None,
+    report: Callable[[str], None] = lambda check: None,
+) -> Diagnosis:
+    """Runs all checks for which there is something to look at.
+
+    Args:
+      episodes: demonstrations, or the table of them.
+      run: of `read_run`.
+      trace: of `overfit`; without one, a small network is let loose on four rows of the demonstrations.
+      report: told what is looked at next.
+
+    Raises:
+      UserError: the demonstrations do not fit each other.
+    """
+    data = None
+    if episodes is not None:
+        steps = episodes if isinstance(episodes, Steps) else tabulate(episodes)
+        report("what explains what in the data")
+        data = examine(steps)
+        if trace is None:
+            report("learning four rows by heart")
+            trace = overfit_rows(steps)
+    findings: dict[str, Finding | None] = {}
+    for checks, evidence in ((DATA_CHECKS, data), (TRACE_CHECKS, trace), (RUN_CHECKS, run)):
+        for name, check in checks.items():  # type: ignore[attr-defined]
+            if evidence is not None:
+                report(name)
+                findings[name] = check(evidence)
+    return Diagnosis(findings, data, trace, run)

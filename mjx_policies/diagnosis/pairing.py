@@ -1,0 +1,89 @@
+"""Checks of what belongs to what: actions to observations, causes to effects, and the present to the future."""
+
+from __future__ import annotations
+
+from mjx_policies.diagnosis.base import Finding, listed
+from mjx_policies.diagnosis.data import Data
+
+ASSOCIATED = 4.0  # standard deviations above exchanged actions
+TELLING = 0.5  # R^2 above which nobody would call actions shuffled
+LIKELIER = 0.02  # nats per step by which a pairing must beat the recorded one, and in every fold
+
+
+def shuffled(data: Data) -> Finding | None:
+    """Actions that have lost their observations."""
+    found = data.association
+    if found is None or (found.moments is None and found.episodes is None):
+        return None
+    kinds = [("of another moment", found.moments), ("of another episode", found.episodes)]
+    scores = {kind: score for kind, score in kinds if score is not None}
+    weakest = min(scores, key=lambda kind: scores[kind])
+    evidence = (
+        f"the observations around a step explain {max(found.explained, 0):.1%} of its action, and fit it better than one "
+        f"{weakest} by {scores[weakest]:.1f} standard deviations"
+    )
+    if found.explained > TELLING or scores[weakest] >= ASSOCIATED:
+        return Finding(evidence)
+    return Finding(
+        evidence,
+        f"the actions are shuffled: an action {weakest} fits the observations as well as the recorded one.",
+        "Replay the recorded actions of one episode on the robot or in simulation: it should go where the record says.",
+    )
+
+
+def misaligned(data: Data) -> Finding | None:
+    """Rows that are shifted against each other."""
+    lags = data.lags
+    if lags is None or (shuffled(data) or Finding("")).suspect:
+        return None
+    causal, acausal = lags.best(causal=True), lags.best(causal=False)
+    gain = lags.likelihood[acausal] - lags.likelihood[causal]
+    changes = f"the action of the same row tells {max(lags.dynamics[0], 0):.1%} of a change"
+    if gain.mean() < LIKELIER or gain.min() <= 0:
+        return Finding(f"{changes}; no shift of rows is likelier (best by {gain.mean():+.3f} nats a step)")
+    d, p = acausal
+    shift, which = (-d, "after") if d < 0 else (-p, "before")
+    if d < 0:
+        compared = f"{changes}, that {steps(shift)} after it {lags.dynamics[d]:.1%}"
+    else:
+        compared = (
+            f"the observation of the same row tells {max(lags.policy[0], 0):.1%} of an action, that {steps(shift)} after "
+            f"it {lags.policy[p]:.1%}, and actions are felt {steps(max(d, 0))} late"
+        )
+    return Finding(
+        f"{compared}; rows shifted by {steps(shift)} are likelier by {gain.mean():.2f} nats a step",
+        f"observations and actions are off by {steps(shift)}: the action that belongs to a row is in the row {which} it."
+        if shift == 1
+        else f"observations and actions are off by {shift} rows: the action that belongs to a row comes {which} it.",
+        f"Shift the actions by {steps(shift)} {'towards the start' if d < 0 else 'towards the end'} and run this again; "
+        "then look where the recorder reads the sensors and where it logs the command.",
+    )
+
+
+def leaked(data: Data) -> Finding | None:
+    """Columns that hold what nobody could know yet."""
+    steps_, forecasts = data.steps, data.forecasts
+    if data.association is None and not data.copies:
+        return None
+    if not forecasts:
+        memories = sum(copy.of_action for copy in data.copies)
+        return Finding(f"no column is ahead of its time ({memories} remember an earlier action)")
+    # An action is worse than a column, and a column that a second one gives away needs no second sentence.
+    first = min(forecasts, key=lambda copy: (not copy.of_action, abs(copy.lag), -copy.alike))
+    name = steps_.columns[first.column]
+    if first.of_action:
+        source = f"action[{first.source}]"
+        when = "of its own row" if first.lag == 0 else f"{steps(first.lag)} later"
+    else:
+        source, when = steps_.columns[first.source], f"{steps(first.lag)} later"
+    return Finding(
+        f"{name} follows {source} {when} with a squared correlation of {first.alike:.4f} of their changes"
+        + (f"; so do {listed(others)}" if (others := sorted({steps_.columns[c.column] for c in forecasts} - {name})) else ""),
+        f"the observation {name} is {source} {when}: it leaks what is only known after acting.",
+        f"Leave {name} out and train again: the loss will be higher and the robot better.",
+    )
+
+
+def steps(count: int) -> str:
+    """A number of rows, in words."""
+    return "one row" if count == 1 else f"{count} rows"

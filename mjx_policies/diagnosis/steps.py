@@ -1,0 +1,99 @@
+"""Demonstrations as one table of numbers. Axes: N steps of all episodes, D columns of the observation, A actions."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+
+from mjx_policies.data.episodes import Episode
+from mjx_policies.training.errors import UserError
+
+MAX_STEPS = 2_000_000  # that are held, in whole episodes
+GRID = 8  # a picture is looked at as the means of so many by so many parts of it
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Steps:
+    """The steps of a set of episodes, in order.
+
+    Attributes:
+      observation: [N, D] float64, NaN and infinity as they come; pictures as means of their parts, 0 to 1.
+      action: [N, A] float64.
+      episode: [N] the place of each step's episode in the set.
+      columns: D names such as `state[3]`.
+      camera: [D] bool, whether a column is part of a picture.
+      fps: steps per second of each episode.
+    """
+
+    observation: np.ndarray
+    action: np.ndarray
+    episode: np.ndarray
+    columns: tuple[str, ...]
+    camera: np.ndarray
+    fps: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.episode)
+
+    def around(self, before: int, after: int) -> np.ndarray:  # -> [M]
+        """Steps that have so many steps before and after them in their episode, all of them finite."""
+        centre = np.arange(before, len(self) - after)
+        same = self.episode[centre - before] == self.episode[centre + after]
+        bad = ~(np.isfinite(self.observation).all(axis=1) & np.isfinite(self.action).all(axis=1))
+        count = np.concatenate([[0], np.cumsum(bad)])
+        return centre[same & (count[centre + after + 1] == count[centre - before])]
+
+
+def tabulate(episodes: Iterable[Episode]) -> Steps:
+    """The table of a set of episodes, each read once; the first `MAX_STEPS` steps if there are more.
+
+    Raises:
+      UserError: there are no episodes, or they have different columns.
+    """
+    observations: list[np.ndarray] = []
+    actions: list[np.ndarray] = []
+    rates: list[float] = []
+    columns: tuple[str, ...] = ()
+    camera = np.zeros(0, bool)
+    total = 0
+    for number, episode in enumerate(episodes):
+        parts = {name: _columns(values) for name, values in sorted(episode.observation.items())}
+        names = tuple(f"{name}[{i}]" for name, part in parts.items() for i in range(part.shape[1]))
+        if number and (names != columns or episode.action.shape[1] != actions[0].shape[1]):
+            raise UserError(f"episode {number} has other observations or actions than episode 0: they must agree.")
+        columns = names
+        camera = np.concatenate(
+            [np.full(part.shape[1], _is_picture(episode.observation[name])) for name, part in parts.items()]
+        )
+        observations.append(np.concatenate(list(parts.values()), axis=1))
+        actions.append(episode.action.astype(np.float64))
+        rates.append(episode.fps)
+        total += len(episode)
+        if total >= MAX_STEPS:
+            break
+    if not observations:
+        raise UserError("there are no episodes to look at.")
+    return Steps(
+        observation=np.concatenate(observations),
+        action=np.concatenate(actions),
+        episode=np.repeat(np.arange(len(actions)), [len(action) for action in actions]),
+        columns=columns,
+        camera=camera,
+        fps=np.array(rates),
+    )
+
+
+def _is_picture(values: np.ndarray) -> bool:
+    return values.dtype == np.uint8 and values.ndim == 4
+
+
+def _columns(values: np.ndarray) -> np.ndarray:  # [T, ...] -> [T, columns]
+    if not _is_picture(values):
+        return values.reshape(len(values), -1).astype(np.float64)
+    rows, columns = (np.linspace(0, size, min(GRID, size) + 1).astype(int) for size in values.shape[1:3])
+    sums = np.add.reduceat(values.astype(np.float32), rows[:-1], axis=1)
+    sums = np.add.reduceat(sums, columns[:-1], axis=2)
+    areas = np.diff(rows)[:, None] * np.diff(columns)[None, :]
+    return (sums / (255.0 * areas[..., None])).reshape(len(values), -1).astype(np.float64)

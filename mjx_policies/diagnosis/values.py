@@ -1,0 +1,148 @@
+"""Checks of single numbers: finite, varying, of one scale, within bounds, and each recorded once."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mjx_policies.diagnosis.base import Finding, listed
+from mjx_policies.diagnosis.data import Data
+
+SCALE = 100.0  # times the size of a usual column
+AT_END = 0.5  # portion of the steps in which a saturated action is at an end of its range
+SWITCH = 0.05  # portion of the steps between the ends, below which an action is a switch such as a gripper's
+COPIED = 0.5  # portion of its steps that an episode shares with an earlier one
+REPEATED = 0.01  # portion of the episodes
+
+
+def not_finite(data: Data) -> Finding | None:
+    """Numbers that are not finite."""
+    steps = data.steps
+    bad = ~np.isfinite(np.concatenate([steps.observation, steps.action], axis=1))
+    if not bad.any():
+        return Finding(f"all {bad.size:,} numbers are finite")
+    names = [*steps.columns, *action_names(data)]
+    row, column = (int(index) for index in np.argwhere(bad)[0])
+    where = f"episode {steps.episode[row]}, step {row - np.searchsorted(steps.episode, steps.episode[row])}"
+    return Finding(
+        f"{bad.sum():,} of {bad.size:,} numbers are not finite, in {listed([names[i] for i in np.flatnonzero(bad.any(0))])}",
+        f"the data hold NaN or infinity, first in {names[column]} in {where}.",
+        "Drop or repair those steps, then find out which sensor or conversion wrote them.",
+    )
+
+
+def constant(data: Data) -> Finding | None:
+    """Columns that never change: a sensor that hangs, or one that was never read."""
+    steps = data.steps
+    if len(steps) < 2:
+        return None
+    values = np.where(np.isfinite(steps.observation), steps.observation, np.nan)
+    stuck = np.array([len(column) > 0 and bool((column == column[0]).all()) for column in map(finite, values.T)])
+    for camera in {name.split("[")[0] for name in np.array(steps.columns)[steps.camera]}:
+        parts = np.array([name.split("[")[0] == camera for name in steps.columns])
+        stuck[parts] = stuck[parts].all()  # a dark corner is no broken camera
+    names = [name for name, flag in zip(steps.columns, stuck, strict=True) if flag]
+    if not names:
+        return Finding(f"all {len(steps.columns)} columns vary")
+    value = steps.observation[0, int(np.flatnonzero(stuck)[0])]
+    return Finding(
+        f"{len(names)} of {len(steps.columns)} columns hold one number in all {len(steps):,} steps: {listed(names)}",
+        f"the observation {names[0]} never changes, it is {value:.6g} throughout.",
+        "Move what it should measure and look at the raw reading; if it is constant on purpose, leave it out.",
+    )
+
+
+def duplicated(data: Data) -> Finding | None:
+    """Episodes that repeat earlier ones, step by step."""
+    steps = data.steps
+    count = int(steps.episode[-1]) + 1
+    if count < 2:
+        return None
+    marks = fingerprints(np.concatenate([steps.observation, steps.action], axis=1))
+    _, first, inverse = np.unique(marks, return_index=True, return_inverse=True)
+    origin = steps.episode[first[inverse]]  # episode in which a step was first seen
+    shared = np.bincount(steps.episode, weights=origin < steps.episode, minlength=count) / np.bincount(steps.episode)
+    repeats = np.flatnonzero(shared > COPIED)
+    if len(repeats) <= REPEATED * count:
+        return Finding(f"{len(repeats)} of {count} episodes repeat an earlier one")
+    example = int(repeats[0])
+    source = int(np.bincount(origin[steps.episode == example]).argmax())
+    return Finding(
+        f"{len(repeats)} of {count} episodes repeat an earlier one, such as {listed([str(i) for i in repeats])}",
+        f"episodes are in the data twice: episode {example} repeats episode {source}, so what is held out for "
+        "validation is trained on.",
+        "Remove the repeats, split the rest by episode, and look at the validation loss again.",
+    )
+
+
+def unnormalised(data: Data) -> Finding | None:
+    """Columns whose numbers are far larger than those of the others."""
+    found = []
+    largest = 1.0
+    for values, names in (
+        (data.steps.observation[:, ~data.steps.camera], np.array(data.steps.columns)[~data.steps.camera]),
+        (data.steps.action, np.array(action_names(data))),
+    ):
+        sizes = np.array([np.sqrt(np.mean(np.square(finite(column)))) if finite(column).size else 0.0 for column in values.T])
+        varied = sizes > 0
+        for index in np.flatnonzero(varied):
+            others = sizes[varied & (np.arange(len(sizes)) != index)]
+            if len(others):
+                ratio = sizes[index] / np.quantile(others, 0.5, method="lower")
+                largest = max(largest, ratio)
+                if ratio > SCALE:
+                    found.append((ratio, str(names[index])))
+    if not found:
+        return Finding(f"the largest column is {largest:.3g} times as large as the middle one")
+    ratio, name = max(found)
+    return Finding(
+        f"{len(found)} columns are over {SCALE:g} times as large as the middle one: "
+        + listed([f"{name} ({ratio:.3g} times)" for ratio, name in sorted(found, reverse=True)]),
+        f"{name} is {ratio:.3g} times as large as the other columns, and drowns them in a network's first layer.",
+        "Check its unit, and train on columns that are normalised by statistics of the data.",
+    )
+
+
+def saturated(data: Data) -> Finding | None:
+    """Actions that were cut off at the ends of their range."""
+    action = data.steps.action[np.isfinite(data.steps.action).all(axis=1)]
+    low, high = action.min(axis=0, initial=np.inf), action.max(axis=0, initial=-np.inf)
+    varied = np.flatnonzero(high > low)
+    if not len(varied) or len(action) < 10:
+        return None
+    near = 1e-3 * (high - low)
+    share = np.mean((action <= low + near) | (action >= high - near), axis=0)
+    analogue = varied[1 - share[varied] >= SWITCH]
+    # If all of them are at their ends all the time, none of them is a gripper among joints.
+    judged = analogue if len(analogue) else varied[[len(np.unique(action[:, i])) > 3 for i in varied]]
+    if not len(judged):
+        return Finding("all actions are switches between two or three values")
+    worst = int(judged[share[judged].argmax()])
+    many = [f"action[{i}] ({share[i]:.0%})" for i in judged if share[i] > AT_END]
+    if not many:
+        return Finding(f"action[{worst}] is at an end of its range in {share[worst]:.0%} of the steps, no other more often")
+    return Finding(
+        f"at an end of the range in more than {AT_END:.0%} of the steps: {listed(many)}",
+        f"action[{worst}] is cut off at {low[worst]:.3g} or {high[worst]:.3g} in {share[worst]:.0%} of the steps, "
+        "so how much was meant is lost.",
+        "Record a few episodes with a larger action scale, and look whether the histogram loses its spikes.",
+    )
+
+
+def action_names(data: Data) -> list[str]:
+    """Names of the actions."""
+    return [f"action[{i}]" for i in range(data.steps.action.shape[1])]
+
+
+def finite(column: np.ndarray) -> np.ndarray:  # [N] -> [at most N]
+    """The numbers that are finite."""
+    return column[np.isfinite(column)]
+
+
+def fingerprints(rows: np.ndarray) -> np.ndarray:  # [N, K] float64 -> [N] uint64
+    """A number for each row; rows that differ have different ones, but for one chance in 2**60 or so."""
+    words = np.ascontiguousarray(rows).view(np.uint64)
+    mark = np.zeros(len(rows), np.uint64)
+    for column in words.T:
+        mark = (mark ^ column) * np.uint64(0x9E3779B97F4A7C15)
+        mark ^= mark >> np.uint64(29)
+    return mark
