@@ -16,6 +16,7 @@ def describe(spec: EnvSpec) -> str:
         'Observation `obs["state"]`': table_markdown(spec.observation),
         'Observation `obs["privileged"]`': table_markdown(spec.privileged) if spec.privileged else "",
         f"Action, every {spec.control_dt:g} s": spec.action.markdown(),
+        "Stages, the last of which is success": ", ".join(spec.stages),
     }
     return "\n\n".join(f"## {title}\n\n{table}" for title, table in parts.items() if table)
 

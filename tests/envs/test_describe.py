@@ -1,6 +1,7 @@
 import subprocess
 import sys
 
+from mjx_policies.envs.control import obstacle2d
 from mjx_policies.envs.control.pendulum import SPEC
 from mjx_policies.envs.describe import describe
 from mjx_policies.envs.registry import TASKS
@@ -22,6 +23,11 @@ PENDULUM = """\
 
 def test_a_task_is_described_by_its_tables():
     assert describe(SPEC) == PENDULUM
+
+
+def test_stages_are_listed_in_their_order():
+    stages = "## Stages, the last of which is success\n\npassed, arrived"
+    assert describe(obstacle2d.SPEC).endswith(stages)
 
 
 def command(*tasks):
