@@ -1,0 +1,35 @@
+"""A network with several outputs, as heads want that predict more than an action. Axes: E embedding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from mjx_policies.networks.activations import elu
+from mjx_policies.types import Array
+
+
+class Outputs(nn.Module):
+    """A linear layer for each output, on features that they share.
+
+    Attributes:
+      net: [E] -> features; they pass an activation, since the last layer of an `MLP` has none.
+      shapes: of each output.
+    """
+
+    net: nn.Module
+    shapes: Mapping[str, tuple[int, ...]]
+
+    @nn.compact
+    def __call__(self, embedding: Array) -> dict[str, Array]:  # [E]
+        """The outputs by name."""
+        features = elu(jnp.ravel(self.net(embedding)))
+        # Small first outputs: whatever a head makes of zeros is where it starts from.
+        small = nn.initializers.variance_scaling(0.01, "fan_in", "truncated_normal")
+        return {
+            name: nn.Dense(math.prod(shape), kernel_init=small, name=name)(features).reshape(shape)
+            for name, shape in self.shapes.items()
+        }
