@@ -195,8 +195,8 @@ def contrastive(scores: Array, positive: Array | int = 0) -> Array:  # [..., K],
 def alignment(first: Array, second: Array, temperature: Number = 0.07) -> Array:  # [N, D], [N, D], [] -> []
     """Symmetric `contrastive` loss of pairs among all pairs of a batch, as Radford et al. 2021 (arXiv:2103.00020).
 
-    Figure 3 there. Scores are cosines over the temperature: row i of one belongs to row i of the other, two views of a scene, or an
-    image and its instruction. Chance gives log N: compare with that.
+    Figure 3 there. Scores are cosines over the temperature: row i of one belongs to row i of the other, two views of a
+    scene, or an image and its instruction. Chance gives log N: compare with that.
     """
     # The root of a sum that is never 0, where it would have no gradient.
     first, second = (x / jnp.sqrt((x**2).sum(axis=-1, keepdims=True) + 1e-12) for x in (first, second))
