@@ -590,11 +590,12 @@ class Gate:
 
     def __init__(self, horizon=6):
         self.planner = Planner(horizon)
-        self.open, self.names = threading.Event(), set()
+        self.open, self.entered, self.names = threading.Event(), threading.Event(), set()
         self.open.set()
         plan = self.planner.answer
 
         def wait(observation, state):
+            self.entered.set()
             assert self.open.wait(10)
             self.names.add(threading.current_thread().name)
             return plan(observation, state)
@@ -630,7 +631,9 @@ def test_in_a_thread_of_its_own():
 def test_closing_waits_for_the_thread():
     gate = Gate()
     gate.open.clear()
+    gate.entered.clear()
     step = gate.step(0, gate.policy.initial_state())
+    assert gate.entered.wait(10)  # a plan that has not begun would be dropped, and nothing waited for
     closing = threading.Thread(target=gate.policy.close)
     closing.start()
     assert threads() and closing.is_alive()
