@@ -15,12 +15,15 @@ RISEN = 3.0  # times its lowest, of a loss that should fall
 WILD = 0.5  # standard deviation of the logarithm of a loss from row to row: factors of 1.6
 SPIKE = 10.0  # times what is usual then
 SPIKES = 0.02  # portion of the rows
+BURST = 30.0  # times the usual gradient, of a loss that then stands still
+SWOLLEN = 30.0  # times the weights that keep a signal's size: root mean square times the root of the inputs
 FALLEN = 0.95  # of its first value, that a loss must get below to have learned anything
 KL = 0.2  # nats by which an update may change a policy; 0.01 to 0.05 is usual
 CLIPPED = 0.65  # portion of the samples that PPO clips; 0.1 to 0.3 is usual
 DIVERGED = 1e-3  # portion of the steps in which a simulation diverges
 NARROW = 0.1  # of its first standard deviation
 OVERFITTED = 1.5  # times its lowest, of a validation loss
+NOTABLE = 0.1  # of its first value, below which a validation loss may do what it likes
 CLEAR = 3.0  # standard errors
 
 
@@ -29,7 +32,9 @@ def rate_too_high(run: Run) -> Finding | None:
     kl, clipped = run.curve("policy/kl"), run.curve("policy/clip_fraction")
     if len(kl) >= MIN_ROWS:
         moved, cut = float(np.median(late(kl))), float(np.median(late(clipped))) if len(clipped) else 0.0
-        evidence = f"in the second half an update moves the policy by {moved:.3g} nats and clips {cut:.0%} of the samples"
+        evidence = (
+            f"in the second half an update moves the policy by {moved:.3g} nats and clips {cut:.0%} of the samples"
+        )
         if moved <= KL and cut <= CLIPPED:
             return Finding(evidence)
     else:
@@ -41,13 +46,21 @@ def rate_too_high(run: Run) -> Finding | None:
         wild = roughness(late(loss))
         leaps = float(np.mean(loss > SPIKE * smooth))
         evidence = (
-            f"the loss goes from {loss[0]:.3g} to {smooth[-1]:.3g}, with a lowest of {smooth[lowest]:.3g} and a highest of "
+            f"the loss goes from {loss[0]:.3g} to {smooth[-1]:.3g}, with a lowest of {smooth[lowest]:.3g} and a "
+            "highest of "
             f"{loss.max():.3g}; from row to row it changes by a factor of {np.exp(wild):.2f}"
         )
         rises = smooth[-1] > RISEN * smooth[lowest] and smooth[lowest:].max() > 0.05 * loss[0]
         explodes = loss.max() > RISEN * loss[0]
         leaping = smooth[-1] > 0.02 * loss[0] and (wild > WILD or leaps > SPIKES)
-        if not (rises or explodes or leaping):
+        gradient, swollen = run.curve("gradient/norm"), swelling(run)
+        burst = float(gradient.max() / max(np.median(gradient), 1e-30)) if len(gradient) else 1.0
+        stalls = smooth[len(smooth) // 5] < 1.5 * smooth[-1] and burst > BURST
+        if burst > BURST:
+            evidence += f"; the largest gradient is {burst:.3g} times the usual one"
+        if swollen > SWOLLEN:
+            evidence += f"; weights are {swollen:.3g} times as large as those that keep a signal's size"
+        if not (rises or explodes or leaping or stalls or swollen > SWOLLEN):
             return Finding(evidence)
     rate = run.curve("learning_rate")
     current = rate.max() if len(rate) else run.hyper.get("learning_rate")
@@ -78,7 +91,9 @@ def not_finite(run: Run) -> Finding | None:
         return Finding(
             f"not finite: {listed(said)}",
             f"NaN or infinity: {said[0]}.",
-            "Resume from the last checkpoint with jax_debug_nans on, and see which operation makes the first one.",
+            "Resume from the last checkpoint with jax_debug_nans on, to see which operation makes the first one, and "
+            "if none "
+            "stands out start again with a tenth of the learning rate.",
         )
     if diverged > DIVERGED:
         return Finding(
@@ -131,7 +146,8 @@ def not_learning(run: Run) -> Finding | None:
         return Finding(evidence)
     return Finding(
         evidence,
-        "the training loss does not fall: the data hold no signal, or the gradient does not reach what should learn it.",
+        "the training loss does not fall: the data hold no signal, or the gradient does not reach what should learn "
+        "it.",
         "Let the same loss learn four rows by heart; if it can, look at the data, and if not, at the network.",
     )
 
@@ -144,7 +160,8 @@ def overfitted(run: Run) -> Finding | None:
     smooth = running_median(held_out, 3)
     lowest, last = float(smooth.min()), float(smooth[-1])
     evidence = f"validation loss {last:.3g}, at its lowest {lowest:.3g}; training loss {running_median(loss)[-1]:.3g}"
-    if last <= OVERFITTED * lowest or lowest <= 0 or running_median(loss)[-1] >= last / OVERFITTED:
+    learned = last <= max(OVERFITTED * lowest, NOTABLE * float(held_out[0]))
+    if learned or running_median(loss)[-1] >= last / OVERFITTED:
         return Finding(evidence)
     return Finding(
         evidence,
@@ -181,7 +198,8 @@ def blind_critic(run: Run) -> Finding | None:
     return Finding(
         evidence,
         "the critic is blind: it explains nothing of what the policy is paid.",
-        "Print the reward of one episode: if it is always the same, the task pays nothing to learn from; if not, look at "
+        "Print the reward of one episode: if it is always the same, the task pays nothing to learn from; if not, look "
+        "at "
         "its scale and at the discount.",
     )
 
@@ -193,7 +211,10 @@ def rate_at_bound(run: Run) -> Finding | None:
     if len(rate) < MIN_ROWS or None in bounds or not run.hyper.get("desired_kl"):
         return None
     shares = [float(np.mean(np.isclose(late(rate), bound, rtol=1e-3))) for bound in bounds]
-    evidence = f"in the second half the learning rate is at its lower bound in {shares[0]:.0%} and at its upper in {shares[1]:.0%} of the rows; {progress(run)}"
+    evidence = (
+        f"in the second half the learning rate is at its lower bound in {shares[0]:.0%} and at its upper in "
+        f"{shares[1]:.0%} of the rows; {progress(run)}"
+    )
     if max(shares) < 0.8 or improves(run):
         return Finding(evidence)
     low = shares[0] >= shares[1]
@@ -209,6 +230,17 @@ def rate_at_bound(run: Run) -> Finding | None:
 def supervised_loss(run: Run) -> np.ndarray:
     """The loss of a run that imitates; that of reinforcement learning may well rise."""
     return np.zeros(0) if "policy/kl" in run.curves else run.curve("loss/train", "loss")
+
+
+def swelling(run: Run) -> float:
+    """How much the largest matrix of the last checkpoint exceeds one that keeps a signal's size; zero without."""
+    last = list(run.params.values())[-1] if run.params else {}
+    sizes = [
+        float(np.sqrt(np.mean(np.square(array, dtype=np.float64)) * array.shape[0]))
+        for name, array in last.items()
+        if np.ndim(array) == 2 and array.size and "embed" not in name.lower()
+    ]
+    return max((size for size in sizes if np.isfinite(size)), default=0.0)
 
 
 def late(values: np.ndarray) -> np.ndarray:

@@ -1,9 +1,9 @@
 """Why a run does not learn: all checks, in the order in which one thing causes another, and the first suspect.
 
-    diagnosis = diagnose(episodes=episodes)                     # demonstrations
-    diagnosis = diagnose(run=read_run(Path("runs/a")))          # a run folder
-    diagnosis = diagnose(trace=overfit(loss, params, batch))    # a loss of your own
-    print(diagnosis.suspect)
+diagnosis = diagnose(episodes=episodes)                     # demonstrations
+diagnosis = diagnose(run=read_run(Path("runs/a")))          # a run folder
+diagnosis = diagnose(trace=overfit(loss, params, batch))    # a loss of your own
+print(diagnosis.suspect)
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Learning a handful of rows by heart: what can learn anything can do that. Axes: S gradient steps, N rows.
 
-    trace = overfit(loss, params, batch)            # your own loss(params, batch) -> []
-    diagnosis = diagnose(trace=trace)
+trace = overfit(loss, params, batch)            # your own loss(params, batch) -> []
+diagnosis = diagnose(trace=trace)
 """
 
 from __future__ import annotations
@@ -111,7 +111,8 @@ def not_finite(trace: Trace) -> Finding | None:
     if np.isfinite(trace.loss[:FIRST]).all() and not bad:
         return Finding("loss and gradients are finite")
     return Finding(
-        f"loss {trace.loss[0]:.3g} at the start, {np.isfinite(trace.loss).sum()} of {len(trace.loss)} losses are finite",
+        f"loss {trace.loss[0]:.3g} at the start, {np.isfinite(trace.loss).sum()} of {len(trace.loss)} losses "
+        "are finite",
         f"the gradient is NaN or infinite from the first steps on{f', in {listed(bad)}' if bad else ''}.",
         "Run the loss once with jax_debug_nans, and look for a division, a root or a logarithm at zero.",
     )
@@ -152,7 +153,8 @@ def leaping(trace: Trace) -> Finding | None:
 def by_heart(trace: Trace) -> Finding | None:
     """Whether the rows were learned by heart."""
     start, last = float(trace.loss[0]), float(np.median(trace.loss[-max(1, len(trace.loss) // 20) :]))
-    evidence = f"the loss goes from {start:.3g} to {last:.3g} in {len(trace.loss)} steps, in {FIRST} to {trace.loss[min(FIRST, len(trace.loss) - 1)]:.3g}"
+    early = trace.loss[min(FIRST, len(trace.loss) - 1)]
+    evidence = f"the loss goes from {start:.3g} to {last:.3g} in {len(trace.loss)} steps, in {FIRST} to {early:.3g}"
     if np.isfinite(last) and last - trace.floor <= BY_HEART * start and trace.floor <= BY_HEART * max(start, 1e-12):
         return Finding(f"overfits: yes; {evidence}")
     if trace.floor > BY_HEART * start:

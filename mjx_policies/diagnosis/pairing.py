@@ -8,6 +8,7 @@ from mjx_policies.diagnosis.data import Data
 ASSOCIATED = 4.0  # standard deviations above exchanged actions
 TELLING = 0.5  # R^2 above which nobody would call actions shuffled
 LIKELIER = 0.02  # nats per step by which a pairing must beat the recorded one, and in every fold
+LATER = 0.1  # portion of a change by which an earlier action must tell more than that of the same row
 
 
 def shuffled(data: Data) -> Finding | None:
@@ -19,7 +20,8 @@ def shuffled(data: Data) -> Finding | None:
     scores = {kind: score for kind, score in kinds if score is not None}
     weakest = min(scores, key=lambda kind: scores[kind])
     evidence = (
-        f"the observations around a step explain {max(found.explained, 0):.1%} of its action, and fit it better than one "
+        f"the observations around a step explain {max(found.explained, 0):.1%} of its action, and fit it better than "
+        "one "
         f"{weakest} by {scores[weakest]:.1f} standard deviations"
     )
     if found.explained > TELLING or scores[weakest] >= ASSOCIATED:
@@ -39,7 +41,8 @@ def misaligned(data: Data) -> Finding | None:
     causal, acausal = lags.best(causal=True), lags.best(causal=False)
     gain = lags.likelihood[acausal] - lags.likelihood[causal]
     changes = f"the action of the same row tells {max(lags.dynamics[0], 0):.1%} of a change"
-    if gain.mean() < LIKELIER or gain.min() <= 0:
+    felt_late = lags.dynamics[acausal[0]] > lags.dynamics[0] + LATER  # or a later observation shows the action itself
+    if gain.mean() < LIKELIER or gain.min() <= 0 or (acausal[1] < 0 and not felt_late):
         return Finding(f"{changes}; no shift of rows is likelier (best by {gain.mean():+.3f} nats a step)")
     d, p = acausal
     shift, which = (-d, "after") if d < 0 else (-p, "before")
@@ -47,15 +50,18 @@ def misaligned(data: Data) -> Finding | None:
         compared = f"{changes}, that {steps(shift)} after it {lags.dynamics[d]:.1%}"
     else:
         compared = (
-            f"the observation of the same row tells {max(lags.policy[0], 0):.1%} of an action, that {steps(shift)} after "
+            f"the observation of the same row tells {max(lags.policy[0], 0):.1%} of an action, that {steps(shift)} "
+            "after "
             f"it {lags.policy[p]:.1%}, and actions are felt {steps(max(d, 0))} late"
         )
     return Finding(
         f"{compared}; rows shifted by {steps(shift)} are likelier by {gain.mean():.2f} nats a step",
-        f"observations and actions are off by {steps(shift)}: the action that belongs to a row is in the row {which} it."
+        f"observations and actions are off by {steps(shift)}: the action that belongs to a row is in the row "
+        f"{which} it."
         if shift == 1
         else f"observations and actions are off by {shift} rows: the action that belongs to a row comes {which} it.",
-        f"Shift the actions by {steps(shift)} {'towards the start' if d < 0 else 'towards the end'} and run this again; "
+        f"Shift the actions by {steps(shift)} {'towards the start' if d < 0 else 'towards the end'} and run this "
+        "again; "
         "then look where the recorder reads the sensors and where it logs the command.",
     )
 
@@ -78,7 +84,11 @@ def leaked(data: Data) -> Finding | None:
         source, when = steps_.columns[first.source], f"{steps(first.lag)} later"
     return Finding(
         f"{name} follows {source} {when} with a squared correlation of {first.alike:.4f} of their changes"
-        + (f"; so do {listed(others)}" if (others := sorted({steps_.columns[c.column] for c in forecasts} - {name})) else ""),
+        + (
+            f"; so do {listed(others)}"
+            if (others := sorted({steps_.columns[c.column] for c in forecasts} - {name}))
+            else ""
+        ),
         f"the observation {name} is {source} {when}: it leaks what is only known after acting.",
         f"Leave {name} out and train again: the loss will be higher and the robot better.",
     )

@@ -24,7 +24,8 @@ def not_finite(data: Data) -> Finding | None:
     row, column = (int(index) for index in np.argwhere(bad)[0])
     where = f"episode {steps.episode[row]}, step {row - np.searchsorted(steps.episode, steps.episode[row])}"
     return Finding(
-        f"{bad.sum():,} of {bad.size:,} numbers are not finite, in {listed([names[i] for i in np.flatnonzero(bad.any(0))])}",
+        f"{bad.sum():,} of {bad.size:,} numbers are not finite, in "
+        f"{listed([names[i] for i in np.flatnonzero(bad.any(0))])}",
         f"the data hold NaN or infinity, first in {names[column]} in {where}.",
         "Drop or repair those steps, then find out which sensor or conversion wrote them.",
     )
@@ -82,7 +83,9 @@ def unnormalised(data: Data) -> Finding | None:
         (data.steps.observation[:, ~data.steps.camera], np.array(data.steps.columns)[~data.steps.camera]),
         (data.steps.action, np.array(action_names(data))),
     ):
-        sizes = np.array([np.sqrt(np.mean(np.square(finite(column)))) if finite(column).size else 0.0 for column in values.T])
+        sizes = np.array(
+            [np.sqrt(np.mean(np.square(finite(column)))) if finite(column).size else 0.0 for column in values.T]
+        )
         varied = sizes > 0
         for index in np.flatnonzero(varied):
             others = sizes[varied & (np.arange(len(sizes)) != index)]
@@ -119,7 +122,9 @@ def saturated(data: Data) -> Finding | None:
     worst = int(judged[share[judged].argmax()])
     many = [f"action[{i}] ({share[i]:.0%})" for i in judged if share[i] > AT_END]
     if not many:
-        return Finding(f"action[{worst}] is at an end of its range in {share[worst]:.0%} of the steps, no other more often")
+        return Finding(
+            f"action[{worst}] is at an end of its range in {share[worst]:.0%} of the steps, no other more often"
+        )
     return Finding(
         f"at an end of the range in more than {AT_END:.0%} of the steps: {listed(many)}",
         f"action[{worst}] is cut off at {low[worst]:.3g} or {high[worst]:.3g} in {share[worst]:.0%} of the steps, "
