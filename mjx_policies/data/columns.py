@@ -6,8 +6,10 @@ with its name, `{bytes, path}`, for pictures: the types that Hugging Face `datas
 
 from __future__ import annotations
 
+import contextlib
 import io
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -133,21 +135,46 @@ def read_table(
     Raises:
       UserError: it is damaged, lacks a column, has one twice, or would fill the memory.
     """
-    pa, parquet = load("pyarrow", "reading a dataset"), load("pyarrow.parquet", "reading a dataset")
-    try:
-        with parquet.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            _check_size(path, file.metadata, len(names if columns is None else columns))
-        if len(set(names)) != len(names):
-            raise UserError(f"{path} has a column twice. Copy the dataset again.")
-        missing = [name for name in columns or () if name not in names]
-        if missing:
-            raise UserError(f"{path} lacks the column {missing[0]!r}. The dataset is damaged, copy it again.")
+    parquet = load("pyarrow.parquet", "reading a dataset")
+    with _opened(path, columns) as file:
+        names = file.schema_arrow.names
         if columns is not None:
             columns = columns + [name for name in names if name in optional and name not in columns]
         table = parquet.read_table(path, columns=columns, filters=filters, partitioning=None)
         table.validate(full=True)  # offsets and texts, which a damaged file may have anywhere
         return table
+
+
+def read_rows_of(path: Path, columns: list[str], start: int, count: int) -> Any:
+    """Rows `start` to `start + count` of a parquet file, or as many of them as it has; see `read_table` for errors."""
+    with _opened(path, columns) as file:
+        groups: list[int] = []
+        first = passed = 0
+        for group in range(file.metadata.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if passed < start + count and passed + rows > start:
+                first = first if groups else passed
+                groups.append(group)
+            passed += rows
+        table = file.read_row_groups(groups, columns=columns).slice(start - first, count)
+        table.validate(full=True)
+        return table
+
+
+@contextlib.contextmanager
+def _opened(path: Path, columns: list[str] | None) -> Iterator[Any]:
+    """A parquet file that has some columns, each once, and one sentence for whatever is wrong in it."""
+    pa, parquet = load("pyarrow", "reading a dataset"), load("pyarrow.parquet", "reading a dataset")
+    try:
+        with parquet.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            _check_size(path, file.metadata, len(names if columns is None else columns))
+            if len(set(names)) != len(names):
+                raise UserError(f"{path} has a column twice. Copy the dataset again.")
+            missing = [name for name in columns or () if name not in names]
+            if missing:
+                raise UserError(f"{path} lacks the column {missing[0]!r}. The dataset is damaged, copy it again.")
+            yield file
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())[:200].rstrip(".")
         raise UserError(f"{path} is damaged, copy it again: {reason}.") from None

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from mjx_policies.data import films
-from mjx_policies.data.columns import from_arrow, from_pictures, read_table
+from mjx_policies.data.columns import from_arrow, from_pictures, read_rows_of, read_table
 from mjx_policies.data.dataset import check_index, check_memory
 from mjx_policies.data.episodes import Episode
 from mjx_policies.data.lerobot_episodes import FINAL, MAX_FILE, EpisodeRow, read_rows
@@ -61,6 +61,11 @@ class LeRobotDataset:
         self.fps = self.info.fps
         self.tasks = tuple(dict.fromkeys(task for row in self.rows for task in row.tasks[:1]))
         self.lengths = [row.length for row in self.rows]
+        self._offsets = []  # of each episode in its file, where episodes lie in order
+        ends: dict[tuple[int, int], int] = {}
+        for row in self.rows:
+            self._offsets.append(ends.get(row.data, 0))
+            ends[row.data] = self._offsets[-1] + row.length
         self.left_out = self.info.left_out
         self.features = {
             observation_name(name): feature
@@ -86,14 +91,17 @@ class LeRobotDataset:
         relative = fill(self.info.data_path, chunk_index=row.data[0], file_index=row.data[1])
         path = inside(self.path, relative, MAX_FILE)
         names = [name for name in self.info.features if name not in self.info.videos]
-        table = read_table(path, [*names, "episode_index", "frame_index"], [("episode_index", "=", row.index)])
-        if len(table) != row.length:
+        table = read_rows_of(path, [*names, "episode_index", "frame_index"], self._offsets[row.index], row.length)
+        episode, frame = (
+            from_arrow(table[name], "int64", (1,), f"{name} in {path}")[:, 0]
+            for name in ("episode_index", "frame_index")
+        )
+        if len(table) < row.length or (episode != row.index).any():
             raise UserError(
-                f"{path} has {len(table)} steps of episode {row.index}, the table of episodes says {row.length}. "
-                "Copy the dataset again."
+                f"{path} has {(episode == row.index).sum()} steps of episode {row.index} where the table of episodes "
+                f"says {row.length}. Copy the dataset again."
             )
-        order = from_arrow(table["frame_index"], "int64", (1,), f"frame_index in {path}")[:, 0]
-        if not np.array_equal(order, np.arange(row.length)):
+        if not np.array_equal(frame, np.arange(row.length)):
             raise UserError(f"{path} has the steps of episode {row.index} out of order. Copy the dataset again.")
         return {name: self._column(name, table[name], path) for name in names}
 

@@ -121,7 +121,8 @@ class Writer:
         self._frames += len(episode)
         self._summaries.append(summaries)
         self._loose.append(number)
-        self._write_info()
+        if number == 0:
+            self._write_info()  # counts are put right by a merge: the table of episodes is what is read
         if len(self._loose) >= MERGE_EVERY or self._loose_bytes() > DATA_MB * 2**20:
             self._merge()
         return number
@@ -203,6 +204,7 @@ class Writer:
                 for number in others:
                     (self.path / fill(template, number)).unlink()
         self._loose = []
+        self._write_info()
 
     def _continue(self) -> None:
         """Takes up a dataset, and deletes what a killed writer left of an episode or of a merge."""

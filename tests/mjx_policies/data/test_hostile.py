@@ -156,7 +156,7 @@ def test_flipped_bytes(folder):
 
 def test_wrong_lengths(folder):
     edit_table(folder / EPISODES, length=pa.array([5, 6, 5]))
-    refuses(lambda: lerobot.read(folder), "has 5 steps of episode 1, the table of episodes says 6")
+    refuses(lambda: lerobot.read(folder), "has 5 steps of episode 1 where the table of episodes says 6")
 
 
 def test_lengths_that_fill_the_memory(folder):
