@@ -1,4 +1,4 @@
-"""Faults to plant in healthy demonstrations: each takes a list of episodes and a generator, and returns a broken list."""
+"""Faults to plant in healthy demonstrations: each takes a list of episodes and a generator, and returns a broken one."""
 
 from __future__ import annotations
 
