@@ -73,3 +73,11 @@ def masked_mean(errors: Array, mask: Array | None) -> Array:  # [H, ...], [H] ->
     per_step = errors.reshape(len(errors), -1).mean(axis=1)
     total = mask.sum()
     return (per_step * mask).sum() / jnp.where(total > 0, total, 1.0)
+
+
+def hold_last(action: Array, mask: Array | None) -> Array:  # [H, ...], [H] -> [H, ...]
+    """The chunk with its last real step in the place of padding, for heads that see a chunk as a whole."""
+    if mask is None:
+        return action
+    last = jnp.max(jnp.where(mask > 0, jnp.arange(len(mask)), 0))
+    return jnp.where(mask.reshape(-1, *(1,) * (action.ndim - 1)) > 0, action, action[last])

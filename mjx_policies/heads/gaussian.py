@@ -2,8 +2,8 @@
 
 Axes: E embedding, H horizon, A action; an action is [A] or [H, A].
 
-The deviation does not depend on the observation (as in rsl_rl) and has a floor: with an entropy bonus or a long run it
-otherwise drifts away or collapses.
+The deviation does not depend on the observation (as in rsl_rl) unless a second network says so, and has a floor: with
+an entropy bonus or a long run it otherwise drifts away or collapses. Equal bounds fix it.
 """
 
 from __future__ import annotations
@@ -20,16 +20,33 @@ from mjx_policies.heads.base import ActionHead, Noise, masked_mean
 from mjx_policies.types import Array, PyTree
 
 
+def bounded_std(log_std: Array, min_std: float, max_std: float) -> Array:  # [...] -> [...]
+    """The standard deviation within bounds that pass the gradient on, so that one at a bound can come back.
+
+    The bound acts on the logarithm: far below the floor, the gradient of exp(log_std) itself would be too small to
+    return.
+    """
+    fixed = jax.lax.stop_gradient(log_std)
+    return jnp.exp(jnp.clip(fixed, math.log(min_std), math.log(max_std)) + (log_std - fixed))
+
+
 def gaussian_head(
-    net: nn.Module, shape: int | tuple[int, ...], init_std: float = 1.0, min_std: float = 0.1, max_std: float = 2.0
+    net: nn.Module,
+    shape: int | tuple[int, ...],
+    init_std: float = 1.0,
+    min_std: float = 0.1,
+    max_std: float = 2.0,
+    std_net: nn.Module | None = None,
 ) -> ActionHead:
     """Builds the head.
 
     Args:
-      net: embedding [E] -> mean, of the action's shape.
+      net: embedding [E] -> mean.
       shape: of the action; A for [A].
       init_std: standard deviation before learning.
       min_std, max_std: bounds of the standard deviation.
+      std_net: embedding [E] -> what is added to the logarithm of the standard deviation; None: it is the same
+        everywhere.
 
     Raises:
       ValueError: unless `0 < min_std <= init_std <= max_std`.
@@ -40,15 +57,23 @@ def gaussian_head(
     shape = (shape,) if isinstance(shape, int) else shape
 
     def init(key: Array, embedding: Array) -> PyTree:
-        return {"net": net.init(key, embedding), "log_std": jnp.full(shape, jnp.log(init_std), jnp.float32)}
+        log_std = jnp.full(shape, jnp.log(init_std), jnp.float32)
+        if std_net is None:
+            return {"net": net.init(key, embedding), "log_std": log_std}
+        key_net, key_std = jax.random.split(key)
+        return {
+            "net": net.init(key_net, embedding),
+            "log_std": log_std,
+            "std_net": std_net.init(key_std, embedding),
+        }
 
     def distribution(params: PyTree, embedding: Array) -> distrax.Distribution:
-        # The bound acts on the value alone and passes the gradient on, so that a deviation at a bound can come back. It
-        # acts on the logarithm: far below the floor, the gradient of exp(log_std) itself would be too small to return.
         log_std = params["log_std"]
-        fixed = jax.lax.stop_gradient(log_std)
-        log_std = jnp.clip(fixed, math.log(min_std), math.log(max_std)) + (log_std - fixed)
-        return distrax.Independent(distrax.Normal(net.apply(params["net"], embedding), jnp.exp(log_std)), len(shape))
+        if std_net is not None:
+            log_std = log_std + cast(Array, std_net.apply(params["std_net"], embedding)).reshape(shape)
+        return distrax.Independent(
+            distrax.Normal(mode(params, embedding), bounded_std(log_std, min_std, max_std)), len(shape)
+        )
 
     def loss(params: PyTree, key: Array, embedding: Array, action: Array, mask: Array | None = None) -> Array:
         """Minus the log density of one control step; of a chunk, the mean over its steps."""
@@ -66,7 +91,8 @@ def gaussian_head(
         return distribution(params, embedding).log_prob(trace)
 
     def mode(params: PyTree, embedding: Array) -> Array:
-        return cast(Array, net.apply(params["net"], embedding))  # a pair only where something is mutable
+        # The cast: flax returns a pair only where something is mutable.
+        return cast(Array, net.apply(params["net"], embedding)).reshape(shape)
 
     def act(params: PyTree, embedding: Array, noise: Array) -> Array:
         pi = distribution(params, embedding)

@@ -1,4 +1,4 @@
-"""Faults to plant in healthy demonstrations: each takes a list of episodes and a generator, and returns a broken one."""
+"""Faults to plant in healthy demonstrations: each takes a list of episodes and a generator, returns a broken one."""
 
 from __future__ import annotations
 

@@ -1,0 +1,84 @@
+"""A categorical distribution over bins for each number of the action, Brohan et al. 2022 (arXiv:2212.06817).
+
+Each number has several peaks if it needs them, but numbers are drawn independently: of two ways around an obstacle, the
+steps of a chunk may take either in turn. Bins divide [-1, 1] evenly; what lies outside falls into the outermost.
+Axes: E embedding, C bins, H horizon, A action; an action is [A] or [H, A].
+"""
+
+from __future__ import annotations
+
+import distrax
+import flax.linen as nn
+import jax.numpy as jnp
+
+from mjx_policies.heads.base import ActionHead, Noise, masked_mean
+from mjx_policies.losses import smoothed_cross_entropy
+from mjx_policies.networks.apply import apply
+from mjx_policies.networks.outputs import Outputs
+from mjx_policies.types import Array, PyTree
+
+
+def bin_index(action: Array, num_bins: int) -> Array:  # [...] -> [...] int32
+    """The bin that a number lies in."""
+    index = jnp.floor((action + 1) / 2 * num_bins)
+    return jnp.clip(index, 0, num_bins - 1).astype(jnp.int32)
+
+
+def bin_center(index: Array, num_bins: int) -> Array:  # [...] int -> [...]
+    """The middle of a bin: at most half a bin, 1 / C, from any number that lies in it."""
+    return (2 * index + 1) / num_bins - 1
+
+
+def bins_head(net: nn.Module, shape: int | tuple[int, ...], num_bins: int = 256, smoothing: float = 0.0) -> ActionHead:
+    """Builds the head. Its trace is the bins' indices, [A] or [H, A] int32, with a probability rather than a density.
+
+    Args:
+      net: embedding [E] -> features, of any size.
+      shape: of the action; A for [A].
+      num_bins: C.
+      smoothing: probability that the label keeps for all bins alike.
+
+    Raises:
+      ValueError: fewer than two bins, or a smoothing outside [0, 1).
+    """
+    if num_bins < 2:
+        raise ValueError(f"num_bins is {num_bins}, it must be at least 2")
+    if not 0 <= smoothing < 1:
+        raise ValueError(f"smoothing is {smoothing}, it must lie in [0, 1)")
+    shape = (shape,) if isinstance(shape, int) else shape
+    outputs = Outputs(net, {"logits": (*shape, num_bins)})
+
+    def logits(params: PyTree, embedding: Array) -> Array:  # [(H), A, C]
+        return apply(outputs, params, embedding)["logits"]
+
+    def distribution(params: PyTree, embedding: Array) -> distrax.Distribution:
+        return distrax.Independent(distrax.Categorical(logits(params, embedding)), len(shape))
+
+    def loss(params: PyTree, key: Array, embedding: Array, action: Array, mask: Array | None = None) -> Array:
+        """Cross-entropy of one control step; of a chunk, the mean over its steps."""
+        del key
+        errors = smoothed_cross_entropy(logits(params, embedding), bin_index(action, num_bins), smoothing).sum(axis=-1)
+        return errors if errors.ndim == 0 else masked_mean(errors, mask)
+
+    def decode(trace: Array) -> Array:
+        return bin_center(trace, num_bins)
+
+    def draw(params: PyTree, embedding: Array, noise: Array) -> Array:
+        return jnp.argmax(logits(params, embedding) + noise, axis=-1).astype(jnp.int32)
+
+    noise = Noise((*shape, num_bins), "gumbel")
+
+    def sample(params: PyTree, key: Array, embedding: Array) -> tuple[Array, Array]:
+        trace = draw(params, embedding, noise.draw(key))
+        return decode(trace), trace
+
+    def log_prob(params: PyTree, embedding: Array, trace: Array) -> Array:
+        return distribution(params, embedding).log_prob(trace)
+
+    def mode(params: PyTree, embedding: Array) -> Array:
+        return act(params, embedding, jnp.zeros(noise.shape))
+
+    def act(params: PyTree, embedding: Array, noise: Array) -> Array:
+        return decode(draw(params, embedding, noise))
+
+    return ActionHead(outputs.init, loss, sample, log_prob, mode, distribution, decode, noise, act)
