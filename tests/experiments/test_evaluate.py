@@ -108,7 +108,7 @@ def test_two_policies_are_compared_on_the_same_episodes(runs, tmp_path, capsys):
         ("evaluate.py", ("--run", "{runs}/pendulum3", "--robots", "0"), "robots is 0, it must be at least 1"),
         ("evaluate.py", ("--run", "{runs}/pendulum3", "--demos", "{runs}/none"), "none"),
         ("compare.py", ("{runs}/obstacle2d1",), "pass two run folders at least"),
-        ("compare.py", ("{runs}/obstacle2d1", "{runs}/../runs0/obstacle2d1"), "obstacle2d1 is given twice"),
+        ("compare.py", ("{runs}/obstacle2d1", "{runs}/pendulum3/../obstacle2d1"), "obstacle2d1 is given twice"),
         ("compare.py", ("{runs}/obstacle2d1", "{runs}/pendulum3"), "only policies of one task can be compared"),
         ("compare.py", ("{runs}/obstacle2d1", "{runs}/gone"), "gone is not a run folder"),
     ],
