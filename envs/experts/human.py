@@ -45,7 +45,7 @@ HABITS = Habits()
 class Motion(NamedTuple):
     """What a movement is limited by at pace 1. Units are those of what moves: m, or rad."""
 
-    acceleration: float  # unit/s^2
+    acceleration: float  # unit/s^2, but that a landing may brake harder
     jerk: float  # unit/s^3, of the landing
 
 
@@ -147,10 +147,12 @@ def move(
       habits: how much noise.
     """
     wanted = approach(offset, speed * pace, motion.jerk * pace**3, dt)
-    # A landing from speed v brakes with up to sqrt(2 jerk v): a hand that could not would go beyond and come back. The
-    # fifth more is for the first period, which begins late by up to one.
-    landing = 1.2 * jnp.sqrt(2 * motion.jerk * speed)
-    meant = accelerate(velocity, wanted, jnp.maximum(motion.acceleration, landing) * pace**2 * dt)
+    # A landing from speed v brakes with up to sqrt(2 jerk v): a hand that may not would go beyond, and come back.
+    landing = jnp.sqrt(2 * motion.jerk * speed)
+    braking = jnp.where(
+        length(wanted) < length(velocity), jnp.maximum(motion.acceleration, landing), motion.acceleration
+    )
+    meant = accelerate(velocity, wanted, braking * pace**2 * dt)
     return meant, meant + (habits.noise * length(meant) + habits.tremor) * noise
 
 
