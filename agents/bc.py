@@ -39,8 +39,8 @@ class BCHyper:
       weight_decay: of AdamW, for kernels and embeddings alone.
       max_grad_norm: gradients are scaled down to it.
       ema_power, max_ema: in a step the average keeps min(max_ema, 1 - (1 + step)^-ema_power) of itself.
-      observation_dropout: probability that an example shows the mean of the data in the place of its observations, so
-        that a policy cannot learn to repeat what it sees it just did.
+      observation_dropout: probability that an example shows zeros in the place of its scaled observations (the mean of
+        the data, if their scale is `standard`), so that a policy cannot learn to repeat what it sees it just did.
     """
 
     learning_rate: Number = 1e-3

@@ -143,7 +143,7 @@ def reward_terms(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
     cube, _ = sensing.object_pose(model, data, "cube")
     held = sensing.grasped(model, data)
     around = jnp.linalg.norm(sensing.tcp_position(model, data) - cube) < CUBE
-    # Half of the grasp is for closing in the right place: noise alone hardly ever closes the gripper all the way.
+    # Half of the grasp is for closing in the right place, a step on the way that both pads pressing is not.
     closing = jnp.where(around, jnp.clip((OPENING - sensing.finger_opening(data)) / (OPENING - CUBE), 0.0, 1.0), 0.0)
     return {
         "reach": sensing.closeness(jnp.linalg.norm(sensing.tcp_position(model, data) - cube)),

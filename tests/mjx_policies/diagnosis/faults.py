@@ -137,7 +137,7 @@ FAULTS = {
     shuffle_within: ("data: shuffled actions", (*EASY, "late robot", "history")),
     shuffle_episodes: ("data: shuffled actions", (*EASY, "late robot", "history")),
     late: ("data: alignment", EASY),
-    early: ("data: alignment", ("arm",)),
+    early: ("data: alignment", ("arm", "walker")),
     unnormalise: ("data: scale of columns", (*EASY, "late robot", "history")),
     unnormalise_action: ("data: scale of columns", ("reacher", "arm", "walker")),
     saturate: ("data: saturated actions", (*EASY, "late robot", "history")),
