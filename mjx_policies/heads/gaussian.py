@@ -92,7 +92,7 @@ def gaussian_head(
 
     def mode(params: PyTree, embedding: Array) -> Array:
         # The cast: flax returns a pair only where something is mutable.
-        return cast(Array, net.apply(params["net"], embedding)).reshape(shape)
+        return cast(Array, net.apply(params["net"], embedding)).reshape(*embedding.shape[:-1], *shape)
 
     def act(params: PyTree, embedding: Array, noise: Array) -> Array:
         pi = distribution(params, embedding)

@@ -103,3 +103,10 @@ def test_compiled_equals_eager():
 def test_bounds_out_of_order_are_refused(bounds):
     with pytest.raises(ValueError, match=r"0 < min_std=.* <= init_std=.* <= max_std"):
         gaussian_head(MLP((2,)), 2, *bounds)
+
+
+def test_the_mode_of_a_batch_is_that_of_each():
+    head, params, _ = make()
+    batch = jnp.stack([EMBEDDING, -EMBEDDING, 2 * EMBEDDING])
+    each = jnp.stack([head.mode(params, embedding) for embedding in batch])
+    np.testing.assert_allclose(head.mode(params, batch), each, rtol=1e-5)
