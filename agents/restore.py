@@ -9,8 +9,8 @@ from typing import NamedTuple
 import jax
 
 from mjx_policies.agents.base import Learner
-from mjx_policies.agents.locomotion import Config, make_learner
 from mjx_policies.agents.ppo import PPOState
+from mjx_policies.agents.ppo_run import Config, make_learner
 from mjx_policies.envs.base import Env
 from mjx_policies.envs.physics import Backend
 from mjx_policies.envs.registry import load
@@ -63,7 +63,7 @@ def load_policy(
         raise UserError(f"{run} is not a run folder (it has no config.json): pass the folder that training printed.")
     config = read_config(run, kind)
     newest_checkpoint(run / "checkpoints")  # or the sentence that there is none, before anything is built
-    task = load(config.task, backend, num_envs=1)
+    task = load(config.task, backend, 1, config.actions)
     learner = make_learner(config, vectorize(task, num_envs=1))
 
     def blank() -> PPOState:

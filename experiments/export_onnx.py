@@ -13,9 +13,9 @@ from pathlib import Path
 import jax
 import numpy as np
 import tyro
-from ppo_locomotion import Run
+from ppo_training import Run
 
-from mjx_policies.agents import locomotion
+from mjx_policies.agents import ppo_run
 from mjx_policies.agents.restore import Policy, load_policy
 from mjx_policies.deploy.model import parse_model
 from mjx_policies.deploy.policy import Policy as ExportedPolicy
@@ -96,7 +96,7 @@ def export_run(policy: Policy, met: np.ndarray) -> Exported:
 
 def observations(policy: Policy, robots: int = 16, steps: int = 300) -> np.ndarray:  # [N, D]
     """What robots with the imperfections of training observe."""
-    env, dynamics = locomotion.imperfect(policy.task, policy.config.imperfections)
+    env, dynamics = ppo_run.imperfect(policy.task, policy.config.imperfections)
 
     def advance(carry, _):
         state, obs = carry

@@ -9,13 +9,14 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from ppo_locomotion import Run
+from ppo_training import Run
 from rich.console import Console
 
 from mjx_policies.agents.restore import Policy, load_policy
 from mjx_policies.agents.trials import EVALUATION_SEED, film_trial, make_trials, time_policy
 from mjx_policies.data.formats import read
 from mjx_policies.envs.base import Env
+from mjx_policies.envs.franka.actions import ActionName
 from mjx_policies.envs.physics import Backend, resolve_backend
 from mjx_policies.envs.registry import load
 from mjx_policies.evaluation.report_html import Film, Report, render
@@ -62,6 +63,11 @@ class Subject:
         """Its name in the registry."""
         return self.policy.config.task
 
+    @property
+    def actions(self) -> ActionName | None:
+        """What its actions mean."""
+        return self.policy.config.actions
+
 
 def open_subject(run: Path, tests: Tests, name: str = "") -> Subject:
     """The newest intact checkpoint of a run."""
@@ -91,7 +97,8 @@ def judge(subjects: Sequence[Subject], tests: Tests, console: Console, title: st
       ValueError: the task does not exist on this backend.
     """
     name = subjects[0].task
-    task = load(name, tests.backend, tests.batch)
+    tasks = {actions: load(name, tests.backend, tests.batch, actions) for actions in {s.actions for s in subjects}}
+    task = tasks[subjects[0].actions]
     asked = chosen(task, tests)
     demonstrated = demonstrations(tests.demos, task.spec.action.size) if tests.demos else []
     policies, latency = {}, {}
@@ -103,7 +110,7 @@ def judge(subjects: Sequence[Subject], tests: Tests, console: Console, title: st
 
             mode, state = subject.policy.learner.mode, subject.policy.state
             acts = partial(partial, mode)  # state -> (observation -> action)
-            run = make_trials(task, acts, asked, tests.batch, tests.seed)
+            run = make_trials(tasks[subject.actions], acts, asked, tests.batch, tests.seed)
             policies[subject.name] = run(state, tests.robots, report=told)
             latency[subject.name] = time_policy(subject.policy.task, subject.policy)
     report = Report(
@@ -114,7 +121,7 @@ def judge(subjects: Sequence[Subject], tests: Tests, console: Console, title: st
         judged="randomized" if "randomized" in asked else next(iter(asked)),
         explained={key: condition.about for key, condition in asked.items()},
         episode_seconds=task.spec.episode_seconds,
-        action_names=task.spec.action.names,
+        action_names=task.spec.action.names if len(tasks) == 1 else (),  # or they mean different things
         control_dt=task.spec.control_dt,
         demonstrated=demonstrated,
         latency=latency,

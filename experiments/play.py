@@ -2,7 +2,7 @@
 
 Where there is a screen, MuJoCo's viewer opens in real time: up and down arrows change the forward velocity, A and D the
 sideways velocity, left and right arrows the turn; space stands still, R starts anew. Elsewhere, or with --video, a
-robot that follows a script of commands is filmed.
+robot that follows a script of commands is filmed. A task without commands is attempted again and again.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 import tyro
-from ppo_locomotion import Run
+from ppo_training import Run
 from rich.console import Console
 from screen import has_screen
 
 from mjx_policies.agents.restore import Policy, load_policy
 from mjx_policies.envs.base import DynamicsSampler, Env
 from mjx_policies.envs.command import measured_twist, takes_commands, with_command
-from mjx_policies.envs.film import film
+from mjx_policies.envs.film import film, scene_camera
 from mjx_policies.envs.registry import scene
 from mjx_policies.randomization.imperfections import imperfect
 from mjx_policies.training.errors import UserError, clean_errors
@@ -31,6 +31,8 @@ from mjx_policies.training.plots import running_mean
 from mjx_policies.training.progress import open_console
 
 FPS = 25
+COMMAND_SECONDS = 3.0
+ATTEMPTS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,13 +41,13 @@ class Play:
 
     run: Path  # run folder
     video: str = ""  # mp4 file to write instead of opening a window; without a screen: play.mp4 in the run folder
-    seconds: float = 3.0  # s, that each command of the video holds
+    seconds: float = 0.0  # s, of each command or attempt in the video; 0: 3 s a command, a whole episode an attempt
     imperfections: float = 0.0  # part of the imperfections it was trained with: 0 is the robot as its model says
     seed: int = 0  # of the start, the robot and its disturbances
 
     def __post_init__(self) -> None:
-        if self.seconds <= 0 or self.imperfections < 0:
-            raise ValueError("seconds must be positive and imperfections must not be negative")
+        if self.seconds < 0 or self.imperfections < 0:
+            raise ValueError("seconds and imperfections must not be negative")
 
 
 def main(play: Play) -> None:
@@ -66,9 +68,12 @@ def record(play: Play, policy: Policy, env: Env, dynamics: DynamicsSampler, cons
     path = Path(play.video) if play.video else play.run / "play.mp4"
     if path.suffix != ".mp4":
         raise UserError(f"--video {path} must end in .mp4.")
-    names, commands = script(policy.task, play.seconds)
+    follows = hasattr(policy.task, "commands")
+    names, commands = script(policy.task, play.seconds or COMMAND_SECONDS) if follows else attempts(env, play.seconds)
+    starts = 1 if follows else ATTEMPTS
 
     @jax.jit
+    @jax.vmap
     def run(key):
         def step(carry, command):
             state, obs = carry
@@ -76,28 +81,45 @@ def record(play: Play, policy: Policy, env: Env, dynamics: DynamicsSampler, cons
                 state = with_command(state, command)
             state, timestep = env.step(state, policy(obs))
             twist = measured_twist(env, state) if takes_commands(state) else command
-            return (state, timestep.obs), (env.data(state).qpos, twist, timestep.terminated)
+            data = env.data(state)
+            return (state, timestep.obs), (data.qpos, data.mocap_pos, twist, timestep.terminated)
 
         return jax.lax.scan(step, start(env, dynamics, key), jnp.asarray(commands))[1]
 
     with console.status(f"drawing {path}"):
-        qpos, twist, fallen = jax.device_get(run(jax.random.key(play.seed)))
+        keys = jax.random.split(jax.random.key(play.seed), starts)
+        shown_rows = jax.device_get(run(keys))  # [starts, T, ...]
+        qpos, mocap_pos, twist, ended = (x.reshape(-1, *x.shape[2:]) for x in shown_rows)
         stride = max(1, round(1 / (FPS * env.spec.control_dt)))
-        captions = None
-        if names:
+        captions = [[name] for name in names]
+        if follows:
             half_second = round(0.5 / env.spec.control_dt)
             measured = np.stack([running_mean(column, half_second) for column in twist.T], axis=1)
-            rows = zip(names, commands, measured, fallen, strict=True)
-            captions = [caption(*row) for row in rows][::stride]
-        film(scene(policy.config.task), qpos[::stride], path, 1 / (stride * env.spec.control_dt), captions)
-    console.print(f"{path}: {len(qpos) * env.spec.control_dt:.0f} s" + (", and it fell" if fallen.any() else ""))
+            captions = [caption(*row) for row in zip(names, commands, measured, ended, strict=True)]
+        model = scene(policy.config.task)
+        film(
+            model,
+            qpos[::stride],
+            path,
+            1 / (stride * env.spec.control_dt),
+            captions[::stride],
+            camera=scene_camera(model),
+            mocap_pos=mocap_pos[::stride] if model.nmocap else None,
+        )
+    end = ", and it fell" if follows else ", and the task was lost on the way"
+    console.print(f"{path}: {len(qpos) * env.spec.control_dt:.0f} s" + (end if ended.any() else ""))
+
+
+def attempts(env: Env, seconds: float) -> tuple[list[str], np.ndarray]:
+    """A name for each control step of all attempts, and commands [T, 3] for each of one, which mean nothing."""
+    steps = max(1, round((seconds or env.spec.episode_seconds) / env.spec.control_dt))
+    names = [f"attempt {i + 1}" for i in range(ATTEMPTS) for _ in range(steps)]
+    return names, np.zeros((steps, 3), np.float32)
 
 
 def script(task: Env, seconds: float) -> tuple[list[str], np.ndarray]:
-    """A name and a command [3] for each control step; no names for a task that follows none."""
+    """A name and a command [3] for each control step."""
     steps = max(1, round(seconds / task.spec.control_dt))
-    if not hasattr(task, "commands"):
-        return [], np.zeros((5 * steps, 3), np.float32)
     low, high = np.asarray(task.commands.low), np.asarray(task.commands.high)
     scenes = {
         "stand": (0, 0, 0),
@@ -179,7 +201,7 @@ def drive(play: Play, policy: Policy, env: Env, dynamics: DynamicsSampler, conso
             state = with_command(state, command)
         state, timestep = env.step(state, policy(obs))
         twist = measured_twist(env, state) if commanded else command
-        return state, timestep.obs, env.data(state).qpos, twist
+        return state, timestep.obs, twist
 
     model = scene(policy.config.task)
     data = mujoco.MjData(model)
@@ -198,14 +220,16 @@ def drive(play: Play, policy: Policy, env: Env, dynamics: DynamicsSampler, conso
             viewer.cam.type, viewer.cam.trackbodyid, viewer.cam.distance = mujoco.mjtCamera.mjCAMERA_TRACKING, 1, 2.0
         flags = np.array(viewer.opt.flags)
         due = time.perf_counter()
+        steps, episode_steps = 0, round(env.spec.episode_seconds / env.spec.control_dt)
         while viewer.is_running():
-            if stick.restart:
-                key, stick.restart = jax.random.fold_in(key, 1), False
+            if stick.restart or (not commanded and steps >= episode_steps):
+                key, stick.restart, steps = jax.random.fold_in(key, 1), False, 0
                 state, obs = reset(key)
-            state, obs, qpos, now = advance(state, obs, stick.command)
+            state, obs, now = advance(state, obs, stick.command)
+            steps += 1
             twist = twist + 0.1 * (np.asarray(now) - twist)  # a mean over about ten steps, or nobody could read it
             with viewer.lock():
-                data.qpos[:] = qpos
+                data.qpos[:], data.mocap_pos[:] = env.data(state).qpos, env.data(state).mocap_pos
                 mujoco.mj_forward(model, data)
                 viewer.opt.flags[:] = flags
             viewer.sync()

@@ -1,142 +1,34 @@
-"""Trains a robot with PPO and shows what it learned: python experiments/ppo_locomotion.py
+"""Trains a legged robot with PPO and shows what it learned: python experiments/ppo_locomotion.py
 
 The run folder ends with config.json, checkpoints, metrics.csv, curves.png, evaluation.json and walk.mp4.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from datetime import datetime
-from pathlib import Path
+from ppo_training import Display, Run, complete
 
-import jax
-from rich.console import Console
-
-from mjx_policies.agents import locomotion
-from mjx_policies.agents.on_policy import OnPolicyState
-from mjx_policies.compiler import compiler_options
-from mjx_policies.envs.physics import resolve_backend
-from mjx_policies.evaluation.report import evaluation_table, write_evaluation
-from mjx_policies.training.checkpoints import checkpoint_steps
-from mjx_policies.training.clock import Clock
+from mjx_policies.agents import ppo_run
 from mjx_policies.training.command_line import parse
-from mjx_policies.training.config import may_change
-from mjx_policies.training.errors import UserError, clean_errors
-from mjx_policies.training.loop import Job, Outcome, Schedule, train
-from mjx_policies.training.plots import plot_curves
-from mjx_policies.training.preemption import Preempted, Preemption
-from mjx_policies.training.progress import open_console
-from mjx_policies.training.run_folder import RunFolder
+from mjx_policies.training.errors import clean_errors
 
-SHOWN = ("env/reward", "env/track_linear", "env/track_yaw")
-CURVES = (
-    "env/track_linear",
-    "env/track_yaw",
-    "env/reward",
-    "env/terminations",
-    "policy/std",
-    "policy/kl",
-    "learning_rate",
-    "loss/value",
+DISPLAY = Display(
+    progress=("env/reward", "env/track_linear", "env/track_yaw"),
+    curves=(
+        "env/track_linear",
+        "env/track_yaw",
+        "env/reward",
+        "env/terminations",
+        "policy/std",
+        "policy/kl",
+        "learning_rate",
+        "loss/value",
+    ),
+    film="walk.mp4",
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Run(locomotion.Config):
-    """Trains a robot with PPO, evaluates it and films it."""
-
-    steps: int = may_change(0)  # environment steps; 0: as the device is fast
-    run_dir: str = may_change("")  # folder of the run; empty: runs/<task>-<time>
-    resume: bool = may_change(False)  # continue the run in run_dir; what is not given is as it was there
-    evaluations: int = may_change(1)  # short ones on the way, before the one of the finished policy; 0: none
-    robots: int = may_change(256)  # robots of the final evaluation, for one whole episode each
-    checkpoint_seconds: float = may_change(20.0)  # s, between checkpoints; more where saving takes over 5 % of the time
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name, least in (("steps", 0), ("evaluations", 0), ("robots", 1), ("checkpoint_seconds", 0)):
-            if not getattr(self, name) >= least:  # true of NaN too
-                raise ValueError(f"{name} is {getattr(self, name)}, it must be at least {least}")
-
-
 def main(run: Run) -> None:
-    """Trains, or continues, and leaves a finished run folder."""
-    console = open_console()
-    path = Path(run.run_dir or f"runs/{run.task}-{datetime.now():%Y%m%d-%H%M%S}")
-    if run.resume and (path / "evaluation.json").exists() and not checkpoint_steps(path / "checkpoints"):
-        raise UserError(
-            f"{path} holds the results of a finished run, but no checkpoint to go on from: put its checkpoints back, "
-            "or choose another --run-dir for a new run."
-        )
-    with clean_errors(ValueError):  # before there is a folder: a run that cannot be built leaves none
-        if not run.resume:
-            run = dataclasses.replace(run, backend=resolve_backend(run.backend))  # wherever it is resumed
-        parts = locomotion.build(run)
-        evaluate = locomotion.make_evaluation(run, parts.learner, batch=min(64, run.robots))
-        init = jax.jit(parts.runner.init, compiler_options=compiler_options(runs_once=True))
-        init.eval_shape(jax.random.key(run.seed), run.hyper)
-    with RunFolder.start(path, run, run.resume) as folder, Preemption() as preemption:
-        steps = run.steps or locomotion.default_steps()
-        iterations = -(-steps // parts.runner.steps_per_iteration)
-        job = Job(
-            init=lambda: init(jax.random.key(run.seed), run.hyper),
-            step=parts.runner.step,
-            steps_per_iteration=parts.runner.steps_per_iteration,
-            evaluate=lambda state: brief(evaluate(state.learner, min(64, run.robots), ["randomized"])[0]),
-            watch=lambda state: state.learner,
-            may_be_nan=("env/standing_speed", "env/side"),  # nobody stands, nobody has passed
-            compiler_options=compiler_options(),
-        )
-        schedule = Schedule(
-            total_steps=steps,
-            eval_every=spacing(iterations, run.evaluations),
-            checkpoint_seconds=run.checkpoint_seconds,
-        )
-        outcome = train(job, folder, schedule, show=SHOWN, console=console, preemption=preemption)
-        if outcome.status == "done":
-            try:
-                finish(run, folder, evaluate, outcome, preemption, console)
-            except Preempted as signal:
-                console.print(
-                    f"{signal} asked to stop: training is complete and saved. Run again with --resume and the same "
-                    f"--run-dir ({path}) to evaluate and film."
-                )
-
-
-def spacing(iterations: int, evaluations: int) -> int:
-    """Iterations from one evaluation to the next; 0: never.
-
-    None falls on the end, which has its own, unless there are hardly more iterations than evaluations.
-    """
-    return iterations // (evaluations + 1) + 1 if evaluations else 0
-
-
-def brief(evaluation: locomotion.Evaluation) -> dict[str, float]:
-    """The figures of the randomized robots, for the learning curves."""
-    return {name: figure.value for name, figure in evaluation["randomized"].items() if "/" not in name}
-
-
-def finish(
-    run: Run, folder: RunFolder, evaluate, outcome: Outcome[OnPolicyState], preemption: Preemption, console: Console
-) -> None:
-    """Writes and shows what a run leaves behind; a signal ends it at the next seam with `Preempted`."""
-    clock = Clock(outcome.seconds)
-    with console.status("evaluating") as status, clock("evaluate"):
-
-        def report(condition: str, done: int) -> None:
-            preemption.check()
-            status.update(f"evaluating {condition} robots: {done} of {run.robots}")
-
-        evaluation, episodes = evaluate(outcome.state.learner, run.robots, report=report)
-    console.print(evaluation_table(evaluation, f"{run.task} after {outcome.step:,} steps"))
-    write_evaluation(folder.path / "evaluation.json", evaluation, {"task": run.task, "steps": outcome.step})
-    last = {f"eval/{name}": value for name, value in brief(evaluation).items()}
-    plot_curves(folder.path / "metrics.csv", folder.path / "curves.png", CURVES, title=run.task, last=last)
-    preemption.check()
-    with console.status("drawing walk.mp4"), clock("film"):
-        locomotion.film_episode(run, episodes, folder.path / "walk.mp4")
-    spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in clock.seconds.items())
-    console.print(f"{spent}\nrun folder: {folder.path}")
+    complete(run, ppo_run.default_steps(), DISPLAY)
 
 
 if __name__ == "__main__":

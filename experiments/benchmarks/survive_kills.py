@@ -129,7 +129,7 @@ def report(folder: Path) -> str:
 def compare(one: Path, other: Path) -> list[str]:
     """Names of the leaves of the learner that differ in any bit."""
     sys.path.insert(0, str(EXPERIMENTS))
-    from ppo_locomotion import Run
+    from ppo_training import Run
 
     states = [load_policy(path, Run).state for path in (one, other)]
     leaves = [jax.tree_util.tree_leaves_with_path(state) for state in states]

@@ -24,7 +24,7 @@ import tyro
 from measuring import Call, Timing, alternate, write_report
 from rich.table import Table
 
-from mjx_policies.agents import locomotion
+from mjx_policies.agents import ppo_run
 from mjx_policies.agents.on_policy import OnPolicyState, Rollout
 from mjx_policies.compiler import compiler_options
 from mjx_policies.envs.command import innermost
@@ -53,11 +53,11 @@ class Bench:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1")
 
-    def config(self, backend: Backend) -> locomotion.Config:
+    def config(self, backend: Backend) -> ppo_run.Config:
         """The training that is measured: robots are imperfect from the start, as they are for most of a run."""
         few = backend == "mjx" and jax.default_backend() == "cpu"
-        num_envs = self.num_envs or (self.mjx_envs if few else locomotion.default_num_envs())
-        config = locomotion.Config(self.task, backend, num_envs=num_envs, mastery=0.0)
+        num_envs = self.num_envs or (self.mjx_envs if few else ppo_run.default_num_envs())
+        config = ppo_run.Config(self.task, backend, num_envs=num_envs, mastery=0.0)
         if not self.quick:
             return dataclasses.replace(config, rollout_length=self.rollout_length)
         return dataclasses.replace(config, num_envs=16, rollout_length=4, policy_layers=(16,), critic_layers=(16,))
@@ -71,7 +71,7 @@ def main(bench: Bench) -> None:
     if bench.quick:
         jax.config.update("jax_disable_most_optimizations", True)  # compiles in half the time
     calls: dict[str, Call] = {}
-    configs: dict[str, locomotion.Config] = {}
+    configs: dict[str, ppo_run.Config] = {}
     substeps = 1
     for backend in dict.fromkeys(map(resolve_backend, bench.backends)):
         if obstacle := unavailable(backend):
@@ -127,15 +127,15 @@ def unavailable(backend: Backend) -> str:
     return ""
 
 
-def env_steps(configs: dict[str, locomotion.Config], name: str, first: str) -> int:
+def env_steps(configs: dict[str, ppo_run.Config], name: str, first: str) -> int:
     """Environment steps in one call."""
     config = configs[first if name == "C batch" else name.split()[0]]
     return config.num_envs * config.rollout_length
 
 
-def prepare(config: locomotion.Config) -> tuple[locomotion.Parts, Callable, OnPolicyState, Rollout]:
+def prepare(config: ppo_run.Config) -> tuple[ppo_run.Parts, Callable, OnPolicyState, Rollout]:
     """A run, its compiled iteration, its state after one, and the rollout [T, B] that its policy takes from there."""
-    parts = locomotion.build(config)
+    parts = ppo_run.build(config)
     learner, envs = parts.learner, parts.envs
 
     @functools.partial(jax.jit, donate_argnums=0, compiler_options=compiler_options())
@@ -159,7 +159,7 @@ def prepare(config: locomotion.Config) -> tuple[locomotion.Parts, Callable, OnPo
     return parts, step, state, collect(state)
 
 
-def layers(parts: locomotion.Parts, step: Callable, state: OnPolicyState, rollout: Rollout) -> dict[str, Call]:
+def layers(parts: ppo_run.Parts, step: Callable, state: OnPolicyState, rollout: Rollout) -> dict[str, Call]:
     """What an iteration is made of, each layer compiled by itself."""
     learner, envs, env = parts.learner, parts.envs, state.envs.env
     physics = envs.env.physics
@@ -207,14 +207,14 @@ def iterate(step: Callable, state: OnPolicyState) -> Callable[[], Any]:
     return run
 
 
-def controls(parts: locomotion.Parts, rollout: Rollout) -> jax.Array:  # -> [T, B, S, A]
+def controls(parts: ppo_run.Parts, rollout: Rollout) -> jax.Array:  # -> [T, B, S, A]
     """Actuator targets of the rollout's actions, held for all substeps."""
     target = parts.envs.spec.action.target(rollout.action)
     substeps = parts.envs.env.physics.substeps
     return jnp.broadcast_to(target[:, :, None], (*target.shape[:2], substeps, target.shape[2]))
 
 
-def c_batch(parts: locomotion.Parts, state: OnPolicyState, rollout: Rollout) -> tuple[Callable, Callable]:
+def c_batch(parts: ppo_run.Parts, state: OnPolicyState, rollout: Rollout) -> tuple[Callable, Callable]:
     """The same control steps in `mujoco.batch.Batch` alone; the second function puts the robots back to the start."""
     physics, data = parts.envs.env.physics, state.envs.env.data(state.envs.envs)
     batch = mujoco.batch.Batch(physics.model, parts.envs.num_envs)

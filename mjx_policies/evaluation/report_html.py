@@ -53,7 +53,7 @@ class Report:
       judged: the condition of the headline and the verdict.
       explained: condition -> what it is, in words; those that explain themselves may be left out.
       episode_seconds: time limit.
-      action_names: of each dimension.
+      action_names: of each dimension; empty if they mean different things to different policies.
       demonstrated: [T, A] actions of each demonstration, to compare with; empty if there are none.
       latency: policy -> how long a decision takes.
       control_dt: s, how long it may take.
@@ -91,7 +91,7 @@ def render(report: Report) -> str:
         *_stages(report),
         _episodes(report),
         *_films(report.films),
-        _actions(report),
+        *_actions(report),
         *_latency(report),
         section("How to have this again", table(("", ""), [(key, value) for key, value in report.about.items()])),
     ]
@@ -237,7 +237,9 @@ def _films(films: Sequence[Film]) -> list[Html]:
     return [section("Films", tag("div", *(video(film.mp4, film.caption) for film in films), class_="films"))]
 
 
-def _actions(report: Report) -> Html:
+def _actions(report: Report) -> list[Html]:
+    if not report.action_names:
+        return []
     samples = {name: trials[report.judged].actions for name, trials in report.policies.items()}
     if report.demonstrated:
         samples["demonstrations"] = list(report.demonstrated)
@@ -263,13 +265,15 @@ def _actions(report: Report) -> Html:
         "In units of the action. Saturated: at a limit. Rate and jerk: root mean square of the first and third "
         "difference from step to step." + (" Distance: Wasserstein-1." if report.demonstrated else "")
     )
-    return section(
-        f"Actions, {report.judged}",
-        *([legend(list(samples))] if len(samples) > 1 else []),
-        tag("div", *plots, class_="plots"),
-        table(header, rows),
-        soft(remark),
-    )
+    return [
+        section(
+            f"Actions, {report.judged}",
+            *([legend(list(samples))] if len(samples) > 1 else []),
+            tag("div", *plots, class_="plots"),
+            table(header, rows),
+            soft(remark),
+        )
+    ]
 
 
 def _latency(report: Report) -> list[Html]:

@@ -4,17 +4,17 @@ import jax
 import numpy as np
 import pytest
 
-from mjx_policies.agents import locomotion
+from mjx_policies.agents import ppo_run
 from mjx_policies.agents.restore import load_policy
 from mjx_policies.training.checkpoints import Checkpoints
 from mjx_policies.training.errors import UserError
 from mjx_policies.training.run_folder import RunFolder
 
-CONFIG = locomotion.Config(task="Pendulum", num_envs=4, policy_layers=(8,), critic_layers=(8,))
+CONFIG = ppo_run.Config(task="Pendulum", num_envs=4, policy_layers=(8,), critic_layers=(8,))
 
 
 def test_the_newest_checkpoint_of_a_run_acts_as_it_did(tmp_path):
-    parts = locomotion.build(CONFIG)
+    parts = ppo_run.build(CONFIG)
     init = jax.jit(parts.runner.init)
     with RunFolder.create(tmp_path / "run", CONFIG) as folder:
         for step in (96, 192):  # the seed tells them apart
@@ -27,7 +27,7 @@ def test_the_newest_checkpoint_of_a_run_acts_as_it_did(tmp_path):
 
 
 def test_a_damaged_checkpoint_is_passed_over(tmp_path):
-    init = jax.jit(locomotion.build(CONFIG).runner.init)
+    init = jax.jit(ppo_run.build(CONFIG).runner.init)
     with RunFolder.create(tmp_path / "run", CONFIG) as folder:
         for step in (96, 192):
             Checkpoints(folder.path / "checkpoints").save(step, init(jax.random.key(step), CONFIG.hyper))

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from mjx_policies.agents import locomotion
+from mjx_policies.agents import ppo_run
 from mjx_policies.data.episodes import Episode
 from mjx_policies.data.formats import write
 from mjx_policies.training.checkpoints import Checkpoints
@@ -32,11 +32,11 @@ def path_of_a_script():
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Two policies of the point robot and one of the pendulum."""
-    kind = importlib.import_module("ppo_locomotion").Run
+    kind = importlib.import_module("ppo_training").Run
     folder = tmp_path_factory.mktemp("runs")
     for task, seeds in (("Obstacle2D", (1, 2)), ("Pendulum", (3,))):
         config = kind(task=task, backend="cpu", num_envs=4, policy_layers=(8,), critic_layers=(8,))
-        init = jax.jit(locomotion.build(config).runner.init, compiler_options={"xla_backend_optimization_level": 0})
+        init = jax.jit(ppo_run.build(config).runner.init, compiler_options={"xla_backend_optimization_level": 0})
         for seed in seeds:
             with RunFolder.create(folder / f"{task.lower()}{seed}", config) as run:
                 Checkpoints(run.path / "checkpoints").save(100 * seed, init(jax.random.key(seed), config.hyper))
@@ -72,7 +72,7 @@ def test_a_policy_is_judged_on_a_page_and_in_a_file(runs, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "Obstacle2D after 100 steps, on cpu" in said and "stage/passed" in said and f"report: {page}" in said
     figures = json.loads(file.read_text())
-    assert list(figures["conditions"]) == ["delay", "nominal"] and figures["seed"] == locomotion.EVALUATION_SEED
+    assert list(figures["conditions"]) == ["delay", "nominal"] and figures["seed"] == ppo_run.EVALUATION_SEED
     assert figures["conditions"]["nominal"]["success"]["count"] == 3
     html = page.read_text()
     for words in (

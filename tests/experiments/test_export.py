@@ -45,7 +45,7 @@ def test_the_file_does_what_the_policy_does(run, capsys):
     assert command("export_onnx.py", "--run", run) == 0
     out = capsys.readouterr().out
     assert "10,000 observations" in out and "sha256 of the contract" in out
-    kind = runpy.run_path(str(EXPERIMENTS / "ppo_locomotion.py"))["Run"]
+    kind = runpy.run_path(str(EXPERIMENTS / "ppo_training.py"))["Run"]
     exported, trained = load_exported(run / "policy.onnx"), load_policy(run, kind, "cpu")
     observation = np.random.default_rng(0).normal(size=(50, exported.contract.observation_size)).astype(np.float32)
     expected = jax.vmap(lambda o: trained({"state": o}))(observation)

@@ -7,12 +7,12 @@ MAKE = """
 import sys
 sys.path.insert(0, sys.argv[1])
 import jax
-from ppo_locomotion import Run
-from mjx_policies.agents import locomotion
+from ppo_training import Run
+from mjx_policies.agents import ppo_run
 from mjx_policies.training.checkpoints import Checkpoints
 from mjx_policies.training.run_folder import RunFolder
 run = Run(task="Pendulum", num_envs=4, policy_layers=(8,), critic_layers=(8,))
-runner = locomotion.build(run).runner
+runner = ppo_run.build(run).runner
 with RunFolder.create(sys.argv[2], run) as folder:
     Checkpoints(folder.path / "checkpoints").save(96, jax.jit(runner.init)(jax.random.key(0), run.hyper))
 """

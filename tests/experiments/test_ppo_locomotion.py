@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import importlib
 import json
 import os
 import re
@@ -15,9 +16,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from mjx_policies.agents import locomotion
-from mjx_policies.evaluation import report
-from mjx_policies.training import loop, plots
+from mjx_policies.agents import ppo_run
 from mjx_policies.training.errors import UserError
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
@@ -28,6 +27,20 @@ TINY = (
     *("--hyper.learning-rate", "0.002", "--imperfections.delay", "0", "0.01"),
 )
 FINISHED = ("config.json", "metrics.csv", "curves.png", "evaluation.json", "walk.mp4")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def beside_the_script():
+    """The folder of a script is where it finds its neighbours."""
+    sys.path.insert(0, str(SCRIPT.parent))
+    yield
+    sys.path.remove(str(SCRIPT.parent))
+
+
+@pytest.fixture
+def shared():
+    """What the script shares with its neighbours."""
+    return importlib.import_module("ppo_training")
 
 
 def command(*arguments):
@@ -118,7 +131,7 @@ def test_a_finished_run_goes_on(finished, tmp_path, capsys, monkeypatch):
     """With more steps its table continues, and what it ends with is made anew; all else is as it was started."""
     folder = Path(shutil.copytree(finished[0], tmp_path / "copy"))
     before, filmed = rows(folder), []
-    monkeypatch.setattr(locomotion, "film_episode", lambda config, episodes, path: filmed.append(path))
+    monkeypatch.setattr(ppo_run, "film_episode", lambda config, episodes, path: filmed.append(path))
     assert command("--steps", "320", "--run-dir", folder, "--resume") == 0
     assert "resumed at step 256 of 320" in capsys.readouterr().out
     assert rows(folder)[: len(before)] == before and len(rows(folder)) == len(before) + 1
@@ -138,12 +151,12 @@ def test_a_finished_run_without_its_checkpoints_is_left_alone(finished, tmp_path
     assert contents(folder) == before
 
 
-def test_what_comes_after_training_can_be_stopped_and_may_fail(finished, tmp_path, capsys, monkeypatch):
+def test_what_comes_after_training_can_be_stopped_and_may_fail(finished, tmp_path, capsys, monkeypatch, shared):
     folder = Path(shutil.copytree(finished[0], tmp_path / "copy"))
     resume = ("--run-dir", folder, "--resume")
     with monkeypatch.context() as patch:
-        patch.setattr(report, "write_evaluation", lambda *_: signal.raise_signal(signal.SIGTERM))
-        patch.setattr(locomotion, "film_episode", None)
+        patch.setattr(shared, "write_evaluation", lambda *_: signal.raise_signal(signal.SIGTERM))
+        patch.setattr(ppo_run, "film_episode", None)
         assert command(*resume) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "resumed at step 256 of 256" in said
@@ -153,7 +166,7 @@ def test_what_comes_after_training_can_be_stopped_and_may_fail(finished, tmp_pat
         raise UserError(f"video {path} was not written: the disk is full, make room.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(locomotion, "film_episode", fail)
+        patch.setattr(ppo_run, "film_episode", fail)
         assert command(*resume) == 2
     said = capsys.readouterr()
     assert "Pendulum after 256 steps" in said.out and said.err.startswith("error: video ")
@@ -161,30 +174,29 @@ def test_what_comes_after_training_can_be_stopped_and_may_fail(finished, tmp_pat
     def full(csv, png, *_, **__):
         raise OSError(errno.ENOSPC, "No space left on device", str(png))
 
-    monkeypatch.setattr(plots, "plot_curves", full)
+    monkeypatch.setattr(shared, "plot_curves", full)
     assert command(*resume) == 2
     said = capsys.readouterr()
     assert "Pendulum after 256 steps" in said.out, "what was measured is shown before anything is written"
     assert f"the disk is full, {folder / 'curves.png'} could not be written. Make room" in said.err
 
 
-def test_a_mistake_of_ours_keeps_its_traceback(tmp_path, monkeypatch):
+def test_a_mistake_of_ours_keeps_its_traceback(tmp_path, monkeypatch, shared):
     def broken(*arguments, **options):
         raise ValueError("operands could not be broadcast together")
 
-    monkeypatch.setattr(loop, "train", broken)
+    monkeypatch.setattr(shared, "train", broken)
     with pytest.raises(ValueError, match="could not be broadcast"):
         command(*TINY, "--run-dir", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_evaluations_are_spread_and_leave_the_end_alone():
-    spacing = runpy.run_path(str(SCRIPT))["spacing"]
+def test_evaluations_are_spread_and_leave_the_end_alone(shared):
     for evaluations in range(1, 5):
         for iterations in range(evaluations * (evaluations + 1) + 1, 400):
-            every = spacing(iterations, evaluations)
+            every = shared.spacing(iterations, evaluations)
             assert iterations // every == evaluations and iterations % every
-    assert spacing(100, 0) == 0
+    assert shared.spacing(100, 0) == 0
 
 
 def test_a_run_is_judged_anew(finished, tmp_path):

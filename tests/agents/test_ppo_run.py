@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mjx_policies.agents.locomotion import Config, build, make_evaluation
 from mjx_policies.agents.ppo import PPOConfig, PPOHyper
+from mjx_policies.agents.ppo_run import Config, build, make_evaluation
 from mjx_policies.envs.mirror import mirror_action, mirror_observation
 from mjx_policies.randomization.imperfections import Imperfections
 from mjx_policies.training.trees import own_buffers

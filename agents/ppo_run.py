@@ -20,6 +20,7 @@ from mjx_policies.agents.widening import widening
 from mjx_policies.compiler import compiler_options
 from mjx_policies.envs.base import DynamicsSampler, Env
 from mjx_policies.envs.film import film, scene_camera
+from mjx_policies.envs.franka.actions import ActionName
 from mjx_policies.envs.mirror import mirror_action, mirror_observation, mirror_rows
 from mjx_policies.envs.physics import Backend
 from mjx_policies.envs.registry import load, scene
@@ -54,6 +55,7 @@ class Config:
 
     task: str = "Go2JoystickFlat"
     backend: Backend = "auto"
+    actions: ActionName | None = None  # what they mean, in the tasks of an arm; None: what the task chose
     seed: int = 0
     num_envs: int = dataclasses.field(default_factory=lambda: default_num_envs())  # robots at once
     rollout_length: int = 10  # control steps of each robot in an iteration
@@ -105,7 +107,7 @@ def build(config: Config) -> Parts:
     Raises:
       ValueError: what the configuration asks for does not exist or does not fit.
     """
-    task = load(config.task, config.backend, config.num_envs)
+    task = load(config.task, config.backend, config.num_envs, config.actions)
     learns_by_lessons = config.mastery > 0 and task.spec.score != ""
     env, dynamics = imperfect(task, config.imperfections)
     if learns_by_lessons:  # from the first robots on
@@ -149,7 +151,7 @@ def make_evaluation(
     episodes returned are the first batch of the last condition, with `recording` holding coordinates [T, B, nq] and
     observations [T, B, D].
     """
-    task = load(config.task, config.backend, batch)
+    task = load(config.task, config.backend, batch, config.actions)
     conditions = {name: imperfect(task, imperfections) for name, imperfections in CONDITIONS.items()}
 
     @functools.partial(jax.jit, compiler_options=compiler_options())
@@ -186,15 +188,19 @@ def make_evaluation(
 
 
 def film_episode(config: Config, episodes: Episodes, path: Path, seconds: float = 6.0, fps: int = 25) -> None:
-    """Films the first seconds of the robot that goes farthest in them, of those that `make_evaluation` recorded.
+    """Films the first seconds of an episode that `make_evaluation` recorded; a command is in the corner.
 
-    One that is told to stand would be as good, and show less. Its command is in the corner.
+    Of a task that can be solved, it is the first that was. Of any other, the one whose robot goes farthest: one that is
+    told to stand would be as good, and show less.
     """
-    spec = load(config.task, config.backend, 1).spec
+    spec = load(config.task, config.backend, 1, config.actions).spec
     stride = max(1, round(1 / (fps * spec.control_dt)))
-    rows = slice(0, round(seconds / spec.control_dt), stride)
+    rows = slice(0, round(min(seconds, spec.episode_seconds) / spec.control_dt), stride)
     qpos = np.asarray(episodes.recording["qpos"])[rows]  # [T, B, nq]
-    robot = int(np.argmax(np.linalg.norm(qpos[-1, :, :2] - qpos[0, :, :2], axis=-1)))
+    if spec.stages:
+        robot = int(np.argmax(np.asarray(episodes.final["success"])))
+    else:
+        robot = int(np.argmax(np.linalg.norm(qpos[-1, :, :2] - qpos[0, :, :2], axis=-1)))
     qpos = qpos[:, robot]
     where = table_slices(spec.observation).get("command")
     captions = None

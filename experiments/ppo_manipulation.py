@@ -1,0 +1,77 @@
+"""Trains a Franka with PPO and shows what it learned: python experiments/ppo_manipulation.py --task FrankaPickCube
+
+The run folder ends with config.json, checkpoints, metrics.csv, curves.png, evaluation.json and episode.mp4.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import jax
+from ppo_training import Display, complete
+from ppo_training import Run as AnyRun
+
+from mjx_policies.agents.ppo import PPOConfig, PPOHyper
+from mjx_policies.envs.franka.actions import ActionName
+from mjx_policies.randomization.imperfections import Imperfections
+from mjx_policies.training.command_line import parse
+from mjx_policies.training.errors import clean_errors
+
+# Every sample costs ten substeps of physics, most of them in contact, so much is made of it: many gradient steps.
+MANIPULATION = PPOHyper(
+    learning_rate=3e-4,
+    desired_kl=0.05,
+    final_desired_kl=0.015,
+    anneal_updates=500.0,
+    discount=0.97,
+    entropy=0.002,
+    final_entropy=0.0,
+)
+STEPS = {"FrankaReach": 1_500_000}  # environment steps on a CPU; of any other task:
+MANY_STEPS = 8_000_000
+DISPLAY = Display(
+    progress=("env/reward", "env/success"),
+    curves=(
+        "env/success",
+        "env/reward",
+        "env/terminations",
+        "value/explained",
+        "policy/std",
+        "policy/kl",
+        "learning_rate",
+        "loss/value",
+    ),
+    film="episode.mp4",
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run(AnyRun):
+    """Trains a Franka with PPO, evaluates it and films it."""
+
+    task: str = "FrankaPickCube"
+    actions: ActionName | None = "pose_delta"  # what they mean; None: what the task chose
+    rollout_length: int = 16  # control steps of each robot in an iteration
+    policy_layers: tuple[int, ...] = (256, 256)  # hidden widths
+    critic_layers: tuple[int, ...] = (256, 256)
+    init_std: float = 0.4  # of the exploration, in units of the action
+    symmetry: Literal["network", "loss", "none"] = "none"  # a Franka's tasks have none
+    sizes: PPOConfig = dataclasses.field(default_factory=lambda: PPOConfig(num_epochs=4, num_minibatches=8))
+    hyper: PPOHyper = dataclasses.field(default_factory=lambda: MANIPULATION)
+    imperfections: Imperfections = dataclasses.field(default_factory=lambda: Imperfections().scaled(0.0))
+    mastery: float = 0.0  # the task's score at which robots become less perfect; 0: imperfect from the start
+
+
+def default_steps(task: str) -> int:
+    """Environment steps after which a task has been learned, on a batch as large as the device's default."""
+    return STEPS.get(task, MANY_STEPS) if jax.default_backend() == "cpu" else 40_000_000
+
+
+def main(run: Run) -> None:
+    complete(run, default_steps(run.task), DISPLAY)
+
+
+if __name__ == "__main__":
+    with clean_errors():
+        main(parse(Run, __doc__))
