@@ -88,8 +88,7 @@ def record(play: Play, policy: Policy, env: Env, dynamics: DynamicsSampler, cons
 
     with console.status(f"drawing {path}"):
         keys = jax.random.split(jax.random.key(play.seed), starts)
-        shown_rows = jax.device_get(run(keys))  # [starts, T, ...]
-        qpos, mocap_pos, twist, ended = (x.reshape(-1, *x.shape[2:]) for x in shown_rows)
+        qpos, mocap_pos, twist, ended = map(np.concatenate, jax.device_get(run(keys)))  # one start after the other
         stride = max(1, round(1 / (FPS * env.spec.control_dt)))
         captions = [[name] for name in names]
         if follows:
