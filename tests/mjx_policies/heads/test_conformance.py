@@ -18,6 +18,8 @@ from mjx_policies.heads.act import act_head
 from mjx_policies.heads.bins import bins_head
 from mjx_policies.heads.deterministic import deterministic_head
 from mjx_policies.heads.energy import energy_head
+from mjx_policies.heads.fast import fast_head
+from mjx_policies.heads.fast_tokens import fit_tokenizer
 from mjx_policies.heads.gaussian import gaussian_head
 from mjx_policies.heads.mixture import mixture_head
 from mjx_policies.heads.residual_vq import fit_codebook
@@ -52,8 +54,10 @@ HEADS = {
     "energy by langevin": lambda: energy_head(MLP((64, 64, 1)), SHAPE, "langevin", 32, 8),
     "vq": lambda: vq_head(MLP((32,)), codebook()),
     "act": lambda: act_head(SHAPE, 4, 8, 1, 1, 1, kl_weight=0.01),
+    "fast": lambda: fast_head(fit_tokenizer(np.asarray(demonstrations(5, 512)), 64), width=16, num_heads=2, depth=1),
 }
-COMMITS = ("mixture", "energy", "energy by langevin", "vq", "act")  # a chunk goes one way, and both ways are gone
+# A chunk goes one way, and both ways are gone.
+COMMITS = ("mixture", "energy", "energy by langevin", "vq", "act", "fast")
 MEANS = ("deterministic", "gaussian", "gaussian with its own deviation", "squashed gaussian")  # centred between both
 
 
