@@ -1,0 +1,117 @@
+"""Heads by name, with networks that a laptop trains in minutes. Axes: N chunks, H horizon, A action.
+
+head = make_head("flow", horizon=16, action_dim=8, size=512)
+head = make_head("vq", 16, 8, 512, fit("vq", chunks))  # heads that say a chunk in codes or tokens learn those first
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import jax
+import numpy as np
+
+from mjx_policies.heads.act import act_head
+from mjx_policies.heads.base import ActionHead
+from mjx_policies.heads.bins import bins_head
+from mjx_policies.heads.deterministic import deterministic_head
+from mjx_policies.heads.energy import energy_head
+from mjx_policies.heads.fast import fast_head
+from mjx_policies.heads.fast_tokens import FastTokenizer, fit_tokenizer
+from mjx_policies.heads.gaussian import gaussian_head
+from mjx_policies.heads.mixture import mixture_head
+from mjx_policies.heads.residual_vq import Codebook, fit_codebook
+from mjx_policies.heads.vq import vq_head
+from mjx_policies.losses import absolute_error
+from mjx_policies.networks.mlp import MLP
+from mjx_policies.types import Array
+
+HeadName = Literal["mse", "l1", "gaussian", "mixture", "bins", "energy", "vq", "act", "fast"]
+HEADS: tuple[str, ...] = get_args(HeadName)
+SIZE = 512  # width of a perceptron's hidden layers
+
+Fitted = Codebook | FastTokenizer | None
+"""What a head knows of the demonstrations before it learns; None for most."""
+
+Shape = tuple[int, int]
+
+
+def fit(name: str, actions: Array | np.ndarray, seed: int = 0) -> Fitted:  # [N, H, A]
+    """What `make_head` wants for a head that says chunks in codes or tokens; None for any other.
+
+    Args:
+      name: of the head.
+      actions: as the head will see them: scaled to [-1, 1], padding replaced by the last real step.
+      seed: of the codes.
+
+    Raises:
+      ValueError: too few chunks, or chunks that do not suit.
+    """
+    if name == "vq":
+        return fit_codebook(jax.random.key(seed), actions)
+    return fit_tokenizer(np.asarray(actions)) if name == "fast" else None
+
+
+def make_head(name: str, horizon: int, action_dim: int, size: int = SIZE, fitted: Fitted = None) -> ActionHead:
+    """Builds a head for chunks [H, A].
+
+    Args:
+      name: one of `HEADS`.
+      horizon: H.
+      action_dim: A.
+      size: width of its perceptrons; transformers are a quarter as wide.
+      fitted: of `fit`.
+
+    Raises:
+      ValueError: there is no such head, or it has not been fitted.
+    """
+    if name not in BUILD:
+        raise ValueError(f"there is no head {name!r}; choose of {', '.join(HEADS)}")
+    for given, value in (("horizon", horizon), ("action_dim", action_dim), ("size", size)):
+        if value < 1:
+            raise ValueError(f"{given} is {value}, it must be at least 1")
+    wanted = {"vq": Codebook, "fast": FastTokenizer}.get(name, type(None))
+    if not isinstance(fitted, wanted):
+        raise ValueError(f"the head {name!r} needs what fit({name!r}, actions) returns, not {type(fitted).__name__}")
+    shape = (horizon, action_dim)
+    if fitted is not None and tuple(fitted.shape) != shape:
+        raise ValueError(f"the head {name!r} was fitted to chunks {tuple(fitted.shape)}, these are {shape}")
+    return BUILD[name](shape, size, fitted)
+
+
+def _trunk(size: int) -> MLP:
+    """Features for heads that put their own layers on top."""
+    return MLP((size, size))
+
+
+def _plain(size: int, shape: Shape) -> MLP:
+    return MLP((size, size, size, shape[0] * shape[1]))
+
+
+def _width(size: int) -> int:
+    """Of a transformer with four heads."""
+    return max(8, size // 4 // 4 * 4)
+
+
+def _vq(shape: Shape, size: int, fitted: Fitted) -> ActionHead:
+    assert isinstance(fitted, Codebook)
+    return vq_head(_trunk(size), fitted)
+
+
+def _fast(shape: Shape, size: int, fitted: Fitted) -> ActionHead:
+    assert isinstance(fitted, FastTokenizer)
+    return fast_head(fitted, width=_width(size))
+
+
+BUILD: dict[str, Callable[[Shape, int, Fitted], ActionHead]] = {
+    "mse": lambda shape, size, _: deterministic_head(_plain(size, shape), shape),
+    "l1": lambda shape, size, _: deterministic_head(_plain(size, shape), shape, absolute_error),
+    "gaussian": lambda shape, size, _: gaussian_head(_plain(size, shape), shape, init_std=0.5, min_std=0.02),
+    "mixture": lambda shape, size, _: mixture_head(_trunk(size), shape),
+    "bins": lambda shape, size, _: bins_head(_trunk(size), shape, num_bins=64, smoothing=0.01),
+    "energy": lambda shape, size, _: energy_head(MLP((size // 2, size // 2, 1)), shape),
+    "vq": _vq,
+    "act": lambda shape, size, _: act_head(shape, latent=16, width=_width(size), encoder_depth=1, decoder_depth=2),
+    "fast": _fast,
+}
