@@ -38,8 +38,8 @@ OPENED = 0.15  # of the 0.2 that the drawer runs
 
 OBSERVATION: Table = (
     *sensing.ARM,
-    Term("handle_position", 3, unit="m", frame="base", noise=0.002, bias=0.003),
-    Term("cabinet_position", 3, unit="m", frame="base", bias=0.003),
+    Term("handle_position", 3, unit="m", frame=sensing.FROM_TCP, noise=0.002, bias=0.003),
+    Term("cabinet_position", 3, unit="m", frame=sensing.FROM_TCP, bias=0.003),
 )
 PRIVILEGED: Table = (
     Term("drawer_velocity", 1, unit="m/s"),
@@ -104,8 +104,8 @@ class FrankaDrawer:
         model, data = self.physics.model, state.data
         sensed = {
             **sensing.arm_values(model, data),
-            "handle_position": handle(model, data),
-            "cabinet_position": sensing.mocap_position(model, data, "cabinet"),
+            "handle_position": sensing.from_tcp(model, data, handle(model, data)),
+            "cabinet_position": sensing.from_tcp(model, data, sensing.mocap_position(model, data, "cabinet")),
             "last_action": state.last_action,
         }
         privileged = {

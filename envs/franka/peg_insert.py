@@ -44,7 +44,7 @@ TIP = -PEG_HANDLE[2] - PEG_LENGTH  # z in the frame of the peg
 OBSERVATION: Table = (
     *sensing.ARM,
     *sensing.object_terms("peg", noise=0.0003, bias=0.0005),
-    Term("socket_position", 3, unit="m", frame="base", bias=0.0005),
+    Term("socket_position", 3, unit="m", frame=sensing.FROM_TCP, bias=0.0005),
 )
 PRIVILEGED: Table = (
     Term("peg_velocity", 6, unit="m/s, rad/s"),
@@ -115,7 +115,7 @@ class FrankaPegInsert:
         sensed = {
             **sensing.arm_values(model, data),
             **sensing.object_values(model, data, "peg"),
-            "socket_position": sensing.mocap_position(model, data, "socket"),
+            "socket_position": sensing.from_tcp(model, data, sensing.mocap_position(model, data, "socket")),
             "last_action": state.last_action,
         }
         privileged = {

@@ -108,7 +108,7 @@ class FrankaPickCube:
         sensed = {
             **sensing.arm_values(model, data),
             **sensing.object_values(model, data, "cube"),
-            "goal": sensing.mocap_position(model, data, "goal"),
+            "goal": sensing.from_tcp(model, data, sensing.mocap_position(model, data, "goal")),
             "last_action": state.last_action,
         }
         privileged = {

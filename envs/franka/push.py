@@ -106,7 +106,7 @@ class FrankaPush:
         sensed = {
             **sensing.arm_values(model, data),
             **sensing.object_values(model, data, "block"),
-            "goal": sensing.mocap_position(model, data, "goal"),
+            "goal": sensing.from_tcp(model, data, sensing.mocap_position(model, data, "goal")),
             "last_action": state.last_action,
         }
         privileged = {

@@ -97,7 +97,7 @@ class FrankaReach:
         model, data = self.physics.model, state.data
         sensed = {
             **sensing.arm_values(model, data),
-            "goal": sensing.mocap_position(model, data, "goal"),
+            "goal": sensing.from_tcp(model, data, sensing.mocap_position(model, data, "goal")),
             "last_action": state.last_action,
         }
         return {"state": assemble(self.spec.observation, sensed)}

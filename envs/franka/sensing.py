@@ -1,6 +1,8 @@
 """What Franka tasks sense of the arm and of objects: rows of observation tables, and their values.
 
-World frame is that of the robot's base. Rotations are observed as the first two columns of their matrix, which are
+World frame is that of the robot's base. Where objects and goals are is observed from the TCP, along the axes of the
+base: what matters is a small difference of two large numbers, which a network whose inputs are scaled to the spread of
+each resolves badly. Rotations are observed as the first two columns of their matrix, which are
 continuous where angles and quaternions are not (Zhou et al. 2019, arXiv:1812.07035).
 """
 
@@ -28,7 +30,8 @@ ARM: Table = (
     Term("tcp_position", 3, unit="m", frame="base", noise=0.001, bias=0.002),
     Term("tcp_rotation", 6, unit="1", frame="base", noise=0.002, bias=0.004),
 )
-GOAL = Term("goal", 3, unit="m", frame="base", measured=False)
+FROM_TCP = "from the TCP, axes of the base"
+GOAL = Term("goal", 3, unit="m", frame=FROM_TCP)  # where it is is told, where the TCP is is measured
 
 
 def object_terms(name: str, noise: float = 0.002, bias: float = 0.003) -> Table:
@@ -37,7 +40,7 @@ def object_terms(name: str, noise: float = 0.002, bias: float = 0.003) -> Table:
     A marker or a depth camera at a metre's distance errs by millimetres, and by a degree or two.
     """
     return (
-        Term(f"{name}_position", 3, unit="m", frame="base", noise=noise, bias=bias),
+        Term(f"{name}_position", 3, unit="m", frame=FROM_TCP, noise=noise, bias=bias),
         Term(f"{name}_rotation", 6, unit="1", frame="base", noise=10 * noise, bias=10 * bias),
     )
 
@@ -56,7 +59,7 @@ def arm_values(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
 def object_values(model: mujoco.MjModel, data: Data, name: str) -> dict[str, Array]:
     """Values for `object_terms`."""
     position, quat = object_pose(model, data, name)
-    return {f"{name}_position": position, f"{name}_rotation": to_sixd(to_matrix(quat))}
+    return {f"{name}_position": from_tcp(model, data, position), f"{name}_rotation": to_sixd(to_matrix(quat))}
 
 
 def finger_opening(data: Data) -> Array:  # -> []
@@ -67,6 +70,11 @@ def finger_opening(data: Data) -> Array:  # -> []
 def tcp_position(model: mujoco.MjModel, data: Data) -> Array:  # -> [3]
     """The tool centre point, between the pads."""
     return read_sensor(model, data.sensordata, "tcp_position")
+
+
+def from_tcp(model: mujoco.MjModel, data: Data, position: Array) -> Array:  # [3] -> [3]
+    """A place in the world frame as it is observed, see `FROM_TCP`."""
+    return position - tcp_position(model, data)
 
 
 def object_pose(model: mujoco.MjModel, data: Data, name: str) -> tuple[Array, Array]:  # -> [3], [4]
