@@ -33,25 +33,21 @@ def running_mean(height: np.ndarray, fps: float) -> np.ndarray:  # [T] -> [T]
     return np.convolve(padded, np.full(2 * half + 1, 1 / (2 * half + 1)), mode="valid")
 
 
-def film(
+def draw(
     model: mujoco.MjModel,
     qpos: np.ndarray,
-    path: Path,
     fps: float,
-    captions: Sequence[Sequence[str]] | None = None,
     size: tuple[int, int] = (360, 480),
     distance: float = 1.7,
     camera: str | None = None,
     mocap_pos: np.ndarray | None = None,
-) -> None:
-    """Films a robot with a camera that follows it, or with one of the model.
+) -> np.ndarray:  # [T, H, W, 3] uint8
+    """Pictures of a robot from a camera that follows it, or from one of the model.
 
     Args:
       model: of the robot and its ground.
       qpos: [T, nq] coordinates, one row a frame.
-      path: of the mp4 file.
       fps: frames per second.
-      captions: lines of text for each frame.
       size: height and width in pixels.
       distance: m, from the camera to the robot.
       camera: of the model; without one the camera follows a robot that moves about and stands before any other.
@@ -76,9 +72,30 @@ def film(
     # XLA hardly shares one picture out among cores: two that draw a part of the film each are twice as fast.
     workers = len(os.sched_getaffinity(0)) if jax.default_backend() == "cpu" else 1
     parts = np.split(np.pad(rows, [(0, -len(rows) % workers), (0, 0)], mode="edge"), workers)
-    draw = jax.jit(lambda part: jax.lax.map(frame, part)).lower(parts[0]).compile()
+    trace = jax.jit(lambda part: jax.lax.map(frame, part)).lower(parts[0]).compile()
     with ThreadPoolExecutor(workers) as pool:
-        frames = np.concatenate(list(pool.map(lambda part: np.asarray(draw(part)), parts)))[: len(rows)]
+        return np.concatenate(list(pool.map(lambda part: np.asarray(trace(part)), parts)))[: len(rows)]
+
+
+def film(
+    model: mujoco.MjModel,
+    qpos: np.ndarray,
+    path: Path,
+    fps: float,
+    captions: Sequence[Sequence[str]] | None = None,
+    size: tuple[int, int] = (360, 480),
+    distance: float = 1.7,
+    camera: str | None = None,
+    mocap_pos: np.ndarray | None = None,
+) -> None:
+    """Films a robot; see `draw` for what is not listed.
+
+    Args:
+      model, qpos, fps, size, distance, camera, mocap_pos: see `draw`.
+      path: of the mp4 file.
+      captions: lines of text for each frame.
+    """
+    frames = draw(model, qpos, fps, size, distance, camera, mocap_pos)
     if captions is not None:
         frames = np.stack([draw_text(picture, lines) for picture, lines in zip(frames, captions, strict=True)])
     write_video(path, frames, fps)

@@ -1,0 +1,284 @@
+"""Collects demonstrations of a scripted expert: python experiments/collect_demos.py --task FrankaPickCube
+
+OUT is a dataset that holds successes alone, demos/FrankaPickCube by default. Beside it, in OUT.about, lie the figures
+of the campaign and of the set (quality.md, quality.json), a picture (demos.png) and a film of each strategy (film.mp4).
+
+Ctrl-C, or a signal of a scheduler, leaves a dataset that can be read; `--resume --out OUT` goes on, and with more
+--episodes enlarges it. The result is that of a campaign that was never stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import numpy as np
+import tyro
+from demos import about, dataset_path, robots, show
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from mjx_policies.agents.campaign import Account, Campaign, collect
+from mjx_policies.agents.demonstrations import Attempts, expert_actor, make_recorder
+from mjx_policies.data import lerobot, robomimic
+from mjx_policies.data.formats import WritableFormat
+from mjx_policies.envs.base import Env
+from mjx_policies.envs.experts.registry import load_expert
+from mjx_policies.envs.franka.actions import ActionName
+from mjx_policies.envs.montage import Cell, film_montage
+from mjx_policies.envs.physics import Backend
+from mjx_policies.envs.registry import load, scene
+from mjx_policies.evaluation.statistics import proportion
+from mjx_policies.training import config
+from mjx_policies.training.config import may_change
+from mjx_policies.training.errors import UserError, clean_errors
+from mjx_policies.training.files import read_json, write_json
+from mjx_policies.training.preemption import Preemption
+from mjx_policies.training.progress import duration, open_console
+
+LINE_SECONDS = 10.0  # from one line to the next, where there is no terminal
+FILMED = 3  # episodes of each strategy
+
+
+@dataclasses.dataclass(frozen=True)
+class Collect:
+    """Collects demonstrations of a scripted expert."""
+
+    task: str  # one that has an expert
+    episodes: int = may_change(1_000)  # successes wanted
+    out: str = may_change("")  # folder, for robomimic a file that ends in .hdf5; empty: demos/TASK
+    format: WritableFormat = "lerobot"  # of the dataset
+    actions: ActionName | None = None  # what they mean, for the tasks of an arm; None: what the task chose
+    labels: Literal["executed", "intended"] = "executed"  # intended: what was meant, without tremor and slips
+    randomize: float = 0.0  # times the ranges of the robot's preset of masses, friction, motors; 0: as the model says
+    seed: int = 0  # of the campaign; campaigns of different seeds share no attempt
+    batch: int = 128  # attempts at once
+    backend: Backend = "auto"  # to simulate on
+    film: bool = may_change(True)  # of some episodes of each strategy
+    resume: bool = may_change(False)  # go on with the campaign in OUT; what is not given is as it was
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1:
+            raise ValueError(f"episodes is {self.episodes}, it must be at least 1.")
+        if not 0 <= self.randomize < np.inf:
+            raise ValueError(f"randomize is {self.randomize}, it must be a number from 0 on.")
+
+    @property
+    def path(self) -> Path:
+        """Of the dataset."""
+        return dataset_path(self.out, self.task, self.format)
+
+
+def parse(arguments: Sequence[str] | None = None) -> Collect:
+    """Reads the command line; with --resume, what it leaves out comes from the campaign that goes on.
+
+    Raises:
+      UserError: there is no such campaign.
+    """
+
+    @dataclasses.dataclass(frozen=True)
+    class Which:
+        out: str = ""
+        resume: bool = False
+
+    which, _ = tyro.cli(Which, args=arguments, return_unknown_args=True, add_help=False)
+    if not which.resume:
+        return tyro.cli(Collect, description=__doc__, args=arguments)
+    if not which.out:
+        raise UserError("--resume goes on with the campaign in --out, which is missing: pass the dataset's path.")
+    out = Path(which.out)
+    paths = [out, out.with_name(f"{out.name}.hdf5")]
+    begun = next((path for path in paths if (about(path) / "campaign.json").exists()), None)
+    if begun is None:
+        raise UserError(f"{out} was not begun by this script: there is no {about(out) / 'campaign.json'}.")
+    before, _ = read_campaign(begun)
+    return tyro.cli(Collect, description=__doc__, args=arguments, default=before)
+
+
+def main(asked: Collect) -> None:
+    """Collects, then shows what was collected."""
+    console = open_console()
+    account = Account()
+    if asked.resume:
+        before, account = read_campaign(asked.path)
+        changed = config.differences(before, asked)
+        if changed:
+            raise UserError(f"the campaign in {asked.path} goes on as it began, but {'; '.join(changed)}.")
+    with clean_errors(ValueError):
+        task = load(asked.task, asked.backend, asked.batch, asked.actions)
+        expert = load_expert(asked.task, task)
+        record = make_recorder(task, expert_actor(expert), robots(task, asked.randomize))
+    campaign = Campaign(
+        record=record,
+        strategies=expert.strategies,
+        task=asked.task,
+        fps=1 / task.spec.control_dt,
+        seed=asked.seed,
+        batch=asked.batch,
+        labels=asked.labels == "intended",
+    )
+    with open_writer(asked, account, task.spec.robot) as writer, Preemption() as preemption:
+        save_campaign(asked, account)
+        account, shown = attempt(asked, campaign, account, writer, preemption, console)
+        done = len(writer)
+        if done >= asked.episodes or asked.format == "lerobot":
+            writer.close()  # a file of robomimic is made once; until then its parts can be read
+    if done < asked.episodes:
+        console.print(
+            f"{asked.path}: stopped by {preemption.requested} with {done:,} of {asked.episodes:,} demonstrations; "
+            f"go on with --resume --out {asked.path}"
+        )
+    else:
+        title = f"{asked.task}: demonstrations of the scripted expert"
+        show(asked.path, task, title, console, account.tally, account.seconds)
+        if asked.film and shown is not None:
+            with console.status("filming"):
+                film(asked, task, shown, expert.strategies)
+        console.print(f"{asked.path}: {done:,} demonstrations; figures, picture and film in {about(asked.path)}")
+
+
+def attempt(
+    asked: Collect, campaign: Campaign, account: Account, writer: Any, preemption: Preemption, console: Console
+) -> tuple[Account, Attempts | None]:
+    """Compiles and collects, until there is enough or a signal arrives; also returns the first attempts made."""
+    if len(writer) >= asked.episodes:
+        return account, None
+    began = time.perf_counter()
+    with console.status("compiling") if console.is_terminal else contextlib.nullcontext():
+        record = campaign.record.lower(jax.vmap(jax.random.key)(np.arange(asked.batch))).compile()
+    compiling = account.seconds.get("compiling", 0.0) + time.perf_counter() - began
+    account = dataclasses.replace(account, seconds=account.seconds | {"compiling": compiling})
+    shown: Attempts | None = None
+    with Bar(asked.episodes, len(writer), console) as bar:
+
+        def report(account: Account, attempts: Attempts) -> bool:
+            nonlocal shown
+            save_campaign(asked, account)
+            bar.update(len(writer), account)
+            shown = shown or attempts
+            return preemption.requested is None
+
+        account = collect(dataclasses.replace(campaign, record=record), asked.episodes, writer, account, report)
+    return account, shown
+
+
+@contextlib.contextmanager
+def open_writer(asked: Collect, account: Account, robot: str) -> Iterator[Any]:
+    """Whatever happens, what was added can be read afterwards; the caller closes."""
+    path = asked.path
+    if asked.resume and asked.format == "robomimic" and path.exists():
+        if account.successes < asked.episodes:
+            raise UserError(
+                f"{path} is finished, and a file of robomimic cannot go on: collect into another, with another --seed."
+            )
+        yield Finished(account.successes)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if asked.format == "robomimic":
+        yield robomimic.Writer(path, append=asked.resume)
+        return
+    writer = lerobot.Writer(path, append=asked.resume, robot=robot)
+    try:
+        yield writer
+    finally:
+        writer.__exit__(KeyboardInterrupt)  # releases the lock, if it was not closed
+
+
+@dataclasses.dataclass(frozen=True)
+class Finished:
+    """In the place of a writer that has nothing left to do."""
+
+    episodes: int
+
+    def __len__(self) -> int:
+        return self.episodes
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+def save_campaign(asked: Collect, account: Account) -> None:
+    folder = about(asked.path)
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = dataclasses.replace(asked, out=str(asked.path), resume=False)
+    write_json(folder / "campaign.json", {"config": config.to_json(kept), "account": config.to_json(account)})
+
+
+def read_campaign(path: Path) -> tuple[Collect, Account]:
+    """What the campaign of a dataset was asked for, and how far it got.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    file = about(path) / "campaign.json"
+    data = read_json(file)
+    if not isinstance(data, dict) or set(data) != {"config", "account"}:
+        raise UserError(f"{file} does not describe a campaign.")
+    return config.from_json(Collect, data["config"]), config.from_json(Account, data["account"], "account")
+
+
+class Bar:
+    """How many demonstrations there are; a line every ten seconds where there is no terminal."""
+
+    def __init__(self, total: int, done: int, console: Console):
+        self._total, self._done, self._console = total, done, console
+        self._began = self._line = time.monotonic()
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> Bar:
+        if self._console.is_terminal:
+            self._progress = Progress(
+                SpinnerColumn(),
+                BarColumn(bar_width=24),
+                TextColumn("{task.description}"),
+                TimeElapsedColumn(),
+                console=self._console,
+            )
+            self._bar = self._progress.add_task("collecting", total=self._total, completed=self._done)
+            self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def update(self, done: int, account: Account) -> None:
+        """Shows how far a campaign has got."""
+        now = time.monotonic()
+        rate = proportion(account.successes, account.attempts)
+        words = (
+            f"{done:,} of {self._total:,} demonstrations, {rate.value:.1%} [{rate.low:.1%}, {rate.high:.1%}] "
+            f"of {account.attempts:,} attempts"
+        )
+        if done > self._done:
+            words += f", {duration((self._total - done) * (now - self._began) / (done - self._done))} left"
+        if self._progress is not None:
+            self._progress.update(self._bar, completed=done, description=words)
+        elif now - self._line >= LINE_SECONDS or done >= self._total:
+            self._line = now
+            self._console.print(words, highlight=False)
+
+
+def film(asked: Collect, task: Env, attempts: Attempts, strategies: Sequence[str]) -> None:
+    """The first successes of each strategy, a row each."""
+    cells = []
+    for number, strategy in enumerate(strategies):
+        rows = np.flatnonzero(attempts.success & (attempts.strategy == number))[:FILMED]
+        for row in rows:
+            length = int(attempts.length[row])
+            words = f"{strategy}, {length * task.spec.control_dt:.1f} s"
+            cells.append(Cell([words], attempts.qpos[: length + 1, row], attempts.mocap_pos[row]))
+    if cells:
+        film_montage(scene(asked.task), cells, FILMED, about(asked.path) / "film.mp4", task.spec.control_dt)
+
+
+if __name__ == "__main__":
+    with clean_errors(ValueError):
+        chosen = parse()
+    with clean_errors():
+        main(chosen)

@@ -1,0 +1,123 @@
+"""A set of demonstrations as a picture: where the robot went, how long it took, what succeeded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from mjx_policies.data.quality import Tally
+from mjx_policies.data.survey import Survey
+from mjx_policies.training.files import replacing
+
+COLORS = ("#2b6cb0", "#dd6b20", "#2f855a", "#b83280", "#6b46c1", "#718096")
+GREY = "#6b7280"
+BINS = 30
+
+
+def draw_survey(path: Path, surveyed: Survey, title: str, tally: Tally | None = None) -> None:
+    """Draws it. The global state of matplotlib is left alone.
+
+    Args:
+      path: the PNG file, replaced in one step.
+      surveyed: the set.
+      title: above the panels.
+      tally: of the attempts that it was chosen from.
+    """
+    colors = {name: COLORS[i % len(COLORS)] for i, name in enumerate(surveyed.seconds)}
+    sizes = {path.shape[1] for paths in surveyed.paths.values() for path in paths}
+    views = [(0, 1), (0, 2)] if sizes == {3} else [(0, 1)] if sizes == {2} else []
+    panels = len(views) + 3 + (tally is not None)
+    columns = min(3, panels)
+    rows = -(-panels // columns)
+    figure = Figure(figsize=(4.4 * columns, 3.3 * rows + 0.5), dpi=120, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = iter(figure.add_subplot(rows, columns, i + 1) for i in range(panels))
+    for view in views:
+        _draw_paths(next(axes), surveyed, view, colors)
+    _draw_durations(next(axes), surveyed, colors)
+    if tally is not None:
+        _draw_rates(next(axes), tally, colors)
+    _draw_norms(next(axes), surveyed)
+    _draw_idle(next(axes), surveyed)
+    figure.suptitle(title, fontsize=12, x=0.01, ha="left")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def _draw_paths(axes: Axes, surveyed: Survey, view: tuple[int, int], colors: dict[str, str]) -> None:
+    drawn = 0
+    for name, paths in surveyed.paths.items():
+        for i, path in enumerate(paths):
+            axes.plot(
+                *path[:, view].T, color=colors[name], linewidth=0.7, alpha=0.5, label=name if i == 0 else "_nolegend_"
+            )
+        if paths:
+            starts, ends = np.stack([path[0] for path in paths]), np.stack([path[-1] for path in paths])
+            axes.scatter(*starts[:, view].T, s=6, color=GREY, zorder=3)
+            axes.scatter(*ends[:, view].T, s=14, color=colors[name], edgecolors="white", linewidths=0.5, zorder=3)
+        drawn += len(paths)
+    x, y = ("xyz"[i] for i in view)
+    axes.set_aspect("equal", adjustable="datalim")
+    _style(axes, f"{drawn} paths, from grey dots", f"{x} [m]", f"{y} [m]")
+    _legend(axes, len(surveyed.paths))
+
+
+def _draw_durations(axes: Axes, surveyed: Survey, colors: dict[str, str]) -> None:
+    whole = np.concatenate(list(surveyed.seconds.values()))
+    period = float(np.diff(np.unique(whole)).min(initial=1.0))  # of control, unless there are few episodes
+    width = period * np.ceil((np.ptp(whole) / period + 1) / BINS)  # or some bins would hold more lengths than others
+    edges = whole.min() - period / 2 + width * np.arange(BINS + 1)
+    edges = edges[: np.searchsorted(edges, whole.max()) + 1]
+    axes.hist(
+        list(surveyed.seconds.values()),
+        bins=list(edges),
+        stacked=True,
+        color=[colors[name] for name in surveyed.seconds],
+        label=list(surveyed.seconds),
+    )
+    axes.axvline(float(np.median(whole)), color="#111827", linewidth=1, linestyle=":")
+    _style(axes, f"length, median {np.median(whole):.2f} s", "s", "episodes")
+    _legend(axes, len(surveyed.seconds))
+
+
+def _draw_rates(axes: Axes, tally: Tally, colors: dict[str, str]) -> None:
+    rates = tally.rates()
+    for place, (name, rate) in enumerate(rates.items()):
+        errors = [[rate.value - rate.low], [rate.high - rate.value]]
+        axes.barh(place, rate.value, color=colors.get(name, GREY), height=0.6)
+        axes.errorbar(rate.value, place, xerr=errors, color="#111827", linewidth=1, capsize=3)
+    axes.set_yticks(range(len(rates)), [f"{name}\n{rate.value:.1%} of {rate.count:,}" for name, rate in rates.items()])
+    axes.set_xlim(0, 1.02)
+    axes.invert_yaxis()
+    _style(axes, "success of attempts, with 95 % interval", "rate", "")
+
+
+def _draw_norms(axes: Axes, surveyed: Survey) -> None:
+    axes.hist(surveyed.norms, bins=40, color=COLORS[0])
+    axes.set_yscale("log")
+    _style(axes, f"norm of actions, {len(surveyed.quality.outliers)} outliers", "norm", "steps")
+
+
+def _draw_idle(axes: Axes, surveyed: Survey) -> None:
+    axes.hist(100 * surveyed.quality.idle, bins=30, color=COLORS[0])
+    _style(axes, f"idle, {surveyed.quality.idle.mean():.1%} on average", "% of an episode", "episodes")
+
+
+def _style(axes: Axes, title: str, x: str, y: str) -> None:
+    axes.set_title(title, fontsize=10, loc="left", color="#111827")
+    axes.set_xlabel(x, fontsize=8, color=GREY)
+    axes.set_ylabel(y, fontsize=8, color=GREY)
+    axes.grid(color="#e5e7eb", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=8, colors=GREY, length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)
+
+
+def _legend(axes: Axes, entries: int) -> None:
+    if entries > 1:
+        axes.legend(fontsize=7, frameon=False, loc="best")
