@@ -16,11 +16,17 @@ class Finding:
       evidence: in numbers.
       suspect: one sentence that says what is wrong; empty if nothing is.
       experiment: one sentence that says what to try next; empty if nothing is wrong.
+      where: names of the columns of data, or of the curves, that show it.
+      step: of the run, at which they do; None for all of it.
+      minor: whether it costs less than what else may be wrong, and so comes after.
     """
 
     evidence: str
     suspect: str = ""
     experiment: str = ""
+    where: tuple[str, ...] = ()
+    step: int | None = None
+    minor: bool = False
 
 
 class Check(Protocol[Evidence]):

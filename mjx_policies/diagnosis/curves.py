@@ -37,8 +37,10 @@ def rate_too_high(run: Run) -> Finding | None:
         )
         if moved <= KL and cut <= CLIPPED:
             return Finding(evidence)
+        where: tuple[str, ...] = ("policy/kl", "policy/clip_fraction")
+        step = run.step("policy/kl", int(np.argmax(kl > KL))) if (kl > KL).any() else None
     else:
-        loss = supervised_loss(run)
+        name, loss = supervised_loss(run)
         if len(loss) < MIN_ROWS:
             return None
         smooth = running_median(loss)
@@ -62,6 +64,10 @@ def rate_too_high(run: Run) -> Finding | None:
             evidence += f"; weights are {swollen:.3g} times as large as those that keep a signal's size"
         if not (rises or explodes or leaping or stalls or swollen > SWOLLEN):
             return Finding(evidence)
+        where, turn = (name, "gradient/norm"), lowest if rises and not (explodes or leaping) else int(loss.argmax())
+        step = run.step(name, turn) if rises or explodes or leaping else None
+        if step is None and stalls:
+            step = run.step("gradient/norm", gradient.argmax())
     rate = run.curve("learning_rate")
     current = rate.max() if len(rate) else run.hyper.get("learning_rate")
     now = f"the learning rate {current:.3g}" if current else "the learning rate"
@@ -71,6 +77,8 @@ def rate_too_high(run: Run) -> Finding | None:
         evidence + nan,
         f"{now} is too high: steps overshoot what they aim at.",
         f"{then}, all else alike, and compare the first hundred updates.",
+        where=tuple(name for name in where if len(run.curve(name))),
+        step=step,
     )
 
 
@@ -94,12 +102,16 @@ def not_finite(run: Run) -> Finding | None:
             "Resume from the last checkpoint with jax_debug_nans on, to see which operation makes the first one, and "
             "if none "
             "stands out start again with a tenth of the learning rate.",
+            where=tuple(run.not_finite),
+            step=run.not_finite.get(first),
         )
     if diverged > DIVERGED:
         return Finding(
             f"the simulation diverges in {diverged:.2%} of the steps",
             "NaN or infinity: the simulation diverges and episodes are thrown away.",
             "Halve the physics step, narrow the randomization of masses and gains, and see whether nan_resets ends.",
+            where=("env/nan_resets",),
+            step=run.step("env/nan_resets", int(np.argmax(resets > 0))),
         )
     return Finding(f"everything is finite, and the simulation diverges in {diverged:.2%} of the steps")
 
@@ -130,14 +142,16 @@ def dead_gradient(run: Run) -> Finding | None:
     return Finding(
         f"unchanged or zero {between}: {listed(names)}",
         f"no gradient reaches {names[0]}.",
-        "If it is not frozen on purpose, look for a stop_gradient, an output nobody uses, or activations that are zero "
-        "for all samples.",
+        "If it is not frozen on purpose, look for a stop_gradient, an output nobody uses, or units that are zero for "
+        "all samples, as a learning rate that is too high leaves them.",
+        where=tuple(zero),
+        step=min((first_zero(run, name) for name in zero), default=None),
     )
 
 
 def not_learning(run: Run) -> Finding | None:
     """A training loss that does not fall."""
-    loss = supervised_loss(run)
+    name, loss = supervised_loss(run)
     if len(loss) < MIN_ROWS:
         return None
     smooth = running_median(loss)
@@ -149,12 +163,13 @@ def not_learning(run: Run) -> Finding | None:
         "the training loss does not fall: the data hold no signal, or the gradient does not reach what should learn "
         "it.",
         "Let the same loss learn four rows by heart; if it can, look at the data, and if not, at the network.",
+        where=(name,),
     )
 
 
 def overfitted(run: Run) -> Finding | None:
     """A validation loss that rises while the training loss falls."""
-    loss, held_out = supervised_loss(run), run.curve("loss/validation")
+    (name, loss), held_out = supervised_loss(run), run.curve("loss/validation")
     if len(loss) < MIN_ROWS or len(held_out) < 4:
         return None
     smooth = running_median(held_out, 3)
@@ -167,6 +182,8 @@ def overfitted(run: Run) -> Finding | None:
         evidence,
         "the policy memorises: the validation loss rises while the training loss falls.",
         "Take the checkpoint of the lowest validation loss, or record more episodes; more training will not help.",
+        where=("loss/validation", name),
+        step=run.step("loss/validation", smooth.argmin()),
     )
 
 
@@ -183,6 +200,8 @@ def collapsed(run: Run) -> Finding | None:
         evidence,
         "exploration has collapsed: the policy no longer tries anything, and does not get better.",
         "Give the entropy a weight (--hyper.entropy 0.01), or the standard deviation a higher floor.",
+        where=("policy/std", score(run)[0]) if score(run)[0] else ("policy/std",),
+        step=run.step("policy/std", int(np.argmax(std <= NARROW * first))),
     )
 
 
@@ -201,6 +220,7 @@ def blind_critic(run: Run) -> Finding | None:
         "Print the reward of one episode: if it is always the same, the task pays nothing to learn from; if not, look "
         "at "
         "its scale and at the discount.",
+        where=("value/explained",),
     )
 
 
@@ -224,12 +244,20 @@ def rate_at_bound(run: Run) -> Finding | None:
         "Look at the scale of observations and advantages: updates move the policy too far however small the steps are."
         if low
         else "Look at the advantages: hardly anything the policy does makes a difference to what it is paid.",
+        where=("learning_rate",),
     )
 
 
-def supervised_loss(run: Run) -> np.ndarray:
-    """The loss of a run that imitates; that of reinforcement learning may well rise."""
-    return np.zeros(0) if "policy/kl" in run.curves else run.curve("loss/train", "loss")
+def supervised_loss(run: Run) -> tuple[str, np.ndarray]:
+    """The loss of a run that imitates, and its name; that of reinforcement learning may well rise."""
+    names = () if "policy/kl" in run.curves else ("loss/train", "loss")
+    return next(((name, run.curve(name)) for name in names if len(run.curve(name))), ("", np.zeros(0)))
+
+
+def first_zero(run: Run, name: str) -> int:
+    """The step from which on a curve is zero."""
+    nonzero = np.flatnonzero(run.curve(name))
+    return int(run.steps(name)[nonzero[-1] + 1 if len(nonzero) else 0])
 
 
 def swelling(run: Run) -> float:

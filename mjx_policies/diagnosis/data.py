@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -22,6 +23,7 @@ class Data:
       lags: which action goes with which observation; without columns that copy others.
       copies: columns that repeat another column or an action.
       forecasts: those of the copies that nobody could know at their step.
+      times: s, of the steps of each episode; None where nobody wrote them down.
     """
 
     steps: Steps
@@ -29,9 +31,10 @@ class Data:
     lags: Lags | None
     copies: list[Copy]
     forecasts: list[Copy]
+    times: Sequence[np.ndarray] | None = None
 
 
-def examine(steps: Steps) -> Data:
+def examine(steps: Steps, times: Sequence[np.ndarray] | None = None) -> Data:
     """Measures what the checks need."""
     copies = find_copies(steps)
     plain = np.ones(len(steps.columns), bool)
@@ -44,4 +47,4 @@ def examine(steps: Steps) -> Data:
     used = np.array([column not in ahead | memories for column in range(len(steps.columns))])
     if not used.any():
         used[:] = True
-    return Data(steps, measure_association(steps, used), measure_lags(steps, used), copies, forecasts)
+    return Data(steps, measure_association(steps, used), measure_lags(steps, used), copies, forecasts, times)

@@ -9,8 +9,10 @@ print(diagnosis.suspect)
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+
+import numpy as np
 
 from mjx_policies.data.episodes import Episode
 from mjx_policies.diagnosis import curves, overfitting, pairing, values
@@ -22,6 +24,7 @@ from mjx_policies.diagnosis.steps import Steps, tabulate
 
 DATA_CHECKS: dict[str, Check[Data]] = {
     "data: finite": values.not_finite,
+    "data: time stamps": values.irregular,
     "data: constant columns": values.constant,
     "data: repeated episodes": values.duplicated,
     "data: scale of columns": values.unnormalised,
@@ -63,9 +66,15 @@ class Diagnosis:
     run: Run | None = None
 
     @property
+    def suspects(self) -> dict[str, Finding]:
+        """What was found wrong, by the name of the check: a cause before what it brings about, the minor ones last."""
+        wrong = {name: finding for name, finding in self.findings.items() if finding and finding.suspect}
+        return dict(sorted(wrong.items(), key=lambda item: item[1].minor))
+
+    @property
     def culprit(self) -> str | None:
-        """Name of the first check that found something wrong: a cause comes before what it brings about."""
-        return next((name for name, finding in self.findings.items() if finding and finding.suspect), None)
+        """Name of the check that found the first of the suspects."""
+        return next(iter(self.suspects), None)
 
     @property
     def suspect(self) -> Finding | None:
@@ -86,6 +95,7 @@ def diagnose(
     run: Run | None = None,
     trace: Trace | None = None,
     report: Callable[[str], None] = lambda check: None,
+    times: Sequence[np.ndarray] | None = None,
 ) -> Diagnosis:
     """Runs all checks for which there is something to look at.
 
@@ -94,6 +104,7 @@ def diagnose(
       run: of `read_run`.
       trace: of `overfit`; without one, a small network is let loose on four rows of the demonstrations.
       report: told what is looked at next.
+      times: s, of the steps of each of the demonstrations, where they are known.
 
     Raises:
       UserError: the demonstrations do not fit each other.
@@ -102,7 +113,7 @@ def diagnose(
     if episodes is not None:
         steps = episodes if isinstance(episodes, Steps) else tabulate(episodes)
         report("what explains what in the data")
-        data = examine(steps)
+        data = examine(steps, times)
         if trace is None:
             report("learning four rows by heart")
             trace = overfit_rows(steps)

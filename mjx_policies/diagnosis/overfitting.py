@@ -7,6 +7,7 @@ diagnosis = diagnose(trace=trace)
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -66,22 +67,39 @@ def overfit(
       learning_rate: of Adam; that of the run, to judge it as well.
       floor: of the loss, see `Trace`.
     """
-    optimizer = optax.adam(learning_rate)
-
-    def descend(carry, _):
-        params, state = carry
-        value, gradient = jax.value_and_grad(loss)(params, batch)
-        updates, state = optimizer.update(gradient, state, params)
-        norms = jnp.stack([jnp.linalg.norm(leaf) for leaf in jax.tree.leaves(gradient)])
-        step = optax.tree.norm(updates) / (optax.tree.norm(params) + 1e-12)
-        return (optax.apply_updates(params, updates), state), (value, norms, step)
-
-    def run(params):
-        return jax.lax.scan(descend, (params, optimizer.init(params)), None, steps)[1]
-
-    value, norms, step = jax.device_get(jax.jit(run, compiler_options=compiler_options())(params))
+    value, norms, step = jax.device_get(_descent(loss, steps, learning_rate)(params, batch))
     gradient = {name: norms[:, i] for i, name in enumerate(leaf_names(params))}
     return Trace(value, gradient, step, learning_rate, floor)
+
+
+@functools.lru_cache(maxsize=8)  # so that data of equal widths are compiled for once
+def _descent(loss: Callable[[PyTree, Any], Array], steps: int, learning_rate: float) -> Callable:
+    """The compiled program `(params, batch) -> (loss [S], norms [S, leaves], step [S])`."""
+    optimizer = optax.adam(learning_rate)
+
+    def run(params, batch):
+        def descend(carry, _):
+            params, state = carry
+            value, gradient = jax.value_and_grad(loss)(params, batch)
+            updates, state = optimizer.update(gradient, state, params)
+            norms = jnp.stack([jnp.linalg.norm(leaf) for leaf in jax.tree.leaves(gradient)])
+            step = optax.tree.norm(updates) / (optax.tree.norm(params) + 1e-12)
+            return (optax.apply_updates(params, updates), state), (value, norms, step)
+
+        return jax.lax.scan(descend, (params, optimizer.init(params)), None, steps)[1]
+
+    return jax.jit(run, compiler_options=compiler_options())
+
+
+@functools.lru_cache(maxsize=8)
+def _learner(outputs: int) -> tuple[Callable, Callable]:
+    """`(key, input) -> params` and `(params, (inputs, outputs)) -> loss` of a small network."""
+    network = MLP((64, 64, outputs))
+
+    def loss(params: PyTree, batch: tuple[Array, Array]) -> Array:
+        return jnp.mean(jnp.square(network.apply(params, batch[0]) - batch[1]))  # type: ignore[operator]
+
+    return jax.jit(network.init), loss
 
 
 def overfit_rows(steps: Steps, seed: int = 0) -> Trace | None:
@@ -96,12 +114,8 @@ def overfit_rows(steps: Steps, seed: int = 0) -> Trace | None:
     outputs = standardise(np.nan_to_num(steps.action, posinf=0, neginf=0))[here].astype(np.float32)
     _, group = np.unique(inputs, axis=0, return_inverse=True)
     means = np.stack([outputs[group == number].mean(axis=0) for number in group])
-    network = MLP((64, 64, outputs.shape[1]))
-
-    def loss(params: PyTree, batch: tuple[Array, Array]) -> Array:
-        return jnp.mean(jnp.square(network.apply(params, batch[0]) - batch[1]))  # type: ignore[operator]
-
-    params = jax.jit(network.init)(jax.random.key(seed), inputs[0])
+    init, loss = _learner(outputs.shape[1])
+    params = init(jax.random.key(seed), inputs[0])
     return overfit(loss, params, (inputs, outputs), floor=float(np.mean(np.square(outputs - means))))
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import collections
+
+import numpy as np
+
 from mjx_policies.diagnosis.base import Finding, listed
 from mjx_policies.diagnosis.data import Data
 
@@ -30,6 +34,7 @@ def shuffled(data: Data) -> Finding | None:
         evidence,
         f"the actions are shuffled: an action {weakest} fits the observations as well as the recorded one.",
         "Replay the recorded actions of one episode on the robot or in simulation: it should go where the record says.",
+        where=_actions(data),
     )
 
 
@@ -41,9 +46,31 @@ def misaligned(data: Data) -> Finding | None:
     causal, acausal = lags.best(causal=True), lags.best(causal=False)
     gain = lags.likelihood[acausal] - lags.likelihood[causal]
     changes = f"the action of the same row tells {max(lags.dynamics[0], 0):.1%} of a change"
-    felt_late = lags.dynamics[acausal[0]] > lags.dynamics[0] + LATER  # or a later observation shows the action itself
-    if gain.mean() < LIKELIER or gain.min() <= 0 or (acausal[1] < 0 and not felt_late):
+    likelier = bool(gain.mean() >= LIKELIER and gain.min() > 0)
+    late = -1 - remembered if (remembered := memory(data)) is not None else 0  # rows by which memories come too late
+    if late < 0 and lags.dynamics.get(late, 0.0) > lags.dynamics[0] + LATER:
+        return shifted(
+            -late,
+            "after",
+            f"{changes}, that {steps(-late)} after it {lags.dynamics[late]:.1%}; the observation holds actions of "
+            f"{'its own row' if late == -1 else f'{steps(-late - 1)} later'}, as if it remembered them",
+            data,
+        )
+    # A later observation may show the action itself; then it takes more to say that the action is early.
+    felt_late = lags.dynamics[acausal[0]] > lags.dynamics[0] + LATER
+    remembered_late = late > 0 and lags.dynamics.get(late, 0.0) > lags.dynamics[0]
+    if likelier and acausal[1] < 0 and remembered_late:
+        return shifted(
+            late,
+            "before",
+            f"{changes}, that {steps(late)} before it {lags.dynamics[late]:.1%}; the observation remembers actions of "
+            f"{steps(late + 1)} before it, and none later",
+            data,
+        )
+    if not likelier:
         return Finding(f"{changes}; no shift of rows is likelier (best by {gain.mean():+.3f} nats a step)")
+    if acausal[1] < 0 and not felt_late:
+        return Finding(f"{changes}; a later observation shows the action, and an earlier action does not tell more")
     d, p = acausal
     shift, which = (-d, "after") if d < 0 else (-p, "before")
     if d < 0:
@@ -54,16 +81,35 @@ def misaligned(data: Data) -> Finding | None:
             "after "
             f"it {lags.policy[p]:.1%}, and actions are felt {steps(max(d, 0))} late"
         )
+    evidence = f"{compared}; rows shifted by {steps(shift)} are likelier by {gain.mean():.2f} nats a step"
+    return shifted(shift, which, evidence, data)
+
+
+def shifted(shift: int, which: str, evidence: str, data: Data) -> Finding:
+    """The suspect of `misaligned`: the action that belongs to a row comes so many rows before or after it."""
     return Finding(
-        f"{compared}; rows shifted by {steps(shift)} are likelier by {gain.mean():.2f} nats a step",
+        evidence,
         f"observations and actions are off by {steps(shift)}: the action that belongs to a row is in the row "
         f"{which} it."
         if shift == 1
         else f"observations and actions are off by {shift} rows: the action that belongs to a row comes {which} it.",
-        f"Shift the actions by {steps(shift)} {'towards the start' if d < 0 else 'towards the end'} and run this "
-        "again; "
-        "then look where the recorder reads the sensors and where it logs the command.",
+        f"Shift the actions by {steps(shift)} {'towards the start' if which == 'after' else 'towards the end'} and run "
+        "this again; then look where the recorder reads the sensors and where it logs the command.",
+        where=_actions(data),
     )
+
+
+def memory(data: Data) -> int | None:
+    """The lag of the newest copy in the observation, of most actions; -1 where it holds the last action, as it may."""
+    newest: dict[int, int] = {}
+    for copy in data.copies:
+        if copy.of_action:
+            newest[copy.source] = max(copy.lag, newest.get(copy.source, copy.lag))
+    if not newest:
+        return None
+    lag, count = collections.Counter(newest.values()).most_common(1)[0]
+    varied = int((np.ptp(data.steps.action, axis=0) > 0).sum())
+    return lag if 2 * count >= varied else None
 
 
 def leaked(data: Data) -> Finding | None:
@@ -74,6 +120,11 @@ def leaked(data: Data) -> Finding | None:
     if not forecasts:
         memories = sum(copy.of_action for copy in data.copies)
         return Finding(f"no column is ahead of its time ({memories} remember an earlier action)")
+    late = memory(data)
+    if late is not None and late >= 0 and (misaligned(data) or Finding("")).suspect:
+        return Finding(
+            f"{len(forecasts)} columns are ahead of their time, as they would be if actions were logged late"
+        )
     # An action is worse than a column, and a column that a second one gives away needs no second sentence.
     first = min(forecasts, key=lambda copy: (not copy.of_action, abs(copy.lag), -copy.alike))
     name = steps_.columns[first.column]
@@ -91,7 +142,12 @@ def leaked(data: Data) -> Finding | None:
         ),
         f"the observation {name} is {source} {when}: it leaks what is only known after acting.",
         f"Leave {name} out and train again: the loss will be higher and the robot better.",
+        where=tuple(dict.fromkeys([name, source.split(" ")[0], *(steps_.columns[copy.column] for copy in forecasts)])),
     )
+
+
+def _actions(data: Data) -> tuple[str, ...]:
+    return tuple(f"action[{i}]" for i in range(data.steps.action.shape[1]))
 
 
 def steps(count: int) -> str:

@@ -46,6 +46,16 @@ class Run:
                 return values
         return np.zeros(0)
 
+    def steps(self, name: str) -> np.ndarray:  # -> [at most R]
+        """The steps of the values that `curve` gives for a column."""
+        values = self.curves.get(name, np.zeros(0))
+        return self.curves.get("step", np.arange(len(values)))[np.isfinite(values)]
+
+    def step(self, name: str, index: int | np.integer) -> int | None:
+        """The step of one of the values of a column; None where there are none."""
+        steps = self.steps(name)
+        return int(steps[index]) if len(steps) else None
+
 
 def read_run(path: Path) -> Run:
     """Reads a run folder, finished or still training, and leaves it alone; damaged checkpoints are passed over.

@@ -12,6 +12,7 @@ AT_END = 0.5  # portion of the steps in which a saturated action is at an end of
 SWITCH = 0.05  # portion of the steps between the ends, below which an action is a switch such as a gripper's
 COPIED = 0.5  # portion of its steps that an episode shares with an earlier one
 REPEATED = 0.01  # portion of the episodes
+TICKS = 0.5  # periods by which a clock may be off
 
 
 def not_finite(data: Data) -> Finding | None:
@@ -28,6 +29,33 @@ def not_finite(data: Data) -> Finding | None:
         f"{listed([names[i] for i in np.flatnonzero(bad.any(0))])}",
         f"the data hold NaN or infinity, first in {names[column]} in {where}.",
         "Drop or repair those steps, then find out which sensor or conversion wrote them.",
+        where=tuple(names[i] for i in np.flatnonzero(bad.any(0))),
+    )
+
+
+def irregular(data: Data) -> Finding | None:
+    """Steps that were not taken at the rate that the data claim."""
+    if data.times is None:
+        return None
+    worst, first, off = 0.0, "", 0
+    for number, (times, fps) in enumerate(zip(data.times, data.steps.fps, strict=True)):
+        ticks = (times - times[0]) * fps
+        # In periods: how far a step is from its place, and from where the step before says it should be.
+        errors = np.maximum(np.abs(ticks - np.arange(len(ticks))), np.abs(np.diff(ticks, prepend=-1.0) - 1))
+        errors = np.where(np.isfinite(errors), errors, np.inf)
+        worst = max(worst, float(errors.max()))
+        if errors.max() > TICKS:
+            step, off = int(np.argmax(errors > TICKS)), off + 1
+            first = first or (
+                f"step {step} of episode {number} is at {times[step]:.4g} s, a clock of {fps:g} Hz would say "
+                f"{times[0] + step / fps:.4g} s"
+            )
+    if not first:
+        return Finding(f"all time stamps are within {worst:.2g} periods of the clock")
+    return Finding(
+        f"the time stamps of {off} of {len(data.times)} episodes are off by more than half a period: {first}",
+        f"steps do not follow the clock of {data.steps.fps[0]:g} Hz: what is a row apart is not always a period apart.",
+        "Drop those episodes, or bring the streams onto one clock again (mjx_policies.data.alignment).",
     )
 
 
@@ -49,6 +77,8 @@ def constant(data: Data) -> Finding | None:
         f"{len(names)} of {len(steps.columns)} columns hold one number in all {len(steps):,} steps: {listed(names)}",
         f"the observation {names[0]} never changes, it is {value:.6g} throughout.",
         "Move what it should measure and look at the raw reading; if it is constant on purpose, leave it out.",
+        where=tuple(names),
+        minor=2 * len(names) < len(steps.columns),
     )
 
 
@@ -72,6 +102,7 @@ def duplicated(data: Data) -> Finding | None:
         f"episodes are in the data twice: episode {example} repeats episode {source}, so what is held out for "
         "validation is trained on.",
         "Remove the repeats, split the rest by episode, and look at the validation loss again.",
+        minor=True,
     )
 
 
@@ -102,6 +133,7 @@ def unnormalised(data: Data) -> Finding | None:
         + listed([f"{name} ({ratio:.3g} times)" for ratio, name in sorted(found, reverse=True)]),
         f"{name} is {ratio:.3g} times as large as the other columns, and drowns them in a network's first layer.",
         "Check its unit, and train on columns that are normalised by statistics of the data.",
+        where=tuple(name for _, name in found),
     )
 
 
@@ -130,6 +162,7 @@ def saturated(data: Data) -> Finding | None:
         f"action[{worst}] is cut off at {low[worst]:.3g} or {high[worst]:.3g} in {share[worst]:.0%} of the steps, "
         "so how much was meant is lost.",
         "Record a few episodes with a larger action scale, and look whether the histogram loses its spikes.",
+        where=tuple(f"action[{i}]" for i in judged if share[i] > AT_END),
     )
 
 
