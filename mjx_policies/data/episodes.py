@@ -22,6 +22,10 @@ LARGEST = np.finfo(np.float32).max  # what learning can hold
 _ARRAYS = ("observation", "action", "reward", "final_observation")
 
 
+class NotFiniteError(UserError):
+    """An episode holds a number that is not finite, which is a fault of the data rather than of the file."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Episode:
     """What a robot saw, did and was paid, from a reset to an end. A pytree whose leaves are the arrays.
@@ -108,7 +112,7 @@ def _numbers(value: Any, name: str) -> np.ndarray:
     fits = np.abs(array) <= LARGEST if array.dtype.kind == "f" else np.ones(1, bool)
     if not fits.all():
         where = [int(index) for index in np.argwhere(~fits)[0]]
-        raise UserError(f"{name} holds {array[tuple(where)]} at {where}, every number must be finite in float32.")
+        raise NotFiniteError(f"{name} holds {array[tuple(where)]} at {where}, every number must be finite in float32.")
     return array
 
 

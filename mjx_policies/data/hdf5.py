@@ -35,7 +35,7 @@ def opened(path: Path) -> Iterator[Any]:
         with h5py.File(path, "r", locking=False) as file:
             yield file
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        raise type(error)(f"{path}: {error}") from None
     except (OSError, RuntimeError, KeyError, TypeError, ValueError) as error:  # what h5py makes of damage
         reason = " ".join(str(error).split())[:200].rstrip(".")
         raise UserError(f"{path} is damaged or no HDF5 file, copy it again: {reason}.") from None

@@ -84,12 +84,23 @@ class LeRobotDataset:
         try:
             return self._episode(row, values)
         except UserError as error:
-            raise UserError(f"{where}: {error}") from None
+            raise type(error)(f"{where}: {error}") from None
+
+    def times(self, index: int) -> np.ndarray:  # [T]
+        """When the steps of an episode were taken, s.
+
+        Raises:
+          IndexError: there is none with this number.
+          UserError: its file is damaged, or has no time stamps.
+        """
+        row = self.rows[check_index(index, len(self))]
+        path = self._data(row)
+        table = read_rows_of(path, ["timestamp"], self._offsets[row.index], row.length)
+        return from_arrow(table["timestamp"], "float64", (1,), f"timestamp in {path}")[:, 0]
 
     def _steps(self, row: EpisodeRow) -> dict[str, np.ndarray]:
         """The columns of an episode, by feature: [T, ...]."""
-        relative = fill(self.info.data_path, chunk_index=row.data[0], file_index=row.data[1])
-        path = inside(self.path, relative, MAX_FILE)
+        path = self._data(row)
         names = [name for name in self.info.features if name not in self.info.videos]
         table = read_rows_of(path, [*names, "episode_index", "frame_index"], self._offsets[row.index], row.length)
         episode, frame = (
@@ -104,6 +115,10 @@ class LeRobotDataset:
         if not np.array_equal(frame, np.arange(row.length)):
             raise UserError(f"{path} has the steps of episode {row.index} out of order. Copy the dataset again.")
         return {name: self._column(name, table[name], path) for name in names}
+
+    def _data(self, row: EpisodeRow) -> Path:
+        relative = fill(self.info.data_path, chunk_index=row.data[0], file_index=row.data[1])
+        return inside(self.path, relative, MAX_FILE)
 
     def _column(self, name: str, column: Any, path: Path) -> np.ndarray:  # [T, ...]
         feature, where = self.info.features[name], f"{name} in {path}"
