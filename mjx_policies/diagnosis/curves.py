@@ -113,7 +113,8 @@ def not_finite(run: Run) -> Finding | None:
             where=("env/nan_resets",),
             step=run.step("env/nan_resets", int(np.argmax(resets > 0))),
         )
-    return Finding(f"everything is finite, and the simulation diverges in {diverged:.2%} of the steps")
+    simulated = f", and the simulation diverges in {diverged:.2%} of the steps" if len(resets) else ""
+    return Finding(f"everything is finite{simulated}")
 
 
 def dead_gradient(run: Run) -> Finding | None:

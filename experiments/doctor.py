@@ -1,0 +1,280 @@
+"""Says why a policy does not learn: python experiments/doctor.py demos/FrankaPickCube runs/a
+
+Looks at a dataset, at a run folder, or at one of each: statistics of every number, whether actions belong to their
+observations and to their time, what should not be known yet, whether four rows can be learned by heart, what gradients
+and curves say. Prints each check with what it saw, then the suspects, each with the next experiment: a cause before
+what it brings about, what costs little last. Writes a picture with the suspicious places marked.
+
+Ends as a linter does: with 0 if nothing was found, with 1 if there is a suspect, with 2 if something cannot be read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from mjx_policies.data.dataset import Dataset
+from mjx_policies.data.episodes import Episode, NotFiniteError
+from mjx_policies.data.formats import read
+from mjx_policies.data.lerobot import LeRobotDataset
+from mjx_policies.diagnosis.base import Finding, listed
+from mjx_policies.diagnosis.diagnosis import DATA_CHECKS, RUN_CHECKS, TRACE_CHECKS, Diagnosis, diagnose
+from mjx_policies.diagnosis.overfitting import FIRST, Trace
+from mjx_policies.diagnosis.picture import draw_diagnosis, histogram
+from mjx_policies.diagnosis.runs import Run, read_run
+from mjx_policies.diagnosis.steps import Steps, tabulate
+from mjx_policies.training.errors import UserError, clean_errors
+from mjx_policies.training.files import write_json
+from mjx_policies.training.progress import open_console
+
+MAX_ROWS = 64  # numbers whose statistics are printed
+BARS = " ▁▂▃▄▅▆▇█"
+MEASURING = 2  # steps of `diagnose` before the checks: what explains what, four rows by heart
+
+
+@dataclasses.dataclass(frozen=True)
+class Doctor:
+    """Says why a policy does not learn."""
+
+    paths: tyro.conf.Positional[tuple[Path, ...]]  # a dataset, a run folder, or one of each
+    fps: float | None = None  # steps per second of the dataset, where the files do not say
+    picture: str = ""  # PNG to write; empty: doctor.png in the run folder, or in DATASET.about
+    json: str = ""  # file for the findings
+
+
+@dataclasses.dataclass
+class Reading:
+    """The episodes of a dataset as they come, and what is noted beside them.
+
+    Attributes:
+      read: how many were.
+      times: s, of the steps of each that was kept; None if the files do not say.
+      spoiled: {episode: what is wrong}, of those with numbers that are not finite, which are left out.
+    """
+
+    dataset: Dataset
+    progress: Progress
+    read: int = 0
+    times: list[np.ndarray] | None = dataclasses.field(default_factory=list)
+    spoiled: dict[int, str] = dataclasses.field(default_factory=dict)
+
+    def episodes(self) -> Iterator[Episode]:
+        """Reads one after the other."""
+        for number in self.progress.track(range(len(self.dataset)), description="reading episodes"):
+            self.read = number + 1
+            try:
+                episode = self.dataset[number]
+            except NotFiniteError as error:
+                self.spoiled[number] = str(error)
+                continue
+            self._note_times(number)
+            yield episode
+
+    def _note_times(self, number: int) -> None:
+        try:
+            stamps = self.dataset.times(number) if isinstance(self.dataset, LeRobotDataset) else None
+        except UserError:  # a dataset that was made elsewhere may lack them
+            stamps = None
+        if stamps is None:
+            self.times = None
+        elif self.times is not None:
+            self.times.append(stamps)
+
+
+def main(asked: Doctor) -> int:
+    """Looks, prints and draws; returns the exit code."""
+    dataset, run = sort_out(asked)
+    picture = Path(asked.picture) if asked.picture else default_picture(dataset, run)
+    make_folder(picture.parent, "--picture")
+    if asked.json:
+        make_folder(Path(asked.json).parent, "--json")
+    console = open_console()
+    opened = None if dataset is None else read(dataset, fps=asked.fps)
+    left = None if run is None else read_run(run)
+    diagnosis = examine(opened, left, console)
+    if diagnosis.data is not None:
+        console.print(statistics(diagnosis.data.steps))
+    if diagnosis.trace is not None:
+        console.print(gradients(diagnosis.trace))
+    console.print(checklist(diagnosis))
+    for line in verdict(diagnosis):
+        console.print(line, highlight=False, markup=False)
+    draw_diagnosis(picture, diagnosis, " and ".join(path.name for path in asked.paths))
+    if asked.json:
+        write_json(Path(asked.json), {"paths": [str(path) for path in asked.paths], **diagnosis.to_json()})
+    console.print(f"picture: {picture}", highlight=False)
+    return 1 if diagnosis.suspects else 0
+
+
+def sort_out(asked: Doctor) -> tuple[Path | None, Path | None]:
+    """Which of the paths is a dataset, and which a run folder."""
+    runs = [path for path in asked.paths if any((path / name).is_file() for name in ("metrics.csv", "config.json"))]
+    datasets = [path for path in asked.paths if path not in runs]
+    if not asked.paths or len(runs) > 1 or len(datasets) > 1:
+        raise UserError(
+            f"pass one dataset, one run folder, or one of each; these are {len(datasets)} datasets and {len(runs)} "
+            "run folders."
+        )
+    return next(iter(datasets), None), next(iter(runs), None)
+
+
+def default_picture(dataset: Path | None, run: Path | None) -> Path:
+    """In the run folder, or in the folder beside a dataset that says how it came about."""
+    if run is not None:
+        return run / "doctor.png"
+    assert dataset is not None
+    return dataset.with_name(f"{dataset.name}.about") / "doctor.png"
+
+
+def make_folder(path: Path, flag: str) -> None:
+    """A folder for results; what cannot be written is better known before anything is read."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create the folder {path} for {flag}: {error.strerror}.") from None
+
+
+def examine(dataset: Dataset | None, run: Run | None, console: Console) -> Diagnosis:
+    """Reads the dataset and runs all checks, with a bar for either."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        steps, times, spoiled = None, None, None
+        if dataset is not None:
+            reading = Reading(dataset, progress)
+            steps = table_of(reading)
+            times = reading.times if steps is not None and reading.times else None
+            spoiled = not_finite(reading)
+        if steps is None and run is None:
+            diagnosis = Diagnosis({})
+        else:
+            checks = (MEASURING + len(DATA_CHECKS) + len(TRACE_CHECKS)) * (steps is not None) + len(RUN_CHECKS) * (
+                run is not None
+            )
+            task = progress.add_task("looking", total=checks)
+            diagnosis = diagnose(
+                steps, run, report=lambda what: progress.update(task, advance=1, description=what), times=times
+            )
+    if spoiled is not None:
+        first = {"data: finite": spoiled}
+        diagnosis = dataclasses.replace(diagnosis, findings=first | diagnosis.findings | first)
+    return diagnosis
+
+
+def table_of(reading: Reading) -> Steps | None:
+    """All steps but those of spoiled episodes; None if no others are left."""
+    episodes = reading.episodes()
+    first = next(episodes, None)
+    if first is None:
+        return None
+
+    def all_of_them() -> Iterator[Episode]:
+        yield first
+        yield from episodes
+
+    return tabulate(all_of_them())
+
+
+def not_finite(reading: Reading) -> Finding | None:
+    """The suspect of episodes that could not be read for numbers that are not finite."""
+    if not reading.spoiled:
+        return None
+    first, what = next(iter(reading.spoiled.items()))
+    return Finding(
+        f"{len(reading.spoiled)} of {reading.read} episodes hold numbers that are not finite, and are left out of all "
+        f"that follows: {listed([str(number) for number in reading.spoiled])}",
+        f"the data hold NaN or infinity, first in episode {first} ({what.rstrip('.')}).",
+        "Drop or repair those steps, then find out which sensor or conversion wrote them.",
+    )
+
+
+def statistics(steps: Steps) -> Table:
+    """The range and the shape of every number, as text."""
+    count = int(steps.episode[-1]) + 1
+    table = Table(title=f"{len(steps):,} steps of {count:,} episodes", title_justify="left")
+    table.add_column("number")
+    for name in ("min", "mean", "max", "std"):
+        table.add_column(name, justify="right")
+    table.add_column("histogram, min to max", no_wrap=True)
+    columns = [(name, steps.observation[:, i]) for i, name in enumerate(steps.columns) if not steps.camera[i]]
+    columns += [(f"action[{i}]", values) for i, values in enumerate(steps.action.T)]
+    shown = (
+        columns
+        if len(columns) <= MAX_ROWS
+        else columns[: MAX_ROWS - steps.action.shape[1]] + columns[-steps.action.shape[1] :]
+    )
+    for name, values in shown:
+        figures = (values.min(), values.mean(), values.max(), values.std())
+        table.add_row(escape(name), *(f"{number:.3g}" for number in figures), bars(histogram(values, 16)))
+    if len(columns) > len(shown):
+        table.caption = f"{len(columns) - len(shown)} more numbers are not shown"
+    return table
+
+
+def bars(portions: np.ndarray) -> str:  # [bins]
+    """A histogram in one line; what is there at all is seen."""
+    heights = np.ceil(portions / max(portions.max(), 1e-12) * (len(BARS) - 1)).astype(int)
+    return "".join(BARS[height] for height in heights)
+
+
+def gradients(trace: Trace) -> Table:
+    """How learning four rows by heart went, in its first steps."""
+    tenth = min(FIRST, len(trace.loss) - 1)
+    table = Table(
+        title=f"four rows by heart: loss {trace.loss[0]:.3g}, after {tenth} steps {trace.loss[tenth]:.3g}, after "
+        f"{len(trace.loss)} {trace.loss[-1]:.3g}",
+        title_justify="left",
+    )
+    table.add_column("gradient of")
+    table.add_column("norm at first", justify="right")
+    table.add_column(f"after {tenth} steps", justify="right")
+    for name, norms in trace.gradient.items():
+        table.add_row(escape(name), f"{norms[0]:.3g}", f"{norms[tenth]:.3g}")
+    return table
+
+
+def checklist(diagnosis: Diagnosis) -> Table:
+    """Every check and what it saw."""
+    table = Table(title="checks", title_justify="left")
+    table.add_column("")
+    table.add_column("check", no_wrap=True)
+    table.add_column("what it saw", overflow="fold")
+    for name, finding in diagnosis.findings.items():
+        if finding is None:
+            table.add_row("[dim]-[/dim]", f"[dim]{name}[/dim]", "[dim]nothing to look at[/dim]")
+        else:
+            mark = "[bold red]x[/bold red]" if finding.suspect else "[green]ok[/green]"
+            table.add_row(mark, name, escape(finding.evidence))
+    return table
+
+
+def verdict(diagnosis: Diagnosis) -> Iterator[str]:
+    """The suspects in order, each with the next experiment, or that there are none."""
+    said = [name for name, finding in diagnosis.findings.items() if finding is not None]
+    for number, (name, finding) in enumerate(diagnosis.suspects.items(), 1):
+        yield f"suspect {number} ({name}): {finding.suspect}"
+        yield f"  next: {finding.experiment}"
+    if not said:
+        yield "There is too little here to say anything."
+    elif not diagnosis.suspects:
+        silent = len(diagnosis.findings) - len(said)
+        more = f"; {silent} more had nothing to look at" if silent else ""
+        yield f"Nothing found. {len(said)} checks looked: {', '.join(said)}{more}."
+
+
+if __name__ == "__main__":
+    with clean_errors():
+        raise SystemExit(main(tyro.cli(Doctor, description=__doc__)))

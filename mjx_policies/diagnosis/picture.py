@@ -1,0 +1,229 @@
+"""What a diagnosis looked at, as a picture with the suspicious places marked. Axes: N steps.
+
+Each column of data is a strip: its histogram from its least to its largest number, as shades of blue. Curves follow,
+those of suspects first, with the step at which a suspect shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import EngFormatter
+
+from mjx_policies.diagnosis.data import Data
+from mjx_policies.diagnosis.diagnosis import Diagnosis
+from mjx_policies.diagnosis.overfitting import FIRST, Trace
+from mjx_policies.diagnosis.runs import Run
+from mjx_policies.training.files import replacing
+
+BLUE, PALE, ORANGE, GREY = "#2b6cb0", "#a9c5e3", "#dd6b20", "#6b7280"
+BINS = 64  # of a strip
+STRIPS = 40  # columns that are drawn; the suspicious ones always are
+CURVES = 6
+USUAL = (
+    "loss/train",
+    "loss",
+    "loss/validation",
+    "gradient/norm",
+    "env/reward",
+    "eval/return",
+    "eval/success",
+    "policy/kl",
+    "policy/std",
+    "value/explained",
+    "learning_rate",
+)
+LOGARITHMIC = ("loss", "gradient/", "policy/kl", "learning_rate")
+
+
+def draw_diagnosis(path: Path, diagnosis: Diagnosis, title: str = "") -> None:
+    """Draws it. The global state of matplotlib is left alone.
+
+    Args:
+      path: the PNG file, replaced in one step.
+      diagnosis: what was found, and in what.
+      title: above the panels.
+    """
+    panels: list[Callable[[Axes], None]] = []
+    data, trace, run = diagnosis.data, diagnosis.trace, diagnosis.run
+    if data is not None and data.lags is not None:
+        panels.append(lambda axes: _draw_lags(axes, diagnosis))
+    if trace is not None:
+        panels.append(lambda axes: _draw_loss(axes, trace))
+        panels.append(lambda axes: _draw_gradients(axes, trace))
+    if run is not None:
+        panels += [lambda axes, name=name: _draw_curve(axes, diagnosis, name) for name in chosen_curves(diagnosis)]
+    names = strips(diagnosis)
+    columns = 3
+    rows = -(-len(panels) // columns)
+    heights = [0.25 * len(names) + 0.8] * bool(names) + [2.7] * rows
+    figure = Figure(
+        figsize=(4.4 * columns, max(sum(heights), 1.0) + 0.4), dpi=110, layout="constrained", facecolor="white"
+    )
+    FigureCanvasAgg(figure)
+    grid = figure.add_gridspec(max(len(heights), 1), columns, height_ratios=heights or None)
+    if data is not None and names:
+        _draw_strips(figure.add_subplot(grid[0, :]), data, names, suspicious(diagnosis))
+    for index, draw in enumerate(panels):
+        draw(figure.add_subplot(grid[bool(names) + index // columns, index % columns]))
+    suspect = diagnosis.suspect
+    said = f"suspect in {diagnosis.culprit}" if suspect else "nothing found"
+    figure.suptitle(f"{title} - {said}" if title else said, fontsize=12, x=0.01, ha="left")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def suspicious(diagnosis: Diagnosis) -> set[str]:
+    """Names of the columns and curves that show what is wrong."""
+    return {name for finding in diagnosis.suspects.values() for name in finding.where}
+
+
+def strips(diagnosis: Diagnosis) -> list[str]:
+    """Columns and actions to draw, in the order of the data."""
+    if diagnosis.data is None:
+        return []
+    steps = diagnosis.data.steps
+    names = [name for name, camera in zip(steps.columns, steps.camera, strict=True) if not camera]
+    names += [f"action[{i}]" for i in range(steps.action.shape[1])]
+    marked = suspicious(diagnosis)
+    # The actions, which are last, come before observations that there is no room for.
+    order = sorted(names, key=lambda name: (name not in marked, not name.startswith("action[")))[:STRIPS]
+    return [name for name in names if name in order]
+
+
+def chosen_curves(diagnosis: Diagnosis) -> list[str]:
+    """Curves to draw, those of suspects first."""
+    run = diagnosis.run
+    assert run is not None
+    marked = [name for finding in diagnosis.suspects.values() for name in finding.where]
+    return [name for name in dict.fromkeys([*marked, *USUAL]) if len(run.curve(name)) > 1][:CURVES]
+
+
+def column(data: Data, name: str) -> np.ndarray:  # [N]
+    """The finite numbers of a column or an action."""
+    steps = data.steps
+    if name in steps.columns:
+        values = steps.observation[:, steps.columns.index(name)]
+    else:
+        values = steps.action[:, int(name.removeprefix("action[").removesuffix("]"))]
+    return values[np.isfinite(values)]
+
+
+def histogram(values: np.ndarray, bins: int) -> np.ndarray:  # [N] -> [bins]
+    """Portions from the least to the largest number; all in the middle if there is but one."""
+    if not len(values):
+        return np.zeros(bins)
+    low, high = values.min(), values.max()
+    place = (values - low) / (high - low) if high > low else np.full(len(values), 0.5)
+    return np.bincount(np.minimum((place * bins).astype(int), bins - 1), minlength=bins) / len(values)
+
+
+def _draw_strips(axes: Axes, data: Data, names: list[str], marked: set[str]) -> None:
+    counts = np.stack([histogram(column(data, name), BINS) for name in names])
+    shade = np.sqrt(counts / np.maximum(counts.max(axis=1, keepdims=True), 1e-12))
+    axes.imshow(shade, aspect="auto", cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+    axes.set_yticks(range(len(names)), names, fontsize=8)
+    for label, name in zip(axes.get_yticklabels(), names, strict=True):
+        label.set_color(ORANGE if name in marked else "#111827")
+    for row, name in enumerate(names):
+        values = column(data, name)
+        ends = f"{values.min():.3g} to {values.max():.3g}" if len(values) else "no number"
+        axes.text(BINS, row, ends, fontsize=7, va="center", color=ORANGE if name in marked else GREY)
+        if name in marked:
+            axes.add_patch(Rectangle((-0.5, row - 0.5), BINS, 1.0, fill=False, edgecolor=ORANGE, linewidth=1.2))
+    axes.set_xticks([])
+    axes.set_title(
+        f"histogram of each number, from its least to its largest ({len(data.steps):,} steps, "
+        f"{int(data.steps.episode[-1]) + 1} episodes)",
+        fontsize=10,
+        loc="left",
+        color="#111827",
+    )
+    for side in axes.spines.values():
+        side.set_visible(False)
+    axes.tick_params(length=0)
+
+
+def _draw_lags(axes: Axes, diagnosis: Diagnosis) -> None:
+    assert diagnosis.data is not None and diagnosis.data.lags is not None
+    told = diagnosis.data.lags.dynamics
+    lags = sorted(told)
+    wrong = "data: alignment" in diagnosis.suspects
+    heights = [max(told[lag], 0.0) for lag in lags]
+    best = lags[int(np.argmax(heights))]
+    colors = [ORANGE if wrong and lag == best else BLUE if lag == 0 else PALE for lag in lags]
+    axes.bar([-lag for lag in lags], heights, color=colors)
+    axes.set_xticks([-lag for lag in lags])
+    _style(axes, "portion of a change that an action tells", "row of the action, counted from that of the change")
+    axes.set_ylim(0, None)
+
+
+def _draw_loss(axes: Axes, trace: Trace) -> None:
+    steps = np.arange(len(trace.loss))
+    shown = np.isfinite(trace.loss)
+    axes.plot(steps[shown], np.maximum(trace.loss[shown], 1e-12), color=BLUE, linewidth=1.4)
+    axes.set_yscale("log")
+    if len(trace.loss) > FIRST:
+        axes.axvline(FIRST, color=GREY, linewidth=0.9, linestyle=":")
+        axes.annotate(
+            f"ten steps: {trace.loss[FIRST]:.2g}",
+            (FIRST, 0.97),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, 0),
+            textcoords="offset points",
+            fontsize=7,
+            va="top",
+            color=GREY,
+        )
+    _style(axes, "loss on four rows, learned by heart", "gradient steps")
+
+
+def _draw_gradients(axes: Axes, trace: Trace) -> None:
+    for name, norms in trace.gradient.items():
+        dead = not np.any(norms[:FIRST])
+        drawn = np.where(np.isfinite(norms), np.maximum(norms, 1e-12), np.nan)
+        axes.plot(drawn, color=ORANGE if dead else BLUE, linewidth=2.0 if dead else 0.9, alpha=1.0 if dead else 0.6)
+        if dead:
+            axes.annotate(f"{name}: 0", (0, 1e-12), fontsize=7, color=ORANGE, va="bottom")
+    axes.set_yscale("log")
+    _style(axes, "gradient norm of each array, four rows", "gradient steps")
+
+
+def _draw_curve(axes: Axes, diagnosis: Diagnosis, name: str) -> None:
+    run: Run | None = diagnosis.run
+    assert run is not None
+    x, y = run.steps(name), run.curve(name)
+    marked = [finding for finding in diagnosis.suspects.values() if name in finding.where]
+    axes.plot(x, y, color=ORANGE if marked else BLUE, linewidth=1.3, marker="o" if len(y) < 30 else "", markersize=2.5)
+    if name.startswith(LOGARITHMIC) and (y > 0).all() and y.max() > 20 * y.min():
+        axes.set_yscale("log")
+    for step in {finding.step for finding in marked if finding.step is not None}:
+        axes.axvline(step, color=ORANGE, linewidth=1.2, linestyle="--")
+        axes.annotate(
+            f"step {step:,}",
+            (step, 0.98),
+            xycoords=("data", "axes fraction"),
+            xytext=(3, 0),
+            textcoords="offset points",
+            fontsize=7,
+            va="top",
+            color=ORANGE,
+        )
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    _style(axes, name, "steps")
+
+
+def _style(axes: Axes, title: str, x: str) -> None:
+    axes.set_title(title, fontsize=10, loc="left", color="#111827")
+    axes.set_xlabel(x, fontsize=8, color=GREY)
+    axes.grid(color="#e5e7eb", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(which="both", labelsize=8, colors=GREY, length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)
