@@ -51,7 +51,9 @@ def peg_insert_expert(task: FrankaPegInsert) -> Expert:
     def plan(state: FrankaState, hand: Hand, strategy: Array, mistake: Array) -> Aim:
         ball, place, axis = see_peg(state)
         caught = is_inside(place) & (place[2] < -CAUGHT)
-        turn = turn_to(axis, jnp.where((strategy == SLANTED) & ~caught, SLANT, 0.0))
+        slant = jnp.where((strategy == SLANTED) & ~caught, SLANT, 0.0)
+        # The hole turns a peg in it: a hand that went after the peg alone would turn about it.
+        turn = turn_to(jnp.where(caught, direction(2 * axis - hand.rotation[:, 2]), axis), slant)
         miss = hand.told @ mistake
         wanted, speed = next_place(place, length(turn), strategy, miss, caught)
         short = (miss[2] > 0.001) & (length(place - miss) < 0.003)
@@ -79,7 +81,7 @@ def next_place(place: Array, tilt: Array, strategy: Array, miss: Array, caught: 
 
     Args:
       place: [3] where it is.
-      tilt: [] from the direction that the peg should have.
+      tilt: [] of hand and peg from the direction that they should have.
       strategy: [] int32.
       miss: [3] by how much this attempt misses the mouth.
       caught: [] bool, whether the hole holds the tip.
@@ -92,7 +94,7 @@ def next_place(place: Array, tilt: Array, strategy: Array, miss: Array, caught: 
     low = height < TOUCH
     searches = (strategy == SEARCHING) & ~inside & (distance > jnp.where(low, 2 * SLACK, BESIDE / 2))
     feels = searches & low & (distance < 2 * BESIDE)
-    goal = jnp.where(searches, BESIDE * aside / jnp.maximum(distance, TINY), miss[:2])
+    goal = jnp.where(searches, BESIDE * direction(aside), miss[:2])
     error = length(aside - goal)
     aligned = feels | inside | ((error < jnp.where(low, 2 * SLACK, SLACK)) & (tilt < UPRIGHT))
     deep = jnp.where((tilt < UPRIGHT) & (caught | (strategy != SLANTED)), FLOOR, jnp.minimum(height, -2 * CAUGHT))
@@ -121,9 +123,13 @@ def spiral(aside: Array) -> Array:  # [2] -> [2]
     return turned * jnp.maximum(1 - 0.0015 * angle / distance, 0.0)
 
 
+def direction(vector: Array) -> Array:  # [D] -> [D]
+    """The vector at length 1, or zero."""
+    return vector / jnp.maximum(length(vector), TINY)
+
+
 def turn_to(axis: Array, slant: Array) -> Array:  # [3], [] -> [3]
     """The shortest rotation vector that makes a peg along `axis` lean back by `slant`."""
     wanted = jnp.stack([-jnp.sin(slant), jnp.zeros_like(slant), jnp.cos(slant)])
     cross = jnp.cross(axis, wanted)
-    sine = length(cross)
-    return cross / jnp.maximum(sine, TINY) * jnp.arctan2(sine, jnp.dot(axis, wanted))
+    return direction(cross) * jnp.arctan2(length(cross), jnp.dot(axis, wanted))
