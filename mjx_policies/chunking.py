@@ -10,6 +10,9 @@ come, so a long K suits demonstrations with pauses and noise, and a short K dist
 plan**: where two ways lead around an obstacle, ensembling plans that disagree leads between them; ensemble heads that
 commit to one way, and look at their samples first.
 
+A plan with a number that is not finite, as of a head that failed to make one (`heads.fast`), is not executed: the robot
+goes on doing the last action that it did, or that other plans ask for. Before the first plan there is none: then NaN.
+
 The deployment runtime has the same two (`mjx_policies.deploy.chunks`), for plans that are made in another thread.
 Axes: H horizon, K executed, A action, O observations remembered.
 """
@@ -97,6 +100,9 @@ def receding_horizon(
         history = _append(carry.history, obs, step)
         phase = step % execute  # since the newest plan was asked for
         next_plan = jax.lax.cond(phase == 0, lambda: plan(key, history), lambda: carry.next_plan)
+        # The last action that is done before this plan would take over.
+        usable = jnp.isfinite(next_plan).all() | (step == 0)
+        next_plan = jnp.where(usable, next_plan, carry.plan[execute + latency - 1])
         arrived = (phase == latency) | (step == 0)
         current = jnp.where(arrived, next_plan, carry.plan)
         # A plan is `phase` steps old once it has arrived, and a whole cycle more until its successor has.
@@ -129,8 +135,10 @@ def temporal_ensemble(
         plans = jnp.concatenate([plan(key, history)[None], carry.plans[:-1]])
         age = jnp.arange(horizon)
         oldest = jnp.minimum(step, horizon - 1)
-        weights = jnp.where(age <= step, jnp.exp(-decay * (oldest - age)), 0.0)
-        action = jnp.sum(weights[:, None] * plans[age, age], axis=0) / jnp.sum(weights)
+        usable = jnp.isfinite(plans).all(axis=(1, 2)) & (age <= step)
+        weights = jnp.where(usable, jnp.exp(-decay * (oldest - age)), 0.0)
+        asked = jnp.where(usable[:, None], plans[age, age], 0.0)
+        action = jnp.sum(weights[:, None] * asked, axis=0) / jnp.sum(weights)
         return action, EnsembleCarry(history, plans)
 
     return Policy(init, act)

@@ -54,6 +54,42 @@ def test_the_ensemble_equals_a_loop():
         np.testing.assert_allclose(action, weights @ values / weights.sum(), rtol=1e-5)
 
 
+def failing(*steps):
+    """`plan`, which makes none in these steps."""
+    return lambda key, history: jnp.where(
+        jnp.isin(history["state"][-1, 0], jnp.asarray(steps)), jnp.nan, plan(key, history)
+    )
+
+
+@pytest.mark.parametrize(("execute", "latency"), [(3, 0), (3, 2), (5, 1), (1, 0)])
+def test_where_a_plan_fails_the_last_action_goes_on(execute, latency):
+    failed = (execute * 2, execute * 3)
+    policy = receding_horizon(failing(*failed), EXAMPLE, (HORIZON, 2), execute, latency=latency)
+    found = run(policy)
+    expected = run(receding_horizon(plan, EXAMPLE, (HORIZON, 2), execute, latency=latency))
+    for step in range(len(found)):
+        if 2 * execute + latency <= step < 4 * execute + latency:
+            np.testing.assert_array_equal(found[step], expected[2 * execute + latency - 1])
+        else:
+            np.testing.assert_array_equal(found[step], expected[step])
+
+
+def test_a_plan_that_fails_has_no_part_in_the_ensemble():
+    found = run(temporal_ensemble(failing(4, 5), EXAMPLE, (HORIZON, 2), decay=0.3))
+    for step, (action, _) in enumerate(found):
+        made = range(max(0, step - HORIZON + 1), step + 1)
+        weights = np.array([(s not in (4, 5)) * np.exp(-0.3 * i) for i, s in enumerate(made)])
+        np.testing.assert_allclose(action, weights @ [100 * s + (step - s) for s in made] / weights.sum(), rtol=1e-5)
+
+
+def test_without_any_plan_there_is_no_action():
+    policies = (
+        receding_horizon(failing(0), EXAMPLE, (HORIZON, 2), 4),
+        temporal_ensemble(failing(0), EXAMPLE, (HORIZON, 2)),
+    )
+    assert all(np.isnan(run(policy, 1)).all() for policy in policies)
+
+
 def test_plans_are_made_once_a_chunk_for_a_whole_batch():
     calls = []
     policy = receding_horizon(
