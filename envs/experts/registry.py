@@ -11,6 +11,7 @@ EXPERT_TASKS: dict[str, tuple[str, str]] = {
     "Obstacle2D": ("obstacle2d", "obstacle2d_expert"),
     "FrankaPickCube": ("pick_cube", "pick_cube_expert"),
     "FrankaPegInsert": ("peg_insert", "peg_insert_expert"),
+    "FrankaDrawer": ("drawer", "drawer_expert"),
 }
 """Module of this package and builder of each expert; a module is imported when its expert is asked for."""
 
