@@ -97,8 +97,7 @@ class Campaign:
     labels: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < MAX_SEED:
-            raise UserError(f"seed is {self.seed}, it must be at least 0 and below {MAX_SEED:,}.")
+        check_seed(self.seed)
         if not 1 <= self.batch <= SEEDS:
             raise UserError(f"batch is {self.batch}, it must be at least 1 and no more than {SEEDS:,}.")
 
@@ -172,6 +171,16 @@ def collect(
             )
         settle()
     return account
+
+
+def check_seed(seed: int) -> None:
+    """That a campaign can have this seed.
+
+    Raises:
+      UserError: it cannot.
+    """
+    if not 0 <= seed < MAX_SEED:
+        raise UserError(f"seed is {seed}, it must be at least 0 and below {MAX_SEED:,}.")
 
 
 def outcomes(attempts: Attempts) -> list[str]:  # [B]

@@ -127,6 +127,28 @@ class Writer:
             self._merge()
         return number
 
+    def remove_last(self) -> None:
+        """Takes back the last episode, unless small files have been merged since it was added.
+
+        Raises:
+          UserError: there is none that can be taken back.
+        """
+        number = self._episodes - 1
+        if number not in self._loose:
+            raise UserError(f"{self.path} has no episode that can still be taken back.")
+        table = self.path / fill(EPISODES, number)
+        self._frames -= read_table(table)["length"][0].as_py()
+        self._episodes = number
+        self._loose.pop()
+        self._summaries.pop()
+        table.unlink()  # first, for what it does not name is not there
+        flush_to_disk(table.parent)
+        (self.path / fill(DATA, number)).unlink()
+        for name, feature in self._features.items():
+            if feature["dtype"] == "video":
+                (self.path / fill(VIDEO, number, video_key=name)).unlink()
+        self._write_info()
+
     def close(self) -> None:
         """Merges files and writes what describes all episodes. May be called twice."""
         if self._lock < 0:

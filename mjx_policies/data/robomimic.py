@@ -200,6 +200,19 @@ class Writer:
         self._count += 1
         return self._count - 1
 
+    def remove_last(self) -> None:
+        """Takes back the last episode.
+
+        Raises:
+          UserError: there is none.
+        """
+        if not self._count:
+            raise UserError(f"{self.path} has no episode that can be taken back.")
+        (self._parts / f"demo_{self._count - 1}.hdf5").unlink()
+        flush_to_disk(self._parts)
+        self._count -= 1
+        self._first = self._first if self._count else None
+
     def close(self) -> None:
         """Makes one file of all; without episodes there is none. May be called twice."""
         if not self._parts.exists():

@@ -1,0 +1,341 @@
+"""Demonstrations by hand: a person moves the robot with keys or a gamepad, and keeps the episodes that are good.
+
+The simulated robot lives at the rate of control: a step of an episode is one control period exactly, whenever the
+computer gets round to it, and how late it was is reported. Nothing moves between episodes, so nobody is in a hurry.
+
+    session = Session(make_robot(task, make_handle(task)), writer, "FrankaPickCube", seed=0)
+    run(session, read_keys, look)
+
+Axes: D axes of motion, A actions, T steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mjx_policies.agents.demonstrations import TAIL_SECONDS
+from mjx_policies.compiler import compiler_options
+from mjx_policies.data.episodes import Episode
+from mjx_policies.envs.base import DynamicsSampler, Env, EnvState, Nominal
+from mjx_policies.envs.teleoperation import Handle
+from mjx_policies.training.errors import UserError
+from mjx_policies.types import Array, TimeStep
+
+MOVES = {
+    **{"w": (0, 1), "s": (0, -1), "a": (1, 1), "d": (1, -1), "r": (2, 1), "f": (2, -1)},
+    **{"z": (3, 1), "c": (3, -1), "t": (4, 1), "g": (4, -1), "q": (5, 1), "e": (5, -1)},
+}
+"""Key: which axis of motion, in which direction."""
+
+HELP = (
+    "W S forward and back, A D left and right, R F up and down, Q E yaw, T G pitch, Z C roll, = - faster and slower; "
+    "space: gripper; enter: begin, then save; backspace: discard; U: take back the last one saved; X: quit"
+)
+HOLD = 0.2  # s, for which a press moves the hand; a key that is held repeats sooner than that
+SMOOTHING = 0.1  # s, in which a velocity comes up to what is wanted
+SPEEDS = (0.1, 0.2, 0.35, 0.6, 1.0)  # portions of the highest
+LATE = 0.2  # of a period, from which on a step counts as late
+MAX_SECONDS = 600.0  # of one episode, which is in memory until it is saved
+_NOMINAL = Nominal()
+
+Phase = Literal["ready", "recording", "over"]
+
+
+class Writer(Protocol):
+    """Where demonstrations go."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def add(self, episode: Episode) -> int:
+        """Writes one; it is safe when this returns."""
+        ...
+
+    def remove_last(self) -> None:
+        """Takes the last one back."""
+        ...
+
+
+class Pilot:
+    """What a person wants, from the keys they press and the sticks they push.
+
+    Args:
+      handle: of the task.
+      control_dt: s, one period.
+    """
+
+    def __init__(self, handle: Handle, control_dt: float):
+        self._highest = np.array([motion.highest for motion in handle.motions])
+        self._gripper, self._dt = handle.gripper, control_dt
+        self._level = 1
+        self.sticks = np.zeros(len(self._highest))  # [D] in -1..1
+        self.rest()
+
+    @property
+    def speed(self) -> float:
+        """Portion of the highest speed."""
+        return SPEEDS[self._level]
+
+    def rest(self) -> None:
+        """Nothing is wanted any more, and the gripper is open."""
+        self.velocity = np.zeros(len(self._highest))  # [D]
+        self.closed = False
+        self._left = np.zeros((len(self._highest), 2))  # [D, 2] s, for which a press still holds, backward and forward
+
+    def press(self, key: str) -> bool:
+        """Hears a key, and says whether it knows it."""
+        if key in MOVES and MOVES[key][0] < len(self._highest):
+            axis, sign = MOVES[key]
+            self._left[axis, int(sign > 0)] = HOLD
+            self._left[axis, int(sign < 0)] = 0.0
+        elif key == " " and self._gripper:
+            self.closed = not self.closed
+        elif key in ("=", "+"):
+            self._level = min(self._level + 1, len(SPEEDS) - 1)
+        elif key == "-":
+            self._level = max(self._level - 1, 0)
+        else:
+            return False
+        return True
+
+    def next_velocity(self) -> np.ndarray:  # [D]
+        """One period on."""
+        held = self._left > 1e-9
+        wanted = np.clip(held[:, 1] - 1.0 * held[:, 0] + self.sticks, -1.0, 1.0) * self.speed * self._highest
+        self._left = np.maximum(self._left - self._dt, 0.0)
+        self.velocity = self.velocity + (wanted - self.velocity) * min(1.0, self._dt / SMOOTHING)
+        self.velocity[np.abs(self.velocity) < 1e-3 * self._highest] = 0.0
+        return self.velocity
+
+
+@dataclasses.dataclass(frozen=True)
+class Lateness:
+    """Of the steps of one episode.
+
+    Attributes:
+      steps: how many were later than `LATE` of a period.
+      worst: s.
+    """
+
+    steps: int = 0
+    worst: float = 0.0
+
+    def also(self, seconds: float, control_dt: float) -> Lateness:
+        """With one more step."""
+        return Lateness(self.steps + (seconds > LATE * control_dt), max(self.worst, seconds))
+
+
+class Robot(NamedTuple):
+    """What is moved, compiled.
+
+    Attributes:
+      task, handle: see `make_robot`.
+      reset: `key -> (state, timestep)`.
+      advance: `(state, velocity [D], closed []) -> (state, timestep, action [A])`, one control period on.
+    """
+
+    task: Env
+    handle: Handle
+    reset: Callable[[Array], tuple[EnvState, TimeStep]]
+    advance: Callable[[EnvState, Array, Array], tuple[EnvState, TimeStep, Array]]
+
+
+def make_robot(task: Env, handle: Handle, dynamics: DynamicsSampler = _NOMINAL) -> Robot:
+    """Builds and compiles it.
+
+    Args:
+      task: without wrappers, with stages, the last of which is success.
+      handle: how it is moved.
+      dynamics: draws the robot of each episode.
+    """
+
+    def reset(key: Array) -> tuple[EnvState, TimeStep]:
+        key_dynamics, key_reset = jax.random.split(key)
+        return task.reset(key_reset, dynamics(key_dynamics))
+
+    def advance(state: EnvState, velocity: Array, closed: Array) -> tuple[EnvState, TimeStep, Array]:
+        action = handle.action(state, velocity, closed)
+        state, timestep = task.step(state, action)
+        return state, timestep, action
+
+    options = compiler_options(runs_once=True)  # one robot: what costs time is the compilation
+    robot = Robot(
+        task,
+        handle,
+        jax.jit(reset, compiler_options=options),
+        jax.jit(advance, compiler_options=options),
+    )
+    state, _ = robot.reset(jax.random.key(0))
+    jax.block_until_ready(robot.advance(state, jnp.zeros(len(handle.motions)), jnp.zeros(())))
+    return robot
+
+
+class Session:
+    """One robot, and episodes one after the other.
+
+    Args:
+      robot: see `make_robot`.
+      writer: where episodes go.
+      name: of the task.
+      seed: of the first start; each further one has the next.
+      operator: who acts, kept as the strategy of each episode.
+
+    Attributes:
+      phase: `ready` to begin, `recording`, or `over`, to be saved or discarded.
+      state: of the environment.
+      timestep: the last.
+      pilot: what is wanted.
+      lateness: of each episode saved, and of the one that goes on.
+      note: what happened last, a sentence.
+    """
+
+    def __init__(self, robot: Robot, writer: Writer, name: str, seed: int, operator: str = ""):
+        self.task, self.name, self.operator = robot.task, name, operator
+        self.pilot = Pilot(robot.handle, self.task.spec.control_dt)
+        self._robot, self._writer, self._seed = robot, writer, seed
+        self._tail = round(TAIL_SECONDS / self.task.spec.control_dt)
+        self.lateness: list[Lateness] = []
+        self.note = ""
+        self._begin_anew()
+
+    @property
+    def seconds(self) -> float:
+        """Of the episode so far."""
+        return len(self._actions) * self.task.spec.control_dt
+
+    @property
+    def success(self) -> bool:
+        """Whether the task has been solved in this episode."""
+        return bool(self.timestep.metrics["success"] > 0.5)
+
+    @property
+    def saved(self) -> int:
+        """Episodes in the dataset."""
+        return len(self._writer)
+
+    def press(self, key: str) -> None:
+        """Hears a key, see `HELP`."""
+        if key == "enter":
+            if self.phase == "ready":
+                self.phase, self.note = "recording", "recording"
+            else:
+                self._save()
+        elif key == "backspace":
+            self._discard()
+        elif key == "u":
+            self._undo()
+        elif key != " " or self.phase == "recording":  # what is not recorded must not move
+            self.pilot.press(key)
+
+    def tick(self, late: float = 0.0) -> None:
+        """One control period, if an episode goes on; `late` s after it was due."""
+        if self.phase != "recording":
+            return
+        self.pilot.next_velocity()
+        self._observations.append(jax.device_get(self.timestep.obs))
+        self.state, self.timestep, action = self._robot.advance(self.state, *self._wanted())
+        self._actions.append(np.asarray(action))
+        self._rewards.append(float(self.timestep.reward))
+        self._late = self._late.also(late, self.task.spec.control_dt)
+        self._after_success += self.success
+        if self.timestep.terminated:
+            self.phase, self.note = "over", "the task is lost: backspace discards, enter saves a failure"
+        elif self._after_success > self._tail:
+            self.phase, self.note = "over", "solved: enter saves, backspace discards"
+        elif self.seconds >= MAX_SECONDS:
+            self.phase, self.note = "over", "the episode is as long as one may be: enter saves, backspace discards"
+
+    def _wanted(self) -> tuple[jax.Array, jax.Array]:
+        return jnp.asarray(self.pilot.velocity, jnp.float32), jnp.asarray(self.pilot.closed, jnp.float32)
+
+    def _save(self) -> None:
+        if not self._actions:
+            self.note = "nothing has happened yet: there is nothing to save"
+            return
+        observations = {name: np.stack([row[name] for row in self._observations]) for name in self.timestep.obs}
+        episode = Episode(
+            observation=observations,
+            action=np.stack(self._actions),
+            reward=np.asarray(self._rewards, np.float32),
+            terminated=bool(self.timestep.terminated),
+            success=self.success,
+            task=self.name,
+            fps=1 / self.task.spec.control_dt,
+            final_observation=jax.device_get(self.timestep.obs),
+            seed=self._seed,
+            strategy=self.operator,
+        )
+        number = self._writer.add(episode)
+        self.lateness.append(self._late)
+        kind = "success" if episode.success else "failure"
+        self.note = f"saved episode {number}, a {kind} of {self.seconds:.1f} s, {self._late.steps} steps late"
+        self._begin_anew(self._seed + 1)
+
+    def _discard(self) -> None:
+        if self.phase == "ready":
+            self.note = "there is nothing to discard; this is another start"
+        else:
+            self.note = f"discarded {self.seconds:.1f} s"
+        self._begin_anew(self._seed + 1)
+
+    def _undo(self) -> None:
+        if self.phase != "ready":
+            self.note = "save or discard this episode first"
+            return
+        try:
+            self._writer.remove_last()
+        except UserError as error:
+            self.note = str(error)
+            return
+        self.lateness = self.lateness[:-1]
+        self.note = f"took back the last episode; {self.saved} are left"
+
+    def _begin_anew(self, seed: int | None = None) -> None:
+        self._seed = self._seed if seed is None else seed
+        self.state, self.timestep = self._robot.reset(jax.random.key(self._seed))
+        self.pilot.rest()
+        self.phase: Phase = "ready"
+        self._observations: list[dict[str, np.ndarray]] = []
+        self._actions: list[np.ndarray] = []
+        self._rewards: list[float] = []
+        self._late = Lateness()
+        self._after_success = 0
+
+
+def run(
+    session: Session,
+    read: Callable[[Pilot], Iterable[str]],
+    look: Callable[[Session], bool] = lambda session: True,
+    clock: Callable[[], float] = time.perf_counter,
+    sleep: Callable[[float], Any] = time.sleep,
+) -> None:
+    """Runs a session until a person quits.
+
+    A step that is late is not caught up with by hurrying: a person could not follow.
+
+    Args:
+      session: see `Session`.
+      read: the keys pressed since it was called last; it may set the pilot's sticks.
+      look: shows how things are, and says whether there is still somebody to see it.
+      clock, sleep: s.
+    """
+    due = clock()
+    while True:
+        began = clock()
+        for key in read(session.pilot):
+            if key == "x":
+                return
+            session.press(key)
+        session.tick(max(0.0, began - due))
+        if not look(session):
+            return
+        due = max(due, began) + session.task.spec.control_dt
+        sleep(max(0.0, due - clock()))
