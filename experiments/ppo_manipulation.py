@@ -51,7 +51,7 @@ class Run(AnyRun):
     """Trains a Franka with PPO, evaluates it and films it."""
 
     task: str = "FrankaPickCube"
-    actions: ActionName | None = "pose_delta"  # what they mean; None: what the task chose
+    actions: ActionName | None = "top_down_delta"  # what they mean; None: what the task chose
     rollout_length: int = 16  # control steps of each robot in an iteration
     policy_layers: tuple[int, ...] = (256, 256)  # hidden widths
     critic_layers: tuple[int, ...] = (256, 256)

@@ -1,9 +1,16 @@
 """What an action of a Franka task means: joint angles, changes of them, or changes of the hand's pose.
 
+| name | numbers | suits |
+|---|---|---|
+| `joint_target` | 8: angles, opening | imitation |
+| `joint_delta` | 8: changes of them | imitation, learning by reward |
+| `pose_delta` | 10: changes of position, rotation (6), opening | imitation across robots |
+| `top_down_delta` | 5: changes of position, turn about the vertical, opening | learning by reward: no hand that leans |
+
 Every action lies in [-1, 1] and its last number is the gripper: more opens. An action space turns actions into targets
 of the servos, which move linearly within a control period from where the last one left them, as a robot's own 1 kHz
 loop interpolates. It keeps targets within the joint ranges and their speed within `SPEED` of the published one.
-In the two spaces of changes a zero action means stay.
+In the spaces of changes a zero action means stay.
 
 Rows are the actions that arrive during the substeps of one period. Their mean counts: an action that comes half a
 period late does half of its work in this period and half in the next.
@@ -48,7 +55,7 @@ SPEED = 0.5  # share of the published joint speeds; the robot slows down by itse
 TCP_SPEED = 0.4  # m/s along each axis, of 3.0 published
 TCP_TURN = 2.0  # rad/s, of 2.5 published
 
-ActionName = Literal["joint_target", "joint_delta", "pose_delta"]
+ActionName = Literal["joint_target", "joint_delta", "pose_delta", "top_down_delta"]
 
 
 class ActionSpace(Protocol):
@@ -100,6 +107,7 @@ def action_space(name: ActionName, control_dt: float, variant: Variant = "fr3") 
         "joint_target": JointTarget,
         "joint_delta": JointDelta,
         "pose_delta": PoseDelta,
+        "top_down_delta": TopDownDelta,
     }
     return kinds[name](control_dt, joint_limits(variant))
 
@@ -220,10 +228,9 @@ class PoseDelta:
         change = jnp.asarray(self.table.scale) * action
         position, rotation = tcp_pose(target[:-1])
         turn = from_sixd(to_sixd(jnp.eye(3)) + change[3:9])
-        q, _ = follow(target[:-1], position + change[:3], turn @ rotation, self.limits)
-        q = jnp.where(jnp.any(action[:9] != 0), q, target[:-1])  # to stay is to stay bit for bit
-        step = _shorten(jnp.append(q - target[:-1], change[-1]), _reach(self.limits, self.control_dt))
-        return _ramp(target, _clip(target + step, self.limits), len(rows))
+        moves = jnp.any(action[:9] != 0)
+        end = _follow(target, position + change[:3], turn @ rotation, change[-1], moves, self.control_dt, self.limits)
+        return _ramp(target, end, len(rows))
 
     def toward(self, target: Array, q: Array, position: Array, rotation: Array, width: Array) -> Array:
         """See `ActionSpace`."""
@@ -232,6 +239,86 @@ class PoseDelta:
         position, turn = _waypoint(at, turned, position, rotation, self.control_dt)
         change = jnp.concatenate([position - at, to_sixd(turn) - to_sixd(jnp.eye(3)), (width - target[-1])[None]])
         return jnp.clip(change / jnp.asarray(self.table.scale), -1.0, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class TopDownDelta:
+    """Changes of the TCP's position in the robot's frame, of its turn about the vertical, and of the opening.
+
+    The hand points straight down; one that leans is set upright as soon as it moves. Random actions in it explore where
+    hands do something, instead of leaning the hand over until the arm is at its limits.
+    """
+
+    control_dt: float
+    limits: Limits
+    name = "top_down_delta"
+
+    @property
+    def table(self) -> ActionTable:
+        """See `ActionSpace`."""
+        step, turn, opening = (speed * self.control_dt for speed in (TCP_SPEED, TCP_TURN, GRIPPER_SPEED))
+        scale = (step,) * 3 + (turn, opening)
+        return ActionTable(
+            names=("x_change", "y_change", "z_change", "turn_change", "gripper_change"),
+            default=(0.0,) * 5,
+            scale=scale,
+            lower=tuple(-x for x in scale),
+            upper=scale,
+        )
+
+    def init(self, q: Array, width: Array) -> Array:
+        """See `ActionSpace`."""
+        return _clip(jnp.append(q, width), self.limits)
+
+    def command(self, target: Array, rows: Array) -> tuple[Array, Array]:
+        """See `ActionSpace`."""
+        action = jnp.mean(jnp.clip(rows, -1.0, 1.0), axis=0)
+        change = jnp.asarray(self.table.scale) * action
+        position, rotation = tcp_pose(target[:-1])
+        down = _pointing_down(_turn(rotation) + change[3])
+        moves = jnp.any(action[:4] != 0)
+        end = _follow(target, position + change[:3], down, change[-1], moves, self.control_dt, self.limits)
+        return _ramp(target, end, len(rows))
+
+    def toward(self, target: Array, q: Array, position: Array, rotation: Array, width: Array) -> Array:
+        """See `ActionSpace`; of the rotation, the turn about the vertical."""
+        at, turned = tcp_pose(target[:-1])
+        start, end = _pointing_down(_turn(turned)), _pointing_down(_turn(rotation))
+        position, turn = _waypoint(at, start, position, end, self.control_dt)
+        turn_change = _turn(turn @ turned) - _turn(turned)
+        turn_change = jnp.arctan2(jnp.sin(turn_change), jnp.cos(turn_change))  # the short way
+        change = jnp.concatenate([position - at, turn_change[None], (width - target[-1])[None]])
+        return jnp.clip(change / jnp.asarray(self.table.scale), -1.0, 1.0)
+
+
+def _turn(rotation: Array) -> Array:  # [3, 3] -> []
+    """rad, of the hand's x axis about the vertical."""
+    return jnp.arctan2(rotation[1, 0], rotation[0, 0])
+
+
+def _pointing_down(turn: Array) -> Array:  # [] -> [3, 3]
+    """The rotation of a hand that points down, turned by so much."""
+    cos, sin, zero, one = jnp.cos(turn), jnp.sin(turn), jnp.zeros_like(turn), jnp.ones_like(turn)
+    return jnp.stack([jnp.stack([cos, sin, zero]), jnp.stack([sin, -cos, zero]), jnp.stack([zero, zero, -one])])
+
+
+def _follow(
+    target: Array,
+    position: Array,
+    rotation: Array,
+    opening: Array,
+    moves: Array,
+    control_dt: float,
+    limits: Limits,
+) -> Array:  # -> [J + 1]
+    """The target one period from now on the way to a pose, its gripper changed by `opening`.
+
+    Unless it `moves` the arm stays bit for bit.
+    """
+    q, _ = follow(target[:-1], position, rotation, limits)
+    q = jnp.where(moves, q, target[:-1])
+    step = _shorten(jnp.append(q - target[:-1], opening), _reach(limits, control_dt))
+    return _clip(target + step, limits)
 
 
 def _next_target(

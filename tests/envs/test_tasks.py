@@ -99,5 +99,5 @@ def test_a_robot_told_to_stand_steps_for_a_second_and_then_stands():
 def test_actions_are_chosen_only_where_there_is_a_choice():
     with pytest.raises(ValueError, match="Pendulum has actions of its own; actions can be chosen for FrankaReach, "):
         load("Pendulum", "cpu", actions="pose_delta")
-    with pytest.raises(ValueError, match="unknown action space 'torque'; known: joint_target, joint_delta, pose_delta"):
+    with pytest.raises(ValueError, match="unknown action space 'torque'; known: joint_target, joint_delta, pose_"):
         load("FrankaReach", "cpu", actions="torque")

@@ -154,7 +154,7 @@ def test_the_observation_holds_what_its_table_says(task):
             np.testing.assert_allclose(obs[slices[f"{name}_rotation"]], columns, atol=1e-6)
 
 
-@pytest.mark.parametrize("actions", ["joint_target", "pose_delta"])
+@pytest.mark.parametrize("actions", ["joint_target", "pose_delta", "top_down_delta"])
 def test_actions_can_be_chosen(actions):
     env = load("FrankaReach", "cpu", num_envs=1, actions=actions)
     state, timestep = jit(env.reset)(jax.random.key(0), {})
