@@ -10,19 +10,21 @@ Axes: N examples of a batch, O observations remembered, H horizon, A action.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 
 from mjx_policies.agents.base import Info
 from mjx_policies.data.statistics import Scale
 from mjx_policies.data.windows import Window
-from mjx_policies.heads.base import ActionHead
+from mjx_policies.heads.base import ActionHead, Noise
 from mjx_policies.types import Array, Number, Observation, PyTree
 
 ADAM_B1, ADAM_B2 = 0.95, 0.999  # of Chi et al.
@@ -40,7 +42,8 @@ class BCHyper:
       max_grad_norm: gradients are scaled down to it.
       ema_power, max_ema: in a step the average keeps min(max_ema, 1 - (1 + step)^-ema_power) of itself.
       observation_dropout: probability that an example shows zeros in the place of its scaled observations (the mean of
-        the data, if their scale is `standard`), so that a policy cannot learn to repeat what it sees it just did.
+        the data, if their scale is `standard`), or of those that `bc` was told to hide, so that a policy cannot learn
+        to repeat what it sees it just did.
     """
 
     learning_rate: Number = 1e-3
@@ -112,6 +115,7 @@ class Cloner(NamedTuple):
       plan: `(state, key, observation {name: [O, ...]}) -> actions [H, A]`, a sample, in the units of the data.
       mode: `(state, observation) -> actions [H, A]`, or None where the head has only samples.
       act: `(state, observation, noise) -> actions [H, A]`, the sample of given random numbers, or None.
+      noise: what `act` wants.
     """
 
     init: Callable[[Array, Observation, Scales, BCHyper], BCState]
@@ -120,6 +124,7 @@ class Cloner(NamedTuple):
     plan: Callable[[BCState, Array, Observation], Array]
     mode: Callable[[BCState, Observation], Array] | None
     act: Callable[[BCState, Observation, Array], Array] | None
+    noise: Noise | None
 
 
 def learning_rate(step: Array, hyper: BCHyper) -> Array:  # [] -> []
@@ -135,13 +140,23 @@ def ema_decay(step: Array, hyper: BCHyper) -> Array:  # [] -> []
     return jnp.minimum(hyper.max_ema, 1 - (1.0 + step) ** -hyper.ema_power)
 
 
-def bc(encoder: nn.Module, head: ActionHead, dtype: Literal["float32", "bfloat16"] = "float32") -> Cloner:
+def bc(
+    encoder: nn.Module,
+    head: ActionHead,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    hidden: Mapping[str, np.ndarray] | None = None,
+    limit: float = math.inf,
+) -> Cloner:
     """Builds the learner.
 
     Args:
       encoder: {name: [O, ...]} -> embedding, from scaled observations.
       head: makes chunks [H, A] of scaled actions.
       dtype: of the network's arithmetic; parameters, their average and the optimizer stay float32.
+      hidden: {name: [D] bool} which numbers of an observation its dropout hides, such as what a robot senses of itself;
+        observations that are not named stay whole. By default all is hidden.
+      limit: what acts keeps scaled actions within; 1 where data do not go beyond, for a network may wherever it sees
+        what it has never seen.
     """
     optimizer = optax.flatten(optax.scale_by_adam(ADAM_B1, ADAM_B2))
     mode_of, act_of = head.mode, head.act
@@ -166,6 +181,12 @@ def bc(encoder: nn.Module, head: ActionHead, dtype: Literal["float32", "bfloat16
     def scale(scales: Scales, observation: Mapping[str, Any]) -> Observation:
         return {name: scales.observation[name].apply(observation[name]) for name in scales.observation}
 
+    def hide(name: str, x: Array, kept: Array) -> Array:  # [N, O, D], [N] -> [N, O, D]
+        kept = kept.reshape(-1, *(1,) * (x.ndim - 1))
+        if hidden is not None:
+            kept = kept | ~jnp.asarray(hidden.get(name, False))
+        return jnp.where(kept, x, 0.0)
+
     def example_loss(params: PyTree, key: Array, observation: Observation, action: Array, mask: Array) -> Array:
         params, observation, action = _cast((params, observation, action), dtype)
         embedding = encode(params["encoder"], observation)
@@ -176,7 +197,7 @@ def bc(encoder: nn.Module, head: ActionHead, dtype: Literal["float32", "bfloat16
         key_loss, key_dropout = jax.random.split(key)
         observation, action = scale(scales, batch.observation), scales.action.apply(batch.action)
         kept = jax.random.uniform(key_dropout, (count,)) >= dropout
-        observation = jax.tree.map(lambda x: jnp.where(kept.reshape(-1, *(1,) * (x.ndim - 1)), x, 0.0), observation)
+        observation = {name: hide(name, x, kept) for name, x in observation.items()}
         keys = jax.random.split(key_loss, count)
         losses = jax.vmap(example_loss, in_axes=(None, 0, 0, 0, 0))(
             params, keys, observation, action, batch.action_mask.astype(jnp.float32)
@@ -207,19 +228,22 @@ def bc(encoder: nn.Module, head: ActionHead, dtype: Literal["float32", "bfloat16
     def embed(state: BCState, observation: Observation) -> Array:
         return encode(state.average["encoder"], scale(state.scales, observation))
 
+    def unscale(state: BCState, action: Array) -> Array:
+        return cast(Array, state.scales.action.invert(jnp.clip(action, -limit, limit)))
+
     def plan(state: BCState, key: Array, observation: Observation) -> Array:
         action, _ = head.sample(state.average["head"], key, embed(state, observation))
-        return cast(Array, state.scales.action.invert(action))
+        return unscale(state, action)
 
     def mode(state: BCState, observation: Observation) -> Array:
         assert mode_of is not None
-        return cast(Array, state.scales.action.invert(mode_of(state.average["head"], embed(state, observation))))
+        return unscale(state, mode_of(state.average["head"], embed(state, observation)))
 
     def act(state: BCState, observation: Observation, noise: Array) -> Array:
         assert act_of is not None
-        return cast(Array, state.scales.action.invert(act_of(state.average["head"], embed(state, observation), noise)))
+        return unscale(state, act_of(state.average["head"], embed(state, observation), noise))
 
-    return Cloner(init, update, loss, plan, mode if mode_of else None, act if act_of else None)
+    return Cloner(init, update, loss, plan, mode if mode_of else None, act if act_of else None, head.noise)
 
 
 def _cast(tree: PyTree, dtype: str) -> PyTree:

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import dataclasses
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tyro
-from ppo_training import Run
+from opening import AnyRun
 
-from mjx_policies.agents import ppo_run
 from mjx_policies.agents.restore import Policy, load_policy
+from mjx_policies.deploy import contract
 from mjx_policies.deploy.model import parse_model
 from mjx_policies.deploy.policy import Policy as ExportedPolicy
 from mjx_policies.export import Exported, Provenance, export_policy
 from mjx_policies.export.onnx_file import TOLERANCE
 from mjx_policies.export.parity import extremes, measure_parity
-from mjx_policies.export.tables import describe, ranges
+from mjx_policies.export.tables import by_time, describe, ranges
+from mjx_policies.randomization.imperfections import imperfect
 from mjx_policies.randomization.presets import PRESETS
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.files import replacing
@@ -41,7 +44,7 @@ def main(export: Export) -> None:
     """Writes the file and says what is in it."""
     out = export.out or export.run / "policy.onnx"
     with clean_errors(ValueError):
-        policy = load_policy(export.run, Run, "auto")
+        policy = load_policy(export.run, AnyRun, "auto")
         if not out.parent.is_dir():
             raise UserError(f"{out.parent} is not a folder: make it first, or choose another --out.")
         if out.is_dir():
@@ -53,19 +56,21 @@ def main(export: Export) -> None:
     with console.status("comparing with JAX"), clean_errors(ValueError):
         asked = np.concatenate([met, extremes(met, max(0, 10_000 - len(met)))])
         ready = ExportedPolicy(parse_model(exported.data))
-        parity = measure_parity(lambda observation: policy({"state": observation}), ready, asked)
+        act, noise = as_exported(policy)
+        still = [jnp.full(each.shape, each.deterministic) for each in noise]
+        parity = measure_parity(lambda observation: act(observation, *still), ready, asked)
         if not parity.scaled_error <= TOLERANCE:
             raise UserError(
                 f"the export differs from the policy by {parity.scaled_error:.1e}, more than {TOLERANCE:g}."
             )
     with clean_errors(OSError), replacing(out) as temporary:
         temporary.write_bytes(exported.data)
-    contract = exported.contract
+    promised = exported.contract
     console.print(
-        f"{out}: {len(exported.data):,} bytes, {contract.training.task} after {policy.steps:,} steps, "
-        f"{contract.observation_size} observations -> {len(contract.joints)} joints"
+        f"{out}: {len(exported.data):,} bytes, {promised.training.task} after {policy.steps:,} steps, "
+        f"{promised.observation_size} observations -> {len(promised.joints)} joints"
     )
-    console.print(f"sha256 of the contract: {contract.sha256}")
+    console.print(f"sha256 of the contract: {promised.sha256}")
     console.print(
         f"{parity.observations:,} observations, {len(met):,} of them met in training, the others extreme: "
         f"differs from JAX by at most {parity.max_error:.1e}, {parity.mean_error:.1e} on average; "
@@ -77,7 +82,7 @@ def export_run(policy: Policy, met: np.ndarray) -> Exported:
     """A trained policy as a file; its examples are of the observations met [N, D]."""
     spec, model = policy.task.spec, policy.task.physics.model
     preset = PRESETS.get(spec.robot)
-    imperfections = policy.config.imperfections
+    imperfections, network = policy.config.imperfections, policy.network
     provenance = Provenance(
         task=policy.config.task,
         steps=policy.steps,
@@ -86,32 +91,64 @@ def export_run(policy: Policy, met: np.ndarray) -> Exported:
         ranges=() if preset is None else ranges(preset(model)),
         commit=commit(),
     )
-    return export_policy(
-        lambda observation: policy({"state": observation}),
-        spec.action,
-        describe(spec, model, provenance),
-        met,
-    )
+    act, noise = as_exported(policy)
+    described = describe(spec, model, provenance, max(1, network.remember), max(1, network.horizon))
+    return export_policy(act, spec.action, described, met, noise=noise)
+
+
+def as_exported(policy: Policy) -> tuple[Callable[..., jax.Array], list[contract.Noise]]:
+    """The network as the contract has it: observation [D] and noise -> action [A] or [H, A].
+
+    Raises:
+      ValueError: it draws numbers that no robot's runtime makes.
+    """
+    network = policy.network
+    place = by_time(policy.task.spec, network.remember) if network.remember else None
+    noise = []
+    if network.noise is not None:
+        if network.noise.distribution != "normal":
+            raise ValueError(
+                f"this head draws {network.noise.distribution} numbers, a robot's runtime makes normal ones alone: "
+                "train it without --draw, to act by its most likely chunk"
+            )
+        noise = [contract.Noise("noise", network.noise.shape, "normal", 0.0)]
+
+    def act(observation: jax.Array, *drawn: jax.Array) -> jax.Array:
+        action = policy({"state": observation if place is None else observation[place]}, *drawn)
+        return action[0] if network.horizon == 1 else action
+
+    return act, noise
 
 
 def observations(policy: Policy, robots: int = 16, steps: int = 300) -> np.ndarray:  # [N, D]
     """What robots with the imperfections of training observe."""
-    env, dynamics = ppo_run.imperfect(policy.task, policy.config.imperfections)
+    env, dynamics = imperfect(policy.task, policy.config.imperfections)
 
-    def advance(carry, _):
-        state, obs = carry
-        state, timestep = env.step(state, policy(obs))
-        return (state, timestep.obs), obs["state"]
+    robot, remember = policy.acts(policy.state), max(1, policy.network.remember)
+
+    def advance(carry, now):
+        state, obs, memory = carry
+        number, key = now
+        action, memory = robot.act(memory, key, obs, number)
+        state, timestep = env.step(state, action)
+        return (state, timestep.obs, memory), obs["state"]
 
     @jax.jit
     @jax.vmap
     def run(key):
         key_env, key_dynamics = jax.random.split(key)
         state, timestep = env.reset(key_env, dynamics(key_dynamics))
-        return jax.lax.scan(advance, (state, timestep.obs), None, steps)[1]
+        keys = jax.random.split(jax.random.fold_in(key, steps), steps)
+        begin = (state, timestep.obs, robot.init(key))
+        return jax.lax.scan(advance, begin, (jnp.arange(steps), keys))[1]
 
-    found = run(jax.random.split(jax.random.key(policy.config.seed), robots))
-    return np.asarray(found).reshape(robots * steps, -1)
+    found = np.asarray(run(jax.random.split(jax.random.key(policy.config.seed), robots)))  # [B, T, D]
+    if not policy.network.remember:
+        return found.reshape(robots * steps, -1)
+    seen = np.maximum(np.arange(steps)[:, None] + np.arange(1 - remember, 1), 0)  # [T, O]
+    flat = np.empty((robots, steps, remember * found.shape[-1]), np.float32)
+    flat[..., by_time(policy.task.spec, remember)] = found[:, seen]
+    return flat.reshape(robots * steps, -1)
 
 
 def commit() -> str:

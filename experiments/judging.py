@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from ppo_training import Run
+from opening import AnyRun
 from rich.console import Console
 
 from mjx_policies.agents.restore import Policy, load_policy
@@ -71,7 +70,7 @@ class Subject:
 
 def open_subject(run: Path, tests: Tests, name: str = "") -> Subject:
     """The newest intact checkpoint of a run."""
-    return Subject(name or run.resolve().name, load_policy(run, Run, tests.backend))
+    return Subject(name or run.resolve().name, load_policy(run, AnyRun, tests.backend))
 
 
 def chosen(task: Env, tests: Tests) -> dict[str, Condition]:
@@ -108,11 +107,10 @@ def judge(subjects: Sequence[Subject], tests: Tests, console: Console, title: st
             def told(condition: str, done: int, who: str = subject.name) -> None:
                 status.update(f"evaluating {who}, {condition} robots: {done} of {tests.robots}")
 
-            mode, state = subject.policy.learner.mode, subject.policy.state
-            acts = partial(partial, mode)  # state -> (observation -> action)
-            run = make_trials(tasks[subject.actions], acts, asked, tests.batch, tests.seed)
-            policies[subject.name] = run(state, tests.robots, report=told)
-            latency[subject.name] = time_policy(subject.policy.task, subject.policy)
+            policy = subject.policy
+            run = make_trials(tasks[subject.actions], policy.acts, asked, tests.batch, tests.seed)
+            policies[subject.name] = run(policy.state, tests.robots, report=told)
+            latency[subject.name] = time_policy(policy.task, policy.acts(policy.state))
     report = Report(
         title=title,
         summary=", ".join(f"{subject.name} after {subject.policy.steps:,} steps" for subject in subjects)

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import mujoco
 import numpy as np
 import tyro
-from ppo_training import Run
+from opening import AnyRun
 from rich.console import Console
 from screen import has_screen
 
@@ -53,7 +53,7 @@ class Play:
 def main(play: Play) -> None:
     jax.config.update("jax_platforms", "cpu")  # one robot runs fastest on the C engine
     with clean_errors(ValueError):
-        policy = load_policy(play.run, Run, backend="cpu")
+        policy = load_policy(play.run, AnyRun, backend="cpu")
         env, dynamics = imperfect(policy.task, policy.config.imperfections.scaled(play.imperfections))
     console = open_console()
     console.print(f"{policy.config.task}, trained for {policy.steps:,} steps")
@@ -72,19 +72,23 @@ def record(play: Play, policy: Policy, env: Env, dynamics: DynamicsSampler, cons
     names, commands = script(policy.task, play.seconds or COMMAND_SECONDS) if follows else attempts(env, play.seconds)
     starts = 1 if follows else ATTEMPTS
 
+    robot = policy.acts(policy.state)
+
     @jax.jit
     @jax.vmap
     def run(key):
-        def step(carry, command):
-            state, obs = carry
+        def step(carry, now):
+            (state, obs, memory), (command, number) = carry, now
             if takes_commands(state):
                 state = with_command(state, command)
-            state, timestep = env.step(state, policy(obs))
+            action, memory = robot.act(memory, jax.random.fold_in(key, number), obs, number)
+            state, timestep = env.step(state, action)
             twist = measured_twist(env, state) if takes_commands(state) else command
             data = env.data(state)
-            return (state, timestep.obs), (data.qpos, data.mocap_pos, twist, timestep.terminated)
+            return (state, timestep.obs, memory), (data.qpos, data.mocap_pos, twist, timestep.terminated)
 
-        return jax.lax.scan(step, start(env, dynamics, key), jnp.asarray(commands))[1]
+        begin = (*start(env, dynamics, key), robot.init(key))
+        return jax.lax.scan(step, begin, (jnp.asarray(commands), jnp.arange(len(commands))))[1]
 
     with console.status(f"drawing {path}"):
         keys = jax.random.split(jax.random.key(play.seed), starts)
@@ -192,21 +196,23 @@ def drive(play: Play, policy: Policy, env: Env, dynamics: DynamicsSampler, conso
     commanded = hasattr(policy.task, "commands")
     limits = (policy.task.commands.low, policy.task.commands.high) if commanded else (np.zeros(3), np.zeros(3))
     stick = Stick(*map(np.asarray, limits))
-    reset = jax.jit(lambda key: start(env, dynamics, key))
+    robot = policy.acts(policy.state)
+    reset = jax.jit(lambda key: (*start(env, dynamics, key), robot.init(key)))
 
     @jax.jit
-    def advance(state, obs, command):
+    def advance(state, obs, memory, command, key, number):
         if commanded:
             state = with_command(state, command)
-        state, timestep = env.step(state, policy(obs))
+        action, memory = robot.act(memory, jax.random.fold_in(key, number), obs, number)
+        state, timestep = env.step(state, action)
         twist = measured_twist(env, state) if commanded else command
-        return state, timestep.obs, twist
+        return state, timestep.obs, memory, twist
 
     model = scene(policy.config.task)
     data = mujoco.MjData(model)
     key = jax.random.key(play.seed)
-    state, obs = reset(key)
-    advance(state, obs, stick.command)  # compiled before the clock runs
+    state, obs, memory = reset(key)
+    advance(state, obs, memory, stick.command, key, 0)  # compiled before the clock runs
     try:
         viewer = launch_passive(model, data, key_callback=stick.press, show_left_ui=False, show_right_ui=False)
     except RuntimeError as error:  # macOS
@@ -223,8 +229,8 @@ def drive(play: Play, policy: Policy, env: Env, dynamics: DynamicsSampler, conso
         while viewer.is_running():
             if stick.restart or (not commanded and steps >= episode_steps):
                 key, stick.restart, steps = jax.random.fold_in(key, 1), False, 0
-                state, obs = reset(key)
-            state, obs, now = advance(state, obs, stick.command)
+                state, obs, memory = reset(key)
+            state, obs, memory, now = advance(state, obs, memory, stick.command, key, steps)
             steps += 1
             twist = twist + 0.1 * (np.asarray(now) - twist)  # a mean over about ten steps, or nobody could read it
             with viewer.lock():

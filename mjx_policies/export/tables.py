@@ -45,13 +45,17 @@ class Provenance:
     commit: str = ""
 
 
-def describe(spec: EnvSpec, model: mujoco.MjModel, provenance: Provenance) -> dict[str, Any]:
+def describe(
+    spec: EnvSpec, model: mujoco.MjModel, provenance: Provenance, history: int = 1, horizon: int = 1
+) -> dict[str, Any]:
     """Fields of a `Contract` that say what goes in, what comes out and where it comes from: all but the graph's own.
 
     Args:
       spec: of the task.
       model: the nominal robot, for limits of joints and torques.
       provenance: of the policy.
+      history: observations that the policy is shown, the oldest first; `by_time` is how it finds them.
+      horizon: actions that it makes of them.
     """
     table = spec.action
     servo = bool(table.stiffness)
@@ -85,8 +89,8 @@ def describe(spec: EnvSpec, model: mujoco.MjModel, provenance: Provenance) -> di
             frame=term.frame,
             scale=term.scale,
             clip=0.0,
-            history=1,
-            newest_first=True,
+            history=history,
+            newest_first=history == 1,
             fill="first",
             noise=term.noise,
             bias=term.bias,
@@ -109,7 +113,7 @@ def describe(spec: EnvSpec, model: mujoco.MjModel, provenance: Provenance) -> di
             type="joint_position" if servo else "joint_torque",
             clip=0.0,
             rate_limit=max(table.velocity, default=0.0),  # one for all joints, that of the fastest
-            horizon=1,
+            horizon=horizon,
         ),
         "commands": tuple(contract.Command(c.name, c.unit, c.low, c.high) for c in spec.commands),
         "gait": None if gait is None else contract.Gait(gait.hz, gait.braking_seconds),
@@ -122,6 +126,16 @@ def describe(spec: EnvSpec, model: mujoco.MjModel, provenance: Provenance) -> di
             versions=versions(),
         ),
     }
+
+
+def by_time(spec: EnvSpec, history: int) -> np.ndarray:  # -> [history, D]
+    """Where each observation lies in what a contract describes, which puts the history of each term side by side."""
+    starts = np.cumsum([0, *(term.size * history for term in spec.observation)])
+    rows = [
+        start + np.arange(term.size * history).reshape(history, term.size)
+        for start, term in zip(starts, spec.observation, strict=False)
+    ]
+    return np.concatenate(rows, axis=1)
 
 
 def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:

@@ -6,10 +6,14 @@ head = make_head("vq", 16, 8, 512, fit("vq", chunks))  # heads that say a chunk 
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Literal, get_args
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mjx_policies.heads.act import act_head
@@ -18,39 +22,93 @@ from mjx_policies.heads.bins import bins_head
 from mjx_policies.heads.deterministic import deterministic_head
 from mjx_policies.heads.energy import energy_head
 from mjx_policies.heads.fast import fast_head
-from mjx_policies.heads.fast_tokens import FastTokenizer, fit_tokenizer
+from mjx_policies.heads.fast_tokens import FastTokenizer, fit_tokenizer, most_tokens, read_tokenizer
 from mjx_policies.heads.gaussian import gaussian_head
 from mjx_policies.heads.mixture import mixture_head
-from mjx_policies.heads.residual_vq import Codebook, fit_codebook
+from mjx_policies.heads.residual_vq import Codebook, blank_codebook, fit_codebook
 from mjx_policies.heads.vq import vq_head
 from mjx_policies.losses import absolute_error
 from mjx_policies.networks.mlp import MLP
+from mjx_policies.training.errors import UserError
+from mjx_policies.training.files import read_json, write_json
 from mjx_policies.types import Array
 
 HeadName = Literal["mse", "l1", "gaussian", "mixture", "bins", "energy", "vq", "act", "fast"]
 HEADS: tuple[str, ...] = get_args(HeadName)
 SIZE = 512  # width of a perceptron's hidden layers
 
-Fitted = Codebook | FastTokenizer | None
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """How chunks are said in tokens.
+
+    Attributes:
+      tokenizer: fitted.
+      max_tokens: that a chunk may take.
+    """
+
+    tokenizer: FastTokenizer
+    max_tokens: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(H, A) of a chunk."""
+        return self.tokenizer.shape
+
+
+Fitted = Codebook | Vocabulary | None
 """What a head knows of the demonstrations before it learns; None for most."""
+FITTED = {"vq": Codebook, "fast": Vocabulary}
+MORE_TOKENS = 1.25  # times as many as any demonstrated chunk takes
+TOKENIZER, COUNTS = "tokenizer.json", "tokens.json"
+MAX_COUNTS = 1000  # bytes
 
 Shape = tuple[int, int]
 
 
-def fit(name: str, actions: Array | np.ndarray, seed: int = 0) -> Fitted:  # [N, H, A]
+def fit(name: str, actions: Array | np.ndarray, seed: int = 0, num_steps: int = 2000) -> Fitted:  # [N, H, A]
     """What `make_head` wants for a head that says chunks in codes or tokens; None for any other.
 
     Args:
       name: of the head.
       actions: as the head will see them: scaled to [-1, 1], padding replaced by the last real step.
       seed: of the codes.
+      num_steps: of learning them.
 
     Raises:
       ValueError: too few chunks, or chunks that do not suit.
     """
     if name == "vq":
-        return fit_codebook(jax.random.key(seed), actions)
-    return fit_tokenizer(np.asarray(actions)) if name == "fast" else None
+        return fit_codebook(jax.random.key(seed), jnp.asarray(actions), num_steps=num_steps)
+    if name != "fast":
+        return None
+    tokenizer = fit_tokenizer(np.asarray(actions))
+    most = math.ceil(MORE_TOKENS * most_tokens(tokenizer, np.asarray(actions)))
+    return Vocabulary(tokenizer, min(most, tokenizer.numbers))
+
+
+def save_fitted(fitted: Fitted, folder: Path) -> None:
+    """Writes what a checkpoint of the head does not hold: a vocabulary."""
+    if isinstance(fitted, Vocabulary):
+        fitted.tokenizer.save(folder / TOKENIZER)
+        write_json(folder / COUNTS, {"max_tokens": fitted.max_tokens})
+
+
+def read_fitted(name: str, shape: Shape, folder: Path) -> Fitted:
+    """What `make_head` wants to take up a head whose parameters are in a checkpoint, which also holds its codes.
+
+    Raises:
+      UserError: the files of `save_fitted` are missing or hold something else.
+    """
+    if name == "vq":
+        return blank_codebook(shape)
+    if name != "fast":
+        return None
+    tokenizer, counts = read_tokenizer(folder / TOKENIZER), read_json(folder / COUNTS, MAX_COUNTS)
+    most = counts.get("max_tokens") if isinstance(counts, dict) else None
+    if type(most) is not int or not 1 <= most <= tokenizer.numbers:
+        raise UserError(f"{folder / COUNTS} must say max_tokens, from 1 to {tokenizer.numbers}. Train again.")
+    return Vocabulary(tokenizer, most)
 
 
 def make_head(name: str, horizon: int, action_dim: int, size: int = SIZE, fitted: Fitted = None) -> ActionHead:
@@ -71,7 +129,7 @@ def make_head(name: str, horizon: int, action_dim: int, size: int = SIZE, fitted
     for given, value in (("horizon", horizon), ("action_dim", action_dim), ("size", size)):
         if value < 1:
             raise ValueError(f"{given} is {value}, it must be at least 1")
-    wanted = {"vq": Codebook, "fast": FastTokenizer}.get(name, type(None))
+    wanted = FITTED.get(name, type(None))
     if not isinstance(fitted, wanted):
         raise ValueError(f"the head {name!r} needs what fit({name!r}, actions) returns, not {type(fitted).__name__}")
     shape = (horizon, action_dim)
@@ -100,8 +158,8 @@ def _vq(shape: Shape, size: int, fitted: Fitted) -> ActionHead:
 
 
 def _fast(shape: Shape, size: int, fitted: Fitted) -> ActionHead:
-    assert isinstance(fitted, FastTokenizer)
-    return fast_head(fitted, width=_width(size))
+    assert isinstance(fitted, Vocabulary)
+    return fast_head(fitted.tokenizer, fitted.max_tokens, width=_width(size))
 
 
 BUILD: dict[str, Callable[[Shape, int, Fitted], ActionHead]] = {

@@ -144,5 +144,22 @@ def fit_codebook(
     return Codebook(fit.networks["encoder"], fit.networks["decoder"], fit.codes, shape, hidden)
 
 
+def blank_codebook(
+    shape: tuple[int, ...],
+    num_layers: int = 2,
+    num_codes: int = 16,
+    latent: int = 16,
+    hidden: tuple[int, ...] = (128, 128),
+) -> Codebook:
+    """Zeros in the place of what `fit_codebook` learns, to be filled from a checkpoint."""
+    encoder, decoder = _networks(shape, hidden, latent)
+    key = jax.random.key(0)
+    kinds = jax.eval_shape(
+        lambda: (encoder.init(key, jnp.zeros(math.prod(shape))), decoder.init(key, jnp.zeros(latent)))
+    )
+    zeros = jax.tree.map(lambda kind: jnp.zeros(kind.shape, kind.dtype), kinds)
+    return Codebook(*zeros, jnp.zeros((num_layers, num_codes, latent)), shape, hidden)
+
+
 def _networks(shape: tuple[int, ...], hidden: tuple[int, ...], latent: int) -> tuple[MLP, MLP]:
     return MLP((*hidden, latent)), MLP((*hidden, math.prod(shape)))

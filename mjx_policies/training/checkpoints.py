@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -113,7 +114,7 @@ class Checkpoints:
 
     def _prune(self) -> None:
         steps = checkpoint_steps(self.folder)
-        scores = {step: score for step in steps if (score := self._score(step)) is not None}
+        scores = {step: score for step in steps if (score := _score(self.folder, step)) is not None}
         kept = {*steps[-self.keep :], *([max(scores, key=lambda step: (scores[step], step))] if scores else [])}
         for step in set(steps) - kept:
             unwanted = self.folder / f"{TEMPORARY}{step:012d}"
@@ -121,32 +122,30 @@ class Checkpoints:
             (self.folder / f"{step:012d}").rename(unwanted)  # half deleted it would pass for a damaged one
             remove(unwanted)
 
-    def _score(self, step: int) -> float | None:
-        try:
-            return read_json(self.folder / f"{step:012d}" / "manifest.json", MANIFEST_MAX_BYTES)["meta"]["score"]
-        except (ValueError, KeyError, TypeError):
-            return None
-
 
 def checkpoint_steps(folder: Path) -> list[int]:
     """Steps of the complete checkpoints in a folder, ascending."""
     return sorted(int(path.name) for path in Path(folder).glob("[0-9]*") if path.name.isdecimal())
 
 
-def newest_intact(folder: Path, read: Callable[[Path], T], say: Callable[[str], None] = print) -> T:
+def newest_intact(folder: Path, read: Callable[[Path], T], say: Callable[[str], None] = print, best: bool = False) -> T:
     """What `read` makes of the newest checkpoint that is intact.
 
     Args:
       folder: of the checkpoints; it is left as it is.
       read: such as `read_checkpoint`; its `CheckpointError` says that a checkpoint is damaged.
       say: told of each one that is passed over.
+      best: those with the highest score come first, and the newest only among equals.
 
     Raises:
       CheckpointError: there is none, all are damaged, or the newest intact one is of another structure.
     """
     newest_checkpoint(folder)
     damaged: list[CheckpointError] = []
-    for step in reversed(checkpoint_steps(folder)):
+    steps = checkpoint_steps(folder)
+    if best:
+        steps.sort(key=lambda step: (_rank(folder, step), step))
+    for step in reversed(steps):
         try:
             found = read(Path(folder) / f"{step:012d}")
         except CheckpointMismatchError:
@@ -158,6 +157,19 @@ def newest_intact(folder: Path, read: Callable[[Path], T], say: Callable[[str], 
             say(f"{damage} Going back to step {step}.")
         return found
     raise CheckpointError(f"{damaged[0]} No intact one is left: start a new run.")
+
+
+def _score(folder: Path, step: int) -> float | None:
+    try:
+        score = read_json(Path(folder) / f"{step:012d}" / "manifest.json", MANIFEST_MAX_BYTES)["meta"]["score"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return score if isinstance(score, int | float) and math.isfinite(score) else None
+
+
+def _rank(folder: Path, step: int) -> float:
+    score = _score(folder, step)
+    return -math.inf if score is None else score
 
 
 def newest_checkpoint(folder: Path) -> Path:

@@ -25,8 +25,9 @@ def plot_curves(
     title: str = "",
     columns: int = 3,
     last: Mapping[str, float] | None = None,
+    steps: str = "environment steps",
 ) -> None:
-    """Draws metrics against environment steps, and the first of them against wall-clock time as well.
+    """Draws metrics against steps, and the first of them against wall-clock time as well.
 
     A value logged often is drawn pale with its running mean on top. Evaluations are points, in the panel of what
     training saw of the same (`eval/reward` in that of `env/reward`) if there is one. The global state of matplotlib is
@@ -40,6 +41,7 @@ def plot_curves(
       title: above the panels.
       columns: panels per row.
       last: an evaluation after the last row of the table, by the names of its columns.
+      steps: what is counted.
 
     Raises:
       UserError: the table cannot be read.
@@ -64,7 +66,7 @@ def plot_curves(
         _draw_points(axes, np.append(table[x], table[x][-1]), np.append(evaluated, after))
         _style(axes)
         axes.set_title(name, fontsize=10, loc="left", color="#111827")
-        axes.set_xlabel("environment steps" if x == "step" else "wall clock [s]", fontsize=8, color=GREY)
+        axes.set_xlabel(steps if x == "step" else "wall clock [s]", fontsize=8, color=GREY)
     if title:
         figure.suptitle(title, fontsize=12, x=0.01, ha="left")
     with replacing(png) as temporary:

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mjx_policies.compiler import compiler_options
-from mjx_policies.heads.registry import BUILD, HEADS, fit, make_head
+from mjx_policies.heads.registry import BUILD, COUNTS, HEADS, fit, make_head, read_fitted, save_fitted
+from mjx_policies.training.errors import UserError
 
 SHAPE = (4, 2)
 EMBEDDING = jnp.asarray([0.5, -0.3, 1.0])
@@ -18,14 +18,30 @@ def chunks(count=64):
 
 
 @pytest.mark.parametrize("name", HEADS)
-def test_every_name_is_a_head_for_chunks(name):
-    head = make_head(name, *SHAPE, 32, fit(name, chunks()))
-    options = compiler_options(runs_once=True)
-    params = jax.jit(head.init, compiler_options=options)(jax.random.key(0), EMBEDDING)
-    action, _ = jax.jit(head.sample, compiler_options=options)(params, jax.random.key(1), EMBEDDING)
-    assert action.shape == SHAPE and np.isfinite(action).all()
-    loss = jax.jit(head.loss, compiler_options=options)
-    assert np.isfinite(loss(params, jax.random.key(2), EMBEDDING, jnp.asarray(chunks()[0]), jnp.ones(SHAPE[0])))
+def test_every_name_is_a_head_for_chunks(name, tmp_path):
+    """Shapes alone, as a run that is taken up again knows them; what heads learn is for the suite of their laws."""
+    fitted = fit(name, chunks(), num_steps=1)
+    save_fitted(fitted, tmp_path)
+    again = read_fitted(name, SHAPE, tmp_path)
+    shapes = []
+    for each in (fitted, again):
+        head = make_head(name, *SHAPE, 32, each)
+        params = jax.eval_shape(head.init, jax.random.key(0), EMBEDDING)
+        action, _ = jax.eval_shape(head.sample, params, jax.random.key(1), EMBEDDING)
+        loss = jax.eval_shape(head.loss, params, jax.random.key(2), EMBEDDING, action, jnp.ones(SHAPE[0]))
+        assert action.shape == SHAPE and loss.shape == ()
+        shapes.append(params)
+    assert jax.tree.structure(shapes[0]) == jax.tree.structure(shapes[1])
+    assert jax.tree.leaves(shapes[0]) == jax.tree.leaves(shapes[1])
+
+
+def test_a_vocabulary_comes_back_whole(tmp_path):
+    fitted = fit("fast", chunks())
+    save_fitted(fitted, tmp_path)
+    assert read_fitted("fast", SHAPE, tmp_path) == fitted
+    (tmp_path / COUNTS).write_text('{"max_tokens": 9}')
+    with pytest.raises(UserError, match="must say max_tokens, from 1 to 8"):
+        read_fitted("fast", SHAPE, tmp_path)
 
 
 def test_the_names_are_those_that_can_be_built():
@@ -38,7 +54,7 @@ def test_the_names_are_those_that_can_be_built():
         (("lstm", 4, 2), "there is no head 'lstm'; choose of mse, "),
         (("mse", 0, 2), "horizon is 0"),
         (("vq", 4, 2), r"needs what fit\('vq', actions\) returns, not NoneType"),
-        (("mse", 4, 2, 32, fit("fast", chunks())), "not FastTokenizer"),
+        (("mse", 4, 2, 32, fit("fast", chunks())), "not Vocabulary"),
         (("fast", 8, 2, 32, fit("fast", chunks())), r"was fitted to chunks \(4, 2\), these are \(8, 2\)"),
     ],
 )

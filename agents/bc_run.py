@@ -1,0 +1,222 @@
+"""Behaviour cloning on a task of this library, put together from one configuration: what experiments and tools share.
+
+Axes: S seeds, N examples of a batch, O observations remembered, H horizon, A action.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mjx_policies.agents.bc import BCHyper, BCState, Cloner, Scales, bc
+from mjx_policies.chunking import Plan, receding_horizon, temporal_ensemble
+from mjx_policies.data.holdout import Split, hold_out, statistics_of_episodes, windows_of
+from mjx_policies.data.statistics import Scale, min_max, standard
+from mjx_policies.data.store import Store
+from mjx_policies.data.windows import Window, WindowConfig, Windows
+from mjx_policies.envs.base import EnvSpec
+from mjx_policies.envs.franka.actions import ActionName
+from mjx_policies.envs.physics import Backend
+from mjx_policies.evaluation.policy import Policy
+from mjx_policies.heads import registry
+from mjx_policies.heads.base import hold_last
+from mjx_policies.heads.registry import Fitted, HeadName, make_head
+from mjx_policies.networks.flat import Flat
+from mjx_policies.randomization.imperfections import Imperfections
+from mjx_policies.types import Array, Observation, table_size, table_slices
+
+OBSERVATION = "state"
+OWN = ("joint_position", "joint_velocity", "finger_opening", "tcp_position", "tcp_rotation", "last_action", "velocity")
+"""Terms that say what the robot does rather than what is to be done: what dropout hides."""
+MAX_FITTED = 20_000  # chunks that codes or tokens are fitted to
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A run of behaviour cloning."""
+
+    task: str = "FrankaPickCube"
+    backend: Backend = "auto"
+    actions: ActionName | None = None  # what they mean, in the tasks of an arm; None: what the task chose
+    seed: int = 0  # of the first of the policies, and of which episodes are held out
+    seeds: int = 1  # policies that learn side by side, from one seed after the other
+    head: HeadName = "mse"  # what makes a chunk of actions
+    size: int = registry.SIZE  # width of its hidden layers
+    horizon: int = 16  # control steps of a chunk
+    execute: int = 8  # of a chunk, before the next one is made
+    remember: int = 2  # observations that a policy sees
+    ensemble: float | None = None  # a chunk every step, averaged with these weights' decay, in the place of execute
+    draw: bool = False  # act by samples also where a head knows its most likely chunk
+    unseen: tuple[str, ...] | None = None  # terms of the observation left out; None: last_action, which invites copying
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the arithmetic
+    steps: int = 10_000  # gradient steps
+    batch_size: int = 256
+    validation: float = 0.1  # portion of the episodes held out
+    hyper: BCHyper = dataclasses.field(default_factory=BCHyper)  # its total_steps is `steps`
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "size", "horizon", "execute", "remember", "steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1")
+        if self.execute > self.horizon:
+            raise ValueError(f"execute is {self.execute}, more than the {self.horizon} actions of a chunk")
+        if not 0 <= self.seed <= self.seed + self.seeds <= 2**32:
+            raise ValueError(f"seed is {self.seed}, it must be at least 0 and below 2**32, where seeds begin to repeat")
+        if not 0 <= self.validation < 1:
+            raise ValueError(f"validation is {self.validation:g}, it must be at least 0 and below 1")
+
+    @property
+    def imperfections(self) -> Imperfections:
+        """None: who demonstrates has a robot as its model says."""
+        return Imperfections().scaled(0.0)
+
+    @property
+    def window(self) -> WindowConfig:
+        """What a policy sees and says."""
+        return WindowConfig(observations=self.remember, horizon=self.horizon)
+
+
+@dataclasses.dataclass(frozen=True)
+class Demonstrations:
+    """What there is to learn from.
+
+    Attributes:
+      windows: of all episodes.
+      split: of the episodes.
+      training, validation: [W] numbers of windows.
+      scales: of the training episodes.
+    """
+
+    windows: Windows
+    split: Split
+    training: np.ndarray
+    validation: np.ndarray
+    scales: Scales
+
+    @property
+    def example(self) -> Observation:
+        """Observations [O, ...] as a policy sees them."""
+        first = self.windows.take(np.arange(1))
+        return {name: jnp.asarray(rows[0]) for name, rows in first.observation.items()}
+
+
+def prepare(store: Store, config: Config) -> Demonstrations:
+    """Windows, held-out episodes and scales.
+
+    Raises:
+      UserError: no episode is long enough for a window.
+    """
+    windows = Windows(store, config.window)
+    split = hold_out(len(store.lengths), config.validation, config.seed)
+    found = statistics_of_episodes(store, split.training)
+    scales = Scales(
+        {name: standard(found[name]) for name in store.arrays if name != "action"}, min_max(found["action"])
+    )
+    training, validation = (windows_of(windows, episodes) for episodes in split)
+    return Demonstrations(windows, split, training, validation, scales)
+
+
+def fit_head(config: Config, demonstrations: Demonstrations) -> Fitted:
+    """What the head wants to know of the demonstrations before it learns; None for most."""
+    if config.head not in registry.FITTED:
+        return None
+    every = max(1, len(demonstrations.training) // MAX_FITTED)
+    window = demonstrations.windows.take(demonstrations.training[::every])
+    action = demonstrations.scales.action.apply(window.action)
+    chunks = jax.vmap(hold_last)(jnp.asarray(action), jnp.asarray(window.action_mask))
+    return registry.fit(config.head, chunks, config.seed)
+
+
+def make_cloner(config: Config, spec: EnvSpec, fitted: Fitted = None) -> Cloner:
+    """The learner alone.
+
+    Raises:
+      ValueError: a term of the observation that the task lacks.
+    """
+    where = table_slices(spec.observation)
+    unseen = tuple(name for name in ("last_action",) if name in where) if config.unseen is None else config.unseen
+    for name in unseen:
+        if name not in where:
+            raise ValueError(f"the task observes no {name!r} to leave out; it observes {', '.join(where)}")
+    size = table_size(spec.observation)
+    left_out = _rows(size, [where[name] for name in unseen])
+    own = _rows(size, [where[name] for name in OWN if name in where])
+    kept = tuple(np.flatnonzero(~left_out).tolist())
+    head = make_head(config.head, config.horizon, spec.action.size, config.size, fitted)
+    return bc(Flat(((OBSERVATION, kept),)), head, config.dtype, {OBSERVATION: own}, limit=1.0)
+
+
+def _rows(size: int, slices: list[slice]) -> np.ndarray:  # -> [D] bool
+    chosen = np.zeros(size, bool)
+    for rows in slices:
+        chosen[rows] = True
+    return chosen
+
+
+def blank_scales(spec: EnvSpec) -> Scales:
+    """Scales of a task's shapes, to be filled from a checkpoint."""
+    size, actions = table_size(spec.observation), spec.action.size
+    return Scales({OBSERVATION: Scale(jnp.zeros(size), jnp.ones(size))}, Scale(jnp.zeros(actions), jnp.ones(actions)))
+
+
+def init(config: Config, cloner: Cloner, example: Observation, scales: Scales) -> BCState:
+    """The learner before its first step, of all seeds if there are several: [S, ...] then."""
+    hyper = dataclasses.replace(config.hyper, total_steps=float(config.steps))
+
+    def one(key: Array) -> BCState:
+        return cloner.init(key, example, scales, hyper)
+
+    keys = seed_keys(config)
+    return jax.vmap(one)(keys) if config.seeds > 1 else one(keys[0])
+
+
+def seed_keys(config: Config) -> Array:  # -> [S]
+    """A key for each policy."""
+    return jax.vmap(jax.random.key)(np.arange(config.seed, config.seed + config.seeds, dtype=np.uint32))
+
+
+def member(config: Config, state: BCState, number: int) -> BCState:
+    """One of the policies that learn side by side."""
+    return cast(BCState, jax.tree.map(lambda x: x[number], state)) if config.seeds > 1 else state
+
+
+def make_plan(config: Config, cloner: Cloner, state: BCState) -> Plan:
+    """`(key, observations [O, ...]) -> actions [H, A]`: the most likely chunk where a head knows it, else a sample."""
+    mode = cloner.mode
+    if mode is None or config.draw:
+        return lambda key, seen: cloner.plan(state, key, seen)
+    return lambda key, seen: mode(state, seen)
+
+
+def make_policy(config: Config, cloner: Cloner, state: BCState) -> Policy:
+    """What acts, with its memory of observations and chunks."""
+    names = tuple(state.scales.observation)
+    shape = (config.horizon, state.scales.action.size.shape[-1])
+    plan, example = make_plan(config, cloner, state), _one_observation(state)
+    if config.ensemble is not None:
+        policy = temporal_ensemble(plan, example, shape, config.ensemble, config.remember)
+    else:
+        policy = receding_horizon(plan, example, shape, config.execute, config.remember)
+
+    def act(carry, key, obs, step):
+        return policy.act(carry, key, {name: obs[name] for name in names}, step)
+
+    return Policy(policy.init, act)
+
+
+def _one_observation(state: BCState) -> Observation:
+    return {name: jnp.zeros_like(scale.offset) for name, scale in state.scales.observation.items()}
+
+
+def action_error(config: Config, cloner: Cloner, state: BCState, key: Array, window: Window) -> Array:  # [N, ...] -> []
+    """Mean absolute difference from what the demonstrator did in the steps that are executed, in the data's units."""
+    plan = make_plan(config, cloner, state)
+    keys = jax.random.split(key, len(window.action))
+    planned = jax.vmap(plan)(keys, window.observation)[:, : config.execute]  # [N, K, A]
+    real = window.action_mask[:, : config.execute, None]
+    off = jnp.where(real, jnp.abs(planned - window.action[:, : config.execute]), 0.0)
+    return off.sum() / (real.sum() * planned.shape[-1])

@@ -1,0 +1,16 @@
+"""Clones a demonstrator and shows what it learned: python experiments/bc_pretrain.py --task FrankaPickCube --head act
+
+Without --demos the task's expert demonstrates first. The run folder ends with config.json, checkpoints, metrics.csv,
+curves.png, evaluation.json and episode.mp4; of the checkpoints, the one that did best in simulation is the result.
+"""
+
+from __future__ import annotations
+
+from bc_training import CloningRun, complete
+
+from mjx_policies.training.command_line import parse
+from mjx_policies.training.errors import clean_errors
+
+if __name__ == "__main__":
+    with clean_errors():
+        complete(parse(CloningRun, __doc__))

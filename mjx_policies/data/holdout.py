@@ -1,0 +1,58 @@
+"""Whole episodes kept apart from training, since windows of one episode are all but copies of one another.
+
+Axes: E episodes, W windows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from mjx_policies.data.statistics import Accumulator, Statistics
+from mjx_policies.data.store import Store
+from mjx_policies.data.windows import Windows
+
+
+class Split(NamedTuple):
+    """Who learns from what.
+
+    Attributes:
+      training, validation: [E] numbers of the episodes, ascending; no episode is in both.
+    """
+
+    training: np.ndarray
+    validation: np.ndarray
+
+
+def hold_out(episodes: int, portion: float, seed: int = 0) -> Split:
+    """Keeps a portion of the episodes apart: at least one if there are two, unless the portion is zero.
+
+    Raises:
+      ValueError: there is no episode, or the portion leaves nothing to learn from.
+    """
+    if episodes < 1:
+        raise ValueError(f"there are {episodes} episodes, there must be one at least")
+    if not 0 <= portion < 1:
+        raise ValueError(f"the portion held out is {portion:g}, it must be at least 0 and below 1")
+    count = min(max(1, round(portion * episodes)), episodes - 1) if portion else 0
+    order = np.random.default_rng(seed).permutation(episodes)
+    return Split(np.sort(order[count:]), np.sort(order[:count]))
+
+
+def windows_of(windows: Windows, episodes: np.ndarray) -> np.ndarray:  # [E] -> [W]
+    """The numbers of the windows of some episodes."""
+    of, _ = windows.place(np.arange(len(windows)))
+    return np.flatnonzero(np.isin(of, episodes))
+
+
+def statistics_of_episodes(store: Store, episodes: Iterable[int]) -> Mapping[str, Statistics]:
+    """`statistics_of_store` of some of its episodes."""
+    found: dict[str, Accumulator] = {}
+    for episode in episodes:
+        rows = slice(store.starts[episode], store.starts[episode] + store.lengths[episode])
+        for name, array in store.arrays.items():
+            if array.ndim == 2:
+                found.setdefault(name, Accumulator()).add(array[rows])
+    return {name: accumulator.result() for name, accumulator in found.items()}
