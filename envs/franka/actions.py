@@ -54,6 +54,11 @@ from mjx_policies.types import ActionTable, Array
 SPEED = 0.5  # share of the published joint speeds; the robot slows down by itself near the ends of its ranges
 TCP_SPEED = 0.4  # m/s along each axis, of 3.0 published
 TCP_TURN = 2.0  # rad/s, of 2.5 published
+WORKSPACE = ((0.1, -0.6, 0.012), (0.85, 0.6, 1.0))
+"""m, corners: where changes of the hand's pose lead the TCP. Fingertips that point down end 2 mm above the table.
+
+Without a floor the target sinks ever deeper and the servos press the hand against the table, which no robot puts up
+with; a policy that learns by reward finds that this levers a cube up."""
 
 ActionName = Literal["joint_target", "joint_delta", "pose_delta", "top_down_delta"]
 
@@ -311,11 +316,12 @@ def _follow(
     control_dt: float,
     limits: Limits,
 ) -> Array:  # -> [J + 1]
-    """The target one period from now on the way to a pose, its gripper changed by `opening`.
+    """The target one period from now on the way to a pose within `WORKSPACE`, its gripper changed by `opening`.
 
     Unless it `moves` the arm stays bit for bit.
     """
-    q, _ = follow(target[:-1], position, rotation, limits)
+    low, high = jnp.asarray(WORKSPACE)
+    q, _ = follow(target[:-1], jnp.clip(position, low, high), rotation, limits)
     q = jnp.where(moves, q, target[:-1])
     step = _shorten(jnp.append(q - target[:-1], opening), _reach(limits, control_dt))
     return _clip(target + step, limits)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
-from mjx_policies.envs.franka.actions import SPEED, action_space
+from mjx_policies.envs.franka.actions import SPEED, WORKSPACE, action_space
 from mjx_policies.envs.franka.kinematics import tcp_pose
 from mjx_policies.envs.franka.robot import ACTUATORS, GRIPPER_SPEED, HOME, joint_limits
 
@@ -140,6 +140,17 @@ def test_a_pose_moves_as_its_numbers_say(pose):
         position, rotation = tcp_pose(pose.hold(start, action)[0][:7])
         np.testing.assert_allclose(position, before, atol=5e-5)
         np.testing.assert_allclose(rotation, turn @ turned, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", NAMES[2:])
+def test_a_hand_that_pushes_down_stops_above_the_table(name):
+    space = known(name, "fr3")
+    target = space.start()
+    action = np.zeros(space.size)
+    action[2] = -1.0
+    for _ in range(60):
+        target, _ = space.hold(target, action)
+    np.testing.assert_allclose(tcp_pose(target[:7])[0][2], WORKSPACE[0][2], atol=1e-3)
 
 
 def test_a_hand_that_points_down_turns_about_the_vertical_and_stands_up():
