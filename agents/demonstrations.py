@@ -22,7 +22,8 @@ from mjx_policies.data.episodes import Episode
 from mjx_policies.envs.base import DynamicsSampler, Env, EnvState, Nominal
 from mjx_policies.envs.experts.base import Expert
 from mjx_policies.envs.vectorize import all_finite, where_rows
-from mjx_policies.types import Array, Observation
+from mjx_policies.evaluation.policy import Policy, stateless
+from mjx_policies.types import Array, Number, Observation
 
 TAIL_SECONDS = 0.5  # an attempt goes on for, once the task has been solved: a policy must learn to stay
 _NOMINAL = Nominal()
@@ -33,12 +34,13 @@ class Actor(NamedTuple):
 
     Attributes:
       init: `(key, env_state) -> carry`.
-      act: `(carry, env_state, obs, key) -> (action [A], label [A], carry)`.
+      act: `(carry, env_state, obs, key, step) -> (action [A], label [A], carry)`; `step` [] is that of the attempt, the
+        same for a whole batch, see `evaluation.policy.Policy`.
       strategy: `carry -> []` int32, see `Expert.strategies`.
     """
 
     init: Callable[[Array, EnvState], Any]
-    act: Callable[[Any, EnvState, Observation, Array], tuple[Array, Array, Any]]
+    act: Callable[[Any, EnvState, Observation, Array, Array], tuple[Array, Array, Any]]
     strategy: Callable[[Any], Array]
 
 
@@ -76,36 +78,39 @@ class Attempts:
 def expert_actor(expert: Expert) -> Actor:
     """The expert acts, tremor, pauses, mistakes and all; its label is what it meant."""
 
-    def act(carry, state, obs, key):
-        del obs
+    def act(carry, state, obs, key, step):
+        del obs, step
         action, carry = expert.act(carry, state, key)
         return action, carry.intended, carry
 
     return Actor(expert.init, act, lambda carry: carry.manner.strategy)
 
 
-def dagger_actor(expert: Expert, policy: Callable[[Observation], Array], mixing: float = 0.0) -> Actor:
+def dagger_actor(expert: Expert, policy: Policy | Callable[[Observation], Array], mixing: Number = 0.0) -> Actor:
     """A policy acts, and the expert says what it would have done instead (DAgger, Ross et al. 2011, arXiv:1011.0686).
 
     Args:
       expert: whose labels are recorded.
-      policy: observation -> action [A].
+      policy: observation -> action [A], or one that remembers, plans or draws.
       mixing: beta of the paper, the portion of the episodes in which the expert acts.
 
     Raises:
       ValueError: `mixing` is no portion.
     """
-    if not 0 <= mixing <= 1:
+    if isinstance(mixing, int | float) and not 0 <= mixing <= 1:
         raise ValueError(f"mixing is {mixing}, it must lie between 0 and 1")
+    policy = policy if isinstance(policy, Policy) else stateless(policy)
 
     def init(key, state):
-        key_mixing, key_expert = jax.random.split(key)
-        return jax.random.bernoulli(key_mixing, mixing), expert.init(key_expert, state)
+        key_mixing, key_expert, key_policy = jax.random.split(key, 3)
+        return jax.random.bernoulli(key_mixing, mixing), expert.init(key_expert, state), policy.init(key_policy)
 
-    def act(carry, state, obs, key):
-        expert_acts, expert_state = carry
-        action, expert_state = expert.act(expert_state, state, key)
-        return jnp.where(expert_acts, action, policy(obs)), expert.label(state), (expert_acts, expert_state)
+    def act(carry, state, obs, key, step):
+        expert_acts, expert_state, memory = carry
+        key_expert, key_policy = jax.random.split(key)
+        action, expert_state = expert.act(expert_state, state, key_expert)
+        chosen, memory = policy.act(memory, key_policy, obs, step)
+        return jnp.where(expert_acts, action, chosen), expert.label(state), (expert_acts, expert_state, memory)
 
     return Actor(init, act, lambda carry: carry[1].manner.strategy)
 
@@ -137,8 +142,8 @@ def make_recorder(
         state, timestep = env.reset(key_reset, dynamics(key_dynamics))
         return state, timestep.obs, actor.init(key_actor, state), key_steps
 
-    def advance(state, obs, carry, key):
-        action, label, carry = actor.act(carry, state, obs, key)
+    def advance(state, obs, carry, key, index):
+        action, label, carry = actor.act(carry, state, obs, key, index)
         state, timestep = env.step(state, action)
         data = env.data(state)
         finite = all_finite((data.qpos, data.qvel, timestep.obs, timestep.reward, action))
@@ -154,7 +159,9 @@ def make_recorder(
             state, obs, carry, length, terminated, success, diverged, left = before
             running = ~(terminated | diverged | (left <= 0))
             step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, index)
-            state, carry, action, label, timestep, finite = jax.vmap(advance)(state, obs, carry, step_keys)
+            state, carry, action, label, timestep, finite = jax.vmap(advance, (0, 0, 0, 0, None))(
+                state, obs, carry, step_keys, index
+            )
             obs = where_rows(finite, timestep.obs, obs)
             qpos = env.data(state).qpos
             length = length + running

@@ -109,9 +109,10 @@ def complete(run: CloningRun) -> None:
             run = dataclasses.replace(run, backend=resolve_backend(run.backend))  # wherever it is resumed
         task = load(run.task, run.backend, min(BATCH, run.robots), run.actions)
         check(run, task)
-    with RunFolder.start(path, run, run.resume) as folder, Preemption() as preemption, clean_errors(ValueError):
+    with RunFolder.start(path, run, run.resume) as folder, Preemption() as preemption:
         try:
-            parts = assemble(run, task, folder, preemption, console)
+            with clean_errors(ValueError):  # demonstrations that do not suit the head
+                parts = assemble(run, task, folder, preemption, console)
             learn(run, task, parts, folder, preemption, console)
         except Preempted as signal:
             console.print(f"{signal} asked to stop. Run again with --resume and the same --run-dir ({path}).")

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mjx_policies.agents.demonstrations import dagger_actor, expert_actor, make_recorder, to_episodes
+from mjx_policies.chunking import receding_horizon
 from mjx_policies.envs.experts.obstacle2d import obstacle2d_expert
 from mjx_policies.envs.registry import load
 
@@ -97,8 +98,8 @@ def test_a_diverged_attempt_is_nobodys(task, expert):
     """A state that is not finite ends its own attempt, and no other."""
     actor = expert_actor(expert)
 
-    def act(carry, state, obs, key):
-        action, label, carry = actor.act(carry, state, obs, key)
+    def act(carry, state, obs, key, step):
+        action, label, carry = actor.act(carry, state, obs, key, step)
         return jnp.where(state.data.qpos[1] > 0.3, jnp.nan, action), label, carry
 
     attempts = jax.device_get(make_recorder(task, actor._replace(act=act))(keys(SEEDS[:16])))
@@ -122,10 +123,27 @@ def test_dagger_records_labels_where_the_policy_went(task, expert):
     assert (attempts.label[20:, :, 0] > 0.3).all()  # the way to the goal is free
 
 
+def test_a_policy_that_plans_acts_as_in_its_evaluation(task, expert):
+    """Chunks of three: the observation of the third step before, told apart by its position."""
+
+    def plan(key, seen):
+        del key
+        return jnp.tile(seen["state"][-1, :2], (3, 1))
+
+    example = {"state": jnp.zeros(8)}
+    attempts = jax.device_get(
+        make_recorder(task, dagger_actor(expert, receding_horizon(plan, example, (3, 2), execute=3)))(keys(SEEDS[:4]))
+    )
+    seen = attempts.observation["state"][:-1, :, :2]
+    for b, length in enumerate(attempts.length):
+        when = np.arange(length) // 3 * 3
+        np.testing.assert_allclose(attempts.action[:length, b], seen[when, b], atol=1e-6)
+
+
 def test_following_the_labels_succeeds_from_where_a_poor_policy_led(task, expert):
     """A policy that errs at random for a second, then does what the labels say."""
 
-    def act(carry, state, obs, key):
+    def act(carry, state, obs, key, step):
         label = expert.label(state)
         astray = carry < 10
         return jnp.where(astray, jax.random.uniform(key, (2,), minval=-1.0), label), label, carry + 1
