@@ -11,8 +11,10 @@ import jax.numpy as jnp
 from mjx_policies.envs.experts.arm import Aim, Hand, arm_expert, come_down, pointing_down, rotation_between
 from mjx_policies.envs.experts.base import Expert
 from mjx_policies.envs.experts.human import Habits, length
+from mjx_policies.envs.franka import sensing
 from mjx_policies.envs.franka.drawer import OPENED, FrankaDrawer, handle, opening
 from mjx_policies.envs.franka.episode import FrankaState
+from mjx_policies.envs.franka.kinematics import tcp_pose
 from mjx_policies.envs.franka.robot import OPENING
 from mjx_policies.types import Array
 
@@ -41,8 +43,10 @@ def drawer_expert(task: FrankaDrawer) -> Expert:
         hooks = strategy == HOOK
         there = length(hand.position - place) < 0.008
         behind = (jnp.abs(away[0] - 0.02) < 0.015) & (jnp.abs(away[1]) < 0.015) & (jnp.abs(away[2] - 0.02) < 0.012)
-        holds = jnp.where(hooks, behind, hand.holds & (length(away) < 0.04))
+        holds = jnp.where(hooks, behind, hand.holds & (length(away) < 0.06))
         empty = jnp.where(hooks, there & ~behind, ~holds & (hand.opening < CLOSED))
+        told, _ = tcp_pose(state.target[: sensing.NUM_JOINTS])
+        blocked = (length(told - above) < 0.004) & (length(told - hand.position) > 0.01)
         left = jnp.maximum(PULLED - opening(model, state.data), 0.0)
         pull = jnp.stack([hand.position[0] - left, right[1], right[2]])
         closes = hooks | ((there | holds) & ~empty)
@@ -51,7 +55,7 @@ def drawer_expert(task: FrankaDrawer) -> Expert:
             rotation=rotation,
             opening=jnp.where(closes, 0.0, OPENING),
             speed=jnp.where(holds, PULL, jnp.where(error > 0.02, SPEED, CAREFUL)),
-            noticed=empty | holds,
+            noticed=empty | blocked | holds,
         )
 
     def choose(state: FrankaState, hand: Hand) -> Array:
