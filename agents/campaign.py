@@ -155,13 +155,13 @@ def collect(
             start = done - done % campaign.batch
             if start + campaign.batch > SEEDS:
                 raise UserError(f"the {SEEDS:,} attempts of seed {campaign.seed} are used up: use another --seed.")
-            seeds = campaign.seed * SEEDS + np.arange(start, start + campaign.batch)
-            attempts = jax.device_get(campaign.record(jax.vmap(jax.random.key)(seeds)))
+            seeds = range(campaign.seed * SEEDS + start, campaign.seed * SEEDS + start + campaign.batch)
+            attempts = jax.device_get(campaign.record(jax.vmap(jax.random.key)(np.array(seeds))))
             successes, counts = _count(campaign, attempts, range(done - start, campaign.batch), counts, wanted)
             seconds["simulating"] += time.perf_counter() - began
             if not settle():
                 return account
-            chosen = {int(seeds[row]) for row in successes[ahead:]}
+            chosen = {seeds[row] for row in successes[ahead:]}
             ahead = max(0, ahead - len(successes))
             every = to_episodes(attempts, seeds, campaign.task, campaign.fps, campaign.strategies, campaign.labels)
             pending = (

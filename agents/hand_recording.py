@@ -200,11 +200,18 @@ class Session:
     def __init__(self, robot: Robot, writer: Writer, name: str, seed: int, operator: str = ""):
         self.task, self.name, self.operator = robot.task, name, operator
         self.pilot = Pilot(robot.handle, self.task.spec.control_dt)
-        self._robot, self._writer, self._seed = robot, writer, seed
+        self._robot, self._writer = robot, writer
         self._tail = round(TAIL_SECONDS / self.task.spec.control_dt)
         self.lateness: list[Lateness] = []
         self.note = ""
-        self._begin_anew()
+        self.phase: Phase = "ready"
+        self.state: EnvState = None
+        self.timestep: TimeStep
+        self._observations: list[dict[str, np.ndarray]] = []
+        self._actions: list[np.ndarray] = []
+        self._rewards: list[float] = []
+        self._late, self._after_success = Lateness(), 0
+        self._begin_anew(seed)
 
     @property
     def seconds(self) -> float:
@@ -298,16 +305,13 @@ class Session:
         self.lateness = self.lateness[:-1]
         self.note = f"took back the last episode; {self.saved} are left"
 
-    def _begin_anew(self, seed: int | None = None) -> None:
-        self._seed = self._seed if seed is None else seed
-        self.state, self.timestep = self._robot.reset(jax.random.key(self._seed))
+    def _begin_anew(self, seed: int) -> None:
+        self._seed = seed
+        self.state, self.timestep = self._robot.reset(jax.random.key(seed))
+        self.phase = "ready"
         self.pilot.rest()
-        self.phase: Phase = "ready"
-        self._observations: list[dict[str, np.ndarray]] = []
-        self._actions: list[np.ndarray] = []
-        self._rewards: list[float] = []
-        self._late = Lateness()
-        self._after_success = 0
+        self._observations, self._actions, self._rewards = [], [], []
+        self._late, self._after_success = Lateness(), 0
 
 
 def run(

@@ -57,12 +57,14 @@ def _draw_paths(axes: Axes, surveyed: Survey, view: tuple[int, int], colors: dic
             )
         if paths:
             starts, ends = np.stack([path[0] for path in paths]), np.stack([path[-1] for path in paths])
-            axes.scatter(*starts[:, view].T, s=6, color=GREY, zorder=3)
-            axes.scatter(*ends[:, view].T, s=14, color=colors[name], edgecolors="white", linewidths=0.5, zorder=3)
+            x, y = view
+            axes.scatter(starts[:, x], starts[:, y], s=6, color=GREY, zorder=3)
+            color = colors[name]
+            axes.scatter(ends[:, x], ends[:, y], s=14, color=color, edgecolors="white", linewidths=0.5, zorder=3)
         drawn += len(paths)
-    x, y = ("xyz"[i] for i in view)
+    horizontal, vertical = ("xyz"[i] for i in view)
     axes.set_aspect("equal", adjustable="datalim")
-    _style(axes, f"{drawn} paths, from grey dots", f"{x} [m]", f"{y} [m]")
+    _style(axes, f"{drawn} paths, from grey dots", f"{horizontal} [m]", f"{vertical} [m]")
     _legend(axes, len(surveyed.paths))
 
 
