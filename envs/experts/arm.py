@@ -48,7 +48,7 @@ class Hand(NamedTuple):
       position, rotation: [3] and [3, 3] of the TCP, as they are.
       told: [3, 3] the rotation that the hand was told to have; to aim at it is to keep it.
       opening: [] m, of each finger from the middle.
-      holds: [] bool, whether both fingers press on the object.
+      holds: [] bool, whether both fingers press on the object; never where there is none.
     """
 
     position: Array
@@ -142,12 +142,13 @@ def arm_expert(
 def see(model: mujoco.MjModel, state: FrankaState) -> Hand:
     """The hand in a state of a task."""
     data = state.data
+    touches = any(model.sensor(i).name == "left_touch" for i in range(model.nsensor))
     return Hand(
         position=sensing.tcp_position(model, data),
         rotation=to_matrix(read_sensor(model, data.sensordata, "tcp_orientation")),
         told=tcp_pose(state.target[: sensing.NUM_JOINTS])[1],
         opening=jnp.mean(data.qpos[sensing.NUM_JOINTS : sensing.NUM_COORDINATES]),
-        holds=sensing.grasped(model, data),
+        holds=sensing.grasped(model, data) if touches else jnp.zeros((), bool),
     )
 
 

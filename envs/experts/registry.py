@@ -9,7 +9,10 @@ from mjx_policies.envs.experts.base import Expert
 
 EXPERT_TASKS: dict[str, tuple[str, str]] = {
     "Obstacle2D": ("obstacle2d", "obstacle2d_expert"),
+    "FrankaReach": ("reach", "reach_expert"),
+    "FrankaPush": ("push", "push_expert"),
     "FrankaPickCube": ("pick_cube", "pick_cube_expert"),
+    "FrankaStack": ("stack", "stack_expert"),
     "FrankaPegInsert": ("peg_insert", "peg_insert_expert"),
     "FrankaDrawer": ("drawer", "drawer_expert"),
 }
