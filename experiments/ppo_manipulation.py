@@ -14,7 +14,6 @@ from ppo_training import Run as AnyRun
 
 from mjx_policies.agents.ppo import PPOConfig, PPOHyper
 from mjx_policies.envs.franka.actions import ActionName
-from mjx_policies.randomization.imperfections import Imperfections
 from mjx_policies.training.command_line import parse
 from mjx_policies.training.errors import clean_errors
 
@@ -23,13 +22,13 @@ MANIPULATION = PPOHyper(
     learning_rate=3e-4,
     desired_kl=0.05,
     final_desired_kl=0.015,
-    anneal_updates=500.0,
+    anneal_updates=200.0,
     discount=0.97,
-    entropy=0.002,
+    entropy=0.0,
     final_entropy=0.0,
 )
-STEPS = {"FrankaReach": 1_500_000}  # environment steps on a CPU; of any other task:
-MANY_STEPS = 8_000_000
+STEPS = {"FrankaReach": 1_000_000, "FrankaPickCube": 2_000_000}  # environment steps on a CPU; of any other task:
+MANY_STEPS = 4_000_000
 DISPLAY = Display(
     progress=("env/reward", "env/success"),
     curves=(
@@ -59,7 +58,6 @@ class Run(AnyRun):
     symmetry: Literal["network", "loss", "none"] = "none"  # a Franka's tasks have none
     sizes: PPOConfig = dataclasses.field(default_factory=lambda: PPOConfig(num_epochs=4, num_minibatches=8))
     hyper: PPOHyper = dataclasses.field(default_factory=lambda: MANIPULATION)
-    imperfections: Imperfections = dataclasses.field(default_factory=lambda: Imperfections().scaled(0.0))
     mastery: float = 0.0  # the task's score at which robots become less perfect; 0: imperfect from the start
 
 
