@@ -1,0 +1,31 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mjx_policies.agents.demonstrations import Actor, make_recorder
+
+
+@pytest.fixture(scope="session")
+def record_attempts():
+    """`(env, expert, num) -> Attempts`, every fourth by labels, whose strategy is the number after the last."""
+
+    def record(env, expert, num):
+        def init(key, state):
+            return jax.random.bernoulli(jax.random.fold_in(key, 1), 0.25), expert.init(key, state)
+
+        def act(carry, state, obs, key, step):
+            del obs, step
+            labels, person = carry
+            action, person = expert.act(person, state, key)
+            label = expert.label(state)
+            return jnp.where(labels, label, action), label, (labels, person)
+
+        def strategy(carry):
+            labels, person = carry
+            return jnp.where(labels, len(expert.strategies), person.manner.strategy)
+
+        attempts = make_recorder(env, Actor(init, act, strategy))(jax.vmap(jax.random.key)(np.arange(num)))
+        return jax.device_get(attempts)
+
+    return record
