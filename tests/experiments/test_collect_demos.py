@@ -1,0 +1,227 @@
+"""Campaigns at the smallest task as a user runs them: stopped, taken up again, enlarged, shown."""
+
+import importlib.util
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from mjx_policies.data.formats import read
+from mjx_policies.training.errors import UserError
+
+pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+
+
+@pytest.fixture(scope="module")
+def script():
+    sys.path.insert(0, str(EXPERIMENTS))
+    try:
+        spec = importlib.util.spec_from_file_location("collect_demos", EXPERIMENTS / "collect_demos.py")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["collect_demos"] = module
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(EXPERIMENTS))
+    return module
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compiled_once(script):
+    """Every campaign here has the same program, so only the first is compiled."""
+    made = {}
+    build = script.make_recorder
+
+    class Lowered:
+        def __init__(self, record):
+            self.record = record
+
+        def lower(self, keys):
+            if not made:
+                made["program"] = self.record.lower(keys).compile()
+            return self
+
+        def compile(self):
+            return made["program"]
+
+    script.make_recorder = lambda *arguments: Lowered(build(*arguments))
+    yield
+    script.make_recorder = build
+
+
+def ask(script, out, **changes):
+    arguments = {"episodes": 10, "batch": 4, "film": False, "backend": "cpu"} | changes
+    return script.Collect(task="Obstacle2D", out=str(out), **arguments)
+
+
+@pytest.fixture(scope="module")
+def whole(script, tmp_path_factory):
+    path = tmp_path_factory.mktemp("demos") / "whole"
+    script.main(ask(script, path, film=True))
+    return path
+
+
+@pytest.fixture
+def unseen(script, monkeypatch):
+    """Pictures are drawn once, of `whole`."""
+    monkeypatch.setattr(script, "show", lambda *_: None)
+
+
+def actions(path):
+    return {episode.seed: episode.action for episode in read(path)}
+
+
+def assert_equal(found, expected):
+    assert list(found) == list(expected)
+    for seed in expected:
+        np.testing.assert_array_equal(found[seed], expected[seed])
+
+
+def test_a_campaign_leaves_a_dataset_with_figures_picture_and_film(whole):
+    dataset = read(whole)
+    assert len(dataset) == 10 and dataset.fps == 10 and dataset.tasks == ("Obstacle2D",)
+    assert all(episode.success and episode.strategy in ("left", "right") for episode in dataset)
+    about = whole.with_name("whole.about")
+    figures = json.loads((about / "quality.json").read_text())
+    assert figures["episodes"] == 10 and figures["steps"] == sum(dataset.lengths)
+    assert figures["success"]["all"]["count"] == figures["attempts"] >= 10
+    assert sum(figures["strategies"].values()) == 10 and figures["duplicates"]["count"] == 0
+    assert figures["durations"]["left"]["mean"] == pytest.approx(
+        np.mean([len(e) / 10 for e in dataset if e.strategy == "left"])
+    )
+    assert "| all | 10 | 1.000 [0.7" in (about / "quality.md").read_text()
+    assert (about / "demos.png").read_bytes()[:4] == b"\x89PNG"
+    assert (about / "film.mp4").read_bytes()[4:8] == b"ftyp"
+
+
+def test_attempts_are_those_of_their_seeds(script, whole):
+    """One attempt alone, from the seed that the dataset names."""
+    from mjx_policies.agents.demonstrations import expert_actor, make_recorder
+    from mjx_policies.envs.experts.registry import load_expert
+    from mjx_policies.envs.registry import load
+
+    task = load("Obstacle2D", "cpu", 1)
+    record = make_recorder(task, expert_actor(load_expert("Obstacle2D", task)))
+    episode = read(whole)[7]
+    alone = jax.device_get(record(jax.vmap(jax.random.key)(np.array([episode.seed]))))
+    np.testing.assert_allclose(alone.action[: len(episode), 0], episode.action, atol=1e-5)
+
+
+@pytest.mark.usefixtures("unseen")
+@pytest.mark.parametrize("format", ["lerobot", "robomimic"])
+def test_a_campaign_that_was_stopped_goes_on_as_if_it_had_not_been(
+    script, whole, tmp_path, capsys, monkeypatch, format
+):
+    out = tmp_path / "demos"
+    path = out if format == "lerobot" else tmp_path / "demos.hdf5"
+    save = script.save_campaign
+
+    def interrupted(asked, account):
+        save(asked, account)
+        if account.successes:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(script, "save_campaign", interrupted)
+    script.main(ask(script, out, format=format))
+    assert f"{path}: stopped by SIGTERM with 4 of 10 demonstrations; go on with --resume --out {path}" in (
+        capsys.readouterr().out
+    )
+    assert len(read(path)) == 4
+    monkeypatch.setattr(script, "save_campaign", save)
+    script.main(script.parse(["--resume", "--out", str(path)]))
+    assert_equal(actions(path), actions(whole))
+    assert script.read_campaign(path)[1].counts == script.read_campaign(whole)[1].counts
+
+
+@pytest.mark.usefixtures("unseen")
+def test_a_campaign_whose_process_was_killed_goes_on(script, whole, tmp_path, monkeypatch):
+    """Dead in the middle of a batch: episodes are ahead of the account."""
+    writer = script.lerobot.Writer
+
+    class Dying(writer):
+        def add(self, episode):
+            if len(self) == 6:
+                raise MemoryError
+            return super().add(episode)
+
+    monkeypatch.setattr(script.lerobot, "Writer", Dying)
+    with pytest.raises(MemoryError):
+        script.main(ask(script, tmp_path / "a"))
+    assert len(read(tmp_path / "a")) == 6
+    monkeypatch.setattr(script.lerobot, "Writer", writer)
+    script.main(script.parse(["--resume", "--out", str(tmp_path / "a")]))
+    assert_equal(actions(tmp_path / "a"), actions(whole))
+
+
+@pytest.mark.usefixtures("unseen")
+def test_a_campaign_is_enlarged(script, whole, tmp_path):
+    script.main(ask(script, tmp_path / "a", episodes=3))
+    script.main(script.parse(["--resume", "--out", str(tmp_path / "a"), "--episodes", "10"]))
+    assert_equal(actions(tmp_path / "a"), actions(whole))
+    script.main(script.parse(["--resume", "--out", str(tmp_path / "a"), "--episodes", "5"]))  # nothing left to do
+    assert len(read(tmp_path / "a")) == 10
+
+
+@pytest.mark.usefixtures("unseen")
+def test_campaigns_of_other_seeds_share_nothing(script, whole, tmp_path):
+    script.main(ask(script, tmp_path / "a", seed=1, labels="intended"))
+    other = actions(tmp_path / "a")
+    assert not other.keys() & actions(whole).keys() and min(other) == 1_000_000
+
+
+@pytest.mark.usefixtures("unseen")
+def test_a_campaign_goes_on_as_it_began(script, whole, tmp_path):
+    with pytest.raises(UserError, match=r"goes on as it began, but seed: 0 in the run, now 3"):
+        script.main(script.parse(["--resume", "--out", str(whole), "--seed", "3"]))
+    with pytest.raises(UserError, match="holds something already"):
+        script.main(ask(script, whole))
+    script.main(ask(script, tmp_path / "a.hdf5", episodes=2, format="robomimic"))
+    with pytest.raises(UserError, match=r"is finished, and a file of robomimic cannot go on"):
+        script.main(script.parse(["--resume", "--out", str(tmp_path / "a"), "--episodes", "5"]))
+    with pytest.raises(UserError, match="was not begun by this script"):
+        script.parse(["--resume", "--out", str(tmp_path / "nowhere")])
+    with pytest.raises(UserError, match="--out, which is missing"):
+        script.parse(["--resume"])
+
+
+@pytest.mark.parametrize("damage", ["[]", '{"config": {}, "account": {}}', "{", '{"config": 1}'])
+def test_a_damaged_account_is_one_sentence(script, tmp_path, damage):
+    (tmp_path / "a.about").mkdir()
+    (tmp_path / "a.about" / "campaign.json").write_text(damage)
+    with pytest.raises(UserError):
+        script.parse(["--resume", "--out", str(tmp_path / "a")])
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"task": "Pendulum"}, "there is no expert for 'Pendulum'; tasks with an expert: Obstacle2D"),
+        ({"task": "Nothing"}, "unknown task 'Nothing'"),
+        ({"actions": "joint_delta"}, "Obstacle2D has actions of its own"),
+        ({"randomize": 1.0}, "needs a robot with a preset"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence_before_anything_is_written(script, tmp_path, capsys, changes, sentence):
+    arguments = {"task": "Obstacle2D", "out": str(tmp_path / "a"), "backend": "cpu"} | changes
+    try:
+        script.main(script.Collect(**arguments))
+        words = ""
+    except UserError as error:
+        words = str(error)
+    except SystemExit as stop:
+        assert stop.code == 2
+        words = capsys.readouterr().err
+    assert sentence in words and not list(tmp_path.iterdir())
+
+
+def test_the_command_line_ends_with_code_2(tmp_path):
+    command = [sys.executable, str(EXPERIMENTS / "collect_demos.py"), "--task", "Obstacle2D", "--episodes", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2 and "episodes is 0, it must be at least 1." in done.stderr
+    assert "Traceback" not in done.stderr and not list(tmp_path.iterdir())

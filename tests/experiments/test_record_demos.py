@@ -1,0 +1,200 @@
+"""Recording by hand: the script with keys that nobody presses, in a terminal that nobody sits at, and its devices."""
+
+import importlib.util
+import os
+import pty
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from mjx_policies.data.formats import read
+from mjx_policies.training.errors import UserError
+
+pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+SCRIPT = EXPERIMENTS / "record_demos.py"
+
+
+def load_script(name):
+    sys.path.insert(0, str(EXPERIMENTS))
+    try:
+        spec = importlib.util.spec_from_file_location(name, EXPERIMENTS / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(EXPERIMENTS))
+    return module
+
+
+@pytest.fixture(scope="module")
+def keys():
+    return load_script("keys")
+
+
+@pytest.fixture(scope="module")
+def script(keys):
+    return load_script("record_demos")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def robot(script):
+    """Every session here has the same robot, so it is compiled once."""
+    made, build = {}, script.make_robot
+    script.make_robot = lambda *arguments: made.setdefault("robot", build(*arguments) if not made else None)
+    yield
+    script.make_robot = build
+
+
+def pressed(*script):
+    """One entry a period."""
+    entries = iter(script)
+    return lambda pilot: next(entries, ["x"])
+
+
+def test_sessions_add_up(script, tmp_path, capsys):
+    ask = lambda **changes: script.Record(task="Obstacle2D", out=str(tmp_path / "a"), operator="ada", **changes)  # noqa: E731
+    script.main(ask(), pressed(["enter"], ["w"], ["w"], ["enter"], ["enter"], ["w"], ["enter"], ["u"]))
+    script.main(ask(resume=True), pressed(["enter"], ["a"], [], [], ["enter"], ["enter"], []))
+    dataset = read(tmp_path / "a")
+    assert dataset.lengths == [3, 4] and [episode.seed for episode in dataset] == [0, 1]
+    assert {episode.strategy for episode in dataset} == {"ada"} and not any(episode.success for episode in dataset)
+    assert (dataset[0].action[1:, 0] > 0).all() and (dataset[1].action[1:3, 1] > 0).all()  # the first period is at rest
+    out = capsys.readouterr().out
+    assert "1 episodes, +1 in this session" in out and "2 episodes, +1 in this session" in out
+    about = tmp_path / "a.about"
+    assert "| ada |" in (about / "quality.md").read_text() and (about / "demos.png").read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(UserError, match="holds something already"):
+        script.main(ask(), pressed())
+
+
+def test_a_session_in_which_nothing_was_saved(script, tmp_path, capsys):
+    script.main(script.Record("Obstacle2D", str(tmp_path / "a"), "robomimic"), pressed(["enter"], ["w"]))
+    assert "0 episodes, +0 in this session" in capsys.readouterr().out
+    assert not (tmp_path / "a.hdf5").exists()
+
+
+def test_a_terminal(tmp_path):
+    """A process with a terminal of its own, and real time."""
+    master, slave = pty.openpty()
+    command = [sys.executable, str(SCRIPT), "--task", "Obstacle2D", "--out", str(tmp_path / "a")]
+    environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    process = subprocess.Popen(
+        command, stdin=slave, stdout=slave, stderr=slave, env=environment | {"TERM": "xterm", "COLUMNS": "400"}
+    )
+    os.close(slave)
+    heard = b""
+
+    def wait_for(words, seconds=120):
+        nonlocal heard
+        end = time.monotonic() + seconds
+        os.set_blocking(master, False)
+        while words not in heard:
+            assert time.monotonic() < end and process.poll() is None, heard.decode(errors="replace")[-2000:]
+            try:
+                heard += os.read(master, 65536)
+            except BlockingIOError:
+                time.sleep(0.05)
+        heard = heard.split(words, 1)[1]
+
+    try:
+        wait_for(b"X: quit")
+        wait_for(b"ready 0.0 s")
+        os.write(master, b"\r")
+        wait_for(b"recording")
+        os.write(master, b"ww\x1b[A")
+        wait_for(b"recording 0.5 s")
+        os.write(master, b"\n")
+        wait_for(b"saved episode 0, a failure")
+        assert read(tmp_path / "a").lengths[0] >= 5  # while the session goes on
+        os.write(master, b"X")
+        wait_for(b"1 episodes, +1 in this session")
+        os.set_blocking(master, True)
+        while process.poll() is None:
+            try:
+                os.read(master, 65536)
+            except OSError:  # its end is closed
+                break
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        os.close(master)
+    assert read(tmp_path / "a")[0].action[0, 0] >= 0
+
+
+def test_without_a_terminal_or_a_screen_there_is_one_sentence(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
+    command = [sys.executable, str(SCRIPT), "--task", "Obstacle2D", "--out", str(tmp_path / "a")]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "keys come from a terminal, and there is none" in done.stderr
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"task": "Pendulum"}, "only a Franka, or the point of Obstacle2D"),
+        ({"task": "Nothing"}, "unknown task 'Nothing'"),
+        ({"randomize": 1.0}, "needs a robot with a preset"),
+        ({"seed": 2_000}, "seed is 2000"),
+        ({"gamepad": Path("/dev/input/js77")}, "cannot open the gamepad /dev/input/js77"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence(script, tmp_path, capsys, monkeypatch, changes, sentence):
+    monkeypatch.setattr(script, "has_screen", lambda: False)
+    arguments = {"task": "Obstacle2D", "out": str(tmp_path / "a")} | changes
+    try:
+        script.main(script.Record(**arguments), None if "gamepad" in changes else pressed())
+        words = ""
+    except UserError as error:
+        words = str(error)
+    except SystemExit as stop:
+        assert stop.code == 2
+        words = capsys.readouterr().err
+    assert sentence in words and not (tmp_path / "a").exists()
+
+
+# The devices.
+
+
+def test_a_terminal_gives_names_and_no_parts_of_sequences(keys):
+    reading, writing = os.pipe()
+    typed = keys.Terminal(reading)
+    assert typed.read() == []
+    os.write(writing, b"wA \r\x7f=\x1b[A")
+    assert typed.read() == ["w", "a", " ", "enter", "backspace", "="]
+    os.close(writing)
+    assert typed.read() == ["x"]  # nobody is there any more
+    os.close(reading)
+
+
+def test_keys_of_the_viewer_have_the_names_of_the_terminal(keys):
+    assert [keys.glfw_key(code) for code in (ord("W"), 32, 257, 259, 61, 45, 256, 265)] == [
+        "w", " ", "enter", "backspace", "=", "-", "", "",
+    ]  # fmt: skip
+
+
+def test_a_gamepad(keys, tmp_path):
+    """Events as Linux's driver writes them: struct js_event, the state at first marked as such."""
+    os.mkfifo(tmp_path / "js0")
+    event = struct.Struct("IhBB").pack
+    with keys.gamepad(tmp_path / "js0", 6) as pad, open(tmp_path / "js0", "wb", buffering=0) as driver:
+        driver.write(event(0, 0, 0x81, 0) + event(0, 1, 0x81, 7) + event(0, 900, 0x82, 1))
+        assert pad.read() == [] and not pad.sticks.any()  # a button held from the start, a stick at rest
+        driver.write(event(5, 1, 0x01, 0) + event(6, 0, 0x01, 0) + event(7, 1, 0x01, 7) + event(8, 1, 0x01, 9))
+        driver.write(event(9, -32767, 0x02, 1) + event(9, 16384, 0x02, 3) + event(9, 5000, 0x02, 2))
+        assert pad.read() == [" ", "enter"]
+        np.testing.assert_allclose(pad.sticks, [1, 0, 0, 0, 0, -0.5], atol=1e-3)
+        driver.write(event(10, 0, 0x02, 1))
+        assert pad.read() == [] and pad.sticks[0] == 0
+    with keys.gamepad(tmp_path / "js0", 2) as pad, open(tmp_path / "js0", "wb", buffering=0) as driver:
+        driver.write(event(9, 32767, 0x02, 3) + event(9, 32767, 0x02, 0))
+        pad.read()
+        np.testing.assert_allclose(pad.sticks, [0, -1])
