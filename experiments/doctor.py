@@ -267,12 +267,10 @@ def verdict(diagnosis: Diagnosis) -> Iterator[str]:
     for number, (name, finding) in enumerate(diagnosis.suspects.items(), 1):
         yield f"suspect {number} ({name}): {finding.suspect}"
         yield f"  next: {finding.experiment}"
-    if not said:
-        yield "There is too little here to say anything."
-    elif not diagnosis.suspects:
+    if not diagnosis.suspects:
         silent = len(diagnosis.findings) - len(said)
-        more = f"; {silent} more had nothing to look at" if silent else ""
-        yield f"Nothing found. {len(said)} checks looked: {', '.join(said)}{more}."
+        more = f". {silent} of {len(diagnosis.findings)} checks had nothing to look at" if silent else ""
+        yield f"Nothing found. Checked: {', '.join(said)}{more}."
 
 
 if __name__ == "__main__":

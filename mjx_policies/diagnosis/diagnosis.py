@@ -82,10 +82,11 @@ class Diagnosis:
         return self.findings[self.culprit] if self.culprit else None
 
     def to_json(self) -> dict[str, Any]:
-        """The verdict, the suspect, and every finding."""
+        """The verdict, the suspects in order, and every finding."""
         return {
             "healthy": self.culprit is None,
             "culprit": self.culprit,
+            "suspects": list(self.suspects),
             "checks": {name: finding and dataclasses.asdict(finding) for name, finding in self.findings.items()},
         }
 

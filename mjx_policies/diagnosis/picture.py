@@ -136,10 +136,12 @@ def _draw_strips(axes: Axes, data: Data, names: list[str], marked: set[str]) -> 
         ends = f"{values.min():.3g} to {values.max():.3g}" if len(values) else "no number"
         axes.text(BINS, row, ends, fontsize=7, va="center", color=ORANGE if name in marked else GREY)
         if name in marked:
-            axes.add_patch(Rectangle((-0.5, row - 0.5), BINS, 1.0, fill=False, edgecolor=ORANGE, linewidth=1.2))
+            axes.add_patch(Rectangle((-0.5, row - 0.5), BINS, 1.0, fill=False, edgecolor=ORANGE, linewidth=2.0))
     axes.set_xticks([])
+    numbers = int((~data.steps.camera).sum()) + data.steps.action.shape[1]
+    which = "each number" if len(names) == numbers else f"{len(names)} of {numbers} numbers"
     axes.set_title(
-        f"histogram of each number, from its least to its largest ({len(data.steps):,} steps, "
+        f"histogram of {which}, from its least to its largest ({len(data.steps):,} steps, "
         f"{int(data.steps.episode[-1]) + 1} episodes)",
         fontsize=10,
         loc="left",

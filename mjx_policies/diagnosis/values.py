@@ -72,6 +72,8 @@ def constant(data: Data) -> Finding | None:
     names = [name for name, flag in zip(steps.columns, stuck, strict=True) if flag]
     if not names:
         return Finding(f"all {len(steps.columns)} columns vary")
+    if steps.episode[-1] == 0 and not stuck.all():
+        return Finding(f"{len(names)} of {len(steps.columns)} columns hold one number in the only episode, as goals do")
     value = steps.observation[0, int(np.flatnonzero(stuck)[0])]
     return Finding(
         f"{len(names)} of {len(steps.columns)} columns hold one number in all {len(steps):,} steps: {listed(names)}",

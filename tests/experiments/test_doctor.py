@@ -1,0 +1,245 @@
+"""The doctor on files: each of ten planted faults is its first suspect, and healthy data and runs raise no alarm."""
+
+import dataclasses
+import importlib.util
+import json
+import runpy
+import sys
+from pathlib import Path
+
+import h5py
+import jax
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from mjx_policies.agents.demonstrations import expert_actor, make_recorder, to_episodes
+from mjx_policies.data.formats import write
+from mjx_policies.envs.experts.obstacle2d import obstacle2d_expert
+from mjx_policies.envs.experts.pick_cube import pick_cube_expert
+from mjx_policies.envs.registry import load
+from mjx_policies.training.errors import NonFiniteError
+
+pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
+HERE = Path(__file__).parent
+SCRIPT = HERE.parents[1] / "experiments" / "doctor.py"
+ORANGE = (0xDD, 0x6B, 0x20)  # of what the picture marks
+
+
+def imported(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+faults = imported(HERE.parent / "mjx_policies" / "diagnosis" / "faults.py")
+small_runs = imported(HERE / "small_runs.py")
+doctor = imported(SCRIPT)
+
+
+def demonstrations(task, expert, count):
+    env = load(task, "cpu", num_envs=count)
+    person, seeds = expert(env), np.arange(count)
+    attempts = make_recorder(env, expert_actor(person))(jax.vmap(jax.random.key)(seeds))
+    episodes = to_episodes(attempts, seeds, task, 1 / env.spec.control_dt, person.strategies)
+    return [dataclasses.replace(episode, final_observation=None) for episode in episodes]  # faults change its width
+
+
+@pytest.fixture(scope="module")
+def sets():
+    return {
+        "Obstacle2D": demonstrations("Obstacle2D", obstacle2d_expert, 40),
+        "FrankaPickCube": demonstrations("FrankaPickCube", pick_cube_expert, 20),
+    }
+
+
+@pytest.fixture(scope="module")
+def runs(sets, tmp_path_factory):
+    """Run folders, trained once: two that are healthy, and those with a fault."""
+    folder = tmp_path_factory.mktemp("runs")
+    clone, reinforce = small_runs.cloning(sets["Obstacle2D"]), small_runs.reinforcing()
+    clone(folder / "cloning")
+    clone(folder / "cloning, rate 100 times as high", learning_rate=1.0)
+    clone(folder / "cloning, dead units", dead=True)
+    with pytest.raises(NonFiniteError):
+        clone(folder / "cloning, overflow", learning_rate=1e12)
+    reinforce(folder / "ppo")
+    reinforce(folder / "ppo, rate 100 times as high", learning_rate=1.0)
+    return folder
+
+
+def look(tmp_path, *paths):
+    """The exit code, the findings, and how many pixels of the picture are marked."""
+    asked = doctor.Doctor(paths, picture=str(tmp_path / "seen.png"), json=str(tmp_path / "found.json"))
+    code = doctor.main(asked)
+    found = json.loads((tmp_path / "found.json").read_text())
+    with Image.open(tmp_path / "seen.png") as image:
+        marked = int((np.abs(np.asarray(image.convert("RGB"), int) - ORANGE).max(axis=-1) < 8).sum())
+    return code, found, marked
+
+
+PLANTED = [
+    (faults.shuffle_rows, "Obstacle2D"),
+    (faults.shuffle_within, "FrankaPickCube"),
+    (faults.late, "Obstacle2D"),
+    (faults.early, "Obstacle2D"),
+    (faults.late, "FrankaPickCube"),
+    (faults.early, "FrankaPickCube"),
+    (faults.unnormalise, "FrankaPickCube"),
+    (faults.saturate, "Obstacle2D"),
+    (faults.saturate, "FrankaPickCube"),
+    (faults.duplicate, "Obstacle2D"),
+    (faults.leak_action, "Obstacle2D"),
+    (faults.leak_next_action, "FrankaPickCube"),
+    (faults.leak_next_state, "Obstacle2D"),
+    (faults.freeze, "FrankaPickCube"),
+]
+
+
+@pytest.mark.parametrize(("plant", "task"), PLANTED, ids=[f"{plant.__name__}-{task}" for plant, task in PLANTED])
+def test_a_fault_of_the_data_is_the_first_suspect(sets, tmp_path, capsys, plant, task):
+    write(tmp_path / "demos.hdf5", plant(sets[task], np.random.default_rng(0)), "robomimic")
+    code, found, marked = look(tmp_path, tmp_path / "demos.hdf5")
+    expected, _ = faults.FAULTS[plant]
+    assert (code, found["culprit"], found["healthy"]) == (1, expected, False), found
+    said = " ".join(capsys.readouterr().out.split())
+    suspect = found["checks"][expected]
+    assert f"suspect 1 ({expected}): {suspect['suspect']}" in said and f"next: {suspect['experiment']}" in said
+    # Episodes that are there twice have no column to mark.
+    assert bool(marked > 20) == bool(suspect["where"]) == (plant is not faults.duplicate)
+
+
+def test_numbers_that_are_not_finite(sets, tmp_path, capsys):
+    """The reader refuses such an episode; the others are looked at all the same."""
+    path = tmp_path / "demos.hdf5"
+    write(path, faults.shuffle_rows(sets["Obstacle2D"], np.random.default_rng(0)), "robomimic")
+    with h5py.File(path, "a") as file:
+        file["data/demo_3/actions"][5, 1] = np.nan
+        file["data/demo_7/obs/state"][0, 2] = np.inf
+    code, found, _ = look(tmp_path, path)
+    assert (code, found["culprit"]) == (1, "data: finite")
+    evidence, suspect = (found["checks"]["data: finite"][key] for key in ("evidence", "suspect"))
+    assert "2 of 40 episodes" in evidence and evidence.endswith("follows: 3, 7")
+    assert "first in episode 3" in suspect and "action holds nan at [5, 1]" in suspect
+    assert found["suspects"] == ["data: finite", "data: shuffled actions"]
+    assert "suspect 2 (data: shuffled actions)" in capsys.readouterr().out
+
+    with h5py.File(path, "a") as file:
+        for demo in file["data"].values():
+            demo["actions"][0, 0] = np.nan
+    code, found, _ = look(tmp_path, path)
+    assert (code, list(found["checks"])) == (1, ["data: finite"])
+
+
+def test_steps_that_do_not_follow_the_clock(sets, tmp_path):
+    write(tmp_path / "demos", sets["Obstacle2D"])
+    (path,) = (tmp_path / "demos/data").rglob("*.parquet")
+    table = pq.read_table(path)
+    index = table.column_names.index("timestamp")
+    times = table["timestamp"].to_numpy().copy()
+    times[table["episode_index"].to_numpy() == 4] += 0.1  # a later start is no fault
+    episode = np.flatnonzero(table["episode_index"].to_numpy() == 2)
+    times[episode[9:]] += 0.3  # three pictures were lost
+    pq.write_table(table.set_column(index, table.schema.field(index), pa.array(times, table.schema.types[index])), path)
+    code, found, _ = look(tmp_path, tmp_path / "demos")
+    assert (code, found["suspects"]) == (1, ["data: time stamps"])
+    evidence = found["checks"]["data: time stamps"]["evidence"]
+    assert (
+        "of 1 of 40 episodes" in evidence
+        and "step 9 of episode 2 is at 1.2 s, a clock of 10 Hz would say 0.9 s" in evidence
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "culprits"),
+    [
+        ("cloning, rate 100 times as high", ["run: learning rate"]),
+        ("cloning, dead units", ["run: dead gradient"]),
+        ("cloning, overflow", ["run: finite"]),
+        ("ppo, rate 100 times as high", ["run: learning rate"]),
+    ],
+)
+def test_a_fault_of_a_run_is_the_first_suspect(runs, tmp_path, name, culprits):
+    code, found, marked = look(tmp_path, runs / name)
+    assert (code, [found["culprit"]]) == (1, culprits), found
+    if "rate" in name:
+        assert "learning rate 1 is too high" in found["checks"]["run: learning rate"]["suspect"]
+        assert found["checks"]["run: learning rate"]["step"] is not None and marked > 20
+    if "dead" in name:
+        assert "Dense_0" in found["checks"]["run: dead gradient"]["evidence"]
+
+
+@pytest.mark.parametrize("task", ["Obstacle2D", "FrankaPickCube"])
+def test_healthy_demonstrations_raise_no_alarm(sets, tmp_path, capsys, task):
+    path = tmp_path / ("demos" if task == "Obstacle2D" else "demos.hdf5")
+    write(path, sets[task], "lerobot" if path.suffix == "" else "robomimic")
+    code, found, marked = look(tmp_path, path)
+    assert (code, found["healthy"], marked) == (0, True, 0), found["suspects"]
+    said = " ".join(capsys.readouterr().out.split())
+    assert "Nothing found. " in said and "data: leaked future" in said and "overfits: yes" in said
+
+
+@pytest.mark.parametrize("name", ["cloning", "ppo"])
+def test_healthy_runs_raise_no_alarm(runs, sets, tmp_path, name):
+    paths = [runs / name]
+    if name == "cloning":  # with its data
+        write(tmp_path / "demos.hdf5", sets["Obstacle2D"], "robomimic")
+        paths.insert(0, tmp_path / "demos.hdf5")
+    code, found, marked = look(tmp_path, *paths)
+    assert (code, found["healthy"], marked) == (0, True, 0), found["suspects"]
+    assert ("data: finite" in found["checks"]) == (name == "cloning") and "run: dead gradient" in found["checks"]
+
+
+def command(*arguments):
+    """Runs the script in this process, which spares its imports; returns the exit code."""
+    argv, sys.argv = sys.argv, [str(SCRIPT), *map(str, arguments)]
+    try:
+        runpy.run_path(str(SCRIPT), run_name="__main__")
+    except SystemExit as stop:
+        return stop.code
+    finally:
+        sys.argv = argv
+
+
+def test_the_exit_code_and_the_files_that_nobody_named(runs, tmp_path, capsys):
+    folder = runs / "cloning, dead units"
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert command(folder) == 1
+    assert f"picture: {folder / 'doctor.png'}" in capsys.readouterr().out
+    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert after.pop(folder / "doctor.png")[:4] == b"\x89PNG" and after == before, "it leaves all else alone"
+    assert doctor.default_picture(tmp_path / "demos", None) == tmp_path / "demos.about" / "doctor.png"
+
+
+def test_a_run_that_has_just_begun(tmp_path, capsys):
+    (tmp_path / "metrics.csv").write_text("step,loss/train\n10,1.0\n")
+    assert command(tmp_path) == 0
+    said = capsys.readouterr().out
+    assert "Nothing found. Checked: run: finite. 7 of 8 checks had nothing to look at." in said
+
+
+def test_what_cannot_be_read_is_one_sentence(runs, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/config.json").write_text("{}")
+    (tmp_path / "table").mkdir()
+    (tmp_path / "table/metrics.csv").write_text("step,loss\n1,2,3\n")
+    (tmp_path / "file").write_text("")
+    cloning = runs / "cloning"
+    for arguments, sentence in (
+        ([tmp_path / "nowhere"], "nowhere does not exist"),
+        ([tmp_path / "empty"], "is no dataset of lerobot, robomimic, minari"),
+        ([tmp_path / "config"], "is not a run folder (it has no metrics.csv)"),
+        ([tmp_path / "table"], "is damaged in line 2"),
+        ([cloning, runs / "ppo"], "these are 0 datasets and 2 run folders"),
+        ([tmp_path / "empty", tmp_path / "nowhere"], "these are 2 datasets and 0 run folders"),
+        ([cloning, "--json", tmp_path / "file" / "a.json"], "cannot create the folder"),
+        ([cloning, "--picture", tmp_path / "file" / "a.png"], "cannot create the folder"),
+    ):
+        assert command(*arguments) == 2
+        said = capsys.readouterr()
+        assert sentence in said.err and said.err.count("\n") == 1 and said.err.startswith("error: "), said.err
