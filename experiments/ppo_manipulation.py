@@ -27,7 +27,7 @@ MANIPULATION = PPOHyper(
     entropy=0.0,
     final_entropy=0.0,
 )
-STEPS = {"FrankaReach": 1_000_000, "FrankaPickCube": 2_000_000}  # environment steps on a CPU; of any other task:
+STEPS = {"FrankaReach": 600_000, "FrankaPickCube": 2_000_000}  # environment steps on a CPU; of any other task:
 MANY_STEPS = 4_000_000
 DISPLAY = Display(
     progress=("env/reward", "env/success"),
