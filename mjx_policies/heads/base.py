@@ -16,6 +16,7 @@ import distrax
 import jax
 import jax.numpy as jnp
 
+from mjx_policies.heads.inpainting import Prefix
 from mjx_policies.types import Array, PyTree
 
 
@@ -53,6 +54,8 @@ class ActionHead(NamedTuple):
       decode: `trace -> action`, so that who has the distribution need not run the network again to sample.
       noise: what `act` wants; `None` if the head has no `act`.
       act: `(params, embedding, noise) -> action`, a deterministic function: `sample` with the key's numbers given.
+      inpaint: `(params, embedding, noise, prefix) -> action`, as `act`, but a chunk that continues an
+        `inpainting.Prefix`; `None` where a head cannot.
     """
 
     init: Callable[[Array, Array], PyTree]
@@ -64,6 +67,7 @@ class ActionHead(NamedTuple):
     decode: Callable[[PyTree], Array] = lambda trace: trace
     noise: Noise | None = None
     act: Callable[[PyTree, Array, Array], Array] | None = None
+    inpaint: Callable[[PyTree, Array, Array, Prefix], Array] | None = None
 
 
 def masked_mean(errors: Array, mask: Array | None) -> Array:  # [H, ...], [H] -> []

@@ -1,0 +1,91 @@
+"""Diffusion policy, Chi et al. 2023 (arXiv:2303.04137): an action made of noise, a little less noisy in every step.
+
+The trace is the chain of noisy actions, whose density is that of its Gaussian steps, though that of the action is not
+known: so policy gradients reach a diffusion policy (DPPO, Ren et al. 2024, arXiv:2409.00588). With `tuned_steps` K' the
+chain begins with the input of the first tuned step, and the steps before are those of the parameters that were frozen.
+
+head = diffusion_head(Denoiser(MLPDenoiser(), (16, 7)))
+tuned = diffusion_head(dataclasses.replace(denoiser, eta=1.0, min_std=0.1, tuned_steps=10)), denoising.freeze(params)
+
+Axes: E embedding, H horizon, A action, K levels of noise, S steps, K' tuned steps.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from mjx_policies.heads.base import ActionHead, Noise, hold_last, masked_mean
+from mjx_policies.heads.denoising import Denoiser, Step, add_noise, regression_target
+from mjx_policies.heads.inpainting import Prefix
+from mjx_policies.networks.apply import apply
+from mjx_policies.types import Array, PyTree
+
+
+def diffusion_head(denoiser: Denoiser) -> ActionHead:
+    """Builds the head.
+
+    `log_prob` sums the log densities of the chain's steps; `Denoiser.log_prob` has them apart, for learners that weigh
+    and clip them. It is None where no step has noise.
+
+    Args:
+      denoiser: network, schedule and sampler.
+    """
+    shape, early = denoiser.shape, denoiser.num_steps - denoiser.tuned
+    alpha_bar = jnp.asarray(denoiser.alpha_bar, jnp.float32)
+    noise = Noise((1 + denoiser.num_steps if denoiser.draws else 1, *shape))
+
+    def loss(params: PyTree, key: Array, embedding: Array, action: Array, mask: Array | None = None) -> Array:
+        """Mean squared error of the guess. Padding is seen as the last real step held, and counts for nothing."""
+        key_level, key_noise, key_dropout = jax.random.split(key, 3)
+        action = hold_last(action, mask)
+        level = jax.random.randint(key_level, (), 0, denoiser.levels)
+        a = alpha_bar[level].astype(action.dtype)
+        epsilon = jax.random.normal(key_noise, shape).astype(action.dtype)
+        if denoiser.dropout:
+            hidden = jax.random.uniform(key_dropout) < denoiser.dropout
+            embedding = jnp.where(hidden, params["no_embedding"], embedding)
+        found = apply(denoiser.net, params["net"], add_noise(action, epsilon, a), denoiser.time(level), embedding)
+        return masked_mean((found - regression_target(denoiser.target, action, epsilon, a)) ** 2, mask)
+
+    def run(
+        params: PyTree, embedding: Array, noise: Array, prefix: Prefix | None = None
+    ) -> Array:  # -> [K' + 1, (H), A]
+        def go(params: PyTree, x: Array, rows: slice) -> Array:  # -> the states after the steps of these rows
+            def step(x: Array, inputs: tuple[Step, Array | None]) -> tuple[Array, Array]:
+                constants, numbers = inputs
+                x = denoiser.mean(params, embedding, x, constants, prefix)
+                if numbers is not None:
+                    x = denoiser.draw(x, constants, numbers)
+                return x, x
+
+            constants = Step(*(table[rows] for table in denoiser.steps))
+            return jax.lax.scan(step, x, (constants, noise[1:][rows] if denoiser.draws else None))[1]
+
+        x = noise[0]
+        if early:
+            x = go(jax.lax.stop_gradient(params.get("frozen", params)), x, slice(early))[-1]
+        return jnp.concatenate([x[None], go(params, x, slice(early, None))])
+
+    def sample(params: PyTree, key: Array, embedding: Array) -> tuple[Array, Array]:
+        chain = run(params, embedding, noise.draw(key))
+        return chain[-1], chain
+
+    def act(params: PyTree, embedding: Array, noise: Array, prefix: Prefix | None = None) -> Array:
+        return run(params, embedding, noise, prefix)[-1]
+
+    def log_prob(params: PyTree, embedding: Array, trace: Array) -> Array:
+        """Of the chain, given its first state."""
+        each = jax.vmap(denoiser.log_prob, in_axes=(None, None, 0, 0, 0))
+        return each(params, embedding, trace[:-1], trace[1:], denoiser.tuned_rows).sum()
+
+    return ActionHead(
+        denoiser.init,
+        loss,
+        sample,
+        log_prob if denoiser.draws else None,
+        decode=lambda trace: trace[-1],
+        noise=noise,
+        act=act,
+        inpaint=act if len(shape) == 2 else None,
+    )

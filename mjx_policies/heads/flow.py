@@ -1,0 +1,106 @@
+"""Flow matching, Lipman et al. 2023 (arXiv:2210.02747): a velocity field that carries noise to actions.
+
+Noise and action are joined by straight lines, x_t = (1 - t) noise + t action, and the network learns the mean velocity
+action - noise of the lines through a place; following it from time 0 (noise) to 1 (action) draws from the data. Some
+papers count time the other way. The path is deterministic given the noise, and its density is not known here.
+Axes: E embedding, H horizon, A action, S steps; an action is [A] or [H, A].
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, get_args
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mjx_policies.heads.base import ActionHead, Noise, hold_last, masked_mean
+from mjx_policies.heads.inpainting import Prefix, pull
+from mjx_policies.networks.apply import apply
+from mjx_policies.types import Array, Number, PyTree
+
+Times = Literal["uniform", "beta"]
+Solver = Literal["euler", "heun"]
+BETA, LAST = 1.5, 0.999
+
+
+def draw_time(key: Array, times: Times) -> Array:  # -> []
+    """When to teach: at any time alike, or more often near the noise, where a policy decides what to do.
+
+    The latter is 0.999 (1 - b) of b ~ Beta(1.5, 1), Black et al. 2024 (arXiv:2410.24164), section IV, in our direction
+    of time.
+    """
+    uniform = jax.random.uniform(key)
+    return uniform if times == "uniform" else LAST * (1 - uniform ** (1 / BETA))
+
+
+def on_the_line(key: Array, action: Array, time: Number) -> tuple[Array, Array]:  # -> x_t, velocity
+    """A noisy action and the velocity that leads from its noise to the action."""
+    noise = jax.random.normal(key, action.shape).astype(action.dtype)
+    return ((1 - time) * noise + time * action).astype(action.dtype), action - noise
+
+
+def flow_head(
+    net: nn.Module,
+    shape: int | tuple[int, ...],
+    num_steps: int = 10,
+    solver: Solver = "euler",
+    times: Times = "uniform",
+) -> ActionHead:
+    """Builds the head. The same parameters serve any number of steps and either solver: build it again.
+
+    Args:
+      net: one of `networks.denoiser` or a `TemporalUNet`; answers with the velocity.
+      shape: of the action; A for [A].
+      num_steps: S.
+      solver: `heun` averages the velocities at both ends of a step, for twice the work.
+      times: see `draw_time`.
+
+    Raises:
+      ValueError: no step, or no such solver or times.
+    """
+    if num_steps < 1:
+        raise ValueError(f"num_steps is {num_steps}, it must be at least 1")
+    for name, value, known in (("solver", solver, get_args(Solver)), ("times", times, get_args(Times))):
+        if value not in known:
+            raise ValueError(f"{name} is {value!r}, it must be one of {', '.join(known)}")
+    shape = (shape,) if isinstance(shape, int) else shape
+    noise = Noise(shape)
+    starts = np.arange(num_steps, dtype=np.float32) / num_steps
+
+    def init(key: Array, embedding: Array) -> PyTree:
+        return net.init(key, jnp.zeros(shape), jnp.zeros(()), embedding)
+
+    def loss(params: PyTree, key: Array, embedding: Array, action: Array, mask: Array | None = None) -> Array:
+        """Mean squared error of the velocity. Padding is seen as the last real step held, and counts for nothing."""
+        key_time, key_noise = jax.random.split(key)
+        time = draw_time(key_time, times)
+        x, velocity = on_the_line(key_noise, hold_last(action, mask), time)
+        return masked_mean((apply(net, params, x, time, embedding) - velocity) ** 2, mask)
+
+    def act(params: PyTree, embedding: Array, noise: Array, prefix: Prefix | None = None) -> Array:
+        def velocity(x: Array, time: Any) -> Array:
+            def estimate(x: Array) -> tuple[Array, Array]:
+                found = apply(net, params, x, time, embedding)
+                return x + (1 - time) * found, found
+
+            if prefix is None:
+                return estimate(x)[1]
+            _, change, found = pull(estimate, x, time, prefix)
+            return found + change
+
+        def step(x: Array, time: Any) -> Array:
+            first = velocity(x, time)
+            if solver == "euler":
+                return x + first / num_steps
+            second = velocity(x + first / num_steps, time + 1 / num_steps)
+            return x + (first + second) / (2 * num_steps)
+
+        return jax.lax.scan(lambda x, time: (step(x, time), None), noise, starts)[0]
+
+    def sample(params: PyTree, key: Array, embedding: Array) -> tuple[Array, Array]:
+        action = act(params, embedding, noise.draw(key))
+        return action, action
+
+    return ActionHead(init, loss, sample, noise=noise, act=act, inpaint=act if len(shape) == 2 else None)

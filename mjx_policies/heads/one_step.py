@@ -1,0 +1,98 @@
+"""Shortcut models, Frans et al. 2024 (arXiv:2410.12557): flow matching that also learns to take long steps.
+
+The network is told the size of the step and answers with the mean velocity over it. For size 0 that is flow matching;
+a step of any other size learns to lead where two of half the size lead. So one network, trained once, acts in one step
+or in many: distilling a trained flow into another network, as FQL does (Park et al. 2025, arXiv:2502.02538), takes a
+second training for every number of steps, and is of use where the distilled one is then improved by another objective.
+
+The paper's sizes are powers of two and its own targets come from an average of the weights. Here sizes are 1 / S of any
+S, so that 5 and 10 steps are taught too, and targets come from the weights themselves: a head has no others.
+Axes: E embedding, H horizon, A action, S steps; an action is [A] or [H, A].
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mjx_policies.heads.base import ActionHead, Noise, hold_last, masked_mean
+from mjx_policies.heads.flow import on_the_line
+from mjx_policies.heads.inpainting import Prefix, pull
+from mjx_policies.networks.apply import apply
+from mjx_policies.types import Array, PyTree
+
+
+def shortcut_head(
+    net: nn.Module,
+    shape: int | tuple[int, ...],
+    num_steps: int = 1,
+    max_steps: int = 128,
+    consistency: float = 0.25,
+) -> ActionHead:
+    """Builds the head. The same parameters serve any number of steps: build it again.
+
+    Args:
+      net: one of `networks.denoiser` or a `TemporalUNet`, told [time, size of the step]; answers with the velocity.
+      shape: of the action; A for [A].
+      num_steps: S when acting.
+      max_steps: the smallest steps that are taught are 1 / max_steps long; below, the size is called 0.
+      consistency: share of the examples that teach long steps, the others velocities; the paper's is 1/4.
+
+    Raises:
+      ValueError: a number out of its range.
+    """
+    if not 1 <= num_steps <= max_steps:
+        raise ValueError(f"num_steps is {num_steps}, it must be from 1 to max_steps, {max_steps}")
+    if not 0 < consistency < 1:
+        raise ValueError(f"consistency is {consistency:g}, it must lie between 0 and 1")
+    shape = (shape,) if isinstance(shape, int) else shape
+    noise = Noise(shape)
+    starts = np.arange(num_steps, dtype=np.float32) / num_steps
+
+    def init(key: Array, embedding: Array) -> PyTree:
+        return net.init(key, jnp.zeros(shape), jnp.zeros(2), embedding)
+
+    def velocity(params: PyTree, x: Array, time: Any, size: Any, embedding: Array) -> Array:
+        return apply(net, params, x, jnp.stack([jnp.asarray(time), jnp.asarray(size)]), embedding)
+
+    def loss(params: PyTree, key: Array, embedding: Array, action: Array, mask: Array | None = None) -> Array:
+        """Mean squared error of the velocity, either the line's or that of two half steps, equation 5."""
+        key_kind, key_steps, key_time, key_noise = jax.random.split(key, 4)
+        long = jax.random.uniform(key_kind) < consistency
+        # As many of 1 step as of 2 or 3, of 4 to 7, ...
+        steps = jnp.floor(2 ** (math.log2(max_steps) * jax.random.uniform(key_steps)))
+        time = jax.random.uniform(key_time)
+        time = jnp.where(long, jnp.floor(time * steps) / steps, time)
+        x, target = on_the_line(key_noise, hold_last(action, mask), time)
+        half = 0.5 / steps
+        told = jnp.where(2 * steps > max_steps, 0.0, half)
+        fixed = jax.lax.stop_gradient(params)
+        first = velocity(fixed, x, time, told, embedding)
+        second = velocity(fixed, (x + half * first).astype(x.dtype), time + half, told, embedding)
+        target = jnp.where(long, jax.lax.stop_gradient(first + second) / 2, target)
+        found = velocity(params, x, time, jnp.where(long, 2 * half, 0.0), embedding)
+        return masked_mean((found - target) ** 2, mask)
+
+    def act(params: PyTree, embedding: Array, noise: Array, prefix: Prefix | None = None) -> Array:
+        def step(x: Array, time: Any) -> Array:
+            def estimate(x: Array) -> tuple[Array, Array]:
+                found = velocity(params, x, time, 1 / num_steps, embedding)
+                return x + (1 - time) * found, found
+
+            if prefix is None:
+                return x + estimate(x)[1] / num_steps
+            _, change, found = pull(estimate, x, time, prefix)
+            return x + (found + change) / num_steps
+
+        return jax.lax.scan(lambda x, time: (step(x, time), None), noise, starts)[0]
+
+    def sample(params: PyTree, key: Array, embedding: Array) -> tuple[Array, Array]:
+        action = act(params, embedding, noise.draw(key))
+        return action, action
+
+    return ActionHead(init, loss, sample, noise=noise, act=act, inpaint=act if len(shape) == 2 else None)
