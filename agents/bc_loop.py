@@ -9,6 +9,7 @@ Axes: S seeds, K gradient steps, N examples of a batch, W windows.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -63,6 +64,7 @@ def cloning(
     demonstrations: Demonstrations,
     steps_per_iteration: int = 100,
     resident_bytes: int = RESIDENT,
+    begin: BCState | None = None,
 ) -> Iterator[Cloning]:
     """Opens the demonstrations for learning.
 
@@ -72,6 +74,7 @@ def cloning(
       demonstrations: of `prepare`.
       steps_per_iteration: K.
       resident_bytes: windows that take more are cut out on the host.
+      begin: a policy that goes on learning, with its scales; the schedule and the average begin anew.
     """
     windows, count = demonstrations.windows, len(demonstrations.training)
     samplers = [Shuffled(count, config.seed + s) for s in range(config.seeds)]
@@ -135,7 +138,13 @@ def cloning(
                 lambda: init(config, cloner, demonstrations.example, demonstrations.scales),
                 compiler_options=compiler_options(runs_once=True),
             )
-            return CloningState(make())
+            learner = make()
+            if begin is not None:
+                params, average = (jax.tree.map(jnp.array, begin.average) for _ in range(2))  # each its own memory
+                learner = dataclasses.replace(
+                    learner, params=params, average=average, scales=jax.tree.map(jnp.array, begin.scales)
+                )
+            return CloningState(learner)
 
         yield Cloning(start, step, steps_per_iteration)
 

@@ -19,21 +19,39 @@ import numpy as np
 from mjx_policies.heads.act import act_head
 from mjx_policies.heads.base import ActionHead
 from mjx_policies.heads.bins import bins_head
+from mjx_policies.heads.denoising import Denoiser
 from mjx_policies.heads.deterministic import deterministic_head
+from mjx_policies.heads.diffusion import diffusion_head
 from mjx_policies.heads.energy import energy_head
 from mjx_policies.heads.fast import fast_head
 from mjx_policies.heads.fast_tokens import FastTokenizer, fit_tokenizer, most_tokens, read_tokenizer
+from mjx_policies.heads.flow import flow_head
 from mjx_policies.heads.gaussian import gaussian_head
 from mjx_policies.heads.mixture import mixture_head
+from mjx_policies.heads.one_step import shortcut_head
 from mjx_policies.heads.residual_vq import Codebook, blank_codebook, fit_codebook
 from mjx_policies.heads.vq import vq_head
 from mjx_policies.losses import absolute_error
+from mjx_policies.networks.denoiser import MLPDenoiser
 from mjx_policies.networks.mlp import MLP
 from mjx_policies.training.errors import UserError
 from mjx_policies.training.files import read_json, write_json
 from mjx_policies.types import Array
 
-HeadName = Literal["mse", "l1", "gaussian", "mixture", "bins", "energy", "vq", "act", "fast"]
+HeadName = Literal[
+    "mse",
+    "l1",
+    "gaussian",
+    "mixture",
+    "bins",
+    "energy",
+    "vq",
+    "act",
+    "fast",
+    "diffusion",
+    "flow",
+    "one_step",
+]
 HEADS: tuple[str, ...] = get_args(HeadName)
 SIZE = 512  # width of a perceptron's hidden layers
 
@@ -172,4 +190,7 @@ BUILD: dict[str, Callable[[Shape, int, Fitted], ActionHead]] = {
     "vq": _vq,
     "act": lambda shape, size, _: act_head(shape, latent=16, width=_width(size), encoder_depth=1, decoder_depth=2),
     "fast": _fast,
+    "diffusion": lambda shape, size, _: diffusion_head(Denoiser(MLPDenoiser(size), shape)),
+    "flow": lambda shape, size, _: flow_head(MLPDenoiser(size), shape),
+    "one_step": lambda shape, size, _: shortcut_head(MLPDenoiser(size), shape),
 }

@@ -1,0 +1,156 @@
+"""Behaviour cloning put together from a configuration, on demonstrations made up by hand. Axes: T steps, W windows."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mjx_policies.agents import bc_run
+from mjx_policies.agents.bc import BCHyper
+from mjx_policies.agents.bc_loop import cloning
+from mjx_policies.agents.bc_run import Config
+from mjx_policies.data.episodes import Episode
+from mjx_policies.data.store import in_memory
+from mjx_policies.envs.base import EnvSpec
+from mjx_policies.types import ActionTable, Term
+
+SPEC = EnvSpec(
+    observation=(Term("position", 2, unit="m"), Term("velocity", 2, unit="m/s"), Term("last_action", 2, unit="1")),
+    privileged=(),
+    action=ActionTable(("x", "y"), (0.0,) * 2, (1.0,) * 2, (-1.0,) * 2, (1.0,) * 2),
+    control_dt=0.1,
+    episode_seconds=1.0,
+)
+CONFIG = Config(
+    task="Hand",
+    head="gaussian",
+    size=8,
+    horizon=3,
+    execute=2,
+    steps=8,
+    batch_size=4,
+    validation=0.25,
+    hyper=BCHyper(learning_rate=1e-2, warmup_steps=2, observation_dropout=0.2),
+)
+
+
+@pytest.fixture(scope="module")
+def demonstrations():
+    rng = np.random.default_rng(0)
+    episodes = []
+    for length in rng.integers(5, 12, 8):
+        state = rng.normal(size=(length, 6)).astype(np.float32)
+        action = np.tanh(state[:, :2])
+        episodes.append(Episode({"state": state}, action, np.zeros(length), False, True, "Hand", 10.0))
+    return bc_run.prepare(in_memory(episodes), CONFIG)
+
+
+@pytest.fixture(scope="module")
+def cloner():
+    return bc_run.make_cloner(CONFIG, SPEC)
+
+
+def train(config, cloner, demonstrations, iterations, state=None, **options):
+    """Two gradient steps each."""
+    with cloning(config, cloner, demonstrations, steps_per_iteration=2, **options) as job:
+        state = job.init() if state is None else state
+        for _ in range(iterations):
+            state, info = job.step(state)
+    return state.learner, info
+
+
+@pytest.fixture(scope="module")
+def trained(cloner, demonstrations):
+    return train(CONFIG, cloner, demonstrations, 4)
+
+
+def test_episodes_held_out_teach_nothing(demonstrations):
+    store, split = demonstrations.windows.store, demonstrations.split
+    assert len(split.validation) == 2 and set(split.training) | set(split.validation) == set(range(8))
+    of, _ = demonstrations.windows.place(demonstrations.training)
+    assert set(of) == set(split.training) and len(demonstrations.training) == store.lengths[split.training].sum()
+    rows = np.concatenate([np.arange(s, s + n) for s, n in zip(store.starts, store.lengths, strict=True)])
+    seen = np.isin(np.repeat(np.arange(8), store.lengths), split.training)
+    np.testing.assert_allclose(
+        demonstrations.scales.observation["state"].offset, store.arrays["state"][rows[seen]].mean(0), atol=1e-5
+    )
+
+
+def test_a_run_that_goes_on_equals_one_that_was_not_stopped(cloner, demonstrations, trained):
+    half, _ = train(CONFIG, cloner, demonstrations, 2)
+    with cloning(CONFIG, cloner, demonstrations, steps_per_iteration=2) as job:
+        state = dataclasses.replace(job.init(), learner=jax.tree.map(jnp.asarray, jax.device_get(half)))
+    whole, info = train(CONFIG, cloner, demonstrations, 2, state)
+    chex.assert_trees_all_equal((whole, info), trained)
+
+
+def test_windows_from_the_host_teach_the_same(cloner, demonstrations, trained):
+    learner, info = train(CONFIG, cloner, demonstrations, 4, resident_bytes=0)
+    chex.assert_trees_all_close((learner.params, info), (trained[0].params, trained[1]), rtol=1e-5, atol=1e-6)
+
+
+def test_seeds_side_by_side_equal_runs_of_their_own(cloner, demonstrations, trained):
+    """The first of two from seed 0 is the run of seed 0, the second that of seed 1."""
+    config = dataclasses.replace(CONFIG, seeds=2)
+    together, _ = train(config, cloner, demonstrations, 4)
+    second, _ = train(dataclasses.replace(CONFIG, seed=1), cloner, demonstrations, 4)
+    for number, alone in enumerate((trained[0], second)):
+        chex.assert_trees_all_close(bc_run.member(config, together, number).params, alone.params, rtol=1e-4, atol=1e-5)
+
+
+def test_the_action_error_is_that_of_the_steps_that_are_executed(cloner, demonstrations, trained):
+    learner, info = trained
+    window = demonstrations.windows.take(demonstrations.validation)
+    off, count = 0.0, 0
+    for i in range(len(window.action)):
+        seen = {name: jnp.asarray(rows[i]) for name, rows in window.observation.items()}
+        planned = np.asarray(cloner.mode(learner, seen))
+        for k in range(CONFIG.execute):
+            if window.action_mask[i, k]:
+                off, count = off + np.abs(planned[k] - window.action[i, k]).sum(), count + 2
+    assert info["action/error"] == pytest.approx(off / count, rel=1e-4)
+
+
+def test_a_policy_acts_on_what_it_may_see_and_stays_within_what_was_shown(cloner, trained):
+    policy = bc_run.make_policy(CONFIG, cloner, trained[0])
+    key = jax.random.key(0)
+
+    def first(state):
+        return policy.act(policy.init(key), key, {"state": state, "privileged": jnp.zeros(9)}, jnp.asarray(0))[0]
+
+    state = jnp.asarray([0.3, -0.2, 0.1, 0.4, 0.5, 0.6])
+    np.testing.assert_array_equal(first(state), first(state.at[4:].set(9.0)))  # the last action
+    assert (first(state) != first(state.at[0].set(1.0))).all()
+    scale = trained[0].scales.action
+    assert (np.abs(first(1e4 * state) - scale.offset) <= scale.size * (1 + 1e-6)).all()
+
+
+def test_dropout_hides_what_the_robot_does_and_nothing_else(cloner, demonstrations):
+    hidden = dataclasses.replace(CONFIG, hyper=BCHyper(observation_dropout=1.0))
+    state = bc_run.init(hidden, cloner, demonstrations.example, demonstrations.scales)
+    window = demonstrations.windows.take(np.arange(4))
+
+    def loss(column):
+        seen = {"state": window.observation["state"].copy()}
+        seen["state"][..., column] += 1.0
+        return float(cloner.update(state, jax.random.key(1), window.replace(observation=seen))[1]["loss/train"])
+
+    assert loss(2) == loss(3) and loss(0) != loss(2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"execute": 4}, "execute is 4, more than the 3 actions of a chunk"),
+        ({"seeds": 0}, "seeds is 0, it must be at least 1"),
+        ({"validation": 1.0}, "validation is 1, it must be at least 0 and below 1"),
+        ({"seed": 2**32}, "seed is 4294967296"),
+        ({"unseen": ("smell",)}, "observes no 'smell' to leave out; it observes position, velocity, last_action"),
+    ],
+)
+def test_what_cannot_be_is_told(fields, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        bc_run.make_cloner(dataclasses.replace(CONFIG, **fields), SPEC)
