@@ -169,7 +169,7 @@ def examine(dataset: Dataset | None, run: Run | None, console: Console) -> Diagn
                 steps, run, report=lambda what: progress.update(task, advance=1, description=what), times=times
             )
     if spoiled is not None:
-        first = {"data: finite": spoiled}
+        first: dict[str, Finding | None] = {"data: finite": spoiled}
         diagnosis = dataclasses.replace(diagnosis, findings=first | diagnosis.findings | first)
     return diagnosis
 

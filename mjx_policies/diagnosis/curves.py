@@ -1,6 +1,7 @@
 """Checks of a run: its curves and its last parameters. Axes: R rows of the table.
 
-Columns are read by name, whatever learner wrote them; a check whose columns are missing says nothing.
+Columns are read by name, whatever learner wrote them; a check whose columns are missing says nothing. A loss that falls
+below zero is a likelihood, whose zero means nothing: of such a one only differences count, of all others ratios.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ KL = 0.2  # nats by which an update may change a policy; 0.01 to 0.05 is usual
 CLIPPED = 0.65  # portion of the samples that PPO clips; 0.1 to 0.3 is usual
 DIVERGED = 1e-3  # portion of the steps in which a simulation diverges
 NARROW = 0.1  # of its first standard deviation
+REGAINED = 0.5  # of its fall, that a likelihood loses again
 OVERFITTED = 1.5  # times its lowest, of a validation loss
 NOTABLE = 0.1  # of its first value, below which a validation loss may do what it likes
 CLEAR = 3.0  # standard errors
@@ -49,15 +51,22 @@ def rate_too_high(run: Run) -> Finding | None:
         leaps = float(np.mean(loss > SPIKE * smooth))
         evidence = (
             f"the loss goes from {loss[0]:.3g} to {smooth[-1]:.3g}, with a lowest of {smooth[lowest]:.3g} and a "
-            "highest of "
-            f"{loss.max():.3g}; from row to row it changes by a factor of {np.exp(wild):.2f}"
+            f"highest of {loss.max():.3g}"
         )
-        rises = smooth[-1] > RISEN * smooth[lowest] and smooth[lowest:].max() > 0.05 * loss[0]
-        explodes = loss.max() > RISEN * loss[0]
-        leaping = smooth[-1] > 0.02 * loss[0] and (wild > WILD or leaps > SPIKES)
         gradient, swollen = run.curve("gradient/norm"), swelling(run)
         burst = float(gradient.max() / max(np.median(gradient), 1e-30)) if len(gradient) else 1.0
-        stalls = smooth[len(smooth) // 5] < 1.5 * smooth[-1] and burst > BURST
+        if loss.min() < 0:
+            fall, noise = float(loss[0] - smooth[lowest]), CLEAR * jitter(loss)
+            rises = smooth[-1] - smooth[lowest] > max(REGAINED * fall, noise)
+            explodes = loss.max() - loss[0] > max(RISEN * fall, noise)
+            leaping = False
+            stalls = smooth[len(smooth) // 5] - smooth[-1] < max(0.1 * fall, noise) and burst > BURST
+        else:
+            evidence += f"; from row to row it changes by a factor of {np.exp(wild):.2f}"
+            rises = smooth[-1] > RISEN * smooth[lowest] and smooth[lowest:].max() > 0.05 * loss[0]
+            explodes = loss.max() > RISEN * loss[0]
+            leaping = smooth[-1] > 0.02 * loss[0] and (wild > WILD or leaps > SPIKES)
+            stalls = smooth[len(smooth) // 5] < 1.5 * smooth[-1] and burst > BURST
         if burst > BURST:
             evidence += f"; the largest gradient is {burst:.3g} times the usual one"
         if swollen > SWOLLEN:
@@ -176,8 +185,13 @@ def overfitted(run: Run) -> Finding | None:
     smooth = running_median(held_out, 3)
     lowest, last = float(smooth.min()), float(smooth[-1])
     evidence = f"validation loss {last:.3g}, at its lowest {lowest:.3g}; training loss {running_median(loss)[-1]:.3g}"
-    learned = last <= max(OVERFITTED * lowest, NOTABLE * float(held_out[0]))
-    if learned or running_median(loss)[-1] >= last / OVERFITTED:
+    train = float(running_median(loss)[-1])
+    if min(lowest, train) < 0:
+        gap = REGAINED * float(held_out[0] - lowest)
+        learned = last - lowest <= max(gap, CLEAR * jitter(held_out)) or train >= last - gap
+    else:
+        learned = last <= max(OVERFITTED * lowest, NOTABLE * float(held_out[0])) or train >= last / OVERFITTED
+    if learned:
         return Finding(evidence)
     return Finding(
         evidence,
@@ -228,8 +242,9 @@ def blind_critic(run: Run) -> Finding | None:
 def rate_at_bound(run: Run) -> Finding | None:
     """An adaptive learning rate that has nowhere to go."""
     rate = run.curve("learning_rate")
-    bounds = [run.hyper.get("min_learning_rate"), run.hyper.get("max_learning_rate")]
-    if len(rate) < MIN_ROWS or None in bounds or not run.hyper.get("desired_kl"):
+    names = ("min_learning_rate", "max_learning_rate")
+    bounds = [run.hyper[name] for name in names if name in run.hyper]
+    if len(rate) < MIN_ROWS or len(bounds) < 2 or not run.hyper.get("desired_kl"):
         return None
     shares = [float(np.mean(np.isclose(late(rate), bound, rtol=1e-3))) for bound in bounds]
     evidence = (
@@ -287,6 +302,12 @@ def running_median(values: np.ndarray, width: int = 0) -> np.ndarray:  # [R] -> 
 def roughness(values: np.ndarray) -> float:
     """Standard deviation of the logarithm from row to row, per row, by the median: a few spikes do not count."""
     change = np.abs(np.diff(np.log(np.maximum(values, 1e-30))))
+    return float(np.median(change) / 0.6745 / np.sqrt(2)) if len(change) else 0.0
+
+
+def jitter(values: np.ndarray) -> float:
+    """Standard deviation of the noise of a curve, from the median change from row to row."""
+    change = np.abs(np.diff(values))
     return float(np.median(change) / 0.6745 / np.sqrt(2)) if len(change) else 0.0
 
 

@@ -119,8 +119,9 @@ def diagnose(
             report("learning four rows by heart")
             trace = overfit_rows(steps)
     findings: dict[str, Finding | None] = {}
-    for checks, evidence in ((DATA_CHECKS, data), (TRACE_CHECKS, trace), (RUN_CHECKS, run)):
-        for name, check in checks.items():  # type: ignore[attr-defined]
+    rounds: list[tuple[dict[str, Check[Any]], Any]] = [(DATA_CHECKS, data), (TRACE_CHECKS, trace), (RUN_CHECKS, run)]
+    for checks, evidence in rounds:
+        for name, check in checks.items():
             if evidence is not None:
                 report(name)
                 findings[name] = check(evidence)

@@ -6,6 +6,7 @@ those of suspects first, with the step at which a suspect shows.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,7 +59,9 @@ def draw_diagnosis(path: Path, diagnosis: Diagnosis, title: str = "") -> None:
         panels.append(lambda axes: _draw_loss(axes, trace))
         panels.append(lambda axes: _draw_gradients(axes, trace))
     if run is not None:
-        panels += [lambda axes, name=name: _draw_curve(axes, diagnosis, name) for name in chosen_curves(diagnosis)]
+        panels += [
+            functools.partial(_draw_curve, run=run, diagnosis=diagnosis, name=n) for n in chosen_curves(diagnosis)
+        ]
     names = strips(diagnosis)
     columns = 3
     rows = -(-len(panels) // columns)
@@ -197,9 +200,7 @@ def _draw_gradients(axes: Axes, trace: Trace) -> None:
     _style(axes, "gradient norm of each array, four rows", "gradient steps")
 
 
-def _draw_curve(axes: Axes, diagnosis: Diagnosis, name: str) -> None:
-    run: Run | None = diagnosis.run
-    assert run is not None
+def _draw_curve(axes: Axes, run: Run, diagnosis: Diagnosis, name: str) -> None:
     x, y = run.steps(name), run.curve(name)
     marked = [finding for finding in diagnosis.suspects.values() if name in finding.where]
     axes.plot(x, y, color=ORANGE if marked else BLUE, linewidth=1.3, marker="o" if len(y) < 30 else "", markersize=2.5)

@@ -91,6 +91,10 @@ def leak_action(episodes, rng):
     return on_state(lambda e, state: np.c_[state, e.action[:, 0]])(episodes, rng)
 
 
+def leak_actions(episodes, rng):
+    return on_state(lambda e, state: np.c_[state, e.action])(episodes, rng)
+
+
 def leak_next_action(episodes, rng):
     return on_state(lambda e, state: np.c_[state, np.r_[e.action[1:, 0], e.action[-1:, 0]]])(episodes, rng)
 
@@ -145,6 +149,7 @@ FAULTS = {
     duplicate: ("data: repeated episodes", (*EASY, "camera")),
     duplicate_cut: ("data: repeated episodes", (*EASY, "camera")),
     leak_action: ("data: leaked future", (*EASY, "late robot", "history")),
+    leak_actions: ("data: leaked future", ("reacher", "arm", "walker")),
     leak_next_action: ("data: leaked future", (*EASY, "late robot", "history")),
     leak_next_state: ("data: leaked future", ("reacher", "white tremor", "late person", "arm", "walker", "explorer")),
     freeze: ("data: constant columns", (*EASY, "late robot", "history")),

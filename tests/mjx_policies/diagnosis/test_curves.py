@@ -1,0 +1,72 @@
+"""Curves whose truth is known, because they are made: likelihoods, which fall below zero, beside losses that do not."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mjx_policies.diagnosis.diagnosis import diagnose
+from mjx_policies.diagnosis.runs import Run
+
+ROWS = 80
+TIME = np.arange(ROWS) / ROWS
+
+
+def culprit(loss, held_out=None, **curves):
+    validation = {} if held_out is None else {"loss/validation": held_out}
+    return diagnose(run=Run({"step": 10 * np.arange(ROWS), "loss/train": loss, **validation, **curves})).culprit
+
+
+def falling(height, pace, noise, seed):
+    rng = np.random.default_rng(seed)
+    return height * (np.exp(-pace * TIME) + noise * rng.normal(size=ROWS))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.floats(0.1, 100.0),
+    pace=st.floats(2.0, 12.0),
+    noise=st.floats(0.0, 0.05),
+    below=st.floats(0.1, 5.0),
+    seed=st.integers(0, 1000),
+)
+def test_a_likelihood_that_falls_is_healthy_wherever_its_zero_is(height, pace, noise, below, seed):
+    """From above zero to below it, and below it from the start on; validation a little behind."""
+    loss = falling(height, pace, noise, seed) - below * height
+    held_out = falling(height, 0.9 * pace, noise, seed + 1) - 0.9 * below * height
+    assert culprit(loss, held_out) is None
+
+
+@pytest.mark.parametrize("offset", [0.0, -0.5, -3.0, -30.0])
+def test_what_is_wrong_is_wrong_wherever_zero_is(offset):
+    fall = falling(1.0, 8.0, 0.01, 0) + 0.05 + offset
+    assert culprit(fall + 4.0 * np.maximum(TIME - 0.4, 0)) == "run: learning rate", "it rises again"
+    assert culprit(fall + 5.0 * (np.arange(ROWS) == 30)) == "run: learning rate", "it explodes once"
+    held_out = fall + 3.0 * np.maximum(TIME - 0.3, 0)
+    assert culprit(fall, held_out) == "run: validation loss"
+    assert culprit(fall, fall + 0.02) is None
+
+
+def test_the_step_of_a_finding_is_where_the_curve_shows_it():
+    fall = falling(1.0, 8.0, 0.01, 0) + 0.05
+    run = Run({"step": 10 * np.arange(ROWS), "loss/train": fall + 5.0 * (np.arange(ROWS) == 30)})
+    suspect = diagnose(run=run).suspect
+    assert (suspect.where, suspect.step) == (("loss/train",), 300)
+    held_out = fall + 3.0 * np.maximum(TIME - 0.3, 0)
+    held_out[1::2] = np.nan  # cells of rows without an evaluation are empty
+    run = Run({"step": 10 * np.arange(ROWS), "loss/train": fall, "loss/validation": held_out})
+    suspect = diagnose(run=run).suspect
+    assert suspect.where == ("loss/validation", "loss/train")
+    assert 240 <= suspect.step <= 400 and suspect.step % 20 == 0
+    gradient = np.where(np.arange(ROWS) < 50, 1.0, 0.0)
+    run = Run({"step": 10 * np.arange(ROWS), "loss/train": fall, "gradient/encoder": gradient})
+    assert diagnose(run=run).culprit is None, "its second half begins with a gradient"
+    run = Run(
+        {
+            "step": 10 * np.arange(ROWS),
+            "loss/train": fall,
+            "gradient/encoder": np.roll(gradient, -20)[:ROWS] * (TIME < 0.4),
+        }
+    )
+    suspect = diagnose(run=run).suspect
+    assert (suspect.where, suspect.step) == (("gradient/encoder",), 300)
