@@ -46,7 +46,7 @@ def drawer_expert(task: FrankaDrawer) -> Expert:
         holds = jnp.where(hooks, behind, hand.holds & (length(away) < 0.06))
         empty = jnp.where(hooks, there & ~behind, ~holds & (hand.opening < CLOSED))
         told, _ = tcp_pose(state.target[: sensing.NUM_JOINTS])
-        blocked = (length(told - above) < 0.004) & (length(told - hand.position) > 0.01)
+        blocked = (length(told - above) < 0.003) & (length(told - hand.position) > 0.008)
         left = jnp.maximum(PULLED - opening(model, state.data), 0.0)
         pull = jnp.stack([hand.position[0] - left, right[1], right[2]])
         closes = hooks | ((there | holds) & ~empty)

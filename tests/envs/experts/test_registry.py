@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from mjx_policies.compiler import compiler_options
 from mjx_policies.envs import registry
 from mjx_policies.envs.experts.registry import EXPERT_TASKS, load_expert
 
@@ -25,12 +24,11 @@ def test_each_expert_acts_and_labels_in_the_space_of_its_task(name):
         action, after = expert.act(carry, state, key)
         return action, expert.label(state), carry, after
 
-    action, label, before, after = jax.jit(one, compiler_options=compiler_options(runs_once=True))(jax.random.key(0))
+    action, label, before, after = jax.eval_shape(one, jax.random.key(0))
     for each in (action, label, after.intended):
-        assert each.shape == (task.spec.action.size,)
-        assert jnp.max(jnp.abs(each)) <= 1
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), before) == jax.tree.map(lambda x: (x.shape, x.dtype), after)
-    assert 0 <= before.manner.strategy < len(expert.strategies) == len(set(expert.strategies))
+        assert each.shape == (task.spec.action.size,) and each.dtype == jnp.float32
+    assert before == after  # shapes and types: a scan carries them
+    assert len(expert.strategies) == len(set(expert.strategies)) > 1
 
 
 def test_a_task_without_an_expert_is_refused_with_the_names_of_those_that_have_one():
