@@ -174,14 +174,14 @@ def pointing_down(yaw: Array) -> Array:  # [] -> [3, 3]
     )
 
 
-def come_down(hand: Hand, place: Array, rotation: Array, height: float, slack: float) -> tuple[Array, Array]:
+def come_down(hand: Hand, place: Array, rotation: Array, height: Array | float, slack: float) -> tuple[Array, Array]:
     """How to get to a place that has to be entered along the hand's z axis: beside it first up, then over, then down.
 
     Args:
       hand: as it is.
       place: [3] where the TCP is to arrive.
       rotation: [3, 3] of the hand there.
-      height: m above the place that is free to move about in.
+      height: [] m above the place that is free to move about in.
       slack: m sideways, and a tenth of it in rad, that do not matter.
 
     Returns:
