@@ -12,6 +12,7 @@ from mjx_policies.diagnosis.data import Data
 ASSOCIATED = 4.0  # standard deviations above exchanged actions
 TELLING = 0.5  # R^2 above which nobody would call actions shuffled
 LIKELIER = 0.02  # nats per step by which a pairing must beat the recorded one, and in every fold
+BLANK = 0.02  # standard deviations by which a memory of nothing may differ from itself
 LATER = 0.1  # portion of a change by which an earlier action must tell more than that of the same row
 
 
@@ -48,7 +49,7 @@ def misaligned(data: Data) -> Finding | None:
     changes = f"the action of the same row tells {max(lags.dynamics[0], 0):.1%} of a change"
     likelier = bool(gain.mean() >= LIKELIER and gain.min() > 0)
     late = -1 - remembered if (remembered := memory(data)) is not None else 0  # rows by which memories come too late
-    if late < 0 and lags.dynamics.get(late, 0.0) > lags.dynamics[0] + LATER:
+    if late < 0 and lags.dynamics.get(late, 0.0) > lags.dynamics[0] and begins_blank(data, -late - 1):
         return shifted(
             -late,
             "after",
@@ -83,6 +84,29 @@ def misaligned(data: Data) -> Finding | None:
         )
     evidence = f"{compared}; rows shifted by {steps(shift)} are likelier by {gain.mean():.2f} nats a step"
     return shifted(shift, which, evidence, data)
+
+
+def begins_blank(data: Data, lag: int) -> bool:
+    """Whether columns that copy actions at this lag know nothing of them in an episode's first step, as memories do.
+
+    There a memory holds what it was reset to; what leaks from the future holds the action there too.
+    """
+    steps_ = data.steps
+    first = np.searchsorted(steps_.episode, np.unique(steps_.episode))
+    first = first[
+        (first + lag < len(steps_))
+        & (steps_.episode[np.minimum(first + lag, len(steps_) - 1)] == steps_.episode[first])
+    ]
+    inner = steps_.around(1, lag)
+    blank = []
+    for copy in data.copies:
+        if copy.of_action and copy.lag == lag:
+            column, action = steps_.observation[:, copy.column], steps_.action[:, copy.source]
+            slope, offset = np.polyfit(action[inner + lag], column[inner], 1)
+            missed = np.abs(column[first] - slope * action[first + lag] - offset)
+            spread = max(float(column[inner].std()), 1e-12)
+            blank.append(np.mean(missed > BLANK * spread) > 0.5 or column[first].std() < BLANK * spread)
+    return bool(blank) and float(np.mean(blank)) > 0.5
 
 
 def shifted(shift: int, which: str, evidence: str, data: Data) -> Finding:

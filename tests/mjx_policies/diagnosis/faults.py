@@ -149,7 +149,7 @@ FAULTS = {
     duplicate: ("data: repeated episodes", (*EASY, "camera")),
     duplicate_cut: ("data: repeated episodes", (*EASY, "camera")),
     leak_action: ("data: leaked future", (*EASY, "late robot", "history")),
-    leak_actions: ("data: leaked future", ("reacher", "arm", "walker")),
+    leak_actions: ("data: leaked future", ("walker", "arm")),
     leak_next_action: ("data: leaked future", (*EASY, "late robot", "history")),
     leak_next_state: ("data: leaked future", ("reacher", "white tremor", "late person", "arm", "walker", "explorer")),
     freeze: ("data: constant columns", (*EASY, "late robot", "history")),
