@@ -48,7 +48,7 @@ def test_a_run_ends_with_a_complete_folder(run):
 
 
 def test_it_is_opened_with_the_actions_it_was_trained_with(run, capsys):
-    """Five numbers move a hand that points down, eight change joint angles: another choice would not fit the network."""
+    """Five numbers move a hand that points down, eight change joint angles: no other choice would fit the network."""
     assert command("play.py", "--run", run, "--video", run / "play.mp4", "--seconds", "0.2") == 0
     assert "FrankaReach, trained for 32 steps" in capsys.readouterr().out
     assert (run / "play.mp4").stat().st_size > 1000
