@@ -19,11 +19,11 @@ from typing import Any, Literal
 import jax
 import numpy as np
 import tyro
-from demos import about, dataset_path, robots, show
+from demos import about, dataset_path, prepare, robots, show
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from mjx_policies.agents.campaign import Account, Campaign, collect
+from mjx_policies.agents.campaign import Account, Campaign, check_seed, collect
 from mjx_policies.agents.demonstrations import Attempts, expert_actor, make_recorder
 from mjx_policies.data import lerobot, robomimic
 from mjx_policies.data.formats import WritableFormat
@@ -63,8 +63,10 @@ class Collect:
     resume: bool = may_change(False)  # go on with the campaign in OUT; what is not given is as it was
 
     def __post_init__(self) -> None:
-        if self.episodes < 1:
-            raise ValueError(f"episodes is {self.episodes}, it must be at least 1.")
+        for name in ("episodes", "batch"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1.")
+        check_seed(self.seed)
         if not 0 <= self.randomize < np.inf:
             raise ValueError(f"randomize is {self.randomize}, it must be a number from 0 on.")
 
@@ -113,6 +115,7 @@ def main(asked: Collect) -> None:
         task = load(asked.task, asked.backend, asked.batch, asked.actions)
         expert = load_expert(asked.task, task)
         record = make_recorder(task, expert_actor(expert), robots(task, asked.randomize))
+    prepare(asked.path, asked.format)
     campaign = Campaign(
         record=record,
         strategies=expert.strategies,
@@ -149,7 +152,9 @@ def attempt(
     if len(writer) >= asked.episodes:
         return account, None
     began = time.perf_counter()
-    with console.status("compiling") if console.is_terminal else contextlib.nullcontext():
+    if not console.is_terminal:
+        console.print("compiling ...")
+    with console.status("compiling"):
         record = campaign.record.lower(jax.vmap(jax.random.key)(np.arange(asked.batch))).compile()
     compiling = account.seconds.get("compiling", 0.0) + time.perf_counter() - began
     account = dataclasses.replace(account, seconds=account.seconds | {"compiling": compiling})
@@ -178,7 +183,6 @@ def open_writer(asked: Collect, account: Account, robot: str) -> Iterator[Any]:
             )
         yield Finished(account.successes)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     if asked.format == "robomimic":
         yield robomimic.Writer(path, append=asked.resume)
         return
@@ -203,10 +207,10 @@ class Finished:
 
 
 def save_campaign(asked: Collect, account: Account) -> None:
-    folder = about(asked.path)
-    folder.mkdir(parents=True, exist_ok=True)
     kept = dataclasses.replace(asked, out=str(asked.path), resume=False)
-    write_json(folder / "campaign.json", {"config": config.to_json(kept), "account": config.to_json(account)})
+    write_json(
+        about(asked.path) / "campaign.json", {"config": config.to_json(kept), "account": config.to_json(account)}
+    )
 
 
 def read_campaign(path: Path) -> tuple[Collect, Account]:

@@ -12,14 +12,14 @@ import dataclasses
 from pathlib import Path
 
 import tyro
-from judging import Tests, judge, make_folder, open_subject, write_page
+from judging import Tests, judge, open_subject, write_page
 from rich.table import Table
 
 from mjx_policies.evaluation.page import percent
 from mjx_policies.evaluation.report_html import Report, comparisons
 from mjx_policies.evaluation.statistics import proportion
 from mjx_policies.training.errors import UserError, clean_errors
-from mjx_policies.training.files import write_json
+from mjx_policies.training.files import make_folder, write_json
 from mjx_policies.training.progress import open_console
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from mjx_policies.data import packages
 from mjx_policies.data.formats import WritableFormat, read
 from mjx_policies.data.quality import Tally
 from mjx_policies.data.survey import survey, to_json, to_markdown
@@ -17,7 +18,7 @@ from mjx_policies.envs.base import DynamicsSampler, Env, Nominal
 from mjx_policies.randomization.imperfections import Imperfections, imperfect
 from mjx_policies.randomization.presets import PRESETS
 from mjx_policies.training.errors import UserError
-from mjx_policies.training.files import write_atomic, write_json
+from mjx_policies.training.files import make_folder, write_atomic, write_json
 
 
 def dataset_path(out: str, task: str, format: WritableFormat) -> Path:
@@ -26,6 +27,16 @@ def dataset_path(out: str, task: str, format: WritableFormat) -> Path:
     if format == "robomimic" and path.suffix not in (".hdf5", ".h5"):
         path = path.with_name(f"{path.name}.hdf5")
     return path
+
+
+def prepare(path: Path, format: WritableFormat) -> None:
+    """Makes the folder beside a dataset, before hours of work meet a package that is missing or a place out of bounds.
+
+    Raises:
+      UserError: a dataset cannot be written there.
+    """
+    packages.load("h5py" if format == "robomimic" else "pyarrow", "writing a dataset")
+    make_folder(about(path), "--out")
 
 
 def about(path: Path) -> Path:
@@ -57,7 +68,6 @@ def show(
 ) -> None:
     """Looks through a dataset on the disk, prints what there is to say of it, and writes it beside, with a picture."""
     folder, dataset = about(path), read(path)
-    folder.mkdir(parents=True, exist_ok=True)
     with console.status("looking through the dataset") as status:
 
         def counted() -> Iterator[Any]:

@@ -32,7 +32,7 @@ from mjx_policies.diagnosis.picture import draw_diagnosis, histogram
 from mjx_policies.diagnosis.runs import Run, read_run
 from mjx_policies.diagnosis.steps import Steps, tabulate
 from mjx_policies.training.errors import UserError, clean_errors
-from mjx_policies.training.files import write_json
+from mjx_policies.training.files import make_folder, write_json
 from mjx_policies.training.progress import open_console
 
 MAX_ROWS = 64  # numbers whose statistics are printed
@@ -132,14 +132,6 @@ def default_picture(dataset: Path | None, run: Path | None) -> Path:
         return run / "doctor.png"
     assert dataset is not None
     return dataset.with_name(f"{dataset.name}.about") / "doctor.png"
-
-
-def make_folder(path: Path, flag: str) -> None:
-    """A folder for results; what cannot be written is better known before anything is read."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot create the folder {path} for {flag}: {error.strerror}.") from None
 
 
 def examine(dataset: Dataset | None, run: Run | None, console: Console) -> Diagnosis:

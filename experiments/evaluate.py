@@ -11,11 +11,12 @@ import dataclasses
 from pathlib import Path
 
 import tyro
-from judging import Tests, judge, make_folder, open_subject, write_page
+from judging import Tests, judge, open_subject, write_page
 
 from mjx_policies.envs.physics import resolve_backend
 from mjx_policies.evaluation.report import evaluation_table, write_evaluation
 from mjx_policies.training.errors import clean_errors
+from mjx_policies.training.files import make_folder
 from mjx_policies.training.progress import open_console
 
 

@@ -162,14 +162,6 @@ def demonstrations(path: str, size: int) -> list[np.ndarray]:  # each [T, A]
     return actions
 
 
-def make_folder(path: Path, flag: str) -> None:
-    """A folder for results; what cannot be written is better known before the evaluation."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot create the folder {path} for {flag}: {error.strerror}.") from None
-
-
 def write_page(path: Path, report: Report) -> None:
     """Writes the page."""
     try:

@@ -32,7 +32,7 @@ import jax
 import mujoco
 import numpy as np
 import tyro
-from demos import about, dataset_path, robots, show
+from demos import about, dataset_path, prepare, robots, show
 from keys import gamepad, glfw_key, terminal
 from rich.console import Console
 from screen import has_screen
@@ -91,6 +91,7 @@ def main(asked: Record, keys: Read | None = None) -> None:
             task = load(asked.task, "cpu", 1, asked.actions)
             handle = make_handle(task)
             dynamics = robots(task, asked.randomize)
+        prepare(asked.path, asked.format)
         window = stack.enter_context(Window.opened(asked.task)) if keys is None and has_screen() else None
         read_keys = keys or stack.enter_context(reader(asked, len(handle.motions), window))
         writer = stack.enter_context(opened_writer(asked, task.spec.robot))
@@ -130,7 +131,6 @@ def first_seed(asked: Record, episodes: int) -> int:
 @contextlib.contextmanager
 def opened_writer(asked: Record, robot: str) -> Iterator[Any]:
     """Whatever happens, what was added can be read afterwards; the caller closes."""
-    asked.path.parent.mkdir(parents=True, exist_ok=True)
     if asked.format == "robomimic":
         yield robomimic.Writer(asked.path, append=asked.resume)
         return

@@ -20,4 +20,6 @@ def load(module: str, purpose: str) -> Any:
         if (error.name or "").split(".")[0] != module.split(".")[0]:
             raise  # it is there, but broken
         package = module.split(".")[0]
-        raise UserError(f"{purpose} needs {package}, which is missing: pip install 'mjx-policies[data]'.") from None
+        raise UserError(
+            f"{purpose} needs {package}, which is missing: pip install 'mjx-policies[data]', in a clone '.[data]'."
+        ) from None

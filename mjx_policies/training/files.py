@@ -22,6 +22,18 @@ def flush_to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(path: Path, flag: str) -> None:
+    """A folder for results; what cannot be written is better known before the work.
+
+    Raises:
+      UserError: it cannot be made; `flag` is what asked for it.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot create the folder {path} for {flag}: {error.strerror}.") from None
+
+
 def flush_tree_to_disk(folder: Path) -> None:
     """`flush_to_disk` for everything below a folder and the folder itself, the innermost first."""
     for parent, _, names in os.walk(folder, topdown=False):
