@@ -25,6 +25,7 @@ from mjx_policies.agents.base import Info
 from mjx_policies.data.statistics import Scale
 from mjx_policies.data.windows import Window
 from mjx_policies.heads.base import ActionHead, Noise
+from mjx_policies.heads.inpainting import Prefix
 from mjx_policies.types import Array, Number, Observation, PyTree
 
 ADAM_B1, ADAM_B2 = 0.95, 0.999  # of Chi et al.
@@ -116,6 +117,8 @@ class Cloner(NamedTuple):
       mode: `(state, observation) -> actions [H, A]`, or None where the head has only samples.
       act: `(state, observation, noise) -> actions [H, A]`, the sample of given random numbers, or None.
       noise: what `act` wants.
+      inpaint: `(state, key, observation, prefix) -> actions [H, A]`, a sample that continues an `inpainting.Prefix` in
+        the units of the data, or None.
     """
 
     init: Callable[[Array, Observation, Scales, BCHyper], BCState]
@@ -125,6 +128,7 @@ class Cloner(NamedTuple):
     mode: Callable[[BCState, Observation], Array] | None
     act: Callable[[BCState, Observation, Array], Array] | None
     noise: Noise | None
+    inpaint: Callable[[BCState, Array, Observation, Prefix], Array] | None
 
 
 def learning_rate(step: Array, hyper: BCHyper) -> Array:  # [] -> []
@@ -159,7 +163,7 @@ def bc(
         what it has never seen.
     """
     optimizer = optax.flatten(optax.scale_by_adam(ADAM_B1, ADAM_B2))
-    mode_of, act_of = head.mode, head.act
+    mode_of, act_of, inpaint_of = head.mode, head.act, head.inpaint
 
     def encode(params: PyTree, seen: Observation) -> Array:
         return cast(Array, encoder.apply(params, seen))  # a pair only where something is mutable
@@ -243,7 +247,22 @@ def bc(
         assert act_of is not None
         return unscale(state, act_of(state.average["head"], embed(state, observation), noise))
 
-    return Cloner(init, update, loss, plan, mode if mode_of else None, act if act_of else None, head.noise)
+    def inpaint(state: BCState, key: Array, observation: Observation, prefix: Prefix) -> Array:
+        assert inpaint_of is not None and head.noise is not None
+        prefix = prefix._replace(action=state.scales.action.apply(prefix.action))
+        embedding, noise = embed(state, observation), head.noise.draw(key)
+        return unscale(state, inpaint_of(state.average["head"], embedding, noise, prefix))
+
+    return Cloner(
+        init,
+        update,
+        loss,
+        plan,
+        mode if mode_of else None,
+        act if act_of else None,
+        head.noise,
+        inpaint if inpaint_of else None,
+    )
 
 
 def _cast(tree: PyTree, dtype: str) -> PyTree:

@@ -3,6 +3,7 @@
 | function | a plan is made | the action is |
 |---|---|---|
 | `receding_horizon` | every K steps, and may arrive some steps later | the newest plan's |
+| `real_time` | the same, but continues the last one | the newest plan's |
 | `temporal_ensemble` | in every step | the average of all plans for this step |
 
 Two warnings. **Within a chunk the robot is blind**: nothing that happens after the observation changes the K actions to
@@ -27,10 +28,14 @@ import jax.numpy as jnp
 from flax import struct
 
 from mjx_policies.evaluation.policy import Policy
+from mjx_policies.heads.inpainting import Prefix, soft_mask
 from mjx_policies.types import Array, Observation
 
 Plan = Callable[[Array, Observation], Array]
 """`(key, observations [O, ...]) -> actions [H, A]`, the first for the step of the newest observation, which is last."""
+
+Continuation = Callable[[Array, Observation, Prefix], Array]
+"""A plan, given what it should continue too: `ActionHead.inpaint` with its noise drawn."""
 
 
 @struct.dataclass
@@ -80,6 +85,27 @@ def receding_horizon(
     Raises:
       ValueError: a size that makes no sense.
     """
+    return _in_turn(lambda key, history, prefix: plan(key, history), example, shape, execute, remember, latency)
+
+
+def real_time(
+    plan: Continuation, example: Observation, shape: tuple[int, int], execute: int, remember: int = 1, latency: int = 1
+) -> Policy:
+    """`receding_horizon` without jumps between plans, Black et al. 2025 (arXiv:2506.07339), algorithm 1.
+
+    A plan is asked to agree with the actions that the last one has for the `latency` steps until it is there, and less
+    and less with those after.
+
+    Args:
+      plan: what the network does. Actions of the prefix have the units of the plan's.
+      example, shape, execute, remember, latency: see `receding_horizon`.
+    """
+    return _in_turn(plan, example, shape, execute, remember, latency)
+
+
+def _in_turn(
+    plan: Continuation, example: Observation, shape: tuple[int, int], execute: int, remember: int, latency: int
+) -> Policy:
     horizon, _ = shape
     _check(execute=execute, remember=remember)
     if latency < 0 or execute + latency > horizon:
@@ -92,6 +118,8 @@ def receding_horizon(
             f"latency {latency} is not below execute {execute}: a plan would be due before the last is there"
         )
 
+    held = jnp.asarray(soft_mask(horizon, latency, horizon - execute))
+
     def init(key: Array) -> ChunkCarry:
         del key
         return ChunkCarry(_no_history(example, remember), jnp.zeros(shape), jnp.zeros(shape))
@@ -99,7 +127,10 @@ def receding_horizon(
     def act(carry: ChunkCarry, key: Array, obs: Observation, step: Array) -> tuple[Array, ChunkCarry]:
         history = _append(carry.history, obs, step)
         phase = step % execute  # since the newest plan was asked for
-        next_plan = jax.lax.cond(phase == 0, lambda: plan(key, history), lambda: carry.next_plan)
+        # Asked for now, when the last plan is as many steps old as were executed.
+        left = jnp.concatenate([carry.plan[execute:], jnp.repeat(carry.plan[-1:], execute, axis=0)])
+        prefix = Prefix(left, jnp.where(step == 0, 0.0, held))
+        next_plan = jax.lax.cond(phase == 0, lambda: plan(key, history, prefix), lambda: carry.next_plan)
         # The last action that is done before this plan would take over.
         usable = jnp.isfinite(next_plan).all() | (step == 0)
         next_plan = jnp.where(usable, next_plan, carry.plan[execute + latency - 1])

@@ -12,6 +12,7 @@ from mjx_policies.agents.bc import BCHyper, Scales, bc, ema_decay, learning_rate
 from mjx_policies.data.statistics import Accumulator, min_max, standard
 from mjx_policies.data.windows import Window
 from mjx_policies.heads.gaussian import gaussian_head
+from mjx_policies.heads.inpainting import Prefix
 
 OBSERVATIONS, H, A, N = 2, 3, 2, 64
 HYPER = BCHyper(learning_rate=1e-2, warmup_steps=20, total_steps=600, max_ema=0.99)
@@ -158,6 +159,17 @@ def test_half_precision_keeps_parameters_whole():
     state, info = jax.jit(lambda: train(learner, start(learner), 100))()
     assert {x.dtype for x in jax.tree.leaves((state.params, state.average))} == {jnp.dtype("float32")}
     assert np.isfinite(info["loss/train"]).all() and info["loss/train"][-1] < info["loss/train"][0]
+
+
+def test_a_chunk_to_continue_has_the_units_of_the_data(learner):
+    """A head that returns what it was given."""
+    head = gaussian_head(Linear(), (H, A))
+    same = head._replace(inpaint=lambda params, embedding, noise, prefix: prefix.action * prefix.weight[:, None])
+    state, seen = start(learner), {"state": jnp.asarray(windows(0).observation["state"][0])}
+    action = jnp.asarray(windows(0).action[0])
+    found = bc(Flat(), same).inpaint(state, jax.random.key(0), seen, Prefix(action, jnp.ones(H)))
+    np.testing.assert_allclose(found, action, atol=1e-5)
+    assert learner.inpaint is None
 
 
 def test_it_is_traced_once(learner):

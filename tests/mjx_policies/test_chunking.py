@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mjx_policies.chunking import receding_horizon, temporal_ensemble
+from mjx_policies.chunking import real_time, receding_horizon, temporal_ensemble
+from mjx_policies.heads.inpainting import soft_mask
 
 HORIZON = 8
 EXAMPLE = {"state": jnp.zeros(1)}
@@ -119,3 +120,25 @@ def test_senseless_sizes_are_refused():
         receding_horizon(plan, EXAMPLE, (HORIZON, 2), 9)
     with pytest.raises(ValueError, match="remember is 0"):
         temporal_ensemble(plan, EXAMPLE, (HORIZON, 2), remember=0)
+
+
+def test_real_time_plans_continue_what_is_left_of_the_last():
+    """Each plan returns what it was to continue, plus one, and the weights."""
+    execute, latency = 3, 2
+    horizon, steps = 8, 17
+
+    def plan(key, history, prefix):
+        del key, history
+        return jnp.stack([prefix.action[:, 0] + 1, prefix.weight], axis=1)
+
+    policy = real_time(plan, EXAMPLE, (horizon, 2), execute, latency=latency)
+    found = run(policy, steps)
+    plans = [np.stack([np.ones(horizon), np.zeros(horizon)], axis=1)]  # nothing to continue
+    weights = soft_mask(horizon, latency, horizon - execute)
+    for _ in range(steps // execute):
+        left = np.append(plans[-1][execute:, 0], [plans[-1][-1, 0]] * execute)
+        plans.append(np.stack([left + 1, weights], axis=1))
+    for step, action in enumerate(found):
+        cycle = step // execute
+        made = cycle if step % execute >= latency or cycle == 0 else cycle - 1
+        np.testing.assert_allclose(action, plans[made][step - made * execute], atol=1e-6)

@@ -16,15 +16,20 @@ import pytest
 from mjx_policies.compiler import compiler_options
 from mjx_policies.heads.act import act_head
 from mjx_policies.heads.bins import bins_head
+from mjx_policies.heads.denoising import Denoiser
 from mjx_policies.heads.deterministic import deterministic_head
+from mjx_policies.heads.diffusion import diffusion_head
 from mjx_policies.heads.energy import energy_head
 from mjx_policies.heads.fast import fast_head
 from mjx_policies.heads.fast_tokens import fit_tokenizer
+from mjx_policies.heads.flow import flow_head
 from mjx_policies.heads.gaussian import gaussian_head
 from mjx_policies.heads.mixture import mixture_head
+from mjx_policies.heads.one_step import shortcut_head
 from mjx_policies.heads.residual_vq import fit_codebook
 from mjx_policies.heads.squashed import squashed_gaussian_head
 from mjx_policies.heads.vq import vq_head
+from mjx_policies.networks.denoiser import MLPDenoiser
 from mjx_policies.networks.mlp import MLP
 
 SHAPE = (2, 1)
@@ -55,9 +60,12 @@ HEADS = {
     "vq": lambda: vq_head(MLP((32,)), codebook()),
     "act": lambda: act_head(SHAPE, 4, 8, 1, 1, 1, kl_weight=0.01),
     "fast": lambda: fast_head(fit_tokenizer(np.asarray(demonstrations(5, 512)), 64), width=16, num_heads=2, depth=1),
+    "diffusion": lambda: diffusion_head(Denoiser(MLPDenoiser(64, 2, 16), SHAPE, num_steps=16, eta=1.0)),
+    "flow": lambda: flow_head(MLPDenoiser(64, 2, 16), SHAPE, num_steps=16),
+    "shortcut": lambda: shortcut_head(MLPDenoiser(64, 2, 16), SHAPE, num_steps=10),
 }
 # A chunk goes one way, and both ways are gone.
-COMMITS = ("mixture", "energy", "energy by langevin", "vq", "act", "fast")
+COMMITS = ("mixture", "energy", "energy by langevin", "vq", "act", "fast", "diffusion", "flow", "shortcut")
 MEANS = ("deterministic", "gaussian", "gaussian with its own deviation", "squashed gaussian")  # centred between both
 
 
