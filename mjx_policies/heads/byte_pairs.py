@@ -90,7 +90,7 @@ def encode(symbols: Array, table: Array) -> tuple[Array, Array]:  # [L], [V + 1,
     right, left = jnp.minimum(place + 1, length), jnp.where(place > 0, place - 1, length)
     pair = table[token, token[right]]  # of each place with its successor
 
-    def merge(state: tuple[Array, ...]) -> tuple[Array, ...]:
+    def merge(state: tuple[Array, Array, Array, Array]) -> tuple[Array, Array, Array, Array]:
         token, right, left, pair = state
         at = jnp.argmin(pair)  # the first of several
         gone, after, before = right[at], right[right[at]], left[at]

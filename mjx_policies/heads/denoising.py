@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple, cast, get_args
 
 import distrax
 import flax.linen as nn
@@ -39,14 +39,14 @@ class Step(NamedTuple):
       flow_time, flow_scale: x / `flow_scale` lies on the line (1 - t) noise + t action at t = `flow_time`.
     """
 
-    time: np.ndarray
-    clean_x: np.ndarray
-    clean_guess: np.ndarray
-    mean_x: np.ndarray
-    mean_clean: np.ndarray
-    std: np.ndarray
-    flow_time: np.ndarray
-    flow_scale: np.ndarray
+    time: Array
+    clean_x: Array
+    clean_guess: Array
+    mean_x: Array
+    mean_clean: Array
+    std: Array
+    flow_time: Array
+    flow_scale: Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Denoiser:
             "v": (signal, -noise),
         }[self.target]
         mean_x = np.sqrt(np.maximum(1 - after - std**2, 0)) / noise
-        found = Step(
+        tables = (
             self.time(level),
             clean_x,
             clean_guess,
@@ -143,7 +143,7 @@ class Denoiser:
             signal / (signal + noise),
             signal + noise,
         )
-        return Step(*(np.asarray(table, np.float32) for table in found))
+        return Step(*(cast(Array, np.asarray(table, np.float32)) for table in tables))
 
     @property
     def tuned_rows(self) -> Step:  # [K']

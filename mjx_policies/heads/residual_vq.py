@@ -157,8 +157,8 @@ def blank_codebook(
     kinds = jax.eval_shape(
         lambda: (encoder.init(key, jnp.zeros(math.prod(shape))), decoder.init(key, jnp.zeros(latent)))
     )
-    zeros = jax.tree.map(lambda kind: jnp.zeros(kind.shape, kind.dtype), kinds)
-    return Codebook(*zeros, jnp.zeros((num_layers, num_codes, latent)), shape, hidden)
+    encode, decode = jax.tree.map(lambda kind: jnp.zeros(kind.shape, kind.dtype), kinds)
+    return Codebook(encode, decode, jnp.zeros((num_layers, num_codes, latent)), shape, hidden)
 
 
 def _networks(shape: tuple[int, ...], hidden: tuple[int, ...], latent: int) -> tuple[MLP, MLP]:
