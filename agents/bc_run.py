@@ -131,8 +131,14 @@ def fit_head(config: Config, demonstrations: Demonstrations) -> Fitted:
     return registry.fit(config.head, chunks, config.seed)
 
 
-def make_cloner(config: Config, spec: EnvSpec, fitted: Fitted = None) -> Cloner:
+def make_cloner(config: Config, spec: EnvSpec, fitted: Fitted = None, num_steps: int | None = None) -> Cloner:
     """The learner alone.
+
+    Args:
+      config: of the run.
+      spec: of the task.
+      fitted: of `fit_head`.
+      num_steps: see `make_head`.
 
     Raises:
       ValueError: a term of the observation that the task lacks.
@@ -146,7 +152,7 @@ def make_cloner(config: Config, spec: EnvSpec, fitted: Fitted = None) -> Cloner:
     left_out = _rows(size, [where[name] for name in unseen])
     own = _rows(size, [where[name] for name in OWN if name in where])
     kept = tuple(np.flatnonzero(~left_out).tolist())
-    head = make_head(config.head, config.horizon, spec.action.size, config.size, fitted)
+    head = make_head(config.head, config.horizon, spec.action.size, config.size, fitted, num_steps)
     return bc(Flat(((OBSERVATION, kept),)), head, config.dtype, {OBSERVATION: own}, limit=1.0)
 
 

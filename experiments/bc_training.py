@@ -18,6 +18,7 @@ from mjx_policies.agents.bc_loop import CloningState, cloning
 from mjx_policies.agents.bc_run import Demonstrations
 from mjx_policies.agents.campaign import MAX_SEED, Account, Campaign, collect
 from mjx_policies.agents.demonstrations import Attempts, expert_actor, make_recorder
+from mjx_policies.agents.restore import Policy, load_policy
 from mjx_policies.agents.trials import EVALUATION_SEED, film_trial, make_trials
 from mjx_policies.data import lerobot
 from mjx_policies.data.dataset import Dataset
@@ -66,6 +67,8 @@ class CloningRun(bc_run.Config):
 
     demos: str = ""  # dataset to learn from; empty: the task's expert demonstrates, into the run folder
     episodes: int = 200  # demonstrations to learn from, the first of the dataset; 0: all of it
+    more: tuple[str, ...] = ()  # further datasets, of which all is taken
+    begin: str = ""  # folder of a run whose policy goes on learning; empty: from random weights
     run_dir: str = may_change("")  # folder of the run; empty: runs/<task>-<head>-<time>
     resume: bool = may_change(False)  # continue the run in run_dir; what is not given is as it was there
     evaluations: int = may_change(5)  # in simulation on the way, the last at the end; the best checkpoint stays
@@ -81,6 +84,8 @@ class CloningRun(bc_run.Config):
                 raise ValueError(f"{name} is {getattr(self, name)}, it must be at least {value}")
         if not self.demos and not self.episodes:
             raise ValueError("episodes is 0, all of a dataset, and there is none: name one with --demos")
+        if self.begin and self.seeds > 1:
+            raise ValueError(f"seeds is {self.seeds}, but one policy alone goes on learning from --begin")
 
 
 class Parts(NamedTuple):
@@ -89,10 +94,12 @@ class Parts(NamedTuple):
     Attributes:
       demonstrations: what it learns from.
       cloner: the learner.
+      begin: a policy that goes on learning, if there is one.
     """
 
     demonstrations: Demonstrations
     cloner: Cloner
+    begin: BCState | None
 
 
 def complete(run: CloningRun) -> None:
@@ -139,6 +146,10 @@ def check(run: CloningRun, task: Env) -> None:
             )
     else:
         load_expert(run.task, task)
+    for path in run.more:
+        read(path)
+    if run.begin:
+        open_begun(run)
     if run.head not in registry.FITTED:  # those are built once they are fitted
         bc_run.make_cloner(run, task.spec)
 
@@ -148,15 +159,34 @@ def assemble(run: CloningRun, task: Env, folder: RunFolder, preemption: Preempti
     with console.status("reading demonstrations"):
         store = open_demonstrations(run, task, folder.path, preemption, console)
         demonstrations = bc_run.prepare(store, run)
-    resumed = folder.resumed and bool(checkpoint_steps(folder.path / "checkpoints"))
     shape = (run.horizon, task.spec.action.size)
-    if resumed:
+    begin = None
+    if run.begin:
+        begun = open_begun(run)
+        begin, fitted = begun.state, registry.read_fitted(run.head, shape, Path(run.begin))
+        demonstrations = dataclasses.replace(demonstrations, scales=begin.scales)
+        registry.save_fitted(fitted, folder.path)
+    elif folder.resumed and checkpoint_steps(folder.path / "checkpoints"):
         fitted = registry.read_fitted(run.head, shape, folder.path)
     else:
-        with console.status("fitting codes"):
+        with console.status("fitting the head to what it will say"):
             fitted = bc_run.fit_head(run, demonstrations)
             registry.save_fitted(fitted, folder.path)
-    return Parts(demonstrations, bc_run.make_cloner(run, task.spec, fitted))
+    return Parts(demonstrations, bc_run.make_cloner(run, task.spec, fitted), begin)
+
+
+def open_begun(run: CloningRun) -> Policy:
+    """The policy that goes on learning.
+
+    Raises:
+      UserError: its network is another one.
+    """
+    begun = load_policy(Path(run.begin), CloningRun, run.backend)
+    for name in ("task", "actions", "head", "size", "horizon", "remember", "unseen", "seeds"):
+        before, now = getattr(begun.config, name), getattr(run, name)
+        if before != now:
+            raise UserError(f"the policy of {run.begin} has {name} {before!r}, this run {now!r}: they must agree.")
+    return begun
 
 
 def open_demonstrations(run: CloningRun, task: Env, folder: Path, preemption: Preemption, console: Console) -> Store:
@@ -170,9 +200,10 @@ def open_demonstrations(run: CloningRun, task: Env, folder: Path, preemption: Pr
         raise UserError(f"{path} holds no demonstration.")
     if count < run.episodes:
         raise UserError(f"{path} holds {count} demonstrations, fewer than --episodes {run.episodes}; 0 takes all.")
-    episodes = (dataset[i] for i in range(count))
+    datasets = [(dataset, count), *((more, len(more)) for more in map(read, run.more))]
+    episodes = (each[i] for each, episodes in datasets for i in range(episodes))
     names = [bc_run.OBSERVATION]
-    if sum(dataset.lengths[:count]) * row_bytes(dataset) <= IN_MEMORY:
+    if sum(sum(each.lengths[:episodes]) * row_bytes(each) for each, episodes in datasets) <= IN_MEMORY:
         store = in_memory(episodes, names)
     elif (folder / "store").exists():
         store = open_store(folder / "store")
@@ -193,6 +224,8 @@ def row_bytes(dataset: Dataset) -> int:
 
 def demonstrate(run: CloningRun, task: Env, path: Path, preemption: Preemption, console: Console) -> None:
     """Lets the task's expert demonstrate until there are enough successes; goes on where an earlier process ended."""
+    if lerobot.recognise(path) and len(lerobot.read(path)) >= run.episodes:
+        return
     expert = load_expert(run.task, task)
     campaign = Campaign(
         record=make_recorder(task, expert_actor(expert)),
@@ -220,7 +253,7 @@ def learn(
     """Trains and finishes a run."""
     judge = Judge(run, task, parts.cloner)
     per_iteration = min(ITERATION, run.steps)
-    with cloning(run, parts.cloner, parts.demonstrations, per_iteration) as job:
+    with cloning(run, parts.cloner, parts.demonstrations, per_iteration, begin=parts.begin) as job:
         iterations = -(-run.steps // per_iteration)
         every = -(-iterations // run.evaluations)
         console.print(describe(run, parts), highlight=False)

@@ -97,24 +97,16 @@ def export_run(policy: Policy, met: np.ndarray) -> Exported:
 
 
 def as_exported(policy: Policy) -> tuple[Callable[..., jax.Array], list[contract.Noise]]:
-    """The network as the contract has it: observation [D] and noise -> action [A] or [H, A].
-
-    Raises:
-      ValueError: it draws numbers that no robot's runtime makes.
-    """
+    """The network as the contract has it: observation [D] and noise -> action [A] or [H, A]."""
     network = policy.network
     place = by_time(policy.task.spec, network.remember) if network.remember else None
-    noise = []
-    if network.noise is not None:
-        if network.noise.distribution != "normal":
-            raise ValueError(
-                f"this head draws {network.noise.distribution} numbers, a robot's runtime makes normal ones alone: "
-                "train it without --draw, to act by its most likely chunk"
-            )
-        noise = [contract.Noise("noise", network.noise.shape, "normal", 0.0)]
+    noise, drawn = [], network.noise
+    if drawn is not None:
+        still = 0.5 if drawn.distribution == "uniform" else 0.0
+        noise = [contract.Noise("noise", drawn.shape, drawn.distribution, still)]
 
-    def act(observation: jax.Array, *drawn: jax.Array) -> jax.Array:
-        action = policy({"state": observation if place is None else observation[place]}, *drawn)
+    def act(observation: jax.Array, *numbers: jax.Array) -> jax.Array:
+        action = policy({"state": observation if place is None else observation[place]}, *numbers)
         return action[0] if network.horizon == 1 else action
 
     return act, noise

@@ -4,11 +4,12 @@
 |---|---|
 | errors of a prediction | `squared_error`, `absolute_error`, `huber`, `quantile`, `gaussian_nll`, `beta_nll` |
 | of a class | `focal_cross_entropy`, `smoothed_cross_entropy` |
-| of a plan | `time_weights`, `velocity_penalty`, `acceleration_penalty`, `soft_barrier` |
-| between policies | `kl_to_base`, `kl_from_samples`, `distillation`, `with_replay` |
+| of a plan | `time_weights`, `velocity_penalty`, `acceleration_penalty`, `soft_barrier`, `motion_barrier` |
+| between policies | `kl_to_base`, `kl_from_samples`, `distillation`, `action_distillation`, `with_replay` |
 | across data | `per_source`, `contrastive`, `alignment` |
 
-Functions of a prediction and its target return the error of each entry, so that who calls them masks and weighs.
+Functions of a prediction and its target return the error of each entry, so that who calls them masks and weighs: the
+loss of a chunk is `heads.base.masked_mean(error, mask * time_weights(...))`.
 Axes: N examples, H horizon, A action, C classes, D features, S sources.
 """
 
@@ -25,7 +26,7 @@ from mjx_policies.types import Array, Number
 
 
 def squared_error(prediction: Array, target: Array) -> Array:  # [...], [...] -> [...]
-    """(y - y*)²; its minimiser is the mean."""
+    """(y - y*)²; its minimiser is the mean (Gneiting 2011, arXiv:0912.0902, which treats the next two as well)."""
     return (prediction - target) ** 2
 
 
@@ -46,7 +47,10 @@ def quantile(prediction: Array, target: Array, level: Number) -> Array:  # [...]
 
 
 def gaussian_nll(mean: Array, log_std: Array, target: Array) -> Array:  # [...] each -> [...]
-    """Minus the log density of a normal distribution with a deviation for each prediction."""
+    """(y* - y)² / 2 sigma² + log sigma + log(2 pi) / 2: minus the log density, with a deviation for each prediction.
+
+    Nix and Weigend 1994 (doi:10.1109/ICNN.1994.374138).
+    """
     return -distrax.Normal(mean, jnp.exp(log_std)).log_prob(target)
 
 
@@ -89,17 +93,31 @@ def time_weights(horizon: int, decay: Number) -> Array:  # -> [H]
     return weights / weights.mean()
 
 
-def velocity_penalty(actions: Array, period: Number) -> Array:  # [H, A] -> []
-    """Mean square of the actions' first difference, in the action's unit/s, `period` seconds apart."""
-    return jnp.mean((jnp.diff(actions, axis=0) / period) ** 2)
+def velocity_penalty(actions: Array, period: Number, mask: Array | None = None) -> Array:  # [H, A], [], [H] -> []
+    """Mean of ((a_h+1 - a_h) / period)², in (the action's unit/s)², as Mysore et al. 2021 (arXiv:2012.06644).
 
-
-def acceleration_penalty(actions: Array, period: Number) -> Array:  # [H, A] -> []
-    """Mean square of the actions' second difference, in the action's unit/s², `period` seconds apart.
-
-    Unlike `velocity_penalty` it leaves steady motion alone.
+    Equation 3 there, squared. Differences with a step that is padding do not count.
     """
-    return jnp.mean((jnp.diff(actions, 2, axis=0) / period**2) ** 2)
+    return _mean_square(jnp.diff(actions, axis=0) / period, mask)
+
+
+def acceleration_penalty(actions: Array, period: Number, mask: Array | None = None) -> Array:  # [H, A], [], [H] -> []
+    """Mean of ((a_h+2 - 2 a_h+1 + a_h) / period²)², in (the action's unit/s²)².
+
+    Unlike `velocity_penalty` it leaves steady motion alone: the rougher of two plans pays, not the faster. The sum of
+    squared accelerations is what smoothing splines minimise, Reinsch 1967 (doi:10.1007/BF02162161).
+    """
+    return _mean_square(jnp.diff(actions, 2, axis=0) / period**2, mask)
+
+
+def _mean_square(differences: Array, mask: Array | None) -> Array:  # [H - d, A], [H] -> []
+    if mask is None:
+        return jnp.mean(differences**2)
+    width = len(mask) - len(differences) + 1
+    real = jnp.stack([mask[i : i + len(differences)] > 0 for i in range(width)]).all(axis=0)[:, None]
+    # A choice, not a product: what padding holds may be NaN.
+    squares = jnp.where(real, differences, 0.0) ** 2
+    return squares.sum() / jnp.maximum(real.sum() * differences.shape[1], 1)
 
 
 def soft_barrier(x: Array, lower: Array, upper: Array, relaxation: float = 0.1) -> Array:  # [...] each -> [...]
@@ -118,6 +136,25 @@ def soft_barrier(x: Array, lower: Array, upper: Array, relaxation: float = 0.1) 
         return jnp.where(z > relaxation, inside, beyond)
 
     return barrier((x - lower) / half) + barrier((upper - x) / half)
+
+
+def motion_barrier(
+    positions: Array, period: Number, lower: Array, upper: Array, velocity: Array, relaxation: float = 0.1
+) -> Array:  # [H, A], [], [A], [A], [A] -> []
+    """Mean `soft_barrier` of a plan's positions, plus that of its velocities (p_h+1 - p_h) / period.
+
+    Of joints, or of a hand in a workspace; barriers of torques are `soft_barrier(torque, -effort, effort)`.
+
+    Args:
+      positions: `period` seconds apart.
+      period: in s.
+      lower, upper: of positions.
+      velocity: the largest, either way.
+      relaxation: see `soft_barrier`.
+    """
+    speeds = jnp.diff(positions, axis=0) / period
+    within = soft_barrier(positions, lower, upper, relaxation).mean()
+    return within + soft_barrier(speeds, -velocity, velocity, relaxation).mean()
 
 
 # Between policies
@@ -146,9 +183,18 @@ def kl_from_samples(log_prob: Array, base_log_prob: Array) -> Array:  # [N], [N]
 def distillation(teacher: distrax.Distribution, student: distrax.Distribution) -> Array:  # -> []
     """KL(teacher || student): the student spreads over all that the teacher does, Rusu et al. 2016 (arXiv:1511.06295).
 
-    For two actions rather than distributions take `squared_error`. No gradient reaches the teacher.
+    For two actions rather than distributions see `action_distillation`. No gradient reaches the teacher.
     """
     return jax.lax.stop_gradient(teacher).kl_divergence(student)
+
+
+def action_distillation(teacher: Array, student: Array) -> Array:  # [...], [...] -> [...]
+    """(student - teacher)²: KL(teacher || student) of normal distributions of one fixed deviation, up to a factor.
+
+    Where both are chunks of samples, only with the same noise: their means over noise would not do. No gradient reaches
+    the teacher.
+    """
+    return squared_error(student, jax.lax.stop_gradient(teacher))
 
 
 def with_replay(new: Array, remembered: Array, weight: Number) -> Array:  # [N], [M], [] -> []
@@ -158,7 +204,7 @@ def with_replay(new: Array, remembered: Array, weight: Number) -> Array:  # [N],
 
     Args:
       new: losses of the task that is learnt.
-      remembered: `distillation` or `squared_error` of the earlier policy, where it was at home.
+      remembered: `distillation` or `action_distillation` of the earlier policy, where it was at home.
       weight: 0 forgets.
     """
     return new.mean() + weight * remembered.mean()
@@ -168,7 +214,10 @@ def with_replay(new: Array, remembered: Array, weight: Number) -> Array:  # [N],
 
 
 def per_source(errors: Array, mask: Array, source: Array, weights: Array) -> Array:  # [N, ...]*2, [N] int, [S] -> []
-    """Mean error of each source, averaged with the sources' weights, however many examples each has in the batch.
+    """sum_s w_s e_s / sum_s w_s of the mean error e_s of each source, however many examples each has in the batch.
+
+    As if sources were drawn with these odds, but with the batch's own examples of each; embodiments whose actions have
+    fewer numbers are padded and masked, as in the co-training of Black et al. 2024 (arXiv:2410.24164).
 
     Args:
       errors: of each number predicted.

@@ -154,7 +154,7 @@ class Noise:
 
     Attributes:
       shape: without the batch.
-      distribution: `normal`, of unit variance.
+      distribution: `normal`, of unit variance; `uniform` in [0, 1); `gumbel`, the standard one.
       deterministic: value of every entry where no randomness is wanted.
     """
 
@@ -398,7 +398,7 @@ def _check(contract: Contract) -> None:
         need(command.low <= command.high, f"contract.commands: {command.name} has its range upside down")
     need(contract.gait is None or contract.gait.hz > 0, "contract.gait.hz must be above zero")
     for noise in contract.noise:
-        choice(f"contract.noise: {noise.input}", noise.distribution, ("normal",))
+        choice(f"contract.noise: {noise.input}", noise.distribution, ("normal", "uniform", "gumbel"))
     golden = contract.golden
     need(0 < golden.tolerance <= 1e-3, "contract.golden.tolerance must lie between 0 and 1e-3")
     need(bool(golden.inputs) and bool(golden.outputs), "contract.golden is empty")

@@ -22,11 +22,11 @@ import jax.numpy as jnp
 import numpy as np
 import onnx
 import onnxruntime
-from jax.extend.core import jaxpr_as_fun
 
 from mjx_policies.deploy import contract
 from mjx_policies.deploy.model import parse_model
 from mjx_policies.deploy.policy import Policy, PolicyError
+from mjx_policies.export.unroll import unrolled
 from mjx_policies.types import ActionTable
 
 OPSET, IR_VERSION = 17, 8
@@ -56,7 +56,7 @@ def export_policy(
     """Turns a policy into an ONNX file.
 
     Args:
-      act: the policy. Loops inside must be Python loops, which are unrolled: a robot runs no graph that loops.
+      act: the policy. Loops inside must have a fixed number of steps, Python's or `lax.scan`: they are written out.
       table: action -> target.
       described: see `describe`.
       observations: some that it meets, of which the golden examples are taken.
@@ -71,7 +71,7 @@ def export_policy(
 
     # Traced before jax2onnx puts its own primitives in the place of layers, some of which cannot be batched.
     traced = jax.make_jaxpr(act)(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in inputs.values()))
-    run_one = jaxpr_as_fun(traced)
+    run_one = unrolled(traced)
 
     def graph(*batch):  # each [B, ...]
         found = jax.vmap(run_one)(*batch)
@@ -81,8 +81,9 @@ def export_policy(
     model = _convert(graph, inputs, outputs)
     examples = _golden_inputs(inputs, state, noise, observations)
     expected = jax.device_get(jax.jit(graph)(*examples.values()))
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    results = dict(zip(outputs, session.run(list(outputs), examples), strict=True))
+    with _refusing():
+        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+        results = dict(zip(outputs, session.run(list(outputs), examples), strict=True))
     tolerance = TOLERANCE * max(1.0, *(float(np.abs(x).max()) for x in expected))
     for (name, found), wanted in zip(results.items(), expected, strict=True):
         error = float(np.abs(found - wanted).max())
@@ -116,26 +117,21 @@ def export_policy(
 
 def _convert(graph: Callable[..., Any], inputs: dict[str, tuple[int, ...]], outputs: Sequence[str]) -> onnx.ModelProto:
     """The graph as ONNX, with everything that does not depend on an input computed beforehand."""
-    with _quiet():
+    with _quiet(), _refusing():
         import jax2onnx  # its plugins take seconds to import
 
-        try:
-            proto = jax2onnx.to_onnx(
-                graph,
-                [jax.ShapeDtypeStruct(("B", *shape), jnp.float32) for shape in inputs.values()],
-                model_name="policy",
-                opset=OPSET,
-                input_names=list(inputs),
-                output_names=list(outputs),
-            )
-        except Exception as error:  # whatever its plugins stumble over, and they raise all kinds
-            raise ValueError(
-                f"this policy cannot be exported: {type(error).__name__}: {error}. "
-                "Random numbers must be inputs of the graph, and loops Python loops"
-            ) from error
+        proto = jax2onnx.to_onnx(
+            graph,
+            [jax.ShapeDtypeStruct(("B", *shape), jnp.float32) for shape in inputs.values()],
+            model_name="policy",
+            opset=OPSET,
+            input_names=list(inputs),
+            output_names=list(outputs),
+        )
     assert isinstance(proto, onnx.ModelProto)
     proto.ir_version = IR_VERSION
-    model = _fold(proto)
+    with _refusing():
+        model = _fold(proto)
     del model.opset_import[:]
     model.opset_import.add(domain="", version=OPSET)
     model.ir_version = IR_VERSION
@@ -171,13 +167,30 @@ def _golden_inputs(
     extremes = np.stack([np.zeros(size), np.where(np.arange(size) % 2, 10.0, -10.0)])
     rng = np.random.default_rng(0)
     found = {"observation": np.concatenate([chosen, extremes])}
-    for name in (*(s.input for s in state), *(n.input for n in noise)):
-        found[name] = rng.normal(size=(EXAMPLES, *inputs[name]))
+    draws: dict[str, Callable[..., Any]] = {
+        "normal": rng.standard_normal,
+        "uniform": rng.random,
+        "gumbel": lambda size: rng.gumbel(size=size),
+    }
+    for name, distribution in (*((s.input, "normal") for s in state), *((n.input, n.distribution) for n in noise)):
+        found[name] = draws[distribution]((EXAMPLES, *inputs[name]))
     return {name: value.astype(np.float32) for name, value in found.items()}
 
 
 def _rows(arrays: dict[str, np.ndarray]) -> dict[str, tuple[tuple[float, ...], ...]]:
     return {name: tuple(map(tuple, np.reshape(a, (len(a), -1)).astype(float).tolist())) for name, a in arrays.items()}
+
+
+@contextlib.contextmanager
+def _refusing() -> Iterator[None]:
+    """Whatever jax2onnx and onnxruntime stumble over, and they raise all kinds, as one."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(
+            f"this policy cannot be exported: {type(error).__name__}: {error}. "
+            "Random numbers must be inputs of the graph, and loops have a fixed number of steps"
+        ) from error
 
 
 @contextlib.contextmanager

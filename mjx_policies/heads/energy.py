@@ -20,6 +20,7 @@ from typing import Literal, cast
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mjx_policies.heads.base import ActionHead, Noise, hold_last
 from mjx_policies.heads.mixture import choose
@@ -137,7 +138,9 @@ def energy_head(
         return action, action
 
     def mode(params: PyTree, embedding: Array) -> Array:
-        x, energies = candidates(energy(params, embedding), noise.draw(jax.random.key(0)))
+        # NumPy's, so that they are constants of a graph rather than a generator in it.
+        always = np.random.default_rng(0).standard_normal(noise.shape, np.float32)
+        x, energies = candidates(energy(params, embedding), jnp.asarray(always))
         return (jax.nn.one_hot(jnp.argmin(energies), num_candidates) @ x).reshape(shape)
 
     return ActionHead(init, loss, sample, mode=mode, noise=noise, act=act)

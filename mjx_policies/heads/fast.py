@@ -22,7 +22,7 @@ from mjx_policies.networks.apply import apply
 from mjx_policies.networks.transformer import Block, Cache, causal_mask
 from mjx_policies.types import Array, PyTree
 
-IMPOSSIBLE = -1e9  # a logit: finite, so that no gradient is NaN
+IMPOSSIBLE = -1e9  # added to a logit: finite, so that no gradient is NaN
 
 
 class Trace(NamedTuple):
@@ -70,7 +70,7 @@ class TokenTransformer(nn.Module):
         return self.logits(self.norm(x))
 
     def step(
-        self, embedding: Array, last: Array, position: Array | int, caches: tuple[Cache, ...]
+        self, embedding: Array, last: Array, position: Array, caches: tuple[Cache, ...]
     ) -> tuple[Array, tuple[Cache, ...]]:  # [E], [], [] -> [V]
         """The row of `__call__` at a position, given the token before it."""
         x = jnp.where(position == 0, self.given(embedding), self.token(last)) + self.position[position]
@@ -119,7 +119,7 @@ def fast_head(
 
     def possible(logits: Array, left: Array) -> Array:  # [..., V], [...] -> [..., V]
         """Logits of the tokens that stand for no more than is left of the chunk."""
-        return jnp.where(lengths[:vocabulary] <= left[..., None], logits, IMPOSSIBLE)
+        return logits + IMPOSSIBLE * (lengths[:vocabulary] > left[..., None])
 
     def log_probs(params: PyTree, embedding: Array, tokens: Array, heat: float) -> tuple[Array, Array]:  # [M], [M]
         """Of each token given those before it, and whether it is one rather than behind the end."""
@@ -140,7 +140,7 @@ def fast_head(
 
     noise = Noise((max_tokens, vocabulary), "gumbel")
 
-    def say(params: PyTree, embedding: Array, carry: Any, numbers: Array, position: Array | int) -> tuple[Any, Array]:
+    def say(params: PyTree, embedding: Array, carry: Any, numbers: Array, position: Array) -> tuple[Any, Array]:
         caches, last, left = carry
         logits, caches = apply(net, params, embedding, last, position, caches, method="step")
         drawn = jnp.argmax(possible(logits / temperature, left) + numbers).astype(jnp.int32)
@@ -167,15 +167,10 @@ def fast_head(
 
     def mode(params: PyTree, embedding: Array) -> Array:
         """The likeliest token at each place, which need not make the likeliest chunk."""
-        return draw(params, embedding, jnp.zeros(noise.shape))[0]
+        return act(params, embedding, jnp.zeros(noise.shape))
 
     def act(params: PyTree, embedding: Array, noise: Array) -> Array:
-        """A Python loop, which export unrolls: with many tokens `sample` is the one to compile."""
-        carry, tokens = nothing_said(params), []
-        for position, numbers in enumerate(noise):
-            carry, token = say(params, embedding, carry, numbers, position)
-            tokens.append(token)
-        return tokenizer.decode(jnp.stack(tokens))[0]
+        return draw(params, embedding, noise)[0]
 
     def log_prob(params: PyTree, embedding: Array, trace: Trace) -> Array:
         """Log probability of the tokens, valid or not; the action follows from them."""

@@ -129,7 +129,14 @@ def read_fitted(name: str, shape: Shape, folder: Path) -> Fitted:
     return Vocabulary(tokenizer, most)
 
 
-def make_head(name: str, horizon: int, action_dim: int, size: int = SIZE, fitted: Fitted = None) -> ActionHead:
+def make_head(
+    name: str,
+    horizon: int,
+    action_dim: int,
+    size: int = SIZE,
+    fitted: Fitted = None,
+    num_steps: int | None = None,
+) -> ActionHead:
     """Builds a head for chunks [H, A].
 
     Args:
@@ -138,9 +145,10 @@ def make_head(name: str, horizon: int, action_dim: int, size: int = SIZE, fitted
       action_dim: A.
       size: width of its perceptrons; transformers are a quarter as wide.
       fitted: of `fit`.
+      num_steps: of the sampler, for a head of `STEPPED`; its own number by default. Parameters do not depend on it.
 
     Raises:
-      ValueError: there is no such head, or it has not been fitted.
+      ValueError: there is no such head, it has not been fitted, or it does not sample in steps.
     """
     if name not in BUILD:
         raise ValueError(f"there is no head {name!r}; choose of {', '.join(HEADS)}")
@@ -153,7 +161,11 @@ def make_head(name: str, horizon: int, action_dim: int, size: int = SIZE, fitted
     shape = (horizon, action_dim)
     if fitted is not None and tuple(fitted.shape) != shape:
         raise ValueError(f"the head {name!r} was fitted to chunks {tuple(fitted.shape)}, these are {shape}")
-    return BUILD[name](shape, size, fitted)
+    if num_steps is None:
+        return BUILD[name](shape, size, fitted)
+    if name not in STEPPED:
+        raise ValueError(f"{name} does not sample in steps; {', '.join(STEPPED)} do")
+    return STEPPED[name](shape, size, num_steps=num_steps)
 
 
 def _trunk(size: int) -> MLP:
@@ -180,6 +192,13 @@ def _fast(shape: Shape, size: int, fitted: Fitted) -> ActionHead:
     return fast_head(fitted.tokenizer, fitted.max_tokens, width=_width(size))
 
 
+STEPPED: dict[str, Callable[..., ActionHead]] = {
+    "diffusion": lambda shape, size, **sampler: diffusion_head(Denoiser(MLPDenoiser(size), shape, **sampler)),
+    "flow": lambda shape, size, **sampler: flow_head(MLPDenoiser(size), shape, **sampler),
+    "one_step": lambda shape, size, **sampler: shortcut_head(MLPDenoiser(size), shape, **sampler),
+}
+"""Heads whose sampler goes from noise to an action in as many steps as one likes."""
+
 BUILD: dict[str, Callable[[Shape, int, Fitted], ActionHead]] = {
     "mse": lambda shape, size, _: deterministic_head(_plain(size, shape), shape),
     "l1": lambda shape, size, _: deterministic_head(_plain(size, shape), shape, absolute_error),
@@ -190,7 +209,7 @@ BUILD: dict[str, Callable[[Shape, int, Fitted], ActionHead]] = {
     "vq": _vq,
     "act": lambda shape, size, _: act_head(shape, latent=16, width=_width(size), encoder_depth=1, decoder_depth=2),
     "fast": _fast,
-    "diffusion": lambda shape, size, _: diffusion_head(Denoiser(MLPDenoiser(size), shape)),
-    "flow": lambda shape, size, _: flow_head(MLPDenoiser(size), shape),
-    "one_step": lambda shape, size, _: shortcut_head(MLPDenoiser(size), shape),
+    "diffusion": lambda shape, size, _: STEPPED["diffusion"](shape, size),
+    "flow": lambda shape, size, _: STEPPED["flow"](shape, size),
+    "one_step": lambda shape, size, _: STEPPED["one_step"](shape, size),
 }

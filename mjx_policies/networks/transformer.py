@@ -13,6 +13,9 @@ import jax.numpy as jnp
 
 from mjx_policies.types import Array
 
+HIDDEN = -1e9
+"""What is added to the score of a token that is not attended to: its weight is then 0."""
+
 Cache = tuple[Array, Array]
 """Keys and values [P, N, D] of the tokens that a causal block has seen."""
 
@@ -44,8 +47,9 @@ class Attention(nn.Module):
     def __call__(self, x: Array, memory: Cache, mask: Array | None = None) -> Array:  # [L, W], [L, M] -> [L, W]
         """Attends from `x` to `memory`, where `mask` is true."""
         key, value = memory
-        mask = None if mask is None else mask[None]
-        return self.out(nn.dot_product_attention(self.query(x), key, value, mask=mask))
+        # Added rather than chosen: a choice that does not depend on the input is what jax2onnx gets wrong in a batch.
+        bias = None if mask is None else jnp.where(mask[None], 0.0, HIDDEN).astype(x.dtype)
+        return self.out(nn.dot_product_attention(self.query(x), key, value, bias=bias))
 
 
 class Block(nn.Module):
@@ -80,9 +84,10 @@ class Block(nn.Module):
         """What `__call__` with a causal mask makes of the token at `position`, given the cache of those before it."""
         normed = self.self_norm(x)
         index = jnp.arange(len(cache[0]))
-        # A choice rather than an update in place, which ONNX has no plain operator for.
-        write = (index == position)[:, None, None]
-        cache = jax.tree.map(lambda old, new: jnp.where(write, new, old), cache, self.self_attention.remember(normed))
+        # A sum rather than an update in place, which ONNX has no plain operator for; see `Attention` for why no choice.
+        write = (index == position).astype(x.dtype)[:, None, None]
+        new = self.self_attention.remember(normed)
+        cache = jax.tree.map(lambda old, new: (1 - write) * old + write * new, cache, new)
         x = x + self.self_attention(normed, cache, (index <= position)[None])
         return self._after_self_attention(x, None), cache
 

@@ -95,6 +95,34 @@ def test_smoothness_of_motion_with_known_derivatives():
     np.testing.assert_allclose(losses.acceleration_penalty(1.5 * t**2, period), 3.0**2, rtol=1e-2)
 
 
+@pytest.mark.parametrize(("penalty", "order"), [(losses.velocity_penalty, 1), (losses.acceleration_penalty, 2)])
+def test_padding_has_no_part_in_smoothness(penalty, order):
+    actions = rng.normal(size=(8, 3)).astype(np.float32)
+    padded = np.concatenate([np.full((2, 3), np.nan), actions, np.full((3, 3), np.nan)]).astype(np.float32)
+    mask = np.array([0] * 2 + [1] * 8 + [0] * 3)
+    value, gradient = jax.value_and_grad(penalty)(padded, 0.1, mask)
+    expected = np.mean((np.diff(actions.astype(float), order, axis=0) / 0.1**order) ** 2)
+    np.testing.assert_allclose(value, expected, rtol=1e-4)
+    np.testing.assert_allclose(penalty(actions, 0.1), expected, rtol=1e-4)
+    np.testing.assert_allclose(gradient[2:10], jax.grad(penalty)(actions, 0.1), rtol=1e-3, atol=1e-2)
+    assert float(penalty(actions, 0.1, np.zeros(8))) == 0.0
+
+
+def test_a_plan_that_keeps_its_distance_from_limits_pays_least():
+    lower, upper, velocity = np.array([-1.0, 0.0]), np.array([1.0, 2.0]), np.array([1.0, 2.0])
+    positions = lower + (upper - lower) * rng.uniform(0.05, 0.95, (6, 2))
+    expected = 0.0
+    for x, low, high in ((positions, lower, upper), (np.diff(positions, axis=0) / 0.5, -velocity, velocity)):
+        z = np.maximum(np.stack([x - low, high - x]) / ((high - low) / 2), 0.01)  # all inside, but for speeds
+        beyond = 0.5 * (((np.stack([x - low, high - x]) / ((high - low) / 2) - 0.02) / 0.01) ** 2 - 1) - np.log(0.01)
+        inside = np.stack([x - low, high - x]) / ((high - low) / 2) > 0.01
+        expected += np.where(inside, -np.log(z), beyond).sum(axis=0).mean()
+    found = losses.motion_barrier(positions, 0.5, lower, upper, velocity, 0.01)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    rest = np.broadcast_to((lower + upper) / 2, (6, 2))
+    np.testing.assert_allclose(losses.motion_barrier(rest, 0.5, lower, upper, velocity), 0.0, atol=1e-6)
+
+
 def test_the_barrier_is_a_logarithm_inside_and_a_parabola_beyond():
     lower, upper, d = -1.0, 3.0, 0.1
     x = np.array([0.0, 1.0, 2.0, 2.7])
@@ -146,6 +174,13 @@ def test_a_teacher_with_classes():
     np.testing.assert_allclose(got, stats.entropy(special.softmax(a), special.softmax(b)), rtol=1e-5)
 
 
+def test_a_teacher_with_actions():
+    teacher, student = jax.grad(lambda a, b: losses.action_distillation(a, b).sum(), (0, 1))(y, target)
+    np.testing.assert_array_equal(teacher, 0)
+    np.testing.assert_allclose(student, 2 * (target - y), rtol=1e-5)
+    np.testing.assert_allclose(losses.action_distillation(y, target), (y - target) ** 2, rtol=1e-5)
+
+
 def test_replay_is_a_weighted_second_mean():
     np.testing.assert_allclose(losses.with_replay(jnp.asarray([1.0, 3.0]), jnp.asarray([4.0, 4.0, 1.0]), 0.5), 3.5)
 
@@ -172,5 +207,5 @@ def test_contrastive_losses():
     rows, columns = (np.diag(special.log_softmax(cosines, axis=axis)) for axis in (1, 0))
     np.testing.assert_allclose(losses.alignment(a, b, 0.1), -(rows + columns).mean() / 2, rtol=1e-4)
     np.testing.assert_allclose(losses.alignment(np.ones((6, 4)), b * 0), np.log(6), rtol=1e-5)  # knows nothing
-    assert float(losses.alignment(a, 3 * a)) < 0.1
+    assert float(losses.alignment(a, 3 * a, 0.01)) < 0.1
     assert np.isfinite(jax.grad(losses.alignment)(jnp.zeros((6, 4)), b)).all()
