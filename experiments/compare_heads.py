@@ -1,0 +1,422 @@
+"""Compares action heads where there are two good answers: python experiments/compare_heads.py
+
+Every head clones the same demonstrations, many seeds side by side in one program, and drives around the obstacle of
+Obstacle2D: success, how often it passes on either side, what training and sampling cost, each with its 95 % interval
+over seeds. The folder of the results ends with heads.md, heads.json and heads.png, the paths of each head.
+
+    python experiments/compare_heads.py --sweep steps     # success and latency by the steps of a sampler
+    python experiments/compare_heads.py --sweep chunk     # success by the actions executed of a chunk, and by tremor
+    python experiments/compare_heads.py --task FrankaPickCube --heads mse flow --size 512 --steps 10000 --seeds 3
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import tyro
+from head_contest import Demonstrated, Learned, Tried, demonstrate, figures, learn, make_judge, sampling_seconds
+from head_pictures import draw_bars, draw_lines, draw_paths
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from mjx_policies.agents import bc_run
+from mjx_policies.agents.bc import BCHyper, Cloner
+from mjx_policies.agents.bc_run import Config
+from mjx_policies.envs.base import Env
+from mjx_policies.envs.experts.registry import load_expert
+from mjx_policies.envs.franka.actions import ActionName
+from mjx_policies.envs.physics import Backend
+from mjx_policies.envs.registry import load
+from mjx_policies.evaluation.statistics import Estimate, mean
+from mjx_policies.heads.registry import HEADS, STEPPED
+from mjx_policies.training.errors import UserError, clean_errors
+from mjx_policies.training.files import make_folder, write_atomic, write_json
+from mjx_policies.training.progress import duration, open_console
+from mjx_policies.training.run_folder import provenance
+
+CHUNKS = (1, 4, 8, 16)
+SAMPLER_STEPS = (1, 2, 5, 10, 16)
+ENSEMBLE = 0.01  # decay of the weights, Zhao et al. 2023 (arXiv:2304.13705)
+UNIMODAL = ("mse", "l1", "gaussian")
+SHORT: dict[str, int] = {}
+UNSEEN = {"Obstacle2D": ("velocity",)}
+"""What a policy is not told, for it would learn to go on as it does: to stay wherever it stands, short of the goal."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Contest:
+    """Clones a demonstrator with every head."""
+
+    heads: tuple[str, ...] = ()  # to compare; by default all, or those that suit the sweep
+    sweep: Literal["steps", "chunk"] | None = None  # what success is drawn against, in the place of one table of heads
+    task: str = "Obstacle2D"
+    backend: Backend = "auto"
+    actions: ActionName | None = None  # what they mean, in the tasks of an arm; None: what the task chose
+    seeds: int = 10  # policies of each head, which learn side by side
+    demos: int = 300  # demonstrations, the same for all
+    starts: int = 16  # of the evaluation, the same for all
+    repetitions: int = 8  # of each start
+    horizon: int | None = None  # control steps of a chunk; None: 8, in the sweep of chunks 16
+    execute: int = 4  # of a chunk, before the next one is made
+    unseen: tuple[str, ...] | None = None  # terms of the observation left out; None: see `UNSEEN`
+    tremor: tuple[float, ...] = (0.0, 2.0)  # of the demonstrator in the sweep of chunks, times its own; else 1
+    size: int = 128  # width of hidden layers
+    steps: int = 4000  # gradient steps
+    batch_size: int = 64
+    learning_rate: float = 3e-3
+    seed: int = 0  # of the first policy, and of the demonstrations
+    out: str = ""  # folder for the results; runs/heads-<task> by default, runs/heads-<task>-<sweep> of a sweep
+
+    def __post_init__(self) -> None:
+        for name in ("seeds", "demos", "starts", "repetitions", "size", "steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1")
+        if self.repetitions < 2:
+            raise ValueError("repetitions is 1: whether a policy takes both ways shows only where a start is repeated")
+        unknown = [name for name in self.heads if name not in HEADS]
+        if unknown:
+            raise ValueError(f"there is no head {unknown[0]!r}; choose of {', '.join(HEADS)}")
+        for name in self.heads if self.sweep == "steps" else ():
+            if name not in STEPPED:
+                raise ValueError(f"{name} does not sample in steps; {', '.join(STEPPED)} do")
+        if any(not 0 <= tremor <= 10 for tremor in self.tremor) or not self.tremor:
+            raise ValueError("tremor must hold at least one number, each from 0 to 10")
+        self.config(HEADS[0])  # says what else is wrong
+
+    def config(self, head: str) -> Config:
+        """Of the runs of one head."""
+        horizon = SHORT.get(head, self.chunk)
+        return Config(
+            task=self.task,
+            backend=self.backend,
+            actions=self.actions,
+            seed=self.seed,
+            seeds=self.seeds,
+            head=head,
+            size=self.size,
+            horizon=horizon,
+            execute=min(self.execute, horizon),
+            remember=1,
+            unseen=UNSEEN.get(self.task) if self.unseen is None else self.unseen,
+            draw=True,
+            steps=self.steps,
+            batch_size=self.batch_size,
+            validation=0.0,
+            hyper=BCHyper(learning_rate=self.learning_rate, warmup_steps=self.steps / 20),
+        )
+
+    @property
+    def chunk(self) -> int:
+        """Control steps of a chunk, unless a head's are shorter."""
+        return self.horizon or (max(CHUNKS) if self.sweep == "chunk" else 8)
+
+    @property
+    def folder(self) -> Path:
+        """Of the results."""
+        return Path(self.out or f"runs/heads-{self.task}{f'-{self.sweep}' if self.sweep else ''}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Clones:
+    """One head, trained.
+
+    Attributes:
+      config: of its runs.
+      cloner: the learner.
+      learned: all seeds.
+    """
+
+    config: Config
+    cloner: Cloner
+    learned: Learned
+
+
+class Shown:
+    """A bar for the head at work.
+
+    Args:
+      console: where to draw; lines in the place of bars where it is no terminal.
+    """
+
+    def __init__(self, console: Console):
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+        )
+        self._console, self._bar = console, Progress(*columns, console=console, transient=True)
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Shown:
+        if self._console.is_terminal:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def phase(self, words: str) -> None:
+        """What begins now."""
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+        self._task = self._bar.add_task(words, total=None)
+        if not self._console.is_terminal:
+            self._console.print(f"{words} ...", highlight=False)
+
+    def progress(self, done: int, total: int) -> None:
+        """How far it is."""
+        assert self._task is not None
+        self._bar.update(self._task, completed=done, total=total)
+
+
+def main(contest: Contest) -> None:
+    """Compares, prints, writes and draws."""
+    console, begin = open_console(), time.perf_counter()
+    with clean_errors(ValueError):
+        robots = contest.seeds * contest.repetitions * contest.starts
+        task = load(contest.task, contest.backend, robots, contest.actions)
+        if not task.spec.stages:
+            raise UserError(f"{contest.task} does not say when it is solved, so no head could be told from another.")
+        load_expert(contest.task, task)
+    make_folder(contest.folder, "--out")
+    with Shown(console) as shown, clean_errors(ValueError):
+        match contest.sweep:
+            case None:
+                compare(contest, task, shown, console)
+            case "chunk":
+                sweep_chunk(contest, task, shown, console)
+            case "steps":
+                sweep_steps(contest, task, shown, console)
+    console.print(f"{duration(time.perf_counter() - begin)} in all; results: {contest.folder}", highlight=False)
+
+
+def compare(contest: Contest, task: Env, shown: Shown, console: Console) -> None:
+    """A table of heads, and their paths."""
+    demonstrated = ask_expert(contest, task, 1.0, shown)
+    rows: dict[str, dict[str, Any]] = {}
+    tried: dict[str, Tried] = {}
+    for name in contest.heads or HEADS:
+        clones = clone(contest, task, name, demonstrated, shown)
+        shown.phase(f"{name}: trying")
+        tried[name] = make_judge(clones.config, clones.cloner, task, contest.starts, contest.repetitions)(
+            clones.learned.state
+        )
+        shown.phase(f"{name}: timing")
+        rows[name] = figures(tried[name]) | cost(clones, tried[name], task)
+        # Whatever happens to the next head, this one's results are there.
+        write_results(contest, rows)
+    draw(contest, tried, demonstrated, rows)
+    console.print(terminal_table(contest, rows))
+    for sentence in verdicts(rows):
+        console.print(sentence, highlight=False)
+
+
+def ask_expert(contest: Contest, task: Env, tremor: float, shown: Shown) -> Demonstrated:
+    """Demonstrations of one kind."""
+    shown.phase("demonstrating" if tremor == 1 else f"demonstrating with {tremor:g} times the tremor")
+    return demonstrate(
+        task, contest.task, contest.demos, contest.seed, tremor, lambda done: shown.progress(done, contest.demos)
+    )
+
+
+def clone(contest: Contest, task: Env, name: str, demonstrated: Demonstrated, shown: Shown) -> Clones:
+    """Trains all seeds of a head."""
+    config = contest.config(name)
+    shown.phase(f"{name}: compiling and learning")
+    demonstrations = bc_run.prepare(demonstrated.store, config)
+    cloner = bc_run.make_cloner(config, task.spec, bc_run.fit_head(config, demonstrations))
+    return Clones(config, cloner, learn(config, cloner, demonstrations, shown.progress))
+
+
+def cost(clones: Clones, tried: Tried, task: Env) -> dict[str, Any]:
+    """What it took: s, of all seeds together, and of one sample."""
+    seconds = sampling_seconds(clones.config, clones.cloner, clones.learned.state, task.spec.control_dt)
+    return {
+        "horizon": clones.config.horizon,
+        "execute": clones.config.execute,
+        "training_seconds": clones.learned.training,
+        "compiling_seconds": clones.learned.compiling,
+        "trying_seconds": tried.seconds,
+        "sampling_seconds": mean(seconds, lowest=0.0),
+    }
+
+
+def sweep_chunk(contest: Contest, task: Env, shown: Shown, console: Console) -> None:
+    """Success against the actions executed of each chunk, and with temporal ensembling."""
+    heads = contest.heads or ("mse", "act", "mixture")
+    lengths = [length for length in CHUNKS if length <= contest.chunk]
+    success: dict[str, dict[str, dict[int, Estimate]]] = {}
+    ensembled: dict[str, dict[str, Estimate]] = {}
+    rows: dict[str, dict[str, Any]] = {}
+    for tremor in contest.tremor:
+        demonstrated = ask_expert(contest, task, tremor, shown)
+        panel = f"demonstrations with {tremor:g} times the tremor" if tremor else "demonstrations without tremor"
+        for name in heads:
+            clones = clone(contest, task, name, demonstrated, shown)
+
+            def tell(words: str, clones: Clones = clones, **changes: Any) -> dict[str, Estimate]:
+                shown.phase(f"{clones.config.head}: trying {words}")
+                config = dataclasses.replace(clones.config, **changes)
+                judge = make_judge(config, clones.cloner, task, contest.starts, contest.repetitions)
+                return figures(judge(clones.learned.state))
+
+            for length in lengths:
+                found = tell(f"{length} of {contest.chunk} actions", execute=length)
+                success.setdefault(panel, {}).setdefault(name, {})[length] = found["success"]
+                rows[f"{name}, tremor {tremor:g}, {length} executed"] = found
+            found = tell("temporal ensembling", ensemble=ENSEMBLE)
+            ensembled.setdefault(panel, {})[name] = found["success"]
+            rows[f"{name}, tremor {tremor:g}, ensemble"] = found
+            write_results(contest, rows)
+    title = f"{contest.task}: success by the actions executed of a chunk of {contest.chunk}, {contest.seeds} seeds"
+    draw_lines(contest.folder / "heads.png", success, "actions executed of each chunk", title, ensembled)
+    console.print(terminal_table(contest, rows))
+
+
+def sweep_steps(contest: Contest, task: Env, shown: Shown, console: Console) -> None:
+    """Success and latency against the steps of the sampler; each head is trained once."""
+    demonstrated = ask_expert(contest, task, 1.0, shown)
+    success: dict[str, dict[int, Estimate]] = {}
+    milliseconds: dict[str, dict[int, Estimate]] = {}
+    rows: dict[str, dict[str, Any]] = {}
+    for name in contest.heads or tuple(STEPPED):
+        clones = clone(contest, task, name, demonstrated, shown)
+        for steps in SAMPLER_STEPS:
+            shown.phase(f"{name}: trying {steps} steps")
+            cloner = bc_run.make_cloner(clones.config, task.spec, num_steps=steps)
+            judge = make_judge(clones.config, cloner, task, contest.starts, contest.repetitions)
+            state = clones.learned.state
+            seconds = sampling_seconds(clones.config, cloner, state, task.spec.control_dt)
+            found = figures(judge(state)) | {"sampling_seconds": mean(seconds, lowest=0.0)}
+            rows[f"{name}, {steps} steps"] = found
+            success.setdefault(name, {})[steps] = found["success"]
+            milliseconds.setdefault(name, {})[steps] = mean([1000 * each for each in seconds], lowest=0.0)
+            write_results(contest, rows)
+    panels = {"success": success, "time of one sample [ms]": milliseconds}
+    title = f"{contest.task}: steps from noise to a chunk, {contest.seeds} seeds"
+    draw_lines(contest.folder / "heads.png", panels, "steps of the sampler", title, portions=("success",))
+    console.print(terminal_table(contest, rows))
+
+
+COLUMNS = {
+    "success": "success",
+    "lost": "collided or lost",
+    "coverage": "coverage",
+    "left": "on the left",
+    "both": "seeds that go both ways",
+    "training_seconds": "training [s]",
+    "sampling_seconds": "sampling [ms]",
+}
+
+
+def cells(row: Mapping[str, Any]) -> list[str]:
+    """Of a table, in the order of `COLUMNS`."""
+    found = []
+    for name in COLUMNS:
+        value = row.get(name)
+        if name == "both" and value is not None:
+            found.append(f"{round(value.value * value.count)} of {value.count}")
+        elif isinstance(value, Estimate):
+            scale, digits = (1000, 2) if name.endswith("_seconds") else (1, 2)
+            found.append(interval(value, scale, digits))
+        else:
+            found.append("–" if value is None else f"{value:.1f}")
+    return found
+
+
+def interval(estimate: Estimate, scale: float = 1.0, digits: int = 2) -> str:
+    """A value and its interval; a dash for what was not measured."""
+    if not estimate.count:
+        return "–"
+    value, low, high = (f"{scale * x:.{digits}f}" for x in (estimate.value, estimate.low, estimate.high))
+    return f"{value} [{low}, {high}]" if math.isfinite(estimate.high - estimate.low) else value
+
+
+def used(rows: Mapping[str, Mapping[str, Any]]) -> list[int]:
+    """Numbers of the columns that hold anything."""
+    return [i for i, name in enumerate(COLUMNS) if any(name in row for row in rows.values())]
+
+
+def terminal_table(contest: Contest, rows: Mapping[str, Mapping[str, Any]]) -> Table:
+    """One row for each head."""
+    table = Table(title=heading(contest), title_justify="left")
+    table.add_column("")
+    for i in used(rows):
+        table.add_column(list(COLUMNS.values())[i], justify="right")
+    for name, row in rows.items():
+        table.add_row(name, *(cells(row)[i] for i in used(rows)))
+    return table
+
+
+def heading(contest: Contest) -> str:
+    """What the numbers are of."""
+    return (
+        f"{contest.task}: {contest.seeds} seeds, each {contest.starts} starts {contest.repetitions} times; "
+        f"means with 95 % intervals over seeds"
+    )
+
+
+def markdown(contest: Contest, rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """The same as `terminal_table`."""
+    titles = [list(COLUMNS.values())[i] for i in used(rows)]
+    lines = [f"# {heading(contest)}", "", f"| | {' | '.join(titles)} |", f"|---|{'---:|' * len(titles)}"]
+    lines += [f"| {name} | {' | '.join(cells(row)[i] for i in used(rows))} |" for name, row in rows.items()]
+    return "\n".join([*lines, "", *verdicts(rows), ""])
+
+
+def verdicts(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Which heads took both ways."""
+    judged = {name: row for name, row in rows.items() if "both" in row}
+    if not judged:
+        return []
+    always = [name for name, row in judged.items() if row["both"].value == 1]
+    never = [name for name, row in judged.items() if row["both"].value == 0]
+    return [
+        f"{what}: {', '.join(names)}."
+        for what, names in (
+            ("Around on both sides, in every seed", always),
+            ("In some seeds", [name for name in judged if name not in (*always, *never)]),
+            ("In none", never),
+        )
+        if names
+    ]
+
+
+def write_results(contest: Contest, rows: Mapping[str, Mapping[str, Any]]) -> None:
+    """heads.json and heads.md, replaced in one step."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Estimate):
+            return {name: plain(x) for name, x in dataclasses.asdict(value).items()}
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    found = [{"name": name, **{key: plain(value) for key, value in row.items()}} for name, row in rows.items()]
+    asked = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(contest).items()}
+    about = {"asked": asked, "interval": 0.95, "made_with": provenance()}
+    write_json(contest.folder / "heads.json", {**about, "rows": found})
+    write_atomic(contest.folder / "heads.md", markdown(contest, rows))
+
+
+def draw(
+    contest: Contest, tried: Mapping[str, Tried], demonstrated: Demonstrated, rows: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """heads.png."""
+    png = contest.folder / "heads.png"
+    if demonstrated.paths:
+        title = f"Around an obstacle, from the left of the picture to the right; {contest.seeds} seeds of each head"
+        draw_paths(png, tried, demonstrated.paths, title)
+    else:
+        draw_bars(png, {name: row["success"] for name, row in rows.items()}, heading(contest))
+
+
+if __name__ == "__main__":
+    with clean_errors(ValueError):
+        main(tyro.cli(Contest, description=__doc__))

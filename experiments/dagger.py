@@ -1,0 +1,191 @@
+"""Lets an expert correct a cloned policy where it goes itself: python experiments/dagger.py --run runs/a --rounds 5
+
+DAgger, Ross et al. 2011 (arXiv:1011.0686): in each round the policy acts, the expert says in every state what it would
+have done, and the policy goes on learning from all that was ever shown to it. The folder `dagger` in the run folder
+ends with a run folder for each round, metrics.csv and rounds.png: success against rounds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from bc_training import CloningRun, complete
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+
+from mjx_policies.agents.demonstrations import dagger_actor, make_recorder, to_episodes
+from mjx_policies.agents.restore import load_policy
+from mjx_policies.data import lerobot
+from mjx_policies.envs.experts.registry import load_expert
+from mjx_policies.envs.registry import load
+from mjx_policies.training.checkpoint import remove
+from mjx_policies.training.command_line import parse
+from mjx_policies.training.config import may_change
+from mjx_policies.training.errors import UserError, clean_errors
+from mjx_policies.training.files import read_json, replacing
+from mjx_policies.training.metrics import MetricsCsv
+from mjx_policies.training.plots import BLUE, GREY
+from mjx_policies.training.progress import open_console
+from mjx_policies.training.run_folder import RunFolder
+
+_SEEDS = 0x646167  # tells attempts of rounds from those of a campaign
+MAX_EVALUATION = 2**20  # bytes
+
+
+@dataclasses.dataclass(frozen=True)
+class Dagger:
+    """Lets an expert correct a cloned policy where it goes itself."""
+
+    run: str  # folder of a finished run of bc_pretrain.py
+    rounds: int = may_change(5)  # of acting, labelling and learning
+    episodes: int = 50  # that the policy attempts in each round
+    steps: int = 3_000  # gradient steps of a round
+    mixing: float = 0.0  # portion of the first round's attempts in which the expert acts; its powers in later rounds
+    run_dir: str = may_change("")  # folder of the rounds; empty: dagger in the run's folder
+    resume: bool = may_change(False)  # go on with the rounds in run_dir
+    robots: int = may_change(256)  # of each round's evaluation
+
+    def __post_init__(self) -> None:
+        for name in ("rounds", "episodes", "steps", "robots"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1")
+        if not 0 <= self.mixing < 1:
+            raise ValueError(f"mixing is {self.mixing:g}, it must be at least 0 and below 1")
+
+
+def main(asked: Dagger) -> None:
+    """Runs the rounds that are left."""
+    console, first = open_console(), Path(asked.run)
+    with clean_errors(ValueError):
+        policy = load_policy(first, CloningRun)
+        load_expert(policy.config.task, policy.task)
+    if policy.config.seeds > 1:
+        raise UserError(f"{first} holds {policy.config.seeds} policies: train a run of one to correct.")
+    path = Path(asked.run_dir) if asked.run_dir else first / "dagger"
+    results = [result(first, 0)]
+    with RunFolder.start(path, asked, asked.resume), open_table(path / "metrics.csv") as rows:
+        rows.write(results[0])
+        for number in range(1, asked.rounds + 1):
+            folder = path / f"round_{number}"
+            if not (folder / "evaluation.json").exists():
+                previous = path / f"round_{number - 1}" if number > 1 else first
+                label(asked, previous, path / f"labels_{number}", number, console)
+                learn(asked, policy.config, previous, path, number)
+            if not (folder / "evaluation.json").exists():
+                console.print(f"Run again with --resume and --run-dir {path} to go on with round {number}.")
+                return
+            results.append(result(folder, number))
+            rows.write(results[-1])
+        draw(path / "rounds.png", results, f"{policy.config.task}, {policy.config.head}")
+    console.print(table(results))
+    console.print(f"rounds: {path}")
+
+
+def open_table(path: Path) -> contextlib.closing[MetricsCsv]:
+    """The table of rounds, begun anew: each row is read from the folder of its round."""
+    path.unlink(missing_ok=True)
+    return contextlib.closing(MetricsCsv(path))
+
+
+def label(asked: Dagger, previous: Path, path: Path, number: int, console: Console) -> None:
+    """Records what the expert would have done where the policy of the last round goes."""
+    if path.exists():
+        return
+    with console.status(f"round {number}: the policy acts, the expert says what it would have done"):
+        policy = load_policy(previous, CloningRun)
+        config = policy.config
+        task = load(config.task, config.backend, asked.episodes, config.actions)
+        expert = load_expert(config.task, task)
+        actor = dagger_actor(expert, policy.acts(policy.state), asked.mixing**number if asked.mixing else 0.0)
+        random = np.random.default_rng((config.seed, _SEEDS, number))
+        seeds = random.integers(2**32, size=asked.episodes, dtype=np.uint32)
+        attempts = make_recorder(task, actor)(jax.vmap(jax.random.key)(seeds))
+        fps = 1 / task.spec.control_dt
+        episodes = to_episodes(attempts, seeds, config.task, fps, expert.strategies, labels=True, failures=True)
+    if not episodes:
+        raise UserError(f"every attempt of round {number} ended in numbers that are not finite: see why with play.py.")
+    partial = path.with_name(f".{path.name}.partial")
+    if partial.exists():
+        remove(partial)
+    lerobot.write(partial, episodes, robot=task.spec.robot)
+    partial.rename(path)
+
+
+def learn(asked: Dagger, first: Any, previous: Path, path: Path, number: int) -> None:
+    """Goes on learning from the first demonstrations and the labels of all rounds."""
+    folder = path / f"round_{number}"
+    complete(
+        dataclasses.replace(
+            first,
+            demos=first.demos or str(Path(asked.run) / "demonstrations"),
+            more=(*first.more, *(str(path / f"labels_{n}") for n in range(1, number + 1))),
+            begin=str(previous),
+            steps=asked.steps,
+            run_dir=str(folder),
+            resume=(folder / "config.json").exists(),
+            evaluations=1,
+            robots=asked.robots,
+        )
+    )
+
+
+def result(folder: Path, number: int) -> dict[str, float]:
+    """Success after a round.
+
+    Raises:
+      UserError: the run is not finished.
+    """
+    path = folder / "evaluation.json"
+    if not path.exists():
+        raise UserError(
+            f"{folder} is not finished (it has no evaluation.json): go on with bc_pretrain.py --resume first."
+        )
+    found = read_json(path, MAX_EVALUATION)
+    try:
+        success = found["conditions"]["nominal"]["success"]
+        return {"step": number, "success": success["value"], "low": success["low"], "high": success["high"]}
+    except (KeyError, TypeError):
+        raise UserError(f"{path} says nothing of success: it was written by another program.") from None
+
+
+def table(results: list[dict[str, float]]) -> Table:
+    """One row for each round."""
+    found = Table(title="success after each round of corrections", title_justify="left")
+    found.add_column("round", justify="right")
+    found.add_column("success [95 %]", justify="right")
+    for row in results:
+        found.add_row(str(row["step"]), f"{row['success']:.3f} [{row['low']:.3f}, {row['high']:.3f}]")
+    return found
+
+
+def draw(path: Path, results: list[dict[str, float]], title: str) -> None:
+    """Success against rounds, with its interval."""
+    figure = Figure(figsize=(5, 3.2), dpi=120, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    rounds, value, low, high = (
+        np.array([row[name] for row in results], float) for name in ("step", "success", "low", "high")
+    )
+    axes.errorbar(rounds, value, [value - low, high - value], color=BLUE, marker="o", markersize=4, capsize=3)
+    axes.set_xticks(rounds)
+    axes.set_ylim(0, 1.02)
+    axes.set_xlabel("rounds of corrections", fontsize=8, color=GREY)
+    axes.set_title(f"success, {title}", fontsize=10, loc="left", color="#111827")
+    axes.grid(color="#e5e7eb", linewidth=0.7)
+    axes.tick_params(labelsize=8, colors=GREY, length=0)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+if __name__ == "__main__":
+    with clean_errors():
+        main(parse(Dagger, __doc__))
