@@ -5,6 +5,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax.numpy as jnp
 
+from mjx_policies.networks.initializers import orthogonal
 from mjx_policies.types import Array
 
 
@@ -32,7 +33,7 @@ class CNN(nn.Module):
             if min(x.shape[-3:-1]) < 3:
                 size = f"{pixels.shape[-3]} by {pixels.shape[-2]} pixels"
                 raise ValueError(f"pictures of {size} are too small for {len(self.features)} layers of convolutions")
-            kernel = nn.initializers.orthogonal(2**0.5)
+            kernel = orthogonal(2**0.5)
             x = nn.Conv(width, (3, 3), stride, padding="VALID", kernel_init=kernel)(x)
             if condition is not None:
                 zeros = nn.initializers.zeros

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import flax.linen as nn
-import jax
 
 from mjx_policies.networks.activations import elu
+from mjx_policies.networks.initializers import orthogonal
 from mjx_policies.types import Array
 
 
@@ -29,5 +29,5 @@ class MLP(nn.Module):
         """Applies the layers."""
         *hidden, last = self.features
         for width in hidden:
-            x = self.activation(nn.Dense(width, kernel_init=jax.nn.initializers.orthogonal(2**0.5))(x))
-        return nn.Dense(last, kernel_init=jax.nn.initializers.orthogonal(self.output_scale))(x)
+            x = self.activation(nn.Dense(width, kernel_init=orthogonal(2**0.5))(x))
+        return nn.Dense(last, kernel_init=orthogonal(self.output_scale))(x)
