@@ -19,6 +19,8 @@ from mjx_policies.networks.apply import apply
 from mjx_policies.networks.outputs import Outputs
 from mjx_policies.types import Array, PyTree
 
+APART = 0.2
+
 
 def choose(probabilities: Array, normal: Array) -> Array:  # [K], [...] -> [..., K]
     """One of K, one-hot, by what share of a standard normal distribution lies below `normal`.
@@ -47,7 +49,7 @@ def mixture_head(
       net: embedding [E] -> features, of any size.
       shape: of the action; A for [A].
       num_components: K.
-      init_std: standard deviation of each component before learning, when their means are spread over [-1, 1].
+      init_std: standard deviation of each component before learning, when all means lie within `APART` of it from 0.
       min_std, max_std: bounds of the standard deviation. Without a floor a component closes in on a single action, and
         its density goes to infinity.
 
@@ -64,8 +66,10 @@ def mixture_head(
 
     def init(key: Array, embedding: Array) -> PyTree:
         key_net, key_center = jax.random.split(key)
-        # Components that begin alike would stay alike.
-        center = jax.random.uniform(key_center, (num_components, *(1,) * (len(shape) - 1), shape[-1]), minval=-1.0)
+        # Components that begin alike would stay alike. If they began far apart, one would be nearest to all chunks, by
+        # so much in density, a product over H A numbers, that no other would ever learn.
+        size = (num_components, *(1,) * (len(shape) - 1), shape[-1])
+        center = APART * init_std * jax.random.uniform(key_center, size, minval=-1.0)
         return {"net": outputs.init(key_net, embedding), "center": center}
 
     def components(params: PyTree, embedding: Array) -> tuple[Array, distrax.Normal]:  # [K], [K, (H), A]
