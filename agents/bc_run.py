@@ -44,7 +44,7 @@ class Config:
     actions: ActionName | None = None  # what they mean, in the tasks of an arm; None: what the task chose
     seed: int = 0  # of the first of the policies, and of which episodes are held out
     seeds: int = 1  # policies that learn side by side, from one seed after the other
-    head: HeadName = "mse"  # what makes a chunk of actions
+    head: HeadName = "flow"  # what makes a chunk of actions
     size: int = registry.SIZE  # width of its hidden layers
     horizon: int = 16  # control steps of a chunk
     execute: int = 8  # of a chunk, before the next one is made
@@ -53,7 +53,7 @@ class Config:
     draw: bool = False  # act by samples also where a head knows its most likely chunk
     unseen: tuple[str, ...] | None = None  # terms of the observation left out; None: last_action, which invites copying
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the arithmetic
-    steps: int = 10_000  # gradient steps
+    steps: int = 20_000  # gradient steps
     batch_size: int = 256
     validation: float = 0.1  # portion of the episodes held out
     hyper: BCHyper = dataclasses.field(default_factory=BCHyper)  # its total_steps is `steps`

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mjx_policies.heads.registry import BUILD, COUNTS, HEADS, fit, make_head, read_fitted, save_fitted
+from mjx_policies.heads.registry import BUILD, COUNTS, HEADS, STEPPED, fit, make_head, read_fitted, save_fitted
 from mjx_policies.training.errors import UserError
 
 SHAPE = (4, 2)
@@ -42,6 +42,17 @@ def test_a_vocabulary_comes_back_whole(tmp_path):
     (tmp_path / COUNTS).write_text('{"max_tokens": 9}')
     with pytest.raises(UserError, match="must say max_tokens, from 1 to 8"):
         read_fitted("fast", SHAPE, tmp_path)
+
+
+@pytest.mark.parametrize("name", STEPPED)
+def test_parameters_serve_any_number_of_steps(name):
+    some, many = (make_head(name, *SHAPE, 32, num_steps=steps) for steps in (1, 7))
+    params = some.init(jax.random.key(0), EMBEDDING)
+    whole = jax.tree.map(lambda x: jnp.full_like(x, 0.05), params)  # a head's first answer is zero in any number
+    actions = [head.act(whole, EMBEDDING, head.noise.draw(jax.random.key(1))) for head in (some, many)]
+    assert np.isfinite(actions).all() and not np.allclose(*actions)
+    with pytest.raises(ValueError, match="mse does not sample in steps; diffusion, flow, one_step do"):
+        make_head("mse", *SHAPE, 32, num_steps=3)
 
 
 def test_the_names_are_those_that_can_be_built():
