@@ -155,8 +155,7 @@ def collect(
             start = done - done % campaign.batch
             if start + campaign.batch > SEEDS:
                 raise UserError(f"the {SEEDS:,} attempts of seed {campaign.seed} are used up: use another --seed.")
-            seeds = range(campaign.seed * SEEDS + start, campaign.seed * SEEDS + start + campaign.batch)
-            attempts = jax.device_get(campaign.record(jax.vmap(jax.random.key)(np.array(seeds))))
+            seeds, attempts = seeds_of(campaign, start), simulate(campaign, start)
             successes, counts = _count(campaign, attempts, range(done - start, campaign.batch), counts, wanted)
             seconds["simulating"] += time.perf_counter() - began
             if not settle():
@@ -171,6 +170,17 @@ def collect(
             )
         settle()
     return account
+
+
+def seeds_of(campaign: Campaign, start: int) -> range:
+    """Of the batch that begins with attempt `start`."""
+    first = campaign.seed * SEEDS + start
+    return range(first, first + campaign.batch)
+
+
+def simulate(campaign: Campaign, start: int) -> Attempts:
+    """The batch that begins with attempt `start`, the same whenever it is asked for."""
+    return jax.device_get(campaign.record(jax.vmap(jax.random.key)(np.array(seeds_of(campaign, start)))))
 
 
 def check_seed(seed: int) -> None:
@@ -219,7 +229,7 @@ def _check_hope(account: Account, wanted: int, task: str) -> None:
         return
     rate = proportion(account.successes, account.attempts)
     if rate.high < HOPELESS:
-        hours = wanted / rate.high * sum(account.seconds.values()) / account.attempts / 3600
+        hours = wanted / rate.high * account.seconds["simulating"] / account.attempts / 3600
         raise UserError(
             f"the expert solved {account.successes:,} of {account.attempts:,} attempts at {task}: {wanted:,} "
             f"demonstrations would take more than {hours:.1f} h. Choose other actions, or robots that vary less."

@@ -23,7 +23,7 @@ from demos import about, dataset_path, prepare, robots, show
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from mjx_policies.agents.campaign import Account, Campaign, check_seed, collect
+from mjx_policies.agents.campaign import Account, Campaign, check_seed, collect, simulate
 from mjx_policies.agents.demonstrations import Attempts, expert_actor, make_recorder
 from mjx_policies.data import lerobot, robomimic
 from mjx_policies.data.formats import WritableFormat
@@ -31,7 +31,7 @@ from mjx_policies.envs.base import Env
 from mjx_policies.envs.experts.registry import load_expert
 from mjx_policies.envs.franka.actions import ActionName
 from mjx_policies.envs.montage import Cell, film_montage
-from mjx_policies.envs.physics import Backend
+from mjx_policies.envs.physics import Backend, resolve_backend
 from mjx_policies.envs.registry import load, scene
 from mjx_policies.evaluation.statistics import proportion
 from mjx_policies.training import config
@@ -112,6 +112,8 @@ def main(asked: Collect) -> None:
         if changed:
             raise UserError(f"the campaign in {asked.path} goes on as it began, but {'; '.join(changed)}.")
     with clean_errors(ValueError):
+        if not asked.resume:
+            asked = dataclasses.replace(asked, backend=resolve_backend(asked.backend))  # wherever it is resumed
         task = load(asked.task, asked.backend, asked.batch, asked.actions)
         expert = load_expert(asked.task, task)
         record = make_recorder(task, expert_actor(expert), robots(task, asked.randomize))
@@ -127,29 +129,37 @@ def main(asked: Collect) -> None:
     )
     with open_writer(asked, account, task.spec.robot) as writer, Preemption() as preemption:
         save_campaign(asked, account)
-        account, shown = attempt(asked, campaign, account, writer, preemption, console)
+        wanted = max(asked.episodes, len(writer))  # a killed process may have left more than it told of
+        account, shown = attempt(asked, wanted, campaign, account, writer, preemption, console)
         done = len(writer)
-        if done >= asked.episodes or asked.format == "lerobot":
+        complete = account.successes >= wanted
+        if complete or asked.format == "lerobot":
             writer.close()  # a file of robomimic is made once; until then its parts can be read
-    if done < asked.episodes:
+    if not complete:
         console.print(
-            f"{asked.path}: stopped by {preemption.requested} with {done:,} of {asked.episodes:,} demonstrations; "
+            f"{asked.path}: stopped by {preemption.requested} with {done:,} of {wanted:,} demonstrations; "
             f"go on with --resume --out {asked.path}"
         )
     else:
         title = f"{asked.task}: demonstrations of the scripted expert"
         show(asked.path, task, title, console, account.tally, account.seconds)
-        if asked.film and shown is not None:
+        if shown is not None:
             with console.status("filming"):
-                film(asked, task, shown, expert.strategies)
+                film(asked, task, shown, account.attempts, expert.strategies)
         console.print(f"{asked.path}: {done:,} demonstrations; figures, picture and film in {about(asked.path)}")
 
 
 def attempt(
-    asked: Collect, campaign: Campaign, account: Account, writer: Any, preemption: Preemption, console: Console
+    asked: Collect,
+    wanted: int,
+    campaign: Campaign,
+    account: Account,
+    writer: Any,
+    preemption: Preemption,
+    console: Console,
 ) -> tuple[Account, Attempts | None]:
-    """Compiles and collects, until there is enough or a signal arrives; also returns the first attempts made."""
-    if len(writer) >= asked.episodes:
+    """Compiles and collects, until there is enough or a signal arrives; also returns the first batch, for the film."""
+    if account.successes >= wanted and not asked.film:
         return account, None
     began = time.perf_counter()
     if not console.is_terminal:
@@ -158,18 +168,23 @@ def attempt(
         record = campaign.record.lower(jax.vmap(jax.random.key)(np.arange(asked.batch))).compile()
     compiling = account.seconds.get("compiling", 0.0) + time.perf_counter() - began
     account = dataclasses.replace(account, seconds=account.seconds | {"compiling": compiling})
-    shown: Attempts | None = None
-    with Bar(asked.episodes, len(writer), console) as bar:
+    campaign = dataclasses.replace(campaign, record=record)
+    first: Attempts | None = None
+    begins = account.attempts < asked.batch
+    with Bar(wanted, len(writer), console) as bar:
 
         def report(account: Account, attempts: Attempts) -> bool:
-            nonlocal shown
+            nonlocal first
             save_campaign(asked, account)
             bar.update(len(writer), account)
-            shown = shown or attempts
+            if begins and first is None:
+                first = attempts
             return preemption.requested is None
 
-        account = collect(dataclasses.replace(campaign, record=record), asked.episodes, writer, account, report)
-    return account, shown
+        account = collect(campaign, wanted, writer, account, report)
+    if account.successes < wanted or not asked.film:
+        return account, None
+    return account, first or simulate(campaign, 0)
 
 
 @contextlib.contextmanager
@@ -268,11 +283,11 @@ class Bar:
             self._console.print(words, highlight=False)
 
 
-def film(asked: Collect, task: Env, attempts: Attempts, strategies: Sequence[str]) -> None:
-    """The first successes of each strategy, a row each."""
+def film(asked: Collect, task: Env, attempts: Attempts, counted: int, strategies: Sequence[str]) -> None:
+    """The first successes of each strategy, a row each, among the first batch, of which so many attempts counted."""
     cells = []
     for number, strategy in enumerate(strategies):
-        rows = np.flatnonzero(attempts.success & (attempts.strategy == number))[:FILMED]
+        rows = np.flatnonzero((attempts.success & (attempts.strategy == number))[:counted])[:FILMED]
         for row in rows:
             length = int(attempts.length[row])
             words = f"{strategy}, {length * task.spec.control_dt:.1f} s"

@@ -159,6 +159,55 @@ def test_a_campaign_whose_process_was_killed_goes_on(script, whole, tmp_path, mo
 
 
 @pytest.mark.usefixtures("unseen")
+@pytest.mark.parametrize("lost", [4, 10])
+def test_what_a_killed_process_did_not_tell_of_is_counted(script, whole, tmp_path, monkeypatch, lost):
+    """Dead between the episodes of a batch and its account; what is there is counted, however few are asked for."""
+    save, path = script.save_campaign, tmp_path / "a"
+
+    def dying(asked, account):
+        if account.successes >= lost:
+            raise MemoryError
+        save(asked, account)
+
+    monkeypatch.setattr(script, "save_campaign", dying)
+    with pytest.raises(MemoryError):
+        script.main(ask(script, path))
+    there, told = len(read(path)), script.read_campaign(path)[1].successes
+    assert told < lost <= there
+    monkeypatch.setattr(script, "save_campaign", save)
+    script.main(script.parse(["--resume", "--out", str(path), "--episodes", str(lost)]))
+    assert script.read_campaign(path)[1].successes == len(read(path)) == there
+    script.main(script.parse(["--resume", "--out", str(path), "--episodes", "10"]))
+    assert script.read_campaign(path)[1].counts == script.read_campaign(whole)[1].counts
+    assert_equal(actions(path), actions(whole))
+
+
+@pytest.mark.usefixtures("unseen")
+def test_the_film_of_a_campaign_that_was_stopped_is_that_of_one_that_was_not(script, tmp_path, monkeypatch):
+    films = []
+    monkeypatch.setattr(script, "film_montage", lambda model, cells, *_: films.append(cells))
+    script.main(ask(script, tmp_path / "a", film=True))
+    script.main(ask(script, tmp_path / "b", episodes=2, film=True))
+    few = films.pop()
+    assert len(few) <= 2
+    again = ["--resume", "--out", str(tmp_path / "b"), "--episodes"]
+    script.main(script.parse([*again, "10"]))
+    script.main(script.parse([*again, "10"]))  # as after a kill while the dataset was shown
+    assert len(films) == 3 and len(few) <= len(films[0]) > 1
+    for cells in films[1:]:
+        assert [cell.caption for cell in cells] == [cell.caption for cell in films[0]]
+        for one, other in zip(cells, films[0], strict=True):
+            np.testing.assert_array_equal(one.qpos, other.qpos)
+
+
+@pytest.mark.usefixtures("unseen")
+def test_the_engine_of_a_campaign_is_kept(script, tmp_path):
+    """What `auto` means depends on the device, and a campaign may go on on another one."""
+    script.main(ask(script, tmp_path / "a", episodes=1, backend="auto"))
+    assert script.read_campaign(tmp_path / "a")[0].backend == "cpu"
+
+
+@pytest.mark.usefixtures("unseen")
 def test_a_campaign_is_enlarged(script, whole, tmp_path):
     script.main(ask(script, tmp_path / "a", episodes=3))
     script.main(script.parse(["--resume", "--out", str(tmp_path / "a"), "--episodes", "10"]))
@@ -189,11 +238,19 @@ def test_a_campaign_goes_on_as_it_began(script, whole, tmp_path):
         script.parse(["--resume"])
 
 
-@pytest.mark.parametrize("damage", ["[]", '{"config": {}, "account": {}}', "{", '{"config": 1}'])
-def test_a_damaged_account_is_one_sentence(script, tmp_path, damage):
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        ("[]", "does not describe a campaign"),
+        ('{"config": {}, "account": {}}', "config should be a Collect"),
+        ("{", "campaign.json"),
+        ('{"config": 1}', "does not describe a campaign"),
+    ],
+)
+def test_a_damaged_account_is_one_sentence(script, tmp_path, damage, sentence):
     (tmp_path / "a.about").mkdir()
     (tmp_path / "a.about" / "campaign.json").write_text(damage)
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=sentence):
         script.parse(["--resume", "--out", str(tmp_path / "a")])
 
 
