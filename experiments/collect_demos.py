@@ -16,17 +16,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import demos
 import jax
 import numpy as np
-import tyro
-from demos import about, dataset_path, prepare, robots, show
+from demos import check_same, dataset_path, open_writer, prepare, robots, show
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from mjx_policies.agents.campaign import Account, Campaign, check_seed, collect, simulate
 from mjx_policies.agents.demonstrations import Attempts, expert_actor, make_recorder
-from mjx_policies.data import lerobot, robomimic
 from mjx_policies.data.formats import WritableFormat
+from mjx_policies.data.paths import about
 from mjx_policies.envs.base import Env
 from mjx_policies.envs.experts.registry import load_expert
 from mjx_policies.envs.franka.actions import ActionName
@@ -43,6 +43,7 @@ from mjx_policies.training.progress import duration, open_console
 
 LINE_SECONDS = 10.0  # from one line to the next, where there is no terminal
 FILMED = 3  # episodes of each strategy
+FILE = "campaign.json"  # what was asked for, and how far it got
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,24 +83,7 @@ def parse(arguments: Sequence[str] | None = None) -> Collect:
     Raises:
       UserError: there is no such campaign.
     """
-
-    @dataclasses.dataclass(frozen=True)
-    class Which:
-        out: str = ""
-        resume: bool = False
-
-    which, _ = tyro.cli(Which, args=arguments, return_unknown_args=True, add_help=False)
-    if not which.resume:
-        return tyro.cli(Collect, description=__doc__, args=arguments)
-    if not which.out:
-        raise UserError("--resume goes on with the campaign in --out, which is missing: pass the dataset's path.")
-    out = Path(which.out)
-    paths = [out, out.with_name(f"{out.name}.hdf5")]
-    begun = next((path for path in paths if (about(path) / "campaign.json").exists()), None)
-    if begun is None:
-        raise UserError(f"{out} was not begun by this script: there is no {about(out) / 'campaign.json'}.")
-    before, _ = read_campaign(begun)
-    return tyro.cli(Collect, description=__doc__, args=arguments, default=before)
+    return demos.parse(Collect, FILE, lambda path: read_campaign(path)[0], __doc__, arguments)
 
 
 def main(asked: Collect) -> None:
@@ -108,9 +92,7 @@ def main(asked: Collect) -> None:
     account = Account()
     if asked.resume:
         before, account = read_campaign(asked.path)
-        changed = config.differences(before, asked)
-        if changed:
-            raise UserError(f"the campaign in {asked.path} goes on as it began, but {'; '.join(changed)}.")
+        check_same(asked.path, before, asked)
     with clean_errors(ValueError):
         if not asked.resume:
             asked = dataclasses.replace(asked, backend=resolve_backend(asked.backend))  # wherever it is resumed
@@ -127,7 +109,7 @@ def main(asked: Collect) -> None:
         batch=asked.batch,
         labels=asked.labels == "intended",
     )
-    with open_writer(asked, account, task.spec.robot) as writer, Preemption() as preemption:
+    with opened(asked, account, task.spec.robot) as writer, Preemption() as preemption:
         save_campaign(asked, account)
         wanted = max(asked.episodes, len(writer))  # a killed process may have left more than it told of
         account, shown = attempt(asked, wanted, campaign, account, writer, preemption, console)
@@ -188,24 +170,14 @@ def attempt(
 
 
 @contextlib.contextmanager
-def open_writer(asked: Collect, account: Account, robot: str) -> Iterator[Any]:
-    """Whatever happens, what was added can be read afterwards; the caller closes."""
-    path = asked.path
-    if asked.resume and asked.format == "robomimic" and path.exists():
-        if account.successes < asked.episodes:
-            raise UserError(
-                f"{path} is finished, and a file of robomimic cannot go on: collect into another, with another --seed."
-            )
+def opened(asked: Collect, account: Account, robot: str) -> Iterator[Any]:
+    """A writer of the dataset, also of a file of robomimic that is finished and needs no more."""
+    finished = asked.resume and asked.format == "robomimic" and asked.path.exists()
+    if finished and account.successes >= asked.episodes:
         yield Finished(account.successes)
         return
-    if asked.format == "robomimic":
-        yield robomimic.Writer(path, append=asked.resume)
-        return
-    writer = lerobot.Writer(path, append=asked.resume, robot=robot)
-    try:
+    with open_writer(asked.path, asked.format, robot, asked.resume) as writer:
         yield writer
-    finally:
-        writer.__exit__(KeyboardInterrupt)  # releases the lock, if it was not closed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,9 +195,7 @@ class Finished:
 
 def save_campaign(asked: Collect, account: Account) -> None:
     kept = dataclasses.replace(asked, out=str(asked.path), resume=False)
-    write_json(
-        about(asked.path) / "campaign.json", {"config": config.to_json(kept), "account": config.to_json(account)}
-    )
+    write_json(about(asked.path) / FILE, {"config": config.to_json(kept), "account": config.to_json(account)})
 
 
 def read_campaign(path: Path) -> tuple[Collect, Account]:
@@ -234,7 +204,7 @@ def read_campaign(path: Path) -> tuple[Collect, Account]:
     Raises:
       UserError: it cannot be read.
     """
-    file = about(path) / "campaign.json"
+    file = about(path) / FILE
     data = read_json(file)
     if not isinstance(data, dict) or set(data) != {"config", "account"}:
         raise UserError(f"{file} does not describe a campaign.")

@@ -1,31 +1,37 @@
-"""What collect_demos.py and record_demos.py share: where a dataset lies, which robots act, how a dataset is shown."""
+"""What collect_demos.py and record_demos.py share: where a dataset lies and how it goes on, which robots act."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import tyro
 from rich.console import Console
 
-from mjx_policies.data import packages
+from mjx_policies.data import lerobot, packages, robomimic
 from mjx_policies.data.formats import WritableFormat, read
+from mjx_policies.data.paths import about, beside
 from mjx_policies.data.quality import Tally
 from mjx_policies.data.survey import survey, to_json, to_markdown
 from mjx_policies.data.survey_picture import draw_survey
 from mjx_policies.envs.base import DynamicsSampler, Env, Nominal
 from mjx_policies.randomization.imperfections import Imperfections, imperfect
 from mjx_policies.randomization.presets import PRESETS
+from mjx_policies.training import config
 from mjx_policies.training.errors import UserError
 from mjx_policies.training.files import make_folder, write_atomic, write_json
+
+C = TypeVar("C")
 
 
 def dataset_path(out: str, task: str, format: WritableFormat) -> Path:
     """Of a dataset: a folder, for robomimic a file."""
     path = Path(out or f"demos/{task}")
     if format == "robomimic" and path.suffix not in (".hdf5", ".h5"):
-        path = path.with_name(f"{path.name}.hdf5")
+        path = beside(path, ".hdf5")
     return path
 
 
@@ -39,9 +45,69 @@ def prepare(path: Path, format: WritableFormat) -> None:
     make_folder(about(path), "--out")
 
 
-def about(path: Path) -> Path:
-    """The folder beside a dataset that says how it came about."""
-    return path.with_name(f"{path.name}.about")
+@contextlib.contextmanager
+def open_writer(path: Path, format: WritableFormat, robot: str, resume: bool) -> Iterator[Any]:
+    """Whatever happens, what was added can be read afterwards; the caller closes.
+
+    Raises:
+      UserError: there is something else, or what cannot go on.
+    """
+    if format == "robomimic":
+        if resume and path.exists():
+            raise UserError(
+                f"{path} is finished, and a file of robomimic cannot go on: collect into another, with another --seed."
+            )
+        yield robomimic.Writer(path, append=resume)
+        return
+    writer = lerobot.Writer(path, append=resume, robot=robot)
+    try:
+        yield writer
+    finally:
+        writer.release()
+
+
+def parse(
+    kind: type[C], file: str, before: Callable[[Path], C], description: str | None, arguments: Sequence[str] | None
+) -> C:
+    """Reads a command line; with --resume, what it leaves out is as it was when the dataset was begun.
+
+    Args:
+      kind: of the configuration; it has `out` and `resume`.
+      file: in the folder beside a dataset, written by the script that began it.
+      before: the configuration that a dataset was begun with.
+      description: for --help.
+      arguments: of the command line; the process's own by default.
+
+    Raises:
+      UserError: there is no such dataset.
+    """
+
+    @dataclasses.dataclass(frozen=True)
+    class Which:
+        out: str = ""
+        resume: bool = False
+
+    which, _ = tyro.cli(Which, args=arguments, return_unknown_args=True, add_help=False)
+    if not which.resume:
+        return tyro.cli(kind, description=description, args=arguments)
+    if not which.out:
+        raise UserError("--resume goes on with the dataset in --out, which is missing: pass the dataset's path.")
+    out = Path(which.out)
+    begun = next((path for path in (out, beside(out, ".hdf5")) if (about(path) / file).exists()), None)
+    if begun is None:
+        raise UserError(f"{out} was not begun by this script: there is no {about(out) / file}.")
+    return tyro.cli(kind, description=description, args=arguments, default=before(begun))
+
+
+def check_same(path: Path, before: Any, now: Any) -> None:
+    """That a dataset goes on as it was begun.
+
+    Raises:
+      UserError: it does not.
+    """
+    changed = config.differences(before, now)
+    if changed:
+        raise UserError(f"{path} goes on as it began, but {'; '.join(changed)}.")
 
 
 def robots(task: Env, randomize: float) -> DynamicsSampler:

@@ -25,6 +25,7 @@ from mjx_policies.data.dataset import Dataset
 from mjx_policies.data.episodes import Episode, NotFiniteError
 from mjx_policies.data.formats import read
 from mjx_policies.data.lerobot import LeRobotDataset
+from mjx_policies.data.paths import about
 from mjx_policies.diagnosis.base import Finding, listed
 from mjx_policies.diagnosis.diagnosis import DATA_CHECKS, RUN_CHECKS, TRACE_CHECKS, Diagnosis, diagnose
 from mjx_policies.diagnosis.overfitting import FIRST, Trace
@@ -131,7 +132,7 @@ def default_picture(dataset: Path | None, run: Path | None) -> Path:
     if run is not None:
         return run / "doctor.png"
     assert dataset is not None
-    return dataset.with_name(f"{dataset.name}.about") / "doctor.png"
+    return about(dataset) / "doctor.png"
 
 
 def examine(dataset: Dataset | None, run: Run | None, console: Console) -> Diagnosis:

@@ -15,8 +15,9 @@ a gamepad, with --gamepad /dev/input/js0.
 | X | quit |
 
 A press moves the hand for a fifth of a second, a key that is held moves it on. Half a second after the task was solved
-an episode waits to be saved. Each is on the disk as soon as it is, also if it is a failure, which the dataset says;
---resume adds to a dataset. Figures and a picture lie in OUT.about in the end.
+an episode waits to be saved. Each is on the disk as soon as it is, also if it is a failure, which the dataset says.
+`--resume --out OUT` adds to a dataset of this script; a file of robomimic is finished by quitting, and only one whose
+session was killed goes on. Figures and a picture lie in OUT.about in the end.
 """
 
 from __future__ import annotations
@@ -24,31 +25,35 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import demos
 import jax
 import mujoco
 import numpy as np
-import tyro
-from demos import about, dataset_path, prepare, robots, show
+from demos import check_same, dataset_path, open_writer, prepare, robots, show
 from keys import gamepad, glfw_key, terminal
 from rich.console import Console
 from screen import has_screen
 
 from mjx_policies.agents.campaign import SEEDS, check_seed
 from mjx_policies.agents.hand_recording import HELP, Pilot, Session, make_robot, run
-from mjx_policies.data import lerobot, robomimic
 from mjx_policies.data.formats import WritableFormat, read
+from mjx_policies.data.paths import about
 from mjx_policies.envs.franka.actions import ActionName
 from mjx_policies.envs.registry import load, scene
 from mjx_policies.envs.teleoperation import make_handle
+from mjx_policies.training import config
+from mjx_policies.training.config import may_change
 from mjx_policies.training.errors import UserError, clean_errors
+from mjx_policies.training.files import read_json, write_json
 from mjx_policies.training.preemption import Preemption
 from mjx_policies.training.progress import open_console
 from mjx_policies.types import table_slices
 
+FILE = "session.json"  # what a dataset was begun with
 Read = Callable[[Pilot], Iterable[str]]
 
 
@@ -57,14 +62,14 @@ class Record:
     """Records demonstrations by hand."""
 
     task: str  # of a Franka, or Obstacle2D
-    out: str = ""  # folder, for robomimic a file that ends in .hdf5; empty: demos/TASK
+    out: str = may_change("")  # folder, for robomimic a file that ends in .hdf5; empty: demos/TASK
     format: WritableFormat = "lerobot"  # of the dataset
     actions: ActionName | None = None  # what is recorded, for the tasks of an arm; None: what the task chose
     randomize: float = 0.0  # times the ranges of the robot's preset of masses, friction, motors; 0: as the model says
-    seed: int = 0  # of the starts
-    operator: str = ""  # who acts, kept as the strategy of each episode
-    gamepad: Path | None = None  # such as /dev/input/js0
-    resume: bool = False  # add to the dataset in OUT
+    seed: int = 0  # of the starts; a dataset that goes on has those after its last
+    operator: str = may_change("")  # who acts, kept as the strategy of each episode
+    gamepad: str = may_change("")  # such as /dev/input/js0
+    resume: bool = may_change(False)  # add to the dataset in OUT; what is not given is as it was
 
     def __post_init__(self) -> None:
         if not 0 <= self.randomize < np.inf:
@@ -74,6 +79,24 @@ class Record:
     def path(self) -> Path:
         """Of the dataset."""
         return dataset_path(self.out, self.task, self.format)
+
+
+def parse(arguments: Sequence[str] | None = None) -> Record:
+    """Reads the command line; with --resume, what it leaves out is as it was.
+
+    Raises:
+      UserError: there is no dataset that was begun by this script.
+    """
+    return demos.parse(Record, FILE, read_begun, __doc__, arguments)
+
+
+def read_begun(path: Path) -> Record:
+    """What a dataset was begun with.
+
+    Raises:
+      UserError: nobody knows.
+    """
+    return config.from_json(Record, read_json(about(path) / FILE))
 
 
 def main(asked: Record, keys: Read | None = None) -> None:
@@ -86,6 +109,8 @@ def main(asked: Record, keys: Read | None = None) -> None:
     jax.config.update("jax_platforms", "cpu")  # one robot runs fastest on the C engine
     check_seed(asked.seed)
     console = open_console()
+    if asked.resume:
+        check_same(asked.path, read_begun(asked.path), asked)
     with contextlib.ExitStack() as stack:
         with clean_errors(ValueError):
             task = load(asked.task, "cpu", 1, asked.actions)
@@ -94,7 +119,9 @@ def main(asked: Record, keys: Read | None = None) -> None:
         prepare(asked.path, asked.format)
         window = stack.enter_context(Window.opened(asked.task)) if keys is None and has_screen() else None
         read_keys = keys or stack.enter_context(reader(asked, len(handle.motions), window))
-        writer = stack.enter_context(opened_writer(asked, task.spec.robot))
+        writer = stack.enter_context(open_writer(asked.path, asked.format, task.spec.robot, asked.resume))
+        kept = dataclasses.replace(asked, out=str(asked.path), resume=False)
+        write_json(about(asked.path) / FILE, config.to_json(kept))
         before = len(writer)
         with console.status("compiling") if console.is_terminal else contextlib.nullcontext():
             robot = make_robot(task, handle, dynamics)
@@ -129,18 +156,6 @@ def first_seed(asked: Record, episodes: int) -> int:
 
 
 @contextlib.contextmanager
-def opened_writer(asked: Record, robot: str) -> Iterator[Any]:
-    """Whatever happens, what was added can be read afterwards; the caller closes."""
-    if asked.format == "robomimic":
-        yield robomimic.Writer(asked.path, append=asked.resume)
-        return
-    with contextlib.ExitStack() as stack:
-        writer = lerobot.Writer(asked.path, append=asked.resume, robot=robot)
-        stack.callback(writer.__exit__, KeyboardInterrupt)  # releases the lock, if it was not closed
-        yield writer
-
-
-@contextlib.contextmanager
 def reader(asked: Record, axes: int, window: Window | None) -> Iterator[Read]:
     """Every source of keys that there is.
 
@@ -148,7 +163,7 @@ def reader(asked: Record, axes: int, window: Window | None) -> Iterator[Read]:
       UserError: there is none.
     """
     with contextlib.ExitStack() as stack:
-        pad = None if asked.gamepad is None else stack.enter_context(gamepad(asked.gamepad, axes))
+        pad = stack.enter_context(gamepad(Path(asked.gamepad), axes)) if asked.gamepad else None
         try:
             typed = stack.enter_context(terminal())
         except UserError:
@@ -262,6 +277,6 @@ class Window:
 
 if __name__ == "__main__":
     with clean_errors(ValueError):
-        chosen = tyro.cli(Record, description=__doc__)
+        chosen = parse()
     with clean_errors():
         main(chosen)

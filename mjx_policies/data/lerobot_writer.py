@@ -87,10 +87,10 @@ class Writer:
             if append:
                 self._continue()
         except BlockingIOError:
-            self._release()
+            self.release()
             raise UserError(f"another process writes to {self.path}. Wait for it, or choose another path.") from None
         except BaseException:
-            self._release()
+            self.release()
             raise
 
     def __len__(self) -> int:
@@ -157,7 +157,7 @@ class Writer:
             self._merge()
             together = {name: combine([each[name] for each in self._summaries]) for name in self._summaries[0]}
             write_json(self.path / STATS, to_json(together))
-        self._release()
+        self.release()
 
     def __enter__(self) -> Writer:
         return self
@@ -166,9 +166,10 @@ class Writer:
         if kind is None:
             self.close()
         else:
-            self._release()  # what was added is whole, and the error may be a full disk
+            self.release()  # the error may be a full disk
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Lets others write, without what `close` does; what was added is whole. May be called twice."""
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1

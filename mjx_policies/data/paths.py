@@ -1,4 +1,4 @@
-"""Files of a dataset that may come from anywhere: none outside its folder, and no links."""
+"""Where the parts of a dataset lie; of one that may come from anywhere, none outside its folder, and no links."""
 
 from __future__ import annotations
 
@@ -8,6 +8,17 @@ from pathlib import Path, PurePosixPath
 
 from mjx_policies.deploy.model import show
 from mjx_policies.training.errors import UserError
+
+
+def beside(path: Path, ending: str) -> Path:
+    """The path whose name is this one's with an ending, also where this one is `.` or `..`."""
+    named = path.resolve() if path.name in ("", "..") else path
+    return named.parent / f"{named.name}{ending}"
+
+
+def about(path: Path) -> Path:
+    """The folder beside a dataset that says how it came about."""
+    return beside(path, ".about")
 
 
 def inside(root: Path, relative: str, max_bytes: int) -> Path:

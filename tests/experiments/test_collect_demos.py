@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from mjx_policies.data import lerobot
 from mjx_policies.data.formats import read
 from mjx_policies.training.errors import UserError
 
@@ -141,7 +142,7 @@ def test_a_campaign_that_was_stopped_goes_on_as_if_it_had_not_been(
 @pytest.mark.usefixtures("unseen")
 def test_a_campaign_whose_process_was_killed_goes_on(script, whole, tmp_path, monkeypatch):
     """Dead in the middle of a batch: episodes are ahead of the account."""
-    writer = script.lerobot.Writer
+    writer = lerobot.Writer
 
     class Dying(writer):
         def add(self, episode):
@@ -149,11 +150,11 @@ def test_a_campaign_whose_process_was_killed_goes_on(script, whole, tmp_path, mo
                 raise MemoryError
             return super().add(episode)
 
-    monkeypatch.setattr(script.lerobot, "Writer", Dying)
+    monkeypatch.setattr(lerobot, "Writer", Dying)
     with pytest.raises(MemoryError):
         script.main(ask(script, tmp_path / "a"))
     assert len(read(tmp_path / "a")) == 6
-    monkeypatch.setattr(script.lerobot, "Writer", writer)
+    monkeypatch.setattr(lerobot, "Writer", writer)
     script.main(script.parse(["--resume", "--out", str(tmp_path / "a")]))
     assert_equal(actions(tmp_path / "a"), actions(whole))
 

@@ -203,7 +203,7 @@ def command(*arguments):
         sys.argv = argv
 
 
-def test_the_exit_code_and_the_files_that_nobody_named(runs, tmp_path, capsys):
+def test_the_exit_code_and_the_files_that_nobody_named(runs, tmp_path, capsys, monkeypatch):
     folder = runs / "cloning, dead units"
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert command(folder) == 1
@@ -211,6 +211,8 @@ def test_the_exit_code_and_the_files_that_nobody_named(runs, tmp_path, capsys):
     after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert after.pop(folder / "doctor.png")[:4] == b"\x89PNG" and after == before, "it leaves all else alone"
     assert doctor.default_picture(tmp_path / "demos", None) == tmp_path / "demos.about" / "doctor.png"
+    monkeypatch.chdir(tmp_path)
+    assert doctor.default_picture(Path(), None) == tmp_path.with_name(f"{tmp_path.name}.about") / "doctor.png"
 
 
 def test_a_run_that_has_just_begun(tmp_path, capsys):
