@@ -22,7 +22,7 @@ import numpy as np
 
 from mjx_policies.agents.demonstrations import TAIL_SECONDS
 from mjx_policies.compiler import compiler_options
-from mjx_policies.data.episodes import Episode
+from mjx_policies.data.episodes import Episode, NotFiniteError
 from mjx_policies.envs.base import DynamicsSampler, Env, EnvState, Nominal
 from mjx_policies.envs.teleoperation import Handle
 from mjx_policies.training.errors import UserError
@@ -232,6 +232,7 @@ class Session:
         """Hears a key, see `HELP`."""
         if key == "enter":
             if self.phase == "ready":
+                self.pilot.rest()  # what was pressed before moves nothing
                 self.phase, self.note = "recording", "recording"
             else:
                 self._save()
@@ -267,9 +268,20 @@ class Session:
         if not self._actions:
             self.note = "nothing has happened yet: there is nothing to save"
             return
-        observations = {name: np.stack([row[name] for row in self._observations]) for name in self.timestep.obs}
-        episode = Episode(
-            observation=observations,
+        try:
+            episode = self._episode()
+        except NotFiniteError as error:  # the simulation diverged
+            self.note = f"{error} Such an episode cannot be saved: backspace discards it"
+            return
+        number = self._writer.add(episode)
+        self.lateness.append(self._late)
+        kind = "success" if episode.success else "failure"
+        self.note = f"saved episode {number}, a {kind} of {self.seconds:.1f} s, {self._late.steps} steps late"
+        self._begin_anew(self._seed + 1)
+
+    def _episode(self) -> Episode:
+        return Episode(
+            observation={name: np.stack([row[name] for row in self._observations]) for name in self.timestep.obs},
             action=np.stack(self._actions),
             reward=np.asarray(self._rewards, np.float32),
             terminated=bool(self.timestep.terminated),
@@ -280,11 +292,6 @@ class Session:
             seed=self._seed,
             strategy=self.operator,
         )
-        number = self._writer.add(episode)
-        self.lateness.append(self._late)
-        kind = "success" if episode.success else "failure"
-        self.note = f"saved episode {number}, a {kind} of {self.seconds:.1f} s, {self._late.steps} steps late"
-        self._begin_anew(self._seed + 1)
 
     def _discard(self) -> None:
         if self.phase == "ready":

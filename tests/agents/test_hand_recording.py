@@ -1,5 +1,6 @@
 """A session at the smallest task, driven by scripts that look at it as a person would, on a clock of their own."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -145,6 +146,26 @@ def test_episodes_are_saved_discarded_and_taken_back(robot, tmp_path, kind):
         "nothing has happened yet",
     ):
         assert expected in words
+
+
+def test_what_was_pressed_before_an_episode_moves_nothing(robot, tmp_path):
+    with lerobot.Writer(tmp_path / "a") as writer:
+        drive(make_session(robot, writer), ["w"], ["a"], ["enter"], *wait(3), ["enter"])
+    assert not read(tmp_path / "a")[0].action.any()
+
+
+def test_an_episode_that_diverged_is_told_and_not_saved(robot, tmp_path):
+    def diverging(state, velocity, closed):
+        state, timestep, action = robot.advance(state, velocity, closed)
+        return state, dataclasses.replace(timestep, reward=timestep.reward * np.nan), action
+
+    notes = []
+    with lerobot.Writer(tmp_path / "a") as writer:
+        session = make_session(robot._replace(advance=diverging), writer)
+        script = [["enter"], *wait(2), ["enter"], ["backspace"], []]
+        drive(session, *script, look=lambda session: notes.append(session.note) or True)
+        assert session.saved == 0 and session.phase == "ready"
+    assert any("reward holds nan" in note and "cannot be saved" in note for note in notes)
 
 
 def test_nothing_can_be_taken_back_from_an_empty_dataset(robot, tmp_path):
