@@ -77,17 +77,19 @@ def record(play: Play, policy: Policy, env: Env, dynamics: DynamicsSampler, cons
     @jax.jit
     @jax.vmap
     def run(key):
+        key_start, key_init, key_act = jax.random.split(key, 3)
+
         def step(carry, now):
             (state, obs, memory), (command, number) = carry, now
             if takes_commands(state):
                 state = with_command(state, command)
-            action, memory = robot.act(memory, jax.random.fold_in(key, number), obs, number)
+            action, memory = robot.act(memory, jax.random.fold_in(key_act, number), obs, number)
             state, timestep = env.step(state, action)
             twist = measured_twist(env, state) if takes_commands(state) else command
             data = env.data(state)
             return (state, timestep.obs, memory), (data.qpos, data.mocap_pos, twist, timestep.terminated)
 
-        begin = (*start(env, dynamics, key), robot.init(key))
+        begin = (*start(env, dynamics, key_start), robot.init(key_init))
         return jax.lax.scan(step, begin, (jnp.asarray(commands), jnp.arange(len(commands))))[1]
 
     with console.status(f"drawing {path}"):
@@ -197,7 +199,11 @@ def drive(play: Play, policy: Policy, env: Env, dynamics: DynamicsSampler, conso
     limits = (policy.task.commands.low, policy.task.commands.high) if commanded else (np.zeros(3), np.zeros(3))
     stick = Stick(*map(np.asarray, limits))
     robot = policy.acts(policy.state)
-    reset = jax.jit(lambda key: (*start(env, dynamics, key), robot.init(key)))
+
+    @jax.jit
+    def reset(key):
+        key_start, key_init, key_act, key_next = jax.random.split(key, 4)
+        return *start(env, dynamics, key_start), robot.init(key_init), key_act, key_next
 
     @jax.jit
     def advance(state, obs, memory, command, key, number):
@@ -210,9 +216,8 @@ def drive(play: Play, policy: Policy, env: Env, dynamics: DynamicsSampler, conso
 
     model = scene(policy.config.task)
     data = mujoco.MjData(model)
-    key = jax.random.key(play.seed)
-    state, obs, memory = reset(key)
-    advance(state, obs, memory, stick.command, key, 0)  # compiled before the clock runs
+    state, obs, memory, key_act, key_next = reset(jax.random.key(play.seed))
+    advance(state, obs, memory, stick.command, key_act, 0)  # compiled before the clock runs
     try:
         viewer = launch_passive(model, data, key_callback=stick.press, show_left_ui=False, show_right_ui=False)
     except RuntimeError as error:  # macOS
@@ -228,9 +233,9 @@ def drive(play: Play, policy: Policy, env: Env, dynamics: DynamicsSampler, conso
         steps, episode_steps = 0, round(env.spec.episode_seconds / env.spec.control_dt)
         while viewer.is_running():
             if stick.restart or (not commanded and steps >= episode_steps):
-                key, stick.restart, steps = jax.random.fold_in(key, 1), False, 0
-                state, obs, memory = reset(key)
-            state, obs, memory, now = advance(state, obs, memory, stick.command, key, steps)
+                stick.restart, steps = False, 0
+                state, obs, memory, key_act, key_next = reset(key_next)
+            state, obs, memory, now = advance(state, obs, memory, stick.command, key_act, steps)
             steps += 1
             twist = twist + 0.1 * (np.asarray(now) - twist)  # a mean over about ten steps, or nobody could read it
             with viewer.lock():
