@@ -167,9 +167,9 @@ def make_recorder(
             length = length + running
             terminated = terminated | (running & finite & timestep.terminated)
             solved = running & finite & (timestep.metrics["success"] > 0.5)
+            left = left - (success & running)  # of the steps after the one that solved it
             success = success | solved
             diverged = diverged | (running & ~finite)
-            left = left - (success & running)
             row = (obs, action, label, timestep.reward, qpos)
             return (state, obs, carry, length, terminated, success, diverged, left), row
 

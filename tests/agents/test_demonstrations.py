@@ -51,7 +51,7 @@ def test_an_episode_goes_on_for_half_a_second_after_success(task, attempts):
     for b in np.flatnonzero(attempts.success):
         held = np.convolve(near[1:, b], np.ones(5))[4:] == 5  # five periods of 0.1 s in a row
         solved = np.flatnonzero(held)[0] + 5
-        assert attempts.length[b] == min(solved + 4, 40)  # the step of success is the first of the tail
+        assert attempts.length[b] == min(solved + 5, 40)
 
 
 def test_an_episode_is_what_happens_when_its_actions_are_executed_again(task, episodes):
