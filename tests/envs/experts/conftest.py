@@ -12,7 +12,8 @@ def record_attempts():
 
     def record(env, expert, num):
         def init(key, state):
-            return jax.random.bernoulli(jax.random.fold_in(key, 1), 0.25), expert.init(key, state)
+            key_labels, key_expert = jax.random.split(key)
+            return jax.random.bernoulli(key_labels, 0.25), expert.init(key_expert, state)
 
         def act(carry, state, obs, key, step):
             del obs, step
