@@ -26,7 +26,7 @@ from mjx_policies.envs.physics import Backend
 from mjx_policies.envs.registry import load, scene
 from mjx_policies.envs.vectorize import VectorEnv, vectorize
 from mjx_policies.evaluation.episodes import Episodes, run_episodes
-from mjx_policies.evaluation.outcomes import summarize
+from mjx_policies.evaluation.outcomes import judge, summarize
 from mjx_policies.evaluation.statistics import Estimate
 from mjx_policies.heads.gaussian import gaussian_head
 from mjx_policies.networks.mlp import MLP
@@ -174,15 +174,17 @@ def make_evaluation(
         evaluation = {}
         for name in names:
             env, dynamics = conditions[name]
-            found: list[Episodes] = []
+            parts: list[Episodes] = []
+            recording = None
             report(name, 0)
             for key in jax.random.split(jax.random.key(seed), -(-robots // batch)):
-                found.append(jax.device_get(run(learner_state, env, dynamics, key)))
-                report(name, min(robots, batch * len(found)))
-            parts = [dataclasses.replace(episodes, recording=None) for episodes in found]
+                episodes = jax.device_get(run(learner_state, env, dynamics, key))
+                recording = recording or episodes.recording
+                parts.append(dataclasses.replace(episodes, recording=None))
+                report(name, min(robots, batch * len(parts)))
             whole = jax.tree.map(lambda *part: np.concatenate(part)[:robots], *parts)
             evaluation[name] = summarize(whole, task.spec.control_dt, task.spec.stages)
-        return evaluation, found[0]
+        return evaluation, dataclasses.replace(parts[0], recording=recording)
 
     return evaluate
 
@@ -195,13 +197,16 @@ def film_episode(config: Config, episodes: Episodes, path: Path, seconds: float 
     """
     spec = load(config.task, config.backend, 1, config.actions).spec
     stride = max(1, round(1 / (fps * spec.control_dt)))
-    rows = slice(0, round(min(seconds, spec.episode_seconds) / spec.control_dt), stride)
-    qpos = np.asarray(episodes.recording["qpos"])[rows]  # [T, B, nq]
+    # What is recorded at the last step belongs to the next episode already.
+    ends = np.clip(np.asarray(episodes.length) - 1, 1, round(seconds / spec.control_dt))  # [B]
+    qpos = np.asarray(episodes.recording["qpos"])  # [T, B, nq]
     if spec.stages:
-        robot = int(np.argmax(np.asarray(episodes.final["success"])))
+        robot = int(np.argmax(judge(episodes, spec.control_dt, spec.stages).achieved))
     else:
-        robot = int(np.argmax(np.linalg.norm(qpos[-1, :, :2] - qpos[0, :, :2], axis=-1)))
-    qpos = qpos[:, robot]
+        way = qpos[ends - 1, np.arange(len(ends)), :2] - qpos[0, :, :2]
+        robot = int(np.argmax(np.linalg.norm(way, axis=-1)))
+    rows = slice(0, ends[robot], stride)
+    qpos = qpos[rows, robot]
     where = table_slices(spec.observation).get("command")
     captions = None
     if where is not None:

@@ -7,9 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mjx_policies.agents import ppo_run
 from mjx_policies.agents.ppo import PPOConfig, PPOHyper
 from mjx_policies.agents.ppo_run import Config, build, make_evaluation
 from mjx_policies.envs.mirror import mirror_action, mirror_observation
+from mjx_policies.envs.registry import load, scene
+from mjx_policies.evaluation.episodes import Episodes
 from mjx_policies.randomization.imperfections import Imperfections
 from mjx_policies.training.trees import own_buffers
 
@@ -141,3 +144,48 @@ def test_the_recording_is_of_the_first_batch(evaluated):
     assert episodes.recording["qpos"].shape == (200, 3, 1) and episodes.recording["obs"].shape == (200, 3, 3)
     np.testing.assert_array_equal(episodes.recording["qpos"], again.recording["qpos"])
     np.testing.assert_array_equal(episodes.reward, again.reward)
+
+
+# The film
+
+
+@pytest.fixture
+def filmed(monkeypatch, tmp_path):
+    """`(task, length, success, xy) -> [T, nq]` that are filmed, of robots whose first coordinates are those of `xy`."""
+
+    def film(task, length, success, xy):
+        made = []
+        monkeypatch.setattr(ppo_run, "film", lambda model, qpos, *_, **__: made.append(qpos))
+        model = scene(task)
+        steps, robots = xy.shape[:2]
+        rest = np.zeros((steps, robots, model.nq - 2), np.float32)
+        recording = {"qpos": np.concatenate([xy, rest], axis=-1), "obs": np.zeros((steps, robots, 99))}
+        recording |= {"mocap_pos": np.zeros((steps, robots, model.nmocap, 3))}
+        final = {} if success is None else {"success": success} | {f"stage/{name}": success for name in STAGES}
+        metrics = {"nan_resets": np.isnan(final.get("success", np.zeros(robots))).astype(float)} | final
+        zeros = np.zeros(robots)
+        episodes = Episodes(zeros > 0, np.asarray(length), zeros, metrics, final, recording)
+        ppo_run.film_episode(Config(task, "cpu"), episodes, tmp_path / "film.mp4", fps=1000)
+        return made[0]
+
+    return film
+
+
+STAGES = load("Obstacle2D", "cpu", 1).spec.stages
+
+
+def test_the_film_shows_a_success_and_ends_with_its_episode(filmed):
+    """The first robot diverged, so that its success is not a number; the second failed."""
+    xy = np.broadcast_to(np.arange(3, dtype=np.float32)[None, :, None], (40, 3, 2))
+    qpos = filmed("Obstacle2D", [5, 40, 12], np.array([np.nan, 0.0, 1.0]), xy)
+    assert len(qpos) == 11 and (qpos[:, :2] == 2).all()
+
+
+def test_the_film_shows_the_robot_that_goes_farthest_before_it_falls(filmed):
+    """The first falls and starts anew elsewhere, the third hardly moves."""
+    xy = np.zeros((20, 3, 2), np.float32)
+    xy[:, :, 0] = np.arange(20)[:, None] * np.array([0.1, 0.3, 0.01])
+    xy[9:, 0] = 50.0
+    qpos = filmed("Go2JoystickFlat", [10, 20, 20], None, xy)
+    assert len(qpos) == 19
+    np.testing.assert_allclose(qpos[:, 0], 0.3 * np.arange(19), atol=1e-5)
