@@ -29,6 +29,8 @@ from mjx_policies.heads.inpainting import Prefix
 from mjx_policies.types import Array, Number, Observation, PyTree
 
 ADAM_B1, ADAM_B2 = 0.95, 0.999  # of Chi et al.
+DECAYING, FIXED = ("kernel", "embedding"), ("codebook", "frozen")
+"""Names of the parameters that decay, and of parts that no gradient reaches, where none does."""
 
 
 @struct.dataclass
@@ -206,7 +208,9 @@ def bc(
         losses = jax.vmap(example_loss, in_axes=(None, 0, 0, 0, 0))(
             params, keys, observation, action, batch.action_mask.astype(jnp.float32)
         )
-        return jnp.mean(losses)
+        # Every step of a demonstration counts alike, also those at its end, whose chunks are mostly padding.
+        steps = batch.action_mask.sum(axis=1)
+        return (losses * steps).sum() / jnp.maximum(steps.sum(), 1)
 
     def update(state: BCState, key: Array, batch: Window) -> tuple[BCState, Info]:
         hyper = state.hyper
@@ -216,11 +220,12 @@ def bc(
         steps, opt_state = optimizer.update(grads, state.opt_state, state.params)
         rate = learning_rate(state.step, hyper)
 
-        def descend(parameter, step):
-            decay = hyper.weight_decay * parameter if parameter.ndim > 1 else 0.0
-            return parameter - rate * (step + decay)
+        def descend(path, parameter, step):
+            names = [getattr(entry, "key", None) for entry in path]
+            decays = names[-1] in DECAYING and not set(names) & set(FIXED)
+            return parameter - rate * (step + (hyper.weight_decay * parameter if decays else 0.0))
 
-        params = jax.tree.map(descend, state.params, steps)
+        params = jax.tree_util.tree_map_with_path(descend, state.params, steps)
         keep = ema_decay(state.step, hyper)
         average = jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, state.average, params)
         state = dataclasses.replace(state, params=params, average=average, opt_state=opt_state, step=state.step + 1)

@@ -28,7 +28,7 @@ from mjx_policies.data.windows import Window
 from mjx_policies.types import Array, PyTree
 
 RESIDENT = 2**30  # bytes of windows that a device takes in
-EXAMINED = 256  # held-out windows
+EXAMINED = 64  # held-out windows
 _UPDATES, _EXAMINATION = 0x757064, 0x657861  # tell their keys apart
 
 

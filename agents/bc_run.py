@@ -6,6 +6,7 @@ Axes: S seeds, N examples of a batch, O observations remembered, H horizon, A ac
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Literal, cast
 
 import jax
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mjx_policies.agents.bc import BCHyper, BCState, Cloner, Scales, bc
-from mjx_policies.chunking import Plan, receding_horizon, temporal_ensemble
+from mjx_policies.chunking import Plan, real_time, receding_horizon, temporal_ensemble
 from mjx_policies.data.holdout import Split, hold_out, statistics_of_episodes, windows_of
 from mjx_policies.data.statistics import Scale, min_max, standard
 from mjx_policies.data.store import Store
@@ -50,13 +51,15 @@ class Config:
     execute: int = 8  # of a chunk, before the next one is made
     remember: int = 2  # observations that a policy sees
     ensemble: float | None = None  # a chunk every step, averaged with these weights' decay, in the place of execute
+    latency: int = 0  # control steps that it takes to make a chunk; the robot goes on with the last one meanwhile
+    real_time: bool = False  # chunks continue what is left of the last one, see `chunking.real_time`
     draw: bool = False  # act by samples also where a head knows its most likely chunk
     unseen: tuple[str, ...] | None = None  # terms of the observation left out; None: last_action, which invites copying
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the arithmetic
     steps: int = 20_000  # gradient steps
     batch_size: int = 256
     validation: float = 0.1  # portion of the episodes held out
-    hyper: BCHyper = dataclasses.field(default_factory=BCHyper)  # its total_steps is `steps`
+    hyper: BCHyper = dataclasses.field(default_factory=BCHyper)  # its total_steps is `steps`, whatever it says
 
     def __post_init__(self) -> None:
         for name in ("seeds", "size", "horizon", "execute", "remember", "steps", "batch_size"):
@@ -64,10 +67,23 @@ class Config:
                 raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1")
         if self.execute > self.horizon:
             raise ValueError(f"execute is {self.execute}, more than the {self.horizon} actions of a chunk")
+        if not 0 <= self.latency < self.execute:
+            raise ValueError(
+                f"latency is {self.latency}, it must be at least 0 and below execute, {self.execute}: "
+                "a chunk would be due before the last is there"
+            )
+        if self.execute + self.latency > self.horizon:
+            raise ValueError(
+                f"execute {self.execute} and latency {self.latency} need {self.execute + self.latency} actions, "
+                f"a chunk has {self.horizon}"
+            )
+        if self.ensemble is not None and (self.latency or self.real_time):
+            raise ValueError("ensemble averages a chunk of every step: leave out latency and real_time")
         if not 0 <= self.seed <= self.seed + self.seeds <= 2**32:
             raise ValueError(f"seed is {self.seed}, it must be at least 0 and below 2**32, where seeds begin to repeat")
         if not 0 <= self.validation < 1:
             raise ValueError(f"validation is {self.validation:g}, it must be at least 0 and below 1")
+        object.__setattr__(self, "hyper", dataclasses.replace(self.hyper, total_steps=float(self.steps)))
 
     @property
     def imperfections(self) -> Imperfections:
@@ -141,7 +157,7 @@ def make_cloner(config: Config, spec: EnvSpec, fitted: Fitted = None, num_steps:
       num_steps: see `make_head`.
 
     Raises:
-      ValueError: a term of the observation that the task lacks.
+      ValueError: a term of the observation that the task lacks, or a head that cannot do what is asked of it.
     """
     where = table_slices(spec.observation)
     unseen = tuple(name for name in ("last_action",) if name in where) if config.unseen is None else config.unseen
@@ -153,6 +169,10 @@ def make_cloner(config: Config, spec: EnvSpec, fitted: Fitted = None, num_steps:
     own = _rows(size, [where[name] for name in OWN if name in where])
     kept = tuple(np.flatnonzero(~left_out).tolist())
     head = make_head(config.head, config.horizon, spec.action.size, config.size, fitted, num_steps)
+    if config.real_time and head.inpaint is None:
+        raise ValueError(
+            f"{config.head} cannot continue a chunk, as real_time asks: choose of {', '.join(registry.STEPPED)}"
+        )
     return bc(Flat(((OBSERVATION, kept),)), head, config.dtype, {OBSERVATION: own}, limit=1.0)
 
 
@@ -171,10 +191,9 @@ def blank_scales(spec: EnvSpec) -> Scales:
 
 def init(config: Config, cloner: Cloner, example: Observation, scales: Scales) -> BCState:
     """The learner before its first step, of all seeds if there are several: [S, ...] then."""
-    hyper = dataclasses.replace(config.hyper, total_steps=float(config.steps))
 
     def one(key: Array) -> BCState:
-        return cloner.init(key, example, scales, hyper)
+        return cloner.init(key, example, scales, config.hyper)
 
     keys = seed_keys(config)
     return jax.vmap(one)(keys) if config.seeds > 1 else one(keys[0])
@@ -205,8 +224,12 @@ def make_policy(config: Config, cloner: Cloner, state: BCState) -> Policy:
     plan, example = make_plan(config, cloner, state), _one_observation(state)
     if config.ensemble is not None:
         policy = temporal_ensemble(plan, example, shape, config.ensemble, config.remember)
+    elif config.real_time:
+        assert cloner.inpaint is not None  # make_cloner has seen to it
+        onward = functools.partial(cloner.inpaint, state)
+        policy = real_time(onward, example, shape, config.execute, config.remember, config.latency)
     else:
-        policy = receding_horizon(plan, example, shape, config.execute, config.remember)
+        policy = receding_horizon(plan, example, shape, config.execute, config.remember, config.latency)
 
     def act(carry, key, obs, step):
         return policy.act(carry, key, {name: obs[name] for name in names}, step)

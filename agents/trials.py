@@ -35,7 +35,7 @@ def make_trials(
     batch: int = 64,
     seed: int = EVALUATION_SEED,
 ) -> Callable[..., dict[str, Trials]]:
-    """Builds `run(params, episodes, names=tuple(tests), report=None) -> {name: Trials}`.
+    """Builds `run(params, episodes, names=tuple(tests), report=None, seed=seed) -> {name: Trials}`.
 
     Each condition named takes as many robots through one whole episode each, `batch` at a time, all in one compiled
     program, and `report(name, episodes so far)` is called before the first batch and after each. Policies that are
@@ -68,6 +68,7 @@ def make_trials(
         episodes: int,
         names: Sequence[str] = tuple(tests),
         report: Callable[[str, int], None] = lambda name, done: None,
+        seed: int = seed,
     ) -> dict[str, Trials]:
         found = {}
         keys = jax.random.split(jax.random.key(seed), -(-episodes // batch))

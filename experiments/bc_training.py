@@ -46,11 +46,12 @@ from mjx_policies.training.progress import open_console
 from mjx_policies.training.run_folder import RunFolder
 from mjx_policies.types import table_size
 
-ITERATION = 100  # gradient steps
+ITERATION = 100  # gradient steps, at most
 BATCH = 64  # robots at once
 ATTEMPTS = 128  # of an expert at once
 CHOICE_SEED = EVALUATION_SEED + 1  # episodes that choose among checkpoints must not be those that judge the chosen
 IN_MEMORY = 2**30  # bytes of demonstrations; more are mapped from a file
+PORTIONS = ("success", "completion", "failures")
 CURVES = (
     "eval/success",
     "action/error",
@@ -71,7 +72,7 @@ class CloningRun(bc_run.Config):
     begin: str = ""  # folder of a run whose policy goes on learning; empty: from random weights
     run_dir: str = may_change("")  # folder of the run; empty: runs/<task>-<head>-<time>
     resume: bool = may_change(False)  # continue the run in run_dir; what is not given is as it was there
-    evaluations: int = may_change(5)  # in simulation on the way, the last at the end; the best checkpoint stays
+    evaluations: int = 5  # in simulation on the way, the last at the end; the best checkpoint stays
     trials: int = may_change(64)  # episodes of each of these
     robots: int = may_change(256)  # of the final evaluation, for one whole episode each
     checkpoint_seconds: float = may_change(20.0)  # s, between checkpoints; more where saving takes over 5 % of the time
@@ -82,6 +83,8 @@ class CloningRun(bc_run.Config):
         for name, value in least.items():
             if not getattr(self, name) >= value:  # true of NaN too
                 raise ValueError(f"{name} is {getattr(self, name)}, it must be at least {value}")
+        if self.evaluations > self.steps:
+            raise ValueError(f"evaluations is {self.evaluations}, more than the {self.steps} steps between them")
         if not self.demos and not self.episodes:
             raise ValueError("episodes is 0, all of a dataset, and there is none: name one with --demos")
         if self.begin and self.seeds > 1:
@@ -252,10 +255,9 @@ def learn(
 ) -> None:
     """Trains and finishes a run."""
     judge = Judge(run, task, parts.cloner)
-    per_iteration = min(ITERATION, run.steps)
+    iterations = run.evaluations * -(-run.steps // (run.evaluations * ITERATION))  # so that the last is evaluated
+    per_iteration = -(-run.steps // iterations)
     with cloning(run, parts.cloner, parts.demonstrations, per_iteration, begin=parts.begin) as job:
-        iterations = -(-run.steps // per_iteration)
-        every = -(-iterations // run.evaluations)
         console.print(describe(run, parts), highlight=False)
         outcome = train(
             Job(
@@ -267,8 +269,8 @@ def learn(
             ),
             folder,
             Schedule(
-                total_steps=per_iteration * every * run.evaluations,  # the last is at the end
-                eval_every=every,
+                total_steps=per_iteration * iterations,
+                eval_every=iterations // run.evaluations,
                 checkpoint_seconds=run.checkpoint_seconds,
                 keep_best="eval/success",
             ),
@@ -306,18 +308,17 @@ class Judge:
         self.run, self.task = run, task
         tests = {name: condition for name, condition in conditions(task).items() if name in ("nominal", "randomized")}
         acts = lambda state: bc_run.make_policy(run, cloner, state)  # noqa: E731
-        size = min(BATCH, run.robots)
-        self._choose = make_trials(task, acts, {"nominal": tests["nominal"]}, size, CHOICE_SEED)
-        self._judge = make_trials(task, acts, tests, size, EVALUATION_SEED)
+        self._try = make_trials(task, acts, tests, min(BATCH, run.robots), EVALUATION_SEED)
 
     def brief(self, learner: BCState) -> dict[str, float]:
         """Mean figures of all policies, to choose among checkpoints."""
-        tried = [self._choose(each, self.run.trials)["nominal"].figures for each in self.members(learner)]
-        return {name: float(np.mean([figures[name].value for figures in tried])) for name in ("success", "completion")}
+        tried = [self._try(each, self.run.trials, ["nominal"], seed=CHOICE_SEED) for each in self.members(learner)]
+        figures = [trials["nominal"].figures for trials in tried]
+        return {name: float(np.mean([each[name].value for each in figures])) for name in ("success", "completion")}
 
     def full(self, learner: BCState, report: Callable[[str, int], None]) -> list[dict[str, Trials]]:
         """Of each policy, in each condition."""
-        return [self._judge(each, self.run.robots, report=report) for each in self.members(learner)]
+        return [self._try(each, self.run.robots, report=report) for each in self.members(learner)]
 
     def members(self, learner: BCState) -> list[BCState]:
         """The policies that learned side by side."""
@@ -377,7 +378,11 @@ def together(tried: Sequence[dict[str, Trials]]) -> Evaluation:
     """The figures of one policy over its episodes, or of several over the policies."""
     if len(tried) == 1:
         return {name: trials.figures for name, trials in tried[0].items()}
-    return {
-        name: {figure: mean([each[name].figures[figure].value for each in tried]) for figure in trials.figures}
-        for name, trials in tried[0].items()
-    }
+    found = {}
+    for name, trials in tried[0].items():
+        found[name] = {}
+        for figure in trials.figures:
+            values = [each[name].figures[figure].value for each in tried]
+            portion = figure in PORTIONS or figure.startswith("stage/")
+            found[name][figure] = mean(values, lowest=0.0, highest=1.0) if portion else mean(values)
+    return found

@@ -43,8 +43,6 @@ from mjx_policies.training.run_folder import provenance
 CHUNKS = (1, 4, 8, 16)
 SAMPLER_STEPS = (1, 2, 5, 10, 16)
 ENSEMBLE = 0.01  # decay of the weights, Zhao et al. 2023 (arXiv:2304.13705)
-UNIMODAL = ("mse", "l1", "gaussian")
-SHORT: dict[str, int] = {}
 UNSEEN = {"Obstacle2D": ("velocity",)}
 """What a policy is not told, for it would learn to go on as it does: to stay wherever it stands, short of the goal."""
 
@@ -87,11 +85,12 @@ class Contest:
                 raise ValueError(f"{name} does not sample in steps; {', '.join(STEPPED)} do")
         if any(not 0 <= tremor <= 10 for tremor in self.tremor) or not self.tremor:
             raise ValueError("tremor must hold at least one number, each from 0 to 10")
+        if self.execute > self.chunk:
+            raise ValueError(f"execute is {self.execute}, more than the {self.chunk} actions of a chunk")
         self.config(HEADS[0])  # says what else is wrong
 
     def config(self, head: str) -> Config:
         """Of the runs of one head."""
-        horizon = SHORT.get(head, self.chunk)
         return Config(
             task=self.task,
             backend=self.backend,
@@ -100,8 +99,8 @@ class Contest:
             seeds=self.seeds,
             head=head,
             size=self.size,
-            horizon=horizon,
-            execute=min(self.execute, horizon),
+            horizon=self.chunk,
+            execute=self.execute,
             remember=1,
             unseen=UNSEEN.get(self.task) if self.unseen is None else self.unseen,
             draw=True,
@@ -113,7 +112,7 @@ class Contest:
 
     @property
     def chunk(self) -> int:
-        """Control steps of a chunk, unless a head's are shorter."""
+        """Control steps of a chunk."""
         return self.horizon or (max(CHUNKS) if self.sweep == "chunk" else 8)
 
     @property
@@ -325,18 +324,17 @@ def cells(row: Mapping[str, Any]) -> list[str]:
         if name == "both" and value is not None:
             found.append(f"{round(value.value * value.count)} of {value.count}")
         elif isinstance(value, Estimate):
-            scale, digits = (1000, 2) if name.endswith("_seconds") else (1, 2)
-            found.append(interval(value, scale, digits))
+            found.append(interval(value, 1000 if name.endswith("_seconds") else 1))
         else:
             found.append("–" if value is None else f"{value:.1f}")
     return found
 
 
-def interval(estimate: Estimate, scale: float = 1.0, digits: int = 2) -> str:
+def interval(estimate: Estimate, scale: float = 1.0) -> str:
     """A value and its interval; a dash for what was not measured."""
     if not estimate.count:
         return "–"
-    value, low, high = (f"{scale * x:.{digits}f}" for x in (estimate.value, estimate.low, estimate.high))
+    value, low, high = (f"{scale * x:.2f}" for x in (estimate.value, estimate.low, estimate.high))
     return f"{value} [{low}, {high}]" if math.isfinite(estimate.high - estimate.low) else value
 
 

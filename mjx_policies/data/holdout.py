@@ -27,7 +27,9 @@ class Split(NamedTuple):
 
 
 def hold_out(episodes: int, portion: float, seed: int = 0) -> Split:
-    """Keeps a portion of the episodes apart: at least one if there are two, unless the portion is zero.
+    """Keeps about a portion of the episodes apart: at least one if there are two, unless the portion is zero.
+
+    An episode's own number decides, so that none is held out once it was learnt from, however many are added after it.
 
     Raises:
       ValueError: there is no episode, or the portion leaves nothing to learn from.
@@ -36,9 +38,11 @@ def hold_out(episodes: int, portion: float, seed: int = 0) -> Split:
         raise ValueError(f"there are {episodes} episodes, there must be one at least")
     if not 0 <= portion < 1:
         raise ValueError(f"the portion held out is {portion:g}, it must be at least 0 and below 1")
-    count = min(max(1, round(portion * episodes)), episodes - 1) if portion else 0
-    order = np.random.default_rng(seed).permutation(episodes)
-    return Split(np.sort(order[count:]), np.sort(order[:count]))
+    draws = np.random.default_rng(seed).random(episodes)
+    held = draws < portion
+    held[draws.argmin()] = portion > 0
+    held[draws.argmax()] = False
+    return Split(np.flatnonzero(~held), np.flatnonzero(held))
 
 
 def windows_of(windows: Windows, episodes: np.ndarray) -> np.ndarray:  # [E] -> [W]

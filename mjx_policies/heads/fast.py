@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from mjx_policies.heads.base import ActionHead, Noise, hold_last, masked_mean
 from mjx_policies.heads.fast_tokens import FastTokenizer
 from mjx_policies.networks.apply import apply
+from mjx_policies.networks.initializers import small
 from mjx_policies.networks.transformer import Block, Cache, causal_mask
 from mjx_policies.types import Array, PyTree
 
@@ -59,7 +60,6 @@ class TokenTransformer(nn.Module):
         self.position = self.param("position", nn.initializers.normal(0.02), (self.max_tokens, self.width))
         self.blocks = [Block(self.width, self.num_heads) for _ in range(self.depth)]
         self.norm = nn.LayerNorm()
-        small = nn.initializers.variance_scaling(0.01, "fan_in", "truncated_normal")
         self.logits = nn.Dense(self.vocabulary, kernel_init=small)
 
     def __call__(self, embedding: Array, tokens: Array) -> Array:  # [E], [M] -> [M, V]

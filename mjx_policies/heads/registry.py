@@ -193,7 +193,9 @@ def _fast(shape: Shape, size: int, fitted: Fitted) -> ActionHead:
 
 
 STEPPED: dict[str, Callable[..., ActionHead]] = {
-    "diffusion": lambda shape, size, **sampler: diffusion_head(Denoiser(MLPDenoiser(size), shape, **sampler)),
+    "diffusion": lambda shape, size, **sampler: diffusion_head(
+        Denoiser(MLPDenoiser(size), shape, target="v", **sampler)
+    ),
     "flow": lambda shape, size, **sampler: flow_head(MLPDenoiser(size), shape, **sampler),
     "one_step": lambda shape, size, **sampler: shortcut_head(MLPDenoiser(size), shape, **sampler),
 }

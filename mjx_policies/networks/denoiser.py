@@ -11,12 +11,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mjx_policies.networks.initializers import small
 from mjx_policies.networks.time_embedding import TimeEmbedding
 from mjx_policies.networks.transformer import Block
 from mjx_policies.types import Array
-
-small = nn.initializers.variance_scaling(0.01, "fan_in", "truncated_normal")
-"""Of last layers: a first guess near zero, whatever the input."""
 
 
 class MLPDenoiser(nn.Module):

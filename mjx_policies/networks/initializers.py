@@ -9,6 +9,9 @@ import jax.numpy as jnp
 
 from mjx_policies.types import Array
 
+small = jax.nn.initializers.variance_scaling(0.01, "fan_in", "truncated_normal")
+"""Of last layers: a first answer near zero, whatever the input."""
+
 
 def orthogonal(scale: float = 1.0) -> Callable[..., Array]:
     """`jax.nn.initializers.orthogonal`, one matrix after the other where seeds are batched.

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from mjx_policies.networks.activations import elu
+from mjx_policies.networks.initializers import small
 from mjx_policies.types import Array
 
 
@@ -28,7 +29,6 @@ class Outputs(nn.Module):
         """The outputs by name."""
         features = elu(jnp.ravel(self.net(embedding)))
         # Small first outputs: whatever a head makes of zeros is where it starts from.
-        small = nn.initializers.variance_scaling(0.01, "fan_in", "truncated_normal")
         return {
             name: nn.Dense(math.prod(shape), kernel_init=small, name=name)(features).reshape(shape)
             for name, shape in self.shapes.items()

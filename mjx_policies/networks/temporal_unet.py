@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mjx_policies.networks.denoiser import small
+from mjx_policies.networks.initializers import small
 from mjx_policies.networks.time_embedding import TimeEmbedding
 from mjx_policies.types import Array
 

@@ -1,5 +1,7 @@
 """Behaviour cloning against closed forms. Axes: N examples, O observations, H horizon, A action."""
 
+import dataclasses
+
 import chex
 import flax.linen as nn
 import jax
@@ -108,6 +110,36 @@ def test_padding_teaches_nothing(learner):
     dirty = learner.update(state, key, batch.replace(action_mask=mask, action=garbage))[0]
     chex.assert_trees_all_equal(clean.params, dirty.params)
     assert float(learner.loss(state, key, batch.replace(action=garbage))) > 1e3
+
+
+def test_every_step_of_a_batch_counts_alike(learner):
+    """Also those of windows that are mostly padding."""
+    mask = np.arange(H) < np.arange(N)[:, None] % H + 1
+    batch, state, key = windows(0).replace(action_mask=mask), start(learner), jax.random.key(3)
+    alone = jax.vmap(lambda one: learner.loss(state, key, jax.tree.map(lambda x: x[None], one)))(batch)
+    np.testing.assert_allclose(learner.loss(state, key, batch), np.average(alone, weights=mask.sum(axis=1)), rtol=1e-5)
+
+
+def test_kernels_alone_decay():
+    class Encoder(nn.Module):
+        @nn.compact
+        def __call__(self, seen):
+            bias = self.param("position", nn.initializers.ones, (2, 3))
+            return nn.Dense(3)(seen["state"].ravel()) + bias.sum(axis=0)
+
+    learner = bc(Encoder(), gaussian_head(Linear(), (H, A), init_std=0.3, min_std=0.02))
+    state = start(learner, hyper=dataclasses.replace(HYPER, weight_decay=0.5))
+    state = dataclasses.replace(state, params=jax.tree.map(lambda x: x + 1.0, state.params))
+    plain = dataclasses.replace(state, hyper=dataclasses.replace(state.hyper, weight_decay=jnp.zeros(())))
+    (with_decay, _), (without, _) = (learner.update(each, jax.random.key(0), windows(0)) for each in (state, plain))
+    rate = float(learning_rate(state.step, state.hyper))
+    for (path, before), a, b in zip(
+        jax.tree_util.tree_leaves_with_path(state.params),
+        jax.tree.leaves(with_decay.params),
+        jax.tree.leaves(without.params),
+        strict=True,
+    ):
+        np.testing.assert_allclose(b - a, (0.5 * rate if path[-1].key == "kernel" else 0.0) * before, atol=1e-6)
 
 
 def test_the_learning_rate_rises_and_falls():

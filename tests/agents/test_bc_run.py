@@ -128,6 +128,32 @@ def test_a_policy_acts_on_what_it_may_see_and_stays_within_what_was_shown(cloner
     assert (np.abs(first(1e4 * state) - scale.offset) <= scale.size * (1 + 1e-6)).all()
 
 
+def test_a_plan_that_takes_time_is_late_and_may_continue_the_last():
+    """The first chunk is executed for as long as the second takes; with real-time chunking that one begins alike."""
+    config = dataclasses.replace(CONFIG, head="flow", horizon=8, execute=4, latency=2)
+    cloner = bc_run.make_cloner(config, SPEC)
+    scales = bc_run.blank_scales(SPEC)
+    state = bc_run.init(config, cloner, {"state": jnp.zeros((2, 6))}, scales)
+    params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(x.size), x.shape), state.params)
+    state = dataclasses.replace(state, average=params)
+
+    def run(**changes):
+        policy = bc_run.make_policy(dataclasses.replace(config, **changes), cloner, state)
+
+        def step(carry, step):
+            return policy.act(carry, jax.random.key(step), {"state": jnp.full(6, 0.1 * step)}, step)[::-1]
+
+        return np.asarray(jax.jit(lambda: jax.lax.scan(step, policy.init(jax.random.key(0)), jnp.arange(8)))()[1])
+
+    late, at_once, continued = run(), run(latency=0), run(real_time=True)
+    np.testing.assert_allclose(late[:4], at_once[:4], atol=1e-6)  # a robot waits for its first plan
+    assert np.abs(late[4:6] - at_once[4:6]).max() > 1e-2  # still the first plan
+    np.testing.assert_allclose(late[6:8], at_once[6:8], atol=1e-6)  # the second: what its age asks for
+    np.testing.assert_allclose(continued[:6], late[:6], atol=1e-6)
+    jump, joined = (np.abs(actions[6] - actions[5]).max() for actions in (late, continued))
+    assert joined < jump
+
+
 def test_dropout_hides_what_the_robot_does_and_nothing_else(cloner, demonstrations):
     hidden = dataclasses.replace(CONFIG, hyper=BCHyper(observation_dropout=1.0))
     state = bc_run.init(hidden, cloner, demonstrations.example, demonstrations.scales)
@@ -145,6 +171,10 @@ def test_dropout_hides_what_the_robot_does_and_nothing_else(cloner, demonstratio
     ("fields", "sentence"),
     [
         ({"execute": 4}, "execute is 4, more than the 3 actions of a chunk"),
+        ({"latency": 2}, "latency is 2, it must be at least 0 and below execute, 2"),
+        ({"horizon": 2, "latency": 1}, "execute 2 and latency 1 need 3 actions, a chunk has 2"),
+        ({"ensemble": 0.01, "real_time": True}, "ensemble averages a chunk of every step"),
+        ({"real_time": True}, "gaussian cannot continue a chunk"),
         ({"seeds": 0}, "seeds is 0, it must be at least 1"),
         ({"validation": 1.0}, "validation is 1, it must be at least 0 and below 1"),
         ({"seed": 2**32}, "seed is 4294967296"),
