@@ -140,21 +140,34 @@ def check(run: CloningRun, task: Env) -> None:
             f"{run.task} does not say when it is solved, so nobody could tell a good policy from a bad one"
         )
     if run.demos:
-        dataset = read(run.demos)
-        size = dataset.features["action"].shape
-        if size != (task.spec.action.size,):
-            raise UserError(
-                f"the actions in {run.demos} have {size[0]} numbers, those of {run.task} {task.spec.action.size}: "
-                "choose the --actions that were recorded."
-            )
+        check_actions(run.demos, run.task, task)
     else:
         load_expert(run.task, task)
     for path in run.more:
-        read(path)
+        check_actions(path, run.task, task)
     if run.begin:
         open_begun(run)
     if run.head not in registry.FITTED:  # those are built once they are fitted
         bc_run.make_cloner(run, task.spec)
+
+
+def check_actions(path: str, name: str, task: Env) -> None:
+    """That a dataset has actions of the kind that the task's are.
+
+    Raises:
+      UserError: there is no such dataset, or it has others.
+    """
+    found, table = read(path).features["action"], task.spec.action
+    if found.shape != (table.size,):
+        raise UserError(
+            f"the actions in {path} have {found.shape[0]} numbers, those of {name} {table.size}: "
+            "choose the --actions that were recorded."
+        )
+    if found.names and found.names != table.names:
+        raise UserError(
+            f"the actions in {path} are {', '.join(found.names)}, those of {name} {', '.join(table.names)}: "
+            "choose the --actions that were recorded."
+        )
 
 
 def assemble(run: CloningRun, task: Env, folder: RunFolder, preemption: Preemption, console: Console) -> Parts:
@@ -238,7 +251,8 @@ def demonstrate(run: CloningRun, task: Env, path: Path, preemption: Preemption, 
         seed=run.seed % MAX_SEED,
         batch=ATTEMPTS,
     )
-    with lerobot.Writer(path, append=path.exists(), robot=task.spec.robot) as writer, console.status("") as status:
+    about = {"robot": task.spec.robot, "action_names": task.spec.action.names}
+    with lerobot.Writer(path, append=path.exists(), **about) as writer, console.status("") as status:
 
         def report(account: Account, attempts: Attempts) -> bool:
             del attempts

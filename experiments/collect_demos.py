@@ -27,7 +27,7 @@ from mjx_policies.agents.campaign import Account, Campaign, check_seed, collect,
 from mjx_policies.agents.demonstrations import Attempts, expert_actor, make_recorder
 from mjx_policies.data.formats import WritableFormat
 from mjx_policies.data.paths import about
-from mjx_policies.envs.base import Env
+from mjx_policies.envs.base import Env, EnvSpec
 from mjx_policies.envs.experts.registry import load_expert
 from mjx_policies.envs.franka.actions import ActionName
 from mjx_policies.envs.montage import Cell, film_montage
@@ -109,7 +109,7 @@ def main(asked: Collect) -> None:
         batch=asked.batch,
         labels=asked.labels == "intended",
     )
-    with opened(asked, account, task.spec.robot) as writer, Preemption() as preemption:
+    with opened(asked, account, task.spec) as writer, Preemption() as preemption:
         save_campaign(asked, account)
         wanted = max(asked.episodes, len(writer))  # a killed process may have left more than it told of
         account, shown = attempt(asked, wanted, campaign, account, writer, preemption, console)
@@ -170,13 +170,13 @@ def attempt(
 
 
 @contextlib.contextmanager
-def opened(asked: Collect, account: Account, robot: str) -> Iterator[Any]:
+def opened(asked: Collect, account: Account, spec: EnvSpec) -> Iterator[Any]:
     """A writer of the dataset, also of a file of robomimic that is finished and needs no more."""
     finished = asked.resume and asked.format == "robomimic" and asked.path.exists()
     if finished and account.successes >= asked.episodes:
         yield Finished(account.successes)
         return
-    with open_writer(asked.path, asked.format, robot, asked.resume) as writer:
+    with open_writer(asked.path, asked.format, spec, asked.resume) as writer:
         yield writer
 
 

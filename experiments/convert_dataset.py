@@ -46,7 +46,12 @@ def main(convert: Convert) -> None:
     if to_robomimic:
         writer = robomimic.Writer(convert.out, append=convert.append)
     else:
-        writer = lerobot.Writer(convert.out, append=convert.append, videos=convert.videos)
+        writer = lerobot.Writer(
+            convert.out,
+            append=convert.append,
+            videos=convert.videos,
+            action_names=dataset.features["action"].names,
+        )
     with writer:
         for index in track(range(len(writer), len(dataset)), "converting", console=console):
             episode = dataset[index]

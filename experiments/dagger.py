@@ -114,7 +114,7 @@ def label(asked: Dagger, previous: Path, path: Path, number: int, console: Conso
     partial = path.with_name(f".{path.name}.partial")
     if partial.exists():
         remove(partial)
-    lerobot.write(partial, episodes, robot=task.spec.robot)
+    lerobot.write(partial, episodes, robot=task.spec.robot, action_names=task.spec.action.names)
     partial.rename(path)
 
 

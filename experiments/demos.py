@@ -17,7 +17,7 @@ from mjx_policies.data.paths import about, beside
 from mjx_policies.data.quality import Tally
 from mjx_policies.data.survey import survey, to_json, to_markdown
 from mjx_policies.data.survey_picture import draw_survey
-from mjx_policies.envs.base import DynamicsSampler, Env, Nominal
+from mjx_policies.envs.base import DynamicsSampler, Env, EnvSpec, Nominal
 from mjx_policies.randomization.imperfections import Imperfections, imperfect
 from mjx_policies.randomization.presets import PRESETS
 from mjx_policies.training import config
@@ -46,7 +46,7 @@ def prepare(path: Path, format: WritableFormat) -> None:
 
 
 @contextlib.contextmanager
-def open_writer(path: Path, format: WritableFormat, robot: str, resume: bool) -> Iterator[Any]:
+def open_writer(path: Path, format: WritableFormat, spec: EnvSpec, resume: bool) -> Iterator[Any]:
     """Whatever happens, what was added can be read afterwards; the caller closes.
 
     Raises:
@@ -59,7 +59,7 @@ def open_writer(path: Path, format: WritableFormat, robot: str, resume: bool) ->
             )
         yield robomimic.Writer(path, append=resume)
         return
-    writer = lerobot.Writer(path, append=resume, robot=robot)
+    writer = lerobot.Writer(path, append=resume, robot=spec.robot, action_names=spec.action.names)
     try:
         yield writer
     finally:

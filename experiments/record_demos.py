@@ -119,7 +119,7 @@ def main(asked: Record, keys: Read | None = None) -> None:
         prepare(asked.path, asked.format)
         window = stack.enter_context(Window.opened(asked.task)) if keys is None and has_screen() else None
         read_keys = keys or stack.enter_context(reader(asked, len(handle.motions), window))
-        writer = stack.enter_context(open_writer(asked.path, asked.format, task.spec.robot, asked.resume))
+        writer = stack.enter_context(open_writer(asked.path, asked.format, task.spec, asked.resume))
         kept = dataclasses.replace(asked, out=str(asked.path), resume=False)
         write_json(about(asked.path) / FILE, config.to_json(kept))
         before = len(writer)

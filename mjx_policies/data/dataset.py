@@ -18,10 +18,11 @@ MAX_EPISODE_BYTES = 2**33  # of arrays, of one episode, once it is in memory
 
 @dataclasses.dataclass(frozen=True)
 class Feature:
-    """One kind of number that every step has: its numpy type, and its shape without time."""
+    """What every step has: its numpy type, its shape without time, and names of the numbers of a vector."""
 
     dtype: str
     shape: tuple[int, ...]
+    names: tuple[str, ...] = ()
 
 
 class Dataset(Protocol):

@@ -14,7 +14,7 @@ import dataclasses
 import math
 import re
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -169,13 +169,16 @@ def info_json(fps: float, features: Mapping[str, Any], robot: str, episodes: int
     }
 
 
-def features_json(arrays: Mapping[str, np.ndarray], videos: bool, fps: float) -> dict[str, Any]:
+def features_json(
+    arrays: Mapping[str, np.ndarray], videos: bool, fps: float, action_names: Sequence[str] = ()
+) -> dict[str, Any]:
     """What `meta/info.json` says of features, from their arrays [T, ...]."""
     features: dict[str, Any] = {}
     for name, values in arrays.items():
         shape, dtype = values.shape[1:], values.dtype.name
         if not is_picture(dtype, shape):
-            features[name] = {"dtype": dtype, "shape": list(shape), "names": None}
+            names = list(action_names) if name == ACTION and [len(action_names)] == list(shape) else None
+            features[name] = {"dtype": dtype, "shape": list(shape), "names": names}
             continue
         kind = "video" if videos and shape[-1] == 3 else "image"
         features[name] = {"dtype": kind, "shape": list(shape), "names": ["height", "width", "channels"]}
@@ -227,7 +230,9 @@ def _feature(name: str, feature: Any, path: Path) -> tuple[str, Feature | None]:
         return kind, None
     if math.prod(shape) > 2**24:
         raise UserError(f"{path} gives the feature {show(name)} {math.prod(shape):,} numbers a step, too many.")
-    return kind, Feature(dtype.name, tuple(shape))
+    names = feature.get("names")
+    named = isinstance(names, list) and [len(names)] == shape and all(isinstance(each, str) for each in names)
+    return kind, Feature(dtype.name, tuple(shape), tuple(names) if named else ())
 
 
 def _template(value: Any, names: tuple[str, ...], path: Path) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from mjx_policies.data.columns import read_table
 from mjx_policies.data.episodes import Episode
 from mjx_policies.data.lerobot_episodes import read_rows
 from mjx_policies.data.lerobot_layout import (
+    ACTION,
     COUNTERS,
     DATA,
     DATA_MB,
@@ -61,15 +62,24 @@ class Writer:
       videos: keep RGB pictures as video, which is small and loses detail, instead of PNG files, which do not. A dataset
         that is continued stays as it is.
       robot: name of the robot, for a new dataset.
+      action_names: of the numbers of an action, which tell whether they are targets, say, or changes of targets.
 
     Raises:
       UserError: the folder holds something, or something else than such a dataset, or another process writes to it.
     """
 
-    def __init__(self, path: str | Path, *, append: bool = False, videos: bool = False, robot: str = ""):
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        append: bool = False,
+        videos: bool = False,
+        robot: str = "",
+        action_names: Sequence[str] = (),
+    ):
         load("pyarrow", "writing a dataset")
         self.path = Path(path)
-        self._videos, self._robot = videos, robot
+        self._videos, self._robot, self._action_names = videos, robot, tuple(action_names)
         self._features: dict[str, Any] = {}  # as in meta/info.json
         self._fps = 0.0
         self._tasks: list[str] = []
@@ -103,9 +113,9 @@ class Writer:
           UserError: it does not fit those before it: other observations, types, shapes or another rate.
         """
         arrays = step_arrays(episode)
-        features = features_json(arrays, self._videos, episode.fps)
+        features = features_json(arrays, self._videos, episode.fps, self._action_names)
         self._check(features, episode.fps)
-        self._features, self._fps = features, episode.fps
+        self._features, self._fps = self._features or features, episode.fps
         number = self._episodes
         for name, feature in features.items():
             if feature["dtype"] == "video":
@@ -188,6 +198,9 @@ class Writer:
             new, old = (_describe(each.get(name)) for each in (features, self._features))
             if new != old:
                 raise UserError(f"{name} is {new} in the episode and {old} in the dataset: they must agree.")
+        new, old = (", ".join(each[ACTION].get("names") or ()) for each in (features, self._features))
+        if new and old and new != old:
+            raise UserError(f"the actions of the episode are {new}, those of the dataset {old}: they must agree.")
 
     def _is_camera(self, name: str) -> bool:
         return name in self._features and self._features[name]["dtype"] in CAMERAS

@@ -129,6 +129,18 @@ def test_files_are_merged_as_they_grow(make_episode, assert_same, tmp_path, monk
         assert_same(found, expected)
 
 
+def test_actions_have_names_that_agree(make_episode, tmp_path):
+    names = ("x", "y", "z")
+    lerobot.write(tmp_path / "a", [make_episode(4)], action_names=names)
+    assert lerobot.read(tmp_path / "a").features["action"].names == names
+    lerobot.write(tmp_path / "a", [make_episode(4, 1)], append=True)  # of one who does not say
+    assert lerobot.read(tmp_path / "a").features["action"].names == names
+    with pytest.raises(ValueError, match="actions of the episode are u, v, w, those of the dataset x, y, z"):
+        lerobot.write(tmp_path / "a", [make_episode(4, 2)], append=True, action_names=("u", "v", "w"))
+    lerobot.write(tmp_path / "b", [make_episode(4)])
+    assert lerobot.read(tmp_path / "b").features["action"].names == ()
+
+
 def test_a_dataset_can_be_continued(make_episode, assert_same, tmp_path):
     episodes = [make_episode(4, n) for n in range(5)]
     lerobot.write(tmp_path, episodes[:2])
