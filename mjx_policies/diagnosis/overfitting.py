@@ -109,9 +109,7 @@ def overfit_rows(steps: Steps, seed: int = 0) -> Trace | None:
         return None
     here = here[np.linspace(0, len(here) - 1, ROWS).astype(int)]
     # The scale of all steps, so that a column that hardly differs between the four stays small.
-    good = np.isfinite(steps.observation).all(axis=1)
-    inputs = standardise(np.where(good[:, None], steps.observation, 0.0))[here].astype(np.float32)
-    outputs = standardise(np.nan_to_num(steps.action, posinf=0, neginf=0))[here].astype(np.float32)
+    inputs, outputs = (standardise(values)[here].astype(np.float32) for values in (steps.observation, steps.action))
     _, group = np.unique(inputs, axis=0, return_inverse=True)
     means = np.stack([outputs[group == number].mean(axis=0) for number in group])
     init, loss = _learner(outputs.shape[1])

@@ -14,7 +14,11 @@ FOLDS = 4
 
 
 def standardise(values: np.ndarray) -> np.ndarray:  # [N, D] -> [N, D]
-    """Zero mean, unit variance; columns that do not vary become zero."""
+    """Zero mean, unit variance; columns that do not vary become zero, as does what is not finite."""
+    finite = np.isfinite(values)
+    if not finite.all():
+        middle = np.where(finite, values, 0.0).sum(axis=0) / np.maximum(finite.sum(axis=0), 1)
+        values = np.where(finite, values, middle)
     deviation = values.std(axis=0)
     varies = deviation > 1e-9 * np.maximum(np.abs(values).max(axis=0, initial=0), 1e-30)
     return (values - values.mean(axis=0)) / np.where(varies, deviation, 1.0) * varies

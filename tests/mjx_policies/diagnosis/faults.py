@@ -115,22 +115,22 @@ def freeze_all(episodes, rng):
     return on_state(lambda e, state: np.zeros_like(state))(episodes, rng)
 
 
-def unchecked(episode, **arrays):
-    """An episode with other arrays, past the checks of its class, as if a file had held them."""
-    leaves, structure = jax.tree.flatten(replace(episode, **{k: np.nan_to_num(v) for k, v in arrays.items()}))
-    names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(episode)[0]]
-    return jax.tree.unflatten(
-        structure, [arrays.get(name.strip("."), leaf) for name, leaf in zip(names, leaves, strict=True)]
-    )
-
-
 def spoil(episodes, rng):
     """A few actions are NaN."""
+    return spoiled(episodes, rng, lambda e: e.action)
+
+
+def spoil_observations(episodes, rng):
+    """A few observations are NaN."""
+    return spoiled(episodes, rng, lambda e: e.observation["state"])
+
+
+def spoiled(episodes, rng, array):
     broken = list(episodes)
     for i in rng.choice(len(episodes), 2, replace=False):
-        action = episodes[i].action.copy()
-        action[rng.integers(len(action)), 0] = np.nan
-        broken[i] = unchecked(episodes[i], action=action)
+        broken[i] = jax.tree.map(np.copy, episodes[i])
+        values = array(broken[i])  # changed past the checks of the class, as if a file had held them
+        values[rng.integers(len(values)), 0] = np.nan
     return broken
 
 
@@ -155,4 +155,5 @@ FAULTS = {
     freeze: ("data: constant columns", (*EASY, "late robot", "history")),
     freeze_all: ("data: constant columns", EASY),
     spoil: ("data: finite", (*EASY, "camera")),
+    spoil_observations: ("data: finite", EASY),
 }

@@ -39,3 +39,5 @@ CASES = [
 def test_a_planted_fault_is_the_suspect(plant, culprit, world):
     found = diagnose(plant(worlds.demonstrations(world, seed=0), np.random.default_rng(0)))
     assert found.culprit == culprit, found.suspect
+    if culprit == "data: finite":  # the other numbers are healthy
+        assert list(found.suspects) == [culprit] and found.data.association is not None
