@@ -148,7 +148,7 @@ def see(model: mujoco.MjModel, state: FrankaState) -> Hand:
         rotation=to_matrix(read_sensor(model, data.sensordata, "tcp_orientation")),
         told=tcp_pose(state.target[: sensing.NUM_JOINTS])[1],
         opening=jnp.mean(data.qpos[sensing.NUM_JOINTS : sensing.NUM_COORDINATES]),
-        holds=sensing.grasped(model, data) if touches else jnp.zeros((), bool),
+        holds=sensing.pressed(model, data) if touches else jnp.zeros((), bool),
     )
 
 

@@ -138,7 +138,7 @@ def reached(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
     """The condition of each stage."""
     return {
         "reached": jnp.linalg.norm(sensing.tcp_position(model, data) - handle(model, data)) < 0.02,
-        "grasped": sensing.grasped(model, data),
+        "grasped": sensing.grasped(model, data, handle(model, data)),
         "ajar": opening(model, data) > 0.02,
         "open": succeeded(model, data),
     }
@@ -148,7 +148,7 @@ def reward_terms(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
     """One term a line, each from 0 to 1; `DrawerWeights` says how much of each is wanted."""
     return {
         "reach": sensing.closeness(jnp.linalg.norm(sensing.tcp_position(model, data) - handle(model, data))),
-        "grasp": jnp.where(sensing.grasped(model, data), 1.0, 0.0),
+        "grasp": jnp.where(sensing.grasped(model, data, handle(model, data)), 1.0, 0.0),
         "open": jnp.clip(opening(model, data) / OPENED, 0.0, 1.0),
         "success": jnp.where(succeeded(model, data), 1.0, 0.0),
     }

@@ -129,7 +129,7 @@ def succeeded(model: mujoco.MjModel, data: Data) -> Array:  # -> [] bool
 def reached(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
     """The condition of each stage."""
     cube, _ = sensing.object_pose(model, data, "cube")
-    held = sensing.grasped(model, data)
+    held = sensing.grasped(model, data, cube)
     return {
         "reached": jnp.linalg.norm(sensing.tcp_position(model, data) - cube) < CUBE,
         "grasped": held,
@@ -141,7 +141,7 @@ def reached(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
 def reward_terms(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
     """One term a line, each from 0 to 1; `PickCubeWeights` says how much of each is wanted."""
     cube, _ = sensing.object_pose(model, data, "cube")
-    held = sensing.grasped(model, data)
+    held = sensing.grasped(model, data, cube)
     around = jnp.linalg.norm(sensing.tcp_position(model, data) - cube) < CUBE
     # Half of the grasp is for closing in the right place, a step on the way that both pads pressing is not.
     closing = jnp.where(around, jnp.clip((OPENING - sensing.finger_opening(data)) / (OPENING - CUBE), 0.0, 1.0), 0.0)

@@ -20,6 +20,7 @@ from mjx_policies.types import Array, Table, Term
 
 NUM_JOINTS = len(JOINTS)
 NUM_COORDINATES = len(JOINTS) + len(FINGERS)  # of the robot, which come first in `qpos` and `qvel`
+BETWEEN = 0.025  # m, from the TCP; fingertips that stand on a cube of 4 cm leave it 3 cm away
 GRASP_FORCE = 0.5  # N, of each pad: a cube of 64 g weighs 0.63 N
 TABLE = ((-0.2, -0.6), (0.9, 0.6))  # m, corners
 
@@ -99,9 +100,18 @@ def touch(model: mujoco.MjModel, data: Data) -> Array:  # -> [2]
     return jnp.stack([jnp.abs(read_sensor(model, data.sensordata, f"{side}_touch")[1]) for side in ("left", "right")])
 
 
-def grasped(model: mujoco.MjModel, data: Data) -> Array:  # -> [] bool
-    """Whether both pads press on the object."""
+def pressed(model: mujoco.MjModel, data: Data) -> Array:  # -> [] bool
+    """Whether both pads press on the object, from whatever side."""
     return jnp.all(touch(model, data) > GRASP_FORCE)
+
+
+def grasped(model: mujoco.MjModel, data: Data, position: Array) -> Array:  # [3] -> [] bool
+    """Whether both pads press on an object whose middle, `position`, lies between them.
+
+    A closed hand that stands on a cube presses on it with both pads too, and a policy that is paid for that stays.
+    """
+    between = jnp.linalg.norm(tcp_position(model, data) - position) < BETWEEN
+    return pressed(model, data) & between
 
 
 def off_table(position: Array) -> Array:  # [3] -> [] bool

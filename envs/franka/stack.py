@@ -139,7 +139,7 @@ def succeeded(model: mujoco.MjModel, data: Data) -> Array:  # -> [] bool
 def reached(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
     """The condition of each stage."""
     cube, _ = sensing.object_pose(model, data, "cube")
-    held = sensing.grasped(model, data)
+    held = sensing.grasped(model, data, cube)
     return {
         "reached": jnp.linalg.norm(sensing.tcp_position(model, data) - cube) < CUBE,
         "grasped": held,
@@ -155,7 +155,7 @@ def reward_terms(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
     What is done counts on: a cube in its place need not be held, nor be near the gripper.
     """
     cube, _ = sensing.object_pose(model, data, "cube")
-    held, done = sensing.grasped(model, data), placed(model, data)
+    held, done = sensing.grasped(model, data, cube), placed(model, data)
     reach = sensing.closeness(jnp.linalg.norm(sensing.tcp_position(model, data) - cube))
     lift = jnp.clip((cube[2] - CUBE) / LIFT, 0.0, 1.0)
     return {

@@ -329,6 +329,16 @@ def test_a_change_of_action_costs_at_most_one(action, last):
     assert float(change) == pytest.approx(expected, abs=1e-6) and 0 <= change <= 1
 
 
+def test_a_grasp_is_around_what_it_holds(build):
+    """Pads that press on something three centimetres away stand on it."""
+    task = build("FrankaPickCube")
+    state = task.state(opening=0.02, grip=0.0, cube=[0.5, 0, 0.2], mocap={"goal": [0.5, 0, 0.3]})
+    data = task.step(state, jnp.zeros(8))[0].data
+    cube, _ = sensing.object_pose(task.model, data, "cube")
+    assert sensing.pressed(task.model, data) and sensing.grasped(task.model, data, cube)
+    assert not sensing.grasped(task.model, data, cube - jnp.array([0, 0, 0.03]))
+
+
 def test_a_grasp_holds_in_mjx_as_in_c(build):
     """Box against box, elliptic cones: the hardest contacts of these scenes, for a tenth of a second in float32."""
     task = build("FrankaPickCube")
@@ -342,5 +352,6 @@ def test_a_grasp_holds_in_mjx_as_in_c(build):
     for _ in range(2):
         ours, theirs = task.env.physics.step(ours, ctrl, {}), step(theirs, ctrl)
     np.testing.assert_allclose(theirs.qpos, ours.qpos, atol=1e-3)
-    assert bool(sensing.grasped(task.model, ours)) and bool(sensing.grasped(task.model, theirs))
+    for data in (ours, theirs):
+        assert sensing.grasped(task.model, data, sensing.object_pose(task.model, data, "cube")[0])
     np.testing.assert_allclose(sensing.touch(task.model, theirs), sensing.touch(task.model, ours), rtol=0.1)
