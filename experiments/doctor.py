@@ -149,7 +149,7 @@ def examine(dataset: Dataset | None, run: Run | None, console: Console) -> Diagn
         if dataset is not None:
             reading = Reading(dataset, progress)
             steps = table_of(reading)
-            times = reading.times if steps is not None and reading.times else None
+            times = reading.times[: len(steps.fps)] if steps is not None and reading.times else None
             spoiled = not_finite(reading)
         if steps is None and run is None:
             diagnosis = Diagnosis({})
@@ -197,23 +197,20 @@ def not_finite(reading: Reading) -> Finding | None:
 def statistics(steps: Steps) -> Table:
     """The range and the shape of every number, as text."""
     count = int(steps.episode[-1]) + 1
-    table = Table(title=f"{len(steps):,} steps of {count:,} episodes", title_justify="left")
+    which = f"the first {count:,} episodes; there are more than can be held" if steps.cut else f"{count:,} episodes"
+    table = Table(title=f"{len(steps):,} steps of {which}", title_justify="left")
     table.add_column("number")
     for name in ("min", "mean", "max", "std"):
         table.add_column(name, justify="right")
     table.add_column("histogram, min to max", no_wrap=True)
     columns = [(name, steps.observation[:, i]) for i, name in enumerate(steps.columns) if not steps.camera[i]]
-    columns += [(f"action[{i}]", values) for i, values in enumerate(steps.action.T)]
-    shown = (
-        columns
-        if len(columns) <= MAX_ROWS
-        else columns[: MAX_ROWS - steps.action.shape[1]] + columns[-steps.action.shape[1] :]
-    )
+    actions = [(f"action[{i}]", values) for i, values in enumerate(steps.action.T)]
+    shown = (columns[: max(0, MAX_ROWS - len(actions))] + actions)[:MAX_ROWS]
     for name, values in shown:
         figures = (values.min(), values.mean(), values.max(), values.std())
         table.add_row(escape(name), *(f"{number:.3g}" for number in figures), bars(histogram(values, 16)))
-    if len(columns) > len(shown):
-        table.caption = f"{len(columns) - len(shown)} more numbers are not shown"
+    if len(columns) + len(actions) > len(shown):
+        table.caption = f"{len(columns) + len(actions) - len(shown)} more numbers are not shown"
     return table
 
 

@@ -25,6 +25,7 @@ AT_LIMIT = 0.999  # of an action in [-1, 1]
 DUPLICATE = 0.01  # standard deviations, root mean square over an episode resampled to `POINTS` moments
 POINTS = 16
 LISTED = 20  # findings of one kind that are named
+MAX_NUMBERS = 50_000_000  # that are held, 8 bytes each and a few times over
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +45,8 @@ class Quality:
       episodes, steps: how many.
       seconds: shortest, median and longest episode.
       strategies: episodes of each.
-      idle: [episodes] portion of the steps in which nothing moves.
+      judged: how many episodes, the first ones, all that follows is of: those that fit in memory.
+      idle: [judged] portion of the steps in which nothing moves.
       longest_idle: s, of all.
       at_limit: portion of the steps in which some action is at the end of its range, [-1, 1].
       jumps: steps in which a coordinate changes as it hardly ever does: a lost frame, a teleport.
@@ -56,6 +58,7 @@ class Quality:
     steps: int
     seconds: tuple[float, float, float]
     strategies: dict[str, int]
+    judged: int
     idle: np.ndarray
     longest_idle: float
     at_limit: float
@@ -75,6 +78,7 @@ class Quality:
             "steps": self.steps,
             "seconds": dict(zip(("least", "median", "most"), self.seconds, strict=True)),
             "strategies": self.strategies,
+            "judged": self.judged,
             "idle": {
                 "mean": float(self.idle.mean()),
                 "most": float(self.idle.max()),
@@ -99,11 +103,17 @@ def judge(episodes: Iterable[Episode], coordinates: Mapping[str, Sequence[int] |
     paths: list[np.ndarray] = []  # [T, D] each
     actions: list[np.ndarray] = []
     fps: list[float] = []
+    steps, held = 0, 0
+    seconds: list[float] = []
     strategies: collections.Counter[str] = collections.Counter()
     for episode in episodes:
-        paths.append(path_of(episode, coordinates))
-        actions.append(episode.action)
-        fps.append(episode.fps)
+        if held < MAX_NUMBERS:
+            paths.append(path_of(episode, coordinates))
+            actions.append(episode.action)
+            fps.append(episode.fps)
+            held += paths[-1].size + actions[-1].size
+        steps += len(episode)
+        seconds.append(len(episode) / episode.fps)
         strategies[episode.strategy or "unknown"] += 1
     if not paths:
         raise UserError("there are no episodes to judge.")
@@ -111,12 +121,12 @@ def judge(episodes: Iterable[Episode], coordinates: Mapping[str, Sequence[int] |
     spans = np.maximum(spans, 1e-6)
     changes = [np.abs(np.diff(path, axis=0)) / spans for path in paths]
     idle = [(change < IDLE).all(axis=1) for change in changes]
-    lengths = np.array([len(action) / rate for action, rate in zip(actions, fps, strict=True)])
     return Quality(
-        episodes=len(paths),
-        steps=sum(map(len, actions)),
-        seconds=(float(lengths.min()), float(np.median(lengths)), float(lengths.max())),
+        episodes=len(seconds),
+        steps=steps,
+        seconds=(min(seconds), float(np.median(seconds)), max(seconds)),
         strategies=dict(sorted(strategies.items())),
+        judged=len(paths),
         idle=np.array([rests.mean() if rests.size else 0.0 for rests in idle]),
         longest_idle=max(longest_run(rests) / rate for rests, rate in zip(idle, fps, strict=True)),
         at_limit=float(np.mean(np.concatenate([(np.abs(action) >= AT_LIMIT).any(axis=1) for action in actions]))),

@@ -124,6 +124,8 @@ def to_markdown(
     for name, values in {**surveyed.seconds, "all": whole}.items():
         quantiles = " | ".join(f"{value:.2f}" for value in np.quantile(values, QUANTILES))
         lines.append(f"| {name} | {_estimate(mean(values, lowest=0.0), 2)} | {quantiles} |")
+    if quality.judged < quality.episodes:
+        lines += ["", f"Of the first {quality.judged:,} episodes, all that fit in memory:"]
     lines += [
         "",
         f"- idle: {quality.idle.mean():.1%} of the time, {quality.idle.max():.1%} in the worst episode, "

@@ -10,7 +10,7 @@ import numpy as np
 from mjx_policies.data.episodes import Episode
 from mjx_policies.training.errors import UserError
 
-MAX_STEPS = 2_000_000  # that are held, in whole episodes
+MAX_NUMBERS = 100_000_000  # that are held, 8 bytes each
 GRID = 8  # a picture is looked at as the means of so many by so many parts of it
 
 
@@ -25,6 +25,7 @@ class Steps:
       columns: D names such as `state[3]`.
       camera: [D] bool, whether a column is part of a picture.
       fps: steps per second of each episode.
+      cut: whether there were more episodes than are held.
     """
 
     observation: np.ndarray
@@ -33,6 +34,7 @@ class Steps:
     columns: tuple[str, ...]
     camera: np.ndarray
     fps: np.ndarray
+    cut: bool = False
 
     def __len__(self) -> int:
         return len(self.episode)
@@ -47,7 +49,7 @@ class Steps:
 
 
 def tabulate(episodes: Iterable[Episode]) -> Steps:
-    """The table of a set of episodes, each read once; the first `MAX_STEPS` steps if there are more.
+    """The table of a set of episodes, each read once; of the first ones, if all are more than `MAX_NUMBERS`.
 
     Raises:
       UserError: there are no episodes, or they have different columns.
@@ -57,8 +59,11 @@ def tabulate(episodes: Iterable[Episode]) -> Steps:
     rates: list[float] = []
     columns: tuple[str, ...] = ()
     camera = np.zeros(0, bool)
-    total = 0
+    held, cut = 0, False
     for number, episode in enumerate(episodes):
+        if held >= MAX_NUMBERS:
+            cut = True
+            break
         parts = {name: _columns(values) for name, values in sorted(episode.observation.items())}
         names = tuple(f"{name}[{i}]" for name, part in parts.items() for i in range(part.shape[1]))
         if number and (names != columns or episode.action.shape[1] != actions[0].shape[1]):
@@ -70,9 +75,7 @@ def tabulate(episodes: Iterable[Episode]) -> Steps:
         observations.append(np.concatenate(list(parts.values()), axis=1))
         actions.append(episode.action.astype(np.float64))
         rates.append(episode.fps)
-        total += len(episode)
-        if total >= MAX_STEPS:
-            break
+        held += observations[-1].size + actions[-1].size
     if not observations:
         raise UserError("there are no episodes to look at.")
     return Steps(
@@ -82,6 +85,7 @@ def tabulate(episodes: Iterable[Episode]) -> Steps:
         columns=columns,
         camera=camera,
         fps=np.array(rates),
+        cut=cut,
     )
 
 

@@ -17,6 +17,7 @@ from PIL import Image
 
 from mjx_policies.agents.demonstrations import expert_actor, make_recorder, to_episodes
 from mjx_policies.data.formats import write
+from mjx_policies.diagnosis.steps import Steps
 from mjx_policies.envs.experts.obstacle2d import obstacle2d_expert
 from mjx_policies.envs.experts.pick_cube import pick_cube_expert
 from mjx_policies.envs.registry import load
@@ -213,6 +214,25 @@ def test_the_exit_code_and_the_files_that_nobody_named(runs, tmp_path, capsys, m
     assert doctor.default_picture(tmp_path / "demos", None) == tmp_path / "demos.about" / "doctor.png"
     monkeypatch.chdir(tmp_path)
     assert doctor.default_picture(Path(), None) == tmp_path.with_name(f"{tmp_path.name}.about") / "doctor.png"
+
+
+@pytest.mark.parametrize(("columns", "actions"), [(9, 3), (80, 3), (9, 80), (0, 64)])
+def test_no_more_numbers_are_shown_than_fit(columns, actions):
+    table = Steps(
+        observation=np.ones((5, columns)),
+        action=np.ones((5, actions)),
+        episode=np.zeros(5, int),
+        columns=tuple(f"state[{i}]" for i in range(columns)),
+        camera=np.zeros(columns, bool),
+        fps=np.ones(1),
+        cut=True,
+    )
+    shown = doctor.statistics(table)
+    assert shown.row_count == min(columns + actions, doctor.MAX_ROWS) and "the first 1 episodes" in shown.title
+    names = list(shown.columns[0].cells)
+    assert names[-min(actions, doctor.MAX_ROWS)] == "action[0]"
+    left_out = columns + actions - shown.row_count
+    assert shown.caption == (f"{left_out} more numbers are not shown" if left_out else None)
 
 
 def test_a_run_that_has_just_begun(tmp_path, capsys):

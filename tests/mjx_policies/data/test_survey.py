@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from mjx_policies.data import quality
 from mjx_policies.data.episodes import Episode
 from mjx_policies.data.quality import Tally
 from mjx_policies.data.survey import moving_columns, survey, to_json, to_markdown
@@ -54,6 +55,18 @@ def test_what_is_wrong_is_named():
     every = [walk(n, 500) for n in range(5)] + [walk(9, 10, action=5.0)]
     found = to_json(survey(every, TABLE))
     assert found["outliers"]["count"] == 10 and found["outliers"]["first"][0]["episode"] == 5
+
+
+def test_what_does_not_fit_in_memory_is_counted_all_the_same(monkeypatch):
+    episodes = [walk(n, 20 + n) for n in range(9)] + [walk(9, 60, jump=31)]
+    whole = survey(episodes, TABLE)
+    monkeypatch.setattr(quality, "MAX_NUMBERS", 4 * (20 + 21 + 22))
+    part = survey(episodes, TABLE)
+    assert (part.quality.judged, part.quality.episodes, part.quality.steps) == (3, 10, whole.quality.steps)
+    assert part.quality.seconds == whole.quality.seconds and part.quality.strategies == whole.quality.strategies
+    assert len(whole.quality.jumps) == 1 and not part.quality.jumps and len(part.quality.idle) == 3
+    assert "Of the first 3 episodes" in to_markdown(part, "walks") and to_json(part)["judged"] == 3
+    assert "Of the first" not in to_markdown(whole, "walks")
 
 
 def test_attempts_are_told_with_their_intervals():
