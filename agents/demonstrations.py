@@ -37,11 +37,13 @@ class Actor(NamedTuple):
       act: `(carry, env_state, obs, key, step) -> (action [A], label [A], carry)`; `step` [] is that of the attempt, the
         same for a whole batch, see `evaluation.policy.Policy`.
       strategy: `carry -> []` int32, see `Expert.strategies`.
+      begin: `carry -> []` int32, the first step that is worth keeping.
     """
 
     init: Callable[[Array, EnvState], Any]
     act: Callable[[Any, EnvState, Observation, Array, Array], tuple[Array, Array, Any]]
     strategy: Callable[[Any], Array]
+    begin: Callable[[Any], Array] = lambda carry: jnp.zeros((), jnp.int32)
 
 
 @struct.dataclass
@@ -60,6 +62,7 @@ class Attempts:
       success: [B] bool, the task was solved.
       diverged: [B] bool, the simulation ended in numbers that are not finite.
       strategy: [B] int32.
+      begin: [B] int32, steps before are not worth keeping.
     """
 
     observation: Observation
@@ -73,6 +76,7 @@ class Attempts:
     success: Array
     diverged: Array
     strategy: Array
+    begin: Array
 
 
 def expert_actor(expert: Expert) -> Actor:
@@ -115,6 +119,37 @@ def dagger_actor(expert: Expert, policy: Policy | Callable[[Observation], Array]
     return Actor(init, act, lambda carry: carry[1].manner.strategy)
 
 
+def takeover_actor(expert: Expert, policy: Policy | Callable[[Observation], Array], steps: int) -> Actor:
+    """A policy acts until the expert takes over, at any of the first steps alike; what the expert then does is kept.
+
+    For policies that plan ahead. A label says what a single action should have been, and the policy goes on from there,
+    so labels in a row are no plan: they would say again and again how to begin. What an expert goes on to do is one, as
+    in HG-DAgger (Kelly et al. 2019, arXiv:1810.02890), where a human decides when.
+
+    Args:
+      expert: does what its labels say, which are for any state.
+      policy: see `dagger_actor`.
+      steps: of which one is drawn.
+
+    Raises:
+      ValueError: there is none.
+    """
+    if steps < 1:
+        raise ValueError(f"steps is {steps}, it must be at least 1")
+    labelled = dagger_actor(expert, policy)
+
+    def init(key, state):
+        key_takeover, key_actor = jax.random.split(key)
+        return jax.random.randint(key_takeover, (), 0, steps), labelled.init(key_actor, state)
+
+    def act(carry, state, obs, key, step):
+        takeover, inner = carry
+        chosen, label, inner = labelled.act(inner, state, obs, key, step)
+        return jnp.where(step >= takeover, label, chosen), label, (takeover, inner)
+
+    return Actor(init, act, lambda carry: labelled.strategy(carry[1]), lambda carry: carry[0])
+
+
 def make_recorder(
     env: Env, actor: Actor, dynamics: DynamicsSampler = _NOMINAL, seconds: float | None = None
 ) -> Callable[[Array], Attempts]:
@@ -125,7 +160,7 @@ def make_recorder(
 
     Args:
       env: a task with stages, the last of which is success.
-      actor: see `expert_actor`, `dagger_actor`.
+      actor: see `expert_actor`, `dagger_actor`, `takeover_actor`.
       dynamics: draws the robot of each attempt.
       seconds: time limit; the task's own by default.
 
@@ -200,6 +235,7 @@ def make_recorder(
             success=success & ~diverged,
             diverged=diverged,
             strategy=jax.vmap(actor.strategy)(carry),
+            begin=jax.vmap(actor.begin)(carry),
         )
 
     return jax.jit(record, compiler_options=compiler_options())
@@ -214,7 +250,7 @@ def to_episodes(
     labels: bool = False,
     failures: bool = False,
 ) -> list[Episode]:
-    """The attempts as episodes, each cut where it was over.
+    """The attempts as episodes, each from where it is worth keeping to where it was over.
 
     Args:
       attempts: of `make_recorder`.
@@ -232,11 +268,14 @@ def to_episodes(
         if attempts.diverged[b] or not (failures or attempts.success[b]):
             continue
         steps = int(attempts.length[b])
+        kept = slice(int(attempts.begin[b]), steps)
+        if kept.start >= steps:
+            continue
         episodes.append(
             Episode(
-                observation={name: np.ascontiguousarray(x[:steps, b]) for name, x in attempts.observation.items()},
-                action=np.ascontiguousarray(actions[:steps, b]),
-                reward=np.ascontiguousarray(attempts.reward[:steps, b]),
+                observation={name: np.ascontiguousarray(x[kept, b]) for name, x in attempts.observation.items()},
+                action=np.ascontiguousarray(actions[kept, b]),
+                reward=np.ascontiguousarray(attempts.reward[kept, b]),
                 terminated=bool(attempts.terminated[b]),
                 success=bool(attempts.success[b]),
                 task=task,

@@ -1,8 +1,10 @@
 """Lets an expert correct a cloned policy where it goes itself: python experiments/dagger.py --run runs/a --rounds 5
 
 DAgger, Ross et al. 2011 (arXiv:1011.0686): in each round the policy acts, the expert says in every state what it would
-have done, and the policy goes on learning from all that was ever shown to it. The folder `dagger` in the run folder
-ends with a run folder for each round, metrics.csv and rounds.png: success against rounds.
+have done, and the policy goes on learning from all that was ever shown to it. Where a policy plans ahead, the expert
+takes over on the way instead and shows how to go on from there, since what it would have done in one state after the
+other is no plan. The folder `dagger` in the run folder ends with a run folder for each round, metrics.csv and
+rounds.png: success against rounds.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from mjx_policies.agents.demonstrations import dagger_actor, make_recorder, to_episodes
+from mjx_policies.agents.demonstrations import dagger_actor, make_recorder, takeover_actor, to_episodes
 from mjx_policies.agents.restore import load_policy
 from mjx_policies.data import lerobot
 from mjx_policies.envs.experts.registry import load_expert
@@ -37,6 +39,7 @@ from mjx_policies.training.run_folder import RunFolder
 
 _SEEDS = 0x646167  # tells attempts of rounds from those of a campaign
 MAX_EVALUATION = 2**20  # bytes
+TAKEOVER = 0.5  # portion of an episode's time in which an expert may take over: it needs the rest to succeed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +50,8 @@ class Dagger:
     rounds: int = may_change(5)  # of acting, labelling and learning
     episodes: int = 50  # that the policy attempts in each round
     steps: int = 3_000  # gradient steps of a round
-    mixing: float = 0.0  # portion of the first round's attempts in which the expert acts; its powers in later rounds
+    mixing: float = 0.0  # portion of the first round's attempts in which the expert acts; its powers in later rounds,
+    # for policies of one action
     run_dir: str = may_change("")  # folder of the rounds; empty: dagger in the run's folder
     resume: bool = may_change(False)  # go on with the rounds in run_dir
     robots: int = may_change(256)  # of each round's evaluation
@@ -68,6 +72,11 @@ def main(asked: Dagger) -> None:
         load_expert(policy.config.task, policy.task)
     if policy.config.seeds > 1:
         raise UserError(f"{first} holds {policy.config.seeds} policies: train a run of one to correct.")
+    if asked.mixing and policy.config.horizon > 1:
+        raise UserError(
+            f"mixing is for policies of one action, and {first} plans {policy.config.horizon}: leave it out, "
+            "for the expert takes over within every attempt."
+        )
     path = Path(asked.run_dir) if asked.run_dir else first / "dagger"
     results = [result(first, 0)]
     with RunFolder.start(path, asked, asked.resume), open_table(path / "metrics.csv") as rows:
@@ -103,14 +112,19 @@ def label(asked: Dagger, previous: Path, path: Path, number: int, console: Conso
         config = policy.config
         task = load(config.task, config.backend, asked.episodes, config.actions)
         expert = load_expert(config.task, task)
-        actor = dagger_actor(expert, policy.acts(policy.state), asked.mixing**number if asked.mixing else 0.0)
+        plans, acts = config.horizon > 1, policy.acts(policy.state)
+        if plans:
+            actor = takeover_actor(expert, acts, round(TAKEOVER * task.spec.episode_seconds / task.spec.control_dt))
+        else:
+            actor = dagger_actor(expert, acts, asked.mixing**number)
         random = np.random.default_rng((config.seed, _SEEDS, number))
         seeds = random.integers(2**32, size=asked.episodes, dtype=np.uint32)
         attempts = make_recorder(task, actor)(jax.vmap(jax.random.key)(seeds))
         fps = 1 / task.spec.control_dt
-        episodes = to_episodes(attempts, seeds, config.task, fps, expert.strategies, labels=True, failures=True)
+        # Of a plan, only what led to success is worth copying; a label is right whatever became of the attempt.
+        episodes = to_episodes(attempts, seeds, config.task, fps, expert.strategies, labels=True, failures=not plans)
     if not episodes:
-        raise UserError(f"every attempt of round {number} ended in numbers that are not finite: see why with play.py.")
+        raise UserError(f"no attempt of round {number} is of any use: see with play.py what the policy does.")
     partial = path.with_name(f".{path.name}.partial")
     if partial.exists():
         remove(partial)

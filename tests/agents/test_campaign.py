@@ -44,6 +44,7 @@ def record(keys, fate=fate):
         success=fates == 0,
         diverged=fates == 3,
         strategy=seeds % 2,
+        begin=np.zeros(len(seeds), int),
     )
 
 

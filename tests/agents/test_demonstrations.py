@@ -7,7 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mjx_policies.agents.demonstrations import dagger_actor, expert_actor, make_recorder, to_episodes
+from mjx_policies.agents.demonstrations import (
+    dagger_actor,
+    expert_actor,
+    make_recorder,
+    takeover_actor,
+    to_episodes,
+)
 from mjx_policies.chunking import receding_horizon
 from mjx_policies.envs.experts.obstacle2d import obstacle2d_expert
 from mjx_policies.envs.registry import load
@@ -161,3 +167,21 @@ def test_mixing_lets_the_expert_act_in_a_portion_of_the_episodes(task, expert):
     assert 0.3 < attempts.success.mean() < 0.7
     with pytest.raises(ValueError, match="mixing is"):
         dagger_actor(expert, policy, 1.5)
+
+
+def test_an_expert_takes_over_and_shows_how_to_go_on(task, expert):
+    """From where a policy that always drives left had led, at steps all over the first second and a half."""
+    policy = lambda obs: jnp.asarray([0.0, 0.5])  # noqa: E731
+    attempts = jax.device_get(make_recorder(task, takeover_actor(expert, policy, 15), seconds=6.0)(keys(SEEDS)))
+    assert attempts.begin.min() < 3 and attempts.begin.max() == 14 and attempts.success.mean() > 0.9
+    for b, begin in enumerate(attempts.begin):
+        assert (attempts.action[:begin, b] == policy(None)).all()
+        after = slice(begin, attempts.length[b])
+        np.testing.assert_array_equal(attempts.action[after, b], attempts.label[after, b])
+    episodes = to_episodes(attempts, SEEDS, "Obstacle2D", 1 / task.spec.control_dt, expert.strategies)
+    kept = np.flatnonzero(attempts.success)
+    assert [len(episode) for episode in episodes] == list((attempts.length - attempts.begin)[kept])
+    first, b = episodes[0], kept[0]
+    np.testing.assert_array_equal(first.observation["state"][0], attempts.observation["state"][attempts.begin[b], b])
+    with pytest.raises(ValueError, match="steps is 0"):
+        takeover_actor(expert, policy, 0)

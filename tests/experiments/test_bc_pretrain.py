@@ -162,6 +162,8 @@ def test_what_cannot_be_ends_with_a_sentence(run, tmp_path, capsys, arguments, s
 
 
 def test_rounds_need_a_finished_run_of_one_policy(run, tmp_path, capsys):
+    assert command("dagger.py", "--run", run, "--mixing", 0.5) == 2
+    assert "mixing is for policies of one action" in capsys.readouterr().err
     unfinished = Path(shutil.copytree(run, tmp_path / "copy"))
     (unfinished / "evaluation.json").unlink()
     assert command("dagger.py", "--run", unfinished) == 2
