@@ -1,6 +1,13 @@
+"""The script on a small run, and the parts that need no screen."""
+
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "play.py"
 MAKE = """
@@ -35,3 +42,64 @@ def test_a_folder_without_a_run_is_one_sentence(tmp_path):
     done = play("--run", tmp_path)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "is not a run folder" in done.stderr
+
+
+# The parts
+
+
+@pytest.fixture(scope="module")
+def script():
+    sys.path.insert(0, str(SCRIPT.parent))
+    try:
+        spec = importlib.util.spec_from_file_location("play", SCRIPT)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules["play"] = module
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(SCRIPT.parent))
+    return module
+
+
+LOW, HIGH = np.array([-1.0, -0.4, -1.2]), np.array([1.5, 0.45, 1.3])
+UP, DOWN, LEFT, RIGHT = 265, 264, 263, 262
+
+
+def test_the_script_shows_each_direction_for_as_long_as_it_is_told(script):
+    task = SimpleNamespace(spec=SimpleNamespace(control_dt=0.02), commands=SimpleNamespace(low=LOW, high=HIGH))
+    names, commands = script.script(task, 0.1)
+    assert len(names) == len(commands) == 7 * 5 and commands.dtype == np.float32
+    assert (commands >= LOW - 1e-6).all() and (commands <= HIGH + 1e-6).all()
+    shown = dict(zip(names, commands.tolist(), strict=True))
+    assert list(shown) == ["stand", "forward", "fast", "left", "right", "turn", "backward"]
+    expected = [[0, 0, 0], [0.75, 0, 0], [1.5, 0, 0], [0, 0.45, 0], [0, -0.4, 0], [0, 0, 1.3], [-0.5, 0, 0]]
+    np.testing.assert_allclose(list(shown.values()), expected, atol=1e-6)
+    assert all(names[i] == names[i - i % 5] for i in range(len(names)))
+    assert len(script.script(task, 0.001)[0]) == 7  # at least a step each
+
+
+def test_keys_move_the_command_within_its_range(script):
+    stick = script.Stick(LOW, HIGH)
+    for key in (UP, UP, DOWN, ord("A"), LEFT):
+        stick.press(key)
+    np.testing.assert_allclose(stick.command, [0.1, 0.1, 0.2], atol=1e-6)
+    for _ in range(30):
+        for key in (DOWN, ord("D"), RIGHT):
+            stick.press(key)
+    np.testing.assert_allclose(stick.command, LOW, atol=1e-6)
+    for _ in range(60):
+        for key in (UP, ord("A"), LEFT):
+            stick.press(key)
+    np.testing.assert_allclose(stick.command, HIGH, atol=1e-6)
+    stick.press(ord("K"))
+    assert not stick.restart
+    stick.press(ord("R"))
+    np.testing.assert_allclose(stick.command, HIGH, atol=1e-6)
+    stick.press(ord(" "))
+    assert stick.restart and not stick.command.any()
+
+
+def test_the_caption_tells_what_was_asked_for_and_what_was_measured(script):
+    command, measured = np.array([1.0, 0.0, -0.25]), np.array([0.934, -0.004, -0.2])
+    lines = script.caption("fast", command, measured, False)
+    assert lines == ["fast", "command  +1.00 +0.00 -0.25", "measured +0.93 -0.00 -0.20", "m/s, m/s, rad/s"]
+    assert script.caption("fast", command, measured, True)[0] == "fast (fell)"
