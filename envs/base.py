@@ -37,6 +37,8 @@ class EnvSpec:
       gait: the clock behind the observation's `gait`; None if the task has none.
       stages: what an episode of a manipulation task achieves one after the other, the last of which is success; empty
         if the task has none.
+      home: for each action, the joint's angle at which the observation's `joint_position` is zero; empty where that is
+        the target of a zero action.
     """
 
     observation: Table
@@ -50,6 +52,7 @@ class EnvSpec:
     commands: tuple[CommandRange, ...] = ()
     gait: GaitClock | None = None
     stages: tuple[str, ...] = ()
+    home: tuple[float, ...] = ()
 
 
 class Env(Protocol):

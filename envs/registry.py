@@ -187,6 +187,7 @@ def _franka(
         episode_seconds=task.EPISODE_SECONDS,
         robot="franka",
         stages=task.STAGES,
+        home=(0.0,) * space.table.size,  # angles are observed as they are
     )
     return build(task.DENSE, space, make_physics(model, FRANKA_DT, backend, ("sensordata",), num_envs), spec)
 

@@ -2,7 +2,8 @@
 
 The contract travels in the policy's own ONNX file. It is generated from the tables a policy was trained with, and read
 back strictly: an unknown version, a missing, unknown or mistyped key, or a number that is not finite is refused.
-Angles in rad, torques in N m, times in s. Axes: D observation, A action (one for each joint).
+Angles in rad, torques in N m, times in s; of a joint that slides, such as a gripper, m and N in their place.
+Axes: D observation, A action (one for each joint).
 """
 
 from __future__ import annotations

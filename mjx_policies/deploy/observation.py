@@ -4,8 +4,8 @@
 |---|---|
 | `gyro` | as read, rad/s in the imu's frame |
 | `gravity` | unit vector that points down, in the imu's frame |
-| `joint_position` | angle - home, rad |
-| `joint_velocity` | as read, rad/s |
+| `joint_position` | angle - home, rad, of the policy's first joints: as many as the term is long |
+| `joint_velocity` | as read, rad/s, of the same |
 | `last_action` | the action before this one, zero at the start |
 | `command` | the operator's, in the contract's order |
 | `gait` | cosine and sine of the gait's phase, both zero while the robot stands |
@@ -94,12 +94,14 @@ class ObservationBuilder:
 
     def _raw(self, term: Term, values: Mapping[str, np.ndarray], last_action: np.ndarray) -> np.ndarray:
         match term.name:
-            case "gyro" | "joint_velocity":
-                return values[term.name]
+            case "gyro":
+                return values["gyro"]
+            case "joint_velocity":
+                return values["joint_velocity"][: term.size]
             case "gravity":
                 return gravity(values["orientation"])
             case "joint_position":
-                return values["joint_position"] - self._home
+                return (values["joint_position"] - self._home)[: term.size]
             case "last_action":
                 return last_action
             case "command":
@@ -162,6 +164,8 @@ def _check_terms(contract: Contract, sources: Mapping[str, Source]) -> None:
             f"the policy observes {', '.join(unknown)}, which this library does not know: give a source for each"
         )
     for term in contract.observation:
+        if term.name in ("joint_position", "joint_velocity") and term.size < joints:
+            continue  # a gripper is observed by a term of its own
         if term.size != sizes.get(term.name, term.size):
             raise ContractError(
                 f"observation term {term.name!r} has size {term.size}, this robot makes it {sizes[term.name]}"

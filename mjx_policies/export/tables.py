@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("jax", "flax", "mujoco", "jax2onnx", "onnx", "onnxruntime")
 MAX_AGE = 2  # control periods that a measurement may be old
-SOFT = 0.9  # of a joint's range, within which targets are kept on a robot
+SOFT = 0.9  # of a joint's range, within which targets are kept on a robot; of all of it where it slides as a gripper
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,18 +56,28 @@ def describe(
       provenance: of the policy.
       history: observations that the policy is shown, the oldest first; `by_time` is how it finds them.
       horizon: actions that it makes of them.
+
+    Raises:
+      ValueError: the actions are not what the robot's actuators are told.
     """
     table = spec.action
+    known = {model.actuator(i).name for i in range(model.nu)}
+    if strangers := [name for name in table.names if name not in known]:
+        raise ValueError(
+            f"this policy's actions, such as {strangers[0]}, are no targets of the robot's servos, so no controller "
+            "could carry them out: train one with --actions joint_target"
+        )
     servo = bool(table.stiffness)
     zeros = (0.0,) * table.size
     lower, upper = np.array(table.lower), np.array(table.upper)
-    soft = SOFT if servo else 1.0
+    # A gripper is made to close, and a target short of that would press less.
+    soft = np.where(_slides(table.names, model), 1.0, SOFT) if servo else 1.0
     middle, half = (lower + upper) / 2, (upper - lower) / 2
     forces = [float(model.actuator(name).forcerange[1]) for name in table.names] if servo else table.upper
     columns: dict[str, Any] = {
         "name": table.names,
         "default": table.default,
-        "home": table.default,  # the observation's joint position is relative to it
+        "home": spec.home or table.default,
         "scale": table.scale,
         "stiffness": table.stiffness or zeros,
         "damping": table.damping or zeros,
@@ -181,6 +191,12 @@ MODEL_FIELDS = (
     "actuator_forcerange",
     "actuator_trnid",
 )
+
+
+def _slides(names: tuple[str, ...], model: mujoco.MjModel) -> np.ndarray:  # -> [A] bool
+    """Which actuators drive a joint that slides."""
+    joints = [model.actuator(name).trnid[0] for name in names]
+    return model.jnt_type[joints] == mujoco.mjtJoint.mjJNT_SLIDE
 
 
 def ranges(terms: Mapping[str, Any]) -> tuple[contract.Range, ...]:

@@ -97,6 +97,11 @@ def test_each_term_is_what_its_table_says(name, expected):
     np.testing.assert_allclose(scaled, 0.5 * np.clip(expected, -0.25, 0.25), atol=1e-6)
 
 
+@pytest.mark.parametrize(("name", "expected"), [("joint_position", [0.2]), ("joint_velocity", [3.0])])
+def test_a_short_term_is_of_the_first_joints(name, expected):
+    np.testing.assert_allclose(build(ObservationBuilder(contract([term(name, size=1)]))), expected, atol=1e-6)
+
+
 def test_gravity_is_the_third_row_of_the_rotation_matrix():
     random = np.random.default_rng(0)
     for _ in range(100):
