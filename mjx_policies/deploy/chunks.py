@@ -6,9 +6,10 @@
 | `asynchronous` | in another thread, once the share `refill` of a chunk is left | does what is left of that chunk |
 
 A chunk asked for in step s is for the steps s to s + H - 1, whenever it arrives: of one that arrives in step t the
-first t - s actions are thrown away. Steps are counted, not timed, so a tick that holds its targets for want of a
-reading delays the plan by one. Of several chunks for a step the newest counts, or their average: temporal ensembling,
-Zhao et al. 2023 (arXiv:2304.13705), algorithm 2. Axes: H horizon, N chunks, A action, D observation.
+first t - s actions are thrown away, and more where observations are late, for then they tell of a step before s. Steps
+are counted, not timed, so a tick that holds its targets for want of a reading delays the plan by one. Of several chunks
+for a step the newest counts, or their average: temporal ensembling, Zhao et al. 2023 (arXiv:2304.13705), algorithm 2.
+Axes: H horizon, N chunks, A action, D observation.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Pending:
 
     Attributes:
       future: action [H, A], target [H, A], and the planning policy's state.
-      start: the step that it was asked in; None if by a run that is over, then nothing of it is used.
+      start: the step that its first action is for; None if asked by a run that is over, then nothing of it is used.
     """
 
     future: Future[tuple[Any, Any, Any]]
@@ -124,8 +125,9 @@ class Statistics:
 class ChunkedPolicy:
     """A `controller.Policy` made of one that plans ahead. For one robot; close it.
 
-    A run starts from the default pose, which the controller stands in. Until the first plan arrives, for as long as a
-    plan may take and `hold_periods` more, an asynchronous policy answers with the action 0, whose target that pose is.
+    A run starts from the pose `rest`, which the controller stands in. Until the first plan arrives, for as long as a
+    plan may take and `hold_periods` more, an asynchronous policy answers with that target, and with the action 0, which
+    is what a policy observes as its last action when an episode begins.
 
     Attributes:
       contract: of the policy, but with a horizon of 1.
@@ -145,6 +147,9 @@ class ChunkedPolicy:
         jump, which the controller's rate limit still bounds. Smoother, but the actions are then in neither plan.
       hold_periods: steps in a row, asynchronous, that may repeat the last action when the chunk ran out before the
         next one came.
+      rest: [A] the pose, the target of a zero action unless given.
+      late: steps, asynchronous, from when an observation is measured to when it is acted on. The first action of a plan
+        is for when its observation was measured.
       executor: makes plans, asynchronous, one at a time; a thread unless given. It is shut down with the policy.
       clock: what `latency` is taken with, s.
 
@@ -164,6 +169,8 @@ class ChunkedPolicy:
         ensemble: float | None = None,
         blend: int = 0,
         hold_periods: int = 2,
+        rest: np.ndarray | None = None,
+        late: int = 0,
         executor: Executor | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
@@ -175,6 +182,8 @@ class ChunkedPolicy:
             raise ValueError(f"mode is {mode!r}, it must be synchronous or asynchronous")
         if mode == "synchronous" and (refill is not None or executor is not None):
             raise ValueError("refill and executor are for the asynchronous mode: choose it, or give execute instead")
+        if mode == "synchronous" and late:
+            raise ValueError("late is for the asynchronous mode: a robot that waits for its plan acts on the newest")
         if mode == "asynchronous" and execute is not None:
             raise ValueError("execute is for the synchronous mode: choose it, or give refill instead")
         if mode == "asynchronous" and action_type != "joint_position":
@@ -198,6 +207,11 @@ class ChunkedPolicy:
         self._ensemble = ensemble
         self._blend = _whole("blend", blend, 0, horizon)
         self._hold_periods = _whole("hold_periods", hold_periods, 0, None)
+        self._late = _whole("late", late, 0, horizon - 1)
+        defaults = np.array([joint.default for joint in contract.joints], np.float32)
+        self._rest = defaults if rest is None else np.array(rest, np.float32)
+        if self._rest.shape != defaults.shape or not np.isfinite(self._rest).all():
+            raise ValueError(f"rest is {rest}, it must be {defaults.size} finite numbers")
         self._clock = clock
         asynchronous = mode == "asynchronous"
         self._ask_at = math.floor(refill * horizon + ROUNDING) if asynchronous else horizon - execute  # actions left
@@ -205,7 +219,7 @@ class ChunkedPolicy:
         self._closed = False
         self._steps = self._plans = self._held = 0
         if not asynchronous:
-            executor = _Inline()
+            executor = Inline()
         self._executor = executor or ThreadPoolExecutor(max_workers=1, thread_name_prefix="plan")
         try:
             self.latency = self._measure_latency()
@@ -218,8 +232,7 @@ class ChunkedPolicy:
             raise
 
     def initial_state(self) -> ChunkState:
-        """Of a new run, at the default pose. What an old run planned is not used, but an error in it is raised."""
-        joints = self.contract.joints
+        """Of a new run, at the pose `rest`. What an old run planned is not used, but an error in it is raised."""
         pending = None if self._last is None else Pending(self._last, None)
         # One plan of this run, and where the thread is still busy for the last run, that one before it.
         plans = 1 if self._last is None or self._last.done() else 2
@@ -228,8 +241,8 @@ class ChunkedPolicy:
             chunks=(),
             plan_state=self._policy.initial_state(),
             pending=pending,
-            action=np.zeros(len(joints), np.float32),
-            target=np.array([joint.default for joint in joints], np.float32),
+            action=np.zeros_like(self._rest),
+            target=self._rest,
             held=0,
             allowed=plans * self._latency_steps + self._hold_periods,
         )
@@ -247,7 +260,7 @@ class ChunkedPolicy:
         if state.pending is None and left <= self._ask_at:
             # A copy, for the caller may use its array again while the other thread reads this one.
             self._last = self._executor.submit(self._plan, np.array(observation), state.plan_state)
-            state = self._collect(dataclasses.replace(state, pending=Pending(self._last, state.step)))
+            state = self._collect(dataclasses.replace(state, pending=Pending(self._last, state.step - self._late)))
         return self._serve(state)
 
     @property
@@ -350,17 +363,18 @@ class ChunkedPolicy:
     def _check_refill(self, refill: float) -> None:
         """That chunks do not run out while plans take no longer than `latency`.
 
-        A plan takes d steps, so the first d actions of a new chunk are past when it arrives. A high `refill` asks for
-        the next plan at once, which then has the other H - d steps. So d may exceed neither these nor what `refill`
-        leaves.
+        A plan takes d steps, so the first d + `late` actions of a new chunk are past when it arrives. A high `refill`
+        asks for the next plan at once, which then has the steps of the others. So d may exceed neither these nor what
+        `refill` leaves.
         """
         horizon, needed = self._horizon, self._latency_steps
         dt = self.contract.timing.control_dt
         takes = f"a plan may take {1e3 * self.latency:.1f} ms, {LATENCY_MARGIN:g} times the slowest of {WARM_UPS} tries"
-        if 2 * needed > horizon:
+        left = horizon - self._late
+        if 2 * needed > left:
             raise ChunkError(
-                f"{takes}, more than half of what a chunk of {horizon} actions lasts, {1e3 * horizon * dt:.1f} ms: no "
-                f"refill is enough, use a faster computer or export {2 * needed} actions or more"
+                f"{takes}, more than half of what a chunk of {left} actions lasts, {1e3 * left * dt:.1f} ms: no "
+                f"refill is enough, use a faster computer or export {2 * needed + self._late} actions or more"
             )
         if self._ask_at < needed:
             smallest = math.ceil(1000 * needed / horizon - ROUNDING) / 1000
@@ -409,10 +423,11 @@ def fade_in(old: Chunk, new: Chunk, steps: int) -> Chunk:
     return Chunk(new.start, mix(old.action, new.action), mix(old.target, new.target))
 
 
-class _Inline(Executor):
+class Inline(Executor):
     """Does what it is told at once, in the same thread."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """What it returned or raised."""
         future: Future[Any] = Future()
         try:
             future.set_result(fn(*args, **kwargs))

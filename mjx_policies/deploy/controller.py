@@ -3,7 +3,7 @@
 | mode | the robot | leaves when |
 |---|---|---|
 | `IDLE` | is damped and waits | asked to `stand` |
-| `STAND` | moves to the default pose in 2 s and holds it, stiffly | asked to `run` (once it stands) or to `damp` |
+| `STAND` | moves to the pose of its stance in 2 s and holds it | asked to `run` (once it stands) or to `damp` |
 | `RUN` | does what the policy says | asked to `stand` or to `damp` |
 | `DAMP` | is damped because the operator asked | asked to `stand` |
 | `FAULT` | is damped because something was wrong | asked to `clear`, with good readings; then `IDLE` |
@@ -30,7 +30,7 @@ from mjx_policies.deploy.observation import ObservationBuilder, ObservationError
 from mjx_policies.deploy.robot import Reading, Targets
 from mjx_policies.deploy.safety import Fault, Limits
 
-STAND_SECONDS = 2.0  # from the pose measured to the default one
+STAND_SECONDS = 2.0  # from the pose measured to the one to stand in
 STAND_STIFFNESS = (
     3.0  # times the contract's stiffness; unitree_rl_mjlab stands a Go2 at 2 to 4 times that of its policy
 )
@@ -124,6 +124,25 @@ class Output:
     target: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True)
+class Stance:
+    """How a robot stands and how it is damped. The defaults suit legs, which carry the robot with soft servos.
+
+    Attributes:
+      position: [A] pose, in the policy's order; None for the target of a zero action.
+      stiffness, damping: times the contract's, of a standing robot.
+      braking: times the contract's damping, of a damped one; more where less would not stop the fastest joint.
+    """
+
+    position: np.ndarray | None = None
+    stiffness: float = STAND_STIFFNESS
+    damping: float = STAND_DAMPING
+    braking: float = DAMP_DAMPING
+
+
+LEGS = Stance()
+
+
 class Controller:
     """The state machine, see the module.
 
@@ -132,11 +151,12 @@ class Controller:
       joint_names: of the robot, in its order.
       limits: of everything, `safety.limits_of` the policy's contract unless given.
       sources: of observation terms that this library does not know.
+      stance: how it stands.
       clock: what the policy's time is taken with, s.
 
     Raises:
       ContractError: the robot has other joints, or the policy is of a kind that this runtime does not drive.
-      ValueError: `limits` are looser than the joints' hard limits or of another number of joints.
+      ValueError: `limits` are looser than the joints' hard limits; they or the stance are of another number of joints.
     """
 
     def __init__(
@@ -146,6 +166,7 @@ class Controller:
         limits: Limits | None = None,
         *,
         sources: Mapping[str, Source] | None = None,
+        stance: Stance = LEGS,
         clock: Callable[[], float] = time.monotonic,
     ):
         contract = policy.contract
@@ -175,11 +196,15 @@ class Controller:
             raise ValueError(f"limits are of {self.limits.effort.size} joints, the robot has {self._default.size}")
         if np.any(self.limits.soft_lower < self._hard_lower) or np.any(self.limits.soft_upper > self._hard_upper):
             raise ValueError("limits: soft_lower and soft_upper must lie within the joints' lower and upper limits")
+        standing = self._default if stance.position is None else np.array(stance.position, np.float64)
+        if standing.shape != self._default.shape or not np.isfinite(standing).all():
+            raise ValueError(f"the stance is {stance.position}, it must be {self._default.size} finite numbers")
+        self._standing = np.clip(standing, self.limits.soft_lower, self.limits.soft_upper)
         stiffness, damping = column("stiffness"), column("damping")
         # Brakes the highest speed with the full effort at least, for contracts with little or no damping.
-        braking = np.maximum(DAMP_DAMPING * damping, column("effort") / column("velocity"))
+        braking = np.maximum(stance.braking * damping, column("effort") / column("velocity"))
         self._gains = {
-            Mode.STAND: (STAND_STIFFNESS * stiffness, STAND_DAMPING * damping),
+            Mode.STAND: (stance.stiffness * stiffness, stance.damping * damping),
             Mode.RUN: (stiffness, damping),
         }
         self._damp_gains = (np.zeros_like(stiffness), braking)
@@ -201,7 +226,7 @@ class Controller:
         self._problem: Fault | None = None  # with the newest reading
         self._repeats: dict[str, int] = {name: 0 for name in ("gyro", "joint_velocity") if name in self._shapes}
         self._unchanged: dict[str, np.ndarray] = {}
-        self._last_target = np.clip(self._default, self.limits.soft_lower, self.limits.soft_upper)
+        self._last_target = self._standing
         self._start = self._last_target  # of standing up: pose, and time
         self._start_time = 0.0
         self._state: Any = None
@@ -273,7 +298,7 @@ class Controller:
             self._details["held"] = True
         elif self.mode is Mode.STAND:
             progress = min(1.0, (now - self._start_time) / STAND_SECONDS)
-            self._send(self._start + progress * (self._default - self._start))
+            self._send(self._start + progress * (self._standing - self._start))
         else:
             self._run(now, command)
 

@@ -72,17 +72,19 @@ def run(
     operator: Operator,
     *,
     seconds: float | None = None,
+    until: Callable[[], bool] = lambda: False,
     log: Log | None = None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Statistics:
-    """Runs the robot until the time is up or SIGINT or SIGTERM comes, damps it and lets go of it.
+    """Runs the robot until its time is up, it is done, or SIGINT or SIGTERM comes, damps it and lets go of it.
 
     Args:
       robot: closed at the end, whatever happens.
       controller: made for the robot's joints.
       operator: asked once a tick. Without a request to stand and to run the robot stays damped.
       seconds: to run; None for ever.
+      until: asked before each tick whether it is done.
       log: with `tick_fields`; the caller closes it.
       clock: s, that of the readings' stamps.
       sleep: waits for s.
@@ -100,7 +102,7 @@ def run(
             if tuple(robot.joint_names) != controller.joint_names:
                 raise ContractError("the robot's joints are not those, in that order, that the controller was made for")
             try:
-                _ticks(robot, controller, operator, seconds, record, clock, sleep, signals)
+                _ticks(robot, controller, operator, seconds, until, record, clock, sleep, signals)
             except BaseException as error:
                 # Damps before all else: what comes after may fail, too.
                 output = controller.stop(_fault(record.blamed, error))
@@ -123,6 +125,7 @@ def _ticks(
     controller: Controller,
     operator: Operator,
     seconds: float | None,
+    until: Callable[[], bool],
     record: _Recorder,
     clock: Callable[[], float],
     sleep: Callable[[float], None],
@@ -135,7 +138,7 @@ def _ticks(
         overslept = max(0, math.floor((clock() - start) / control_dt + ROUNDING) - number)
         number += overslept
         record.missed += overslept
-        if signals or (seconds is not None and number * control_dt >= seconds - ROUNDING):
+        if signals or until() or (seconds is not None and number * control_dt >= seconds - ROUNDING):
             return
         with record.blaming("robot"):
             reading = robot.read()

@@ -80,7 +80,7 @@ class Limits:
       action_bound: of the absolute action, beyond which more of it changes nothing.
       saturation_periods: actions in a row at the clip in all joints, or beyond the bound in any.
       soft_lower, soft_upper: rad, of targets.
-      target_step: rad, change of a target from one tick to the next.
+      target_step: rad, change of a target from one tick to the next; of all joints, or [A].
       effort: N m, of the torque that a target asks for.
     """
 
@@ -101,7 +101,7 @@ class Limits:
     saturation_periods: int
     soft_lower: np.ndarray
     soft_upper: np.ndarray
-    target_step: float
+    target_step: float | np.ndarray
     effort: np.ndarray
 
     def __post_init__(self) -> None:

@@ -540,6 +540,26 @@ def test_the_slowest_try_counts():
     assert policy.latency == pytest.approx(0.075)
 
 
+def test_a_plan_is_for_when_its_observation_was_measured():
+    """One asked for in step s of an observation two steps late is for the steps from s - 2 on."""
+    policy, executor, planner = asynchronous(10, late=2, refill=0.5)
+    executor.delays = itertools.repeat(1)
+    found = steps(policy, 16, executor=executor)
+    assert planner.asked == [0, 3, 6, 9, 12, 15]
+    step, place = actions(found)[1:, 0], actions(found)[1:, 1]  # of the asking, and among the actions of the plan
+    np.testing.assert_array_equal(place, np.arange(1, 16) - step + 2)
+
+
+def test_until_the_first_plan_it_rests_where_it_was_told():
+    rest = np.array([0.5, -0.5, 1.0])
+    policy, executor, _ = asynchronous(10, rest=rest)
+    executor.delays = iter([1])
+    first, second = steps(policy, 2, executor=executor)
+    assert first.held and not second.held
+    np.testing.assert_array_equal(first.target, rest.astype(np.float32))
+    assert not first.action.any()
+
+
 ARGUMENTS = {
     "mode": ({"mode": "parallel"}, "mode is 'parallel', it must be synchronous or asynchronous"),
     "refill without a thread": ({"refill": 0.5}, "refill and executor are for the asynchronous mode"),
@@ -557,6 +577,10 @@ ARGUMENTS = {
     "nothing to blend": ({"blend": 2}, "never overlap"),
     "both": ({"execute": 1, "ensemble": 0.1, "blend": 2}, "give either ensemble or blend"),
     "blend": ({"execute": 1, "blend": -1}, "blend is -1"),
+    "late without a thread": ({"late": 1}, "late is for the asynchronous mode"),
+    "late beyond": ({"mode": "asynchronous", "late": 6}, "late is 6, it must be a whole number, 0 to 5"),
+    "rest": ({"rest": np.zeros(2)}, "it must be 3 finite numbers"),
+    "rest nan": ({"rest": np.full(3, np.nan)}, "it must be 3 finite numbers"),
     "hold": ({"hold_periods": -1}, "hold_periods is -1, it must be a whole number, 0 or more"),
 }
 

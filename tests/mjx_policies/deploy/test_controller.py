@@ -19,7 +19,7 @@ from mjx_policies.deploy.contract import (
     Timing,
     Training,
 )
-from mjx_policies.deploy.controller import Controller, Mode, joint_maps
+from mjx_policies.deploy.controller import Controller, Mode, Stance, joint_maps
 from mjx_policies.deploy.robot import Reading
 from mjx_policies.deploy.safety import FAULTS, limits_of
 
@@ -164,6 +164,25 @@ def test_it_stands_up_in_a_straight_line_of_two_seconds():
         progress = min(1.0, 0.02 * step / 2.0)
         np.testing.assert_allclose(output.target, LYING + progress * (DEFAULT - LYING), atol=1e-9)
         np.testing.assert_array_equal(output.targets.position, output.target[ORDER])
+
+
+def test_it_stands_where_and_as_stiffly_as_it_was_told():
+    pose = np.array([0.2, 1.0, -1.2])
+    bench = Bench(stance=Stance(pose, stiffness=1.0, damping=2.0, braking=1.0))
+    # The full effort at the highest speed, which is more than the contract's damping: 10 N m at 20 rad/s.
+    assert bench.tick().targets.damping.tolist() == [0.5] * 3
+    output = bench.tick("stand")
+    assert output.targets.stiffness.tolist() == [20.0] * 3 and output.targets.damping.tolist() == [1.0] * 3
+    for _ in range(101):
+        output = bench.tick()
+        bench.pose = output.target
+    np.testing.assert_allclose(output.target, pose, atol=1e-9)
+
+
+@pytest.mark.parametrize("position", [np.zeros(2), np.full(3, np.nan)])
+def test_a_stance_of_another_robot_is_refused(position):
+    with pytest.raises(ValueError, match="it must be 3 finite numbers"):
+        Bench(stance=Stance(position))
 
 
 def test_a_joint_that_lags_behind_bounds_the_torque_of_standing_up():

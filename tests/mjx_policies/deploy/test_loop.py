@@ -434,6 +434,13 @@ def test_a_robot_that_cannot_be_written_is_closed():
     assert bench.robot.closed == 1
 
 
+def test_it_ends_when_it_is_done():
+    bench = Bench()
+    statistics = bench.run(seconds=None, until=lambda: bench.operator.tick >= 119)
+    assert statistics.ticks == 120 and statistics.faults == ()
+    assert bench.damped_since() == pytest.approx(120 * DT) and bench.robot.closed == 1
+
+
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_damps_and_leaves(kind):
     before = signal.getsignal(kind)
