@@ -142,8 +142,9 @@ class SimulatedRobot:
             if i >= 0:
                 start = model.sensor_adr[i]
                 self._sensors[sensor] = slice(start, start + model.sensor_dim[i])
-        sizes = {sensor: part.stop - part.start for sensor, part in self._sensors.items()}
-        self._sizes = {**sizes, "joint_position": len(self._names), "joint_velocity": len(self._names)}
+        self._lock = threading.RLock()
+        self.data = mujoco.MjData(self._model)
+        self._sizes = {name: value.size for name, value in self.sense().items()}
 
         self._random = np.random.default_rng(seed)
         self._biases = {value: self._random.uniform(-1, 1, size) for value, size in self._sizes.items()}
@@ -158,10 +159,8 @@ class SimulatedRobot:
         self._model.actuator_gainprm[:] = 0
         self._model.actuator_biasprm[:] = 0
         self._model.actuator_ctrllimited[:] = 0  # motors do not know the joints' ranges
-        self._lock = threading.RLock()
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
-        self.data = mujoco.MjData(self._model)
         self.reset()
 
     @property
@@ -202,6 +201,20 @@ class SimulatedRobot:
     def time(self) -> float:
         """Now, on the clock of the stamps."""
         return self.data.time if self._thread is None else self._clock()
+
+    def coordinates(self) -> np.ndarray:  # [nq]
+        """Of one moment, also while the thread runs."""
+        with self._lock:
+            return self.data.qpos.copy()
+
+    def sense(self) -> dict[str, np.ndarray]:
+        """What there is to be measured at this moment, as it is: a reading's values without faults."""
+        with self._lock:
+            return {
+                **{sensor: self.data.sensordata[part].copy() for sensor, part in self._sensors.items()},
+                "joint_position": self.data.qpos[self._angles],
+                "joint_velocity": self.data.qvel[self._speeds],
+            }
 
     def reset(self, qpos: np.ndarray | None = None, qvel: np.ndarray | None = None) -> None:
         """Starts over, at time 0 and damped.
@@ -313,6 +326,7 @@ class SimulatedRobot:
         for i in range(count):
             with self._lock:
                 self._obey(self.data.time if lock_step else begin + i * dt)
+                self._drive()
                 self.data.xfrc_applied[:] = 0
                 for push in self.pushes:
                     if push.start <= self.data.time < push.start + push.seconds:
@@ -334,11 +348,18 @@ class SimulatedRobot:
             order = self._actuators
             if self._faults.joint_order != "true":
                 order = order[self._shuffle]
-            self.data.ctrl[order] = targets.position
+            self._aim(order, targets.position)
             self._set_gains(order, targets.stiffness, targets.damping)
         elif not self._watchdog and now - self._last_write > COMMAND_TIMEOUT:
             self._watchdog = True
             self._damp()
+
+    def _aim(self, actuators: np.ndarray, position: np.ndarray) -> None:
+        """Tells the servos where to be: at once, unless the robot's own loop makes a way of it."""
+        self.data.ctrl[actuators] = position
+
+    def _drive(self) -> None:
+        """Before each time step."""
 
     def _damp(self) -> None:
         self._set_gains(self._actuators, np.zeros(len(self._names)), np.full(len(self._names), DAMPING))
@@ -351,11 +372,7 @@ class SimulatedRobot:
     def _measure(self, stamp: float) -> None:
         """Puts what the sensors say on its way."""
         faults, random = self._faults, self._random
-        true = {
-            **{sensor: self.data.sensordata[part].copy() for sensor, part in self._sensors.items()},
-            "joint_position": self.data.qpos[self._angles],
-            "joint_velocity": self.data.qvel[self._speeds],
-        }
+        true = self.sense()
         if faults.freeze:
             self._frozen = true if self._frozen is None else self._frozen
             values = dict(self._frozen)
@@ -366,7 +383,7 @@ class SimulatedRobot:
             width, bias = faults.noise.get(name, 0.0), faults.bias.get(name, 0.0)
             if not faults.freeze:
                 value = value + random.uniform(-1, 1, value.shape) * width + self._biases[name] * bias
-                if name == "orientation":
+                if name.endswith("orientation"):
                     value /= np.linalg.norm(value)
             if name.startswith("joint_") and faults.joint_order != "true":
                 value = value[self._shuffle]
