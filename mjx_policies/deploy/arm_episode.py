@@ -1,0 +1,255 @@
+"""Episodes of a simulated arm that brings a thing somewhere, run as a real arm is: controller, loop, planning thread.
+
+The operator asks the arm to stand where the episode begins, then to run; the policy is told where the goal is and
+never waits for a plan. In real time the arm is simulated in a thread of its own, and plans are made in another. These
+two and the loop share Python's lock, which MuJoCo and onnxruntime let go of while they compute. In lock-step, time is
+the simulation's, and a plan arrives in the step that it was asked in: the same seed gives the same episode.
+Axes: T control steps of the policy, A joints, in the policy's order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from mjx_policies.deploy import chunks, loop
+from mjx_policies.deploy.chunks import ChunkedPolicy, Inline
+from mjx_policies.deploy.controller import STAND_SECONDS, Controller, Mode, Request
+from mjx_policies.deploy.controller import Policy as AnyPolicy
+from mjx_policies.deploy.policy import Policy
+from mjx_policies.deploy.robots.franka_driving import franka_controller, late_steps
+from mjx_policies.deploy.robots.simulated import Faults
+from mjx_policies.deploy.robots.simulated_arm import SimulatedArm
+from mjx_policies.deploy.sampling import SampledPolicy
+
+STANDS_BY = STAND_SECONDS + 3.0  # s, by which an arm that can be driven at all runs its policy
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What an episode is about.
+
+    Attributes:
+      thing: body that is to be brought to the goal.
+      radius: m from the goal, within which its middle is there.
+      hold_seconds: that it has to stay there without a break.
+      table: [2, 2] m, corners; the episode ends where the thing leaves it.
+      seconds: after which the episode ends.
+    """
+
+    thing: str
+    radius: float
+    hold_seconds: float
+    table: tuple[tuple[float, float], tuple[float, float]]
+    seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """How an episode begins.
+
+    Attributes:
+      qpos: [nq] coordinates of arm and things, at rest.
+      goal: [3] m in the base's frame.
+    """
+
+    qpos: np.ndarray
+    goal: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Driving:
+    """How a policy is driven.
+
+    Attributes:
+      latency: s, from a measurement to its arrival.
+      refill: see `ChunkedPolicy`.
+      draw: whether a policy that can draw does, as where it was evaluated.
+      real_time: else in lock-step.
+    """
+
+    latency: float = 0.0
+    refill: float = 0.5
+    draw: bool = True
+    real_time: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Episode:
+    """What one arm did.
+
+    Attributes:
+      success: whether the thing stayed at the goal for long enough.
+      seconds: of the policy, until success where there was one.
+      fault: of the controller, empty if there was none.
+      qpos: [T, nq] after each control step.
+      age: [T] s, of the newest reading at each step.
+      held: control steps that repeated the last targets for want of a reading.
+      plan_seconds: what each plan took to make.
+      loop: deadlines and periods, standing up included.
+      chunks: plans that arrived, and steps that had none.
+      skipped: s that the simulation could not keep up with real time.
+    """
+
+    success: bool
+    seconds: float
+    fault: str
+    qpos: np.ndarray
+    age: np.ndarray
+    held: int
+    plan_seconds: np.ndarray
+    loop: loop.Statistics
+    chunks: chunks.Statistics
+    skipped: float
+
+
+def run_episode(
+    policy: Policy, model: mujoco.MjModel, task: Task, start: Start, driving: Driving, seed: int
+) -> Episode:
+    """Stands the arm where the episode begins, then lets the policy run.
+
+    Args:
+      policy: that plans ahead; not used elsewhere meanwhile.
+      model: arm and things.
+      task: what it is about.
+      start: where everything is.
+      driving: how.
+      seed: of what the policy draws.
+
+    Raises:
+      ContractError, ChunkError, ValueError: the policy cannot be driven like this.
+    """
+    contract, real_time = policy.contract, driving.real_time
+    robot = SimulatedArm(
+        model,
+        contract.joint_names,
+        contract.robot.name,
+        things=(task.thing,),
+        target_period=contract.timing.control_dt,
+        faults=Faults(observation_latency=driving.latency),
+        seed=seed,
+    )
+    robot.reset(start.qpos)
+    clock, sleep = (time.monotonic, time.sleep) if real_time else (robot.time, robot.advance)
+    rest = robot.sense()["joint_position"]
+    planner = _Timed(SampledPolicy(policy, seed) if driving.draw else policy)
+    with ChunkedPolicy(
+        planner,
+        mode="asynchronous",
+        refill=driving.refill,
+        rest=rest,
+        late=late_steps(contract, driving.latency),
+        executor=None if real_time else Inline(),
+        clock=clock,
+    ) as chunked:
+        planner.seconds.clear()  # of the tries
+        controller = franka_controller(
+            chunked, robot.joint_names, lambda: start.goal, start=rest, latency=driving.latency, clock=clock
+        )
+        attendant = Attendant(robot, controller, task, start.goal, clock)
+        if real_time:
+            robot.start()
+        measured = loop.run(
+            robot,
+            controller,
+            attendant,
+            seconds=STANDS_BY + task.seconds,
+            until=attendant.done,
+            log=attendant,
+            clock=clock,
+            sleep=sleep,
+        )
+        return Episode(
+            success=attendant.success,
+            seconds=attendant.seconds,
+            fault="" if controller.fault is None else controller.fault.sentence,
+            qpos=np.array(attendant.rows),
+            age=np.array(attendant.ages),
+            held=attendant.held,
+            plan_seconds=np.array(planner.seconds),
+            loop=measured,
+            chunks=chunked.statistics,
+            skipped=robot.skipped,
+        )
+
+
+class Attendant:
+    """An operator who starts the policy and judges what it does; and the loop's log, which says how it was done.
+
+    Attributes:
+      success, seconds, rows, ages, held: see `Episode`.
+    """
+
+    def __init__(
+        self,
+        robot: SimulatedArm,
+        controller: Controller,
+        task: Task,
+        goal: np.ndarray,
+        clock: Callable[[], float],
+    ):
+        self.success, self.seconds, self.held = False, 0.0, 0
+        self.rows: list[np.ndarray] = []
+        self.ages: list[float] = []
+        self._robot, self._controller, self._task, self._goal, self._clock = robot, controller, task, goal, clock
+        self._control_dt = controller.contract.timing.control_dt
+        self._periods = math.ceil(task.hold_seconds / self._control_dt - 1e-6)
+        self._there = 0  # control steps in a row
+        self._began = math.nan
+        self._ended = False
+
+    def poll(self) -> tuple[np.ndarray, str | None]:
+        """See `loop.Operator`."""
+        if self._controller.mode is Mode.RUN:
+            self._judge()
+        request = {Mode.IDLE: Request.STAND, Mode.STAND: Request.RUN}.get(self._controller.mode)
+        return np.zeros(len(self._controller.contract.commands)), request
+
+    def done(self) -> bool:
+        """Whether the episode is over."""
+        return self._ended or self._controller.mode is Mode.FAULT
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        """See `loop.Log`."""
+        if values["mode"] != Mode.RUN:
+            return
+        if math.isnan(self._began):
+            self._began = values["time"]
+        self.ages.append(values["age"])
+        self.held += values["held"]
+
+    def _judge(self) -> None:
+        """One control step on."""
+        self.rows.append(self._robot.coordinates())
+        thing = self._robot.sense()[f"{self._task.thing}_position"]
+        there = np.linalg.norm(thing - self._goal) < self._task.radius
+        self._there = self._there + 1 if there else 0
+        self.seconds = self._clock() - self._began
+        self.success = self._there >= self._periods
+        low, high = np.array(self._task.table)
+        lost = bool(((thing[:2] < low) | (thing[:2] > high)).any())
+        self._ended = self.success or lost or self.seconds >= self._task.seconds - self._control_dt / 2
+
+
+class _Timed:
+    """A policy whose steps are timed."""
+
+    def __init__(self, policy: AnyPolicy):
+        self.contract = policy.contract
+        self.seconds: list[float] = []
+        self._policy = policy
+
+    def initial_state(self) -> Any:
+        return self._policy.initial_state()
+
+    def step(self, observation: np.ndarray, state: Any) -> Any:
+        start = time.perf_counter()
+        step = self._policy.step(observation, state)
+        self.seconds.append(time.perf_counter() - start)
+        return step

@@ -1,0 +1,129 @@
+"""A policy's file on a simulated arm, as a user tries it: side by side in real time, and with what does not fit."""
+
+import dataclasses
+import importlib.util
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from mjx_policies.envs.franka import pick_cube
+from mjx_policies.evaluation.statistics import proportion
+
+pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+DEPLOY = Path(__file__).parents[1] / "mjx_policies" / "deploy"
+
+
+def imported(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+franka = imported(DEPLOY / "franka.py")
+files = franka.files
+
+
+def command(*arguments):
+    """Runs the script in this process; returns its exit code."""
+    argv, sys.argv = sys.argv, ["run_arm.py", *map(str, arguments)]
+    try:
+        runpy.run_path(str(EXPERIMENTS / "run_arm.py"), run_name="__main__")
+        return 0
+    except SystemExit as stop:
+        return stop.code
+    finally:
+        sys.argv = argv
+
+
+def evaluation(path, successes, trials):
+    estimate = dataclasses.asdict(proportion(successes, trials))
+    path.write_text(json.dumps({"conditions": {"nominal": {"success": estimate}}}))
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """An untrained policy, which never succeeds, where the evaluation saw success."""
+    folder = tmp_path_factory.mktemp("runs")
+    (folder / "policy.onnx").write_bytes(franka.policy_bytes())
+    evaluation(folder / "evaluation.json", 9, 10)
+    asked = (folder / "policy.onnx", "--episodes", "2", "--robots", "2", "--films", "0", "--no-draw")
+    # Its processes look for what they run in the script that was started.
+    return folder, subprocess.run([sys.executable, EXPERIMENTS / "run_arm.py", *asked], check=False).returncode
+
+
+def test_episodes_run_side_by_side_in_real_time(ran):
+    folder, code = ran
+    found = json.loads((folder / "arm" / "arm.json").read_text())
+    assert code == 1, "it succeeds less often than it did"
+    assert found["success"]["value"] == 0.0 and found["success"]["count"] == 2
+    assert found["success"]["low"] == 0.0 and 0.6 < found["success"]["high"] < 0.7  # Wilson's, of none in two
+    assert found["success_when_evaluated"]["value"] == 0.9
+    assert not found["faults"] and found["plans"] >= 20 and found["plan_ms"]["p50"] < 50
+    assert found["steps"] >= 2 * (pick_cube.EPISODE_SECONDS / 0.05 - found["deadlines_missed"])
+    assert 50 <= found["reading_age_ms"]["p50"] < 60
+
+
+def test_they_begin_as_an_evaluation_does():
+    script = runpy.run_path(str(EXPERIMENTS / "run_arm.py"))
+    _, task, starts = script["draw_starts"](3)
+    assert len(starts) == 3 and task.seconds == pick_cube.EPISODE_SECONDS and task.radius == pick_cube.GOAL_RADIUS
+    first = [start.qpos[9:11] for start in starts]
+    low, high = np.array(pick_cube.CUBE_START)
+    assert all(((low <= place) & (place <= high)).all() for place in first) and len(np.unique(first, axis=0)) == 3
+
+
+def wrong_task(contract):
+    return dataclasses.replace(contract, training=dataclasses.replace(contract.training, task="FrankaPush"))
+
+
+def one_action(contract):
+    return dataclasses.replace(contract, action=dataclasses.replace(contract.action, horizon=1))
+
+
+@pytest.mark.parametrize(
+    ("make", "more", "sentence"),
+    [
+        (files.example_contract, (), "is for the robot go2, not for an arm: sim2sim.py is for legs"),
+        (
+            lambda: wrong_task(franka.contract()),
+            (),
+            "is for FrankaPush, but this script knows how FrankaPickCube begins",
+        ),
+        (lambda: one_action(franka.contract()), (), "makes one action at a time"),
+        (franka.contract, ("--latency", "0.2"), "latency is 0.2 s, it must lie below 0.1 s"),
+        (franka.contract, ("--out", "{file}"), "is a file: choose a folder for --out"),
+        (franka.contract, ("--episodes", "0"), "episodes is 0, it must be at least 1"),
+        (franka.contract, ("--refill", "1.5"), "refill is 1.5, it must lie above 0, and not above 1"),
+    ],
+)
+def test_bad_input_is_told_in_one_sentence(tmp_path, capsys, make, more, sentence):
+    path = tmp_path / "policy.onnx"
+    files.write_policy(path, make())
+    assert command(path, *(word.format(file=path) for word in more)) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and error.count("\n") == 1
+    assert sorted(tmp_path.iterdir()) == [path], "something was left behind"
+
+
+@pytest.mark.parametrize("text", ["{}", "[]", '{"conditions": {"nominal": {"success": {"value": 1}}}}', "nothing"])
+def test_an_evaluation_of_something_else(tmp_path, capsys, text):
+    files.write_policy(tmp_path / "policy.onnx", franka.contract())
+    (tmp_path / "evaluation.json").write_text(text)
+    assert command(tmp_path / "policy.onnx") == 2
+    error = capsys.readouterr().err
+    assert "evaluation.json" in error and error.count("\n") == 1
+
+
+def test_a_file_that_is_no_policy(tmp_path, capsys):
+    (tmp_path / "policy.onnx").write_bytes(b"\x08\x0aforeign")
+    assert command(tmp_path / "policy.onnx") == 2
+    error = capsys.readouterr().err
+    assert "policy.onnx" in error and error.count("\n") == 1
