@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
+import functools
 import multiprocessing
 import os
 import signal
@@ -139,6 +140,7 @@ def draw_starts(episodes: int) -> tuple[mujoco.MjModel, Task, list[Start]]:
     import jax
 
     from mjx_policies.agents.trials import EVALUATION_SEED
+    from mjx_policies.compiler import compiler_options
     from mjx_policies.envs.franka import pick_cube, sensing
     from mjx_policies.envs.progress import HOLD_SECONDS
     from mjx_policies.envs.registry import load
@@ -151,7 +153,7 @@ def draw_starts(episodes: int) -> tuple[mujoco.MjModel, Task, list[Start]]:
 
     model = plain.physics.model
 
-    @jax.jit
+    @functools.partial(jax.jit, compiler_options=compiler_options(runs_once=True))
     def begin(key):
         data = env.data(envs.init(key, stagger=False)[0].envs)
         return data.qpos, jax.vmap(lambda each: sensing.mocap_position(model, each, "goal"))(data)

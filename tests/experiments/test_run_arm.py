@@ -97,11 +97,9 @@ def one_action(contract):
             (),
             "is for FrankaPush, but this script knows how FrankaPickCube begins",
         ),
-        (lambda: one_action(franka.contract()), (), "makes one action at a time"),
+        (lambda: one_action(franka.contract(noise=())), (), "makes one action at a time"),
         (franka.contract, ("--latency", "0.2"), "latency is 0.2 s, it must lie below 0.1 s"),
         (franka.contract, ("--out", "{file}"), "is a file: choose a folder for --out"),
-        (franka.contract, ("--episodes", "0"), "episodes is 0, it must be at least 1"),
-        (franka.contract, ("--refill", "1.5"), "refill is 1.5, it must lie above 0, and not above 1"),
     ],
 )
 def test_bad_input_is_told_in_one_sentence(tmp_path, capsys, make, more, sentence):
@@ -111,6 +109,19 @@ def test_bad_input_is_told_in_one_sentence(tmp_path, capsys, make, more, sentenc
     error = capsys.readouterr().err
     assert sentence in error and error.count("\n") == 1
     assert sorted(tmp_path.iterdir()) == [path], "something was left behind"
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        (("--episodes", "0"), "episodes is 0, it must be at least 1"),
+        (("--latency", "nan"), "latency is nan, it must be at least 0"),
+        (("--refill", "1.5"), "refill is 1.5, it must lie above 0, and not above 1"),
+    ],
+)
+def test_settings_out_of_range_are_refused(tmp_path, capsys, more, sentence):
+    assert command(tmp_path / "policy.onnx", *more) == 2
+    assert sentence in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", '{"conditions": {"nominal": {"success": {"value": 1}}}}', "nothing"])
