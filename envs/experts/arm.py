@@ -41,7 +41,7 @@ TURN_SPEED = 1.5  # rad/s
 TURN_HABITS = Habits(tremor=0.01)  # rad/s, of a wrist at rest
 
 
-class Hand(NamedTuple):
+class Seen(NamedTuple):
     """What the plan sees of the robot's hand.
 
     Attributes:
@@ -76,15 +76,16 @@ class Aim(NamedTuple):
     noticed: Array
 
 
-Plan = Callable[[FrankaState, Hand, Array, Array], Aim]
-"""`(state, hand, strategy [], mistake [3]) -> aim`. The mistake is in the frame of the hand as it is to grasp."""
+Plan = Callable[[FrankaState, Seen, Array, Array], Aim]
+"""`(state, hand, strategy [], mistake [3]) -> aim`. The mistake is in m; the plan says in which frame: that of the hand
+as it is to grasp or as it was told to hold, or that of the world where nothing is grasped."""
 
 
 def arm_expert(
     task: Any,
     plan: Plan,
     strategies: Sequence[str],
-    choose: Callable[[FrankaState, Hand], Array] = lambda state, hand: jnp.zeros((), jnp.int32),
+    choose: Callable[[FrankaState, Seen], Array] = lambda state, hand: jnp.zeros((), jnp.int32),
     habits: Habits = HABITS,
 ) -> Expert:
     """Builds an expert.
@@ -139,15 +140,15 @@ def arm_expert(
     return Expert(init, act, label, tuple(strategies))
 
 
-def see(model: mujoco.MjModel, state: FrankaState) -> Hand:
+def see(model: mujoco.MjModel, state: FrankaState) -> Seen:
     """The hand in a state of a task."""
     data = state.data
     touches = any(model.sensor(i).name == "left_touch" for i in range(model.nsensor))
-    return Hand(
+    return Seen(
         position=sensing.tcp_position(model, data),
         rotation=to_matrix(read_sensor(model, data.sensordata, "tcp_orientation")),
         told=tcp_pose(state.target[: sensing.NUM_JOINTS])[1],
-        opening=jnp.mean(data.qpos[sensing.NUM_JOINTS : sensing.NUM_COORDINATES]),
+        opening=sensing.finger_opening(data),
         holds=sensing.pressed(model, data) if touches else jnp.zeros((), bool),
     )
 
@@ -166,15 +167,7 @@ def _turn(rotation: Array, vector: Array) -> Array:  # [3, 3], [3] -> [3, 3]
     return to_matrix(from_rotation_vector(vector)) @ rotation
 
 
-def pointing_down(yaw: Array) -> Array:  # [] -> [3, 3]
-    """A hand that points down, its x axis turned by `yaw` from forward."""
-    c, s, zero = jnp.cos(yaw), jnp.sin(yaw), jnp.zeros_like(yaw)
-    return jnp.stack(
-        [jnp.stack([c, s, zero]), jnp.stack([s, -c, zero]), jnp.stack([zero, zero, -jnp.ones_like(yaw)])], 1
-    )
-
-
-def come_down(hand: Hand, place: Array, rotation: Array, height: Array | float, slack: float) -> tuple[Array, Array]:
+def come_down(hand: Seen, place: Array, rotation: Array, height: Array | float, slack: float) -> tuple[Array, Array]:
     """How to get to a place that has to be entered along the hand's z axis: beside it first up, then over, then down.
 
     Args:

@@ -8,7 +8,7 @@ state, whoever led there. Write for one robot; batches come from `vmap`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from flax import struct
 
@@ -48,8 +48,3 @@ class Expert(NamedTuple):
     act: Callable[[ExpertState, EnvState, Array], tuple[Array, ExpertState]]
     label: Callable[[EnvState], Array]
     strategies: tuple[str, ...]
-
-
-Plan = Callable[[Any, Array, Array], Any]
-"""`(env_state, strategy [], error [3]) -> aim`: where the hand is to go next, as this expert sees it. `error` is by how
-much it misjudges where the object is."""

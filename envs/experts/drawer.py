@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from mjx_policies.envs.experts.arm import Aim, Hand, arm_expert, come_down, pointing_down, rotation_between
+from mjx_policies.envs.experts.arm import Aim, Seen, arm_expert, come_down, rotation_between
 from mjx_policies.envs.experts.base import Expert
 from mjx_policies.envs.experts.human import Habits, length
 from mjx_policies.envs.franka import sensing
 from mjx_policies.envs.franka.drawer import OPENED, FrankaDrawer, handle, opening
 from mjx_policies.envs.franka.episode import FrankaState
-from mjx_policies.envs.franka.kinematics import tcp_pose
+from mjx_policies.envs.franka.kinematics import pointing_down, tcp_pose
 from mjx_policies.envs.franka.robot import OPENING
 from mjx_policies.types import Array
 
@@ -33,7 +33,7 @@ def drawer_expert(task: FrankaDrawer) -> Expert:
     """Builds the expert; the three ways to take the handle are equally likely."""
     model = task.physics.model
 
-    def plan(state: FrankaState, hand: Hand, strategy: Array, mistake: Array) -> Aim:
+    def plan(state: FrankaState, hand: Seen, strategy: Array, mistake: Array) -> Aim:
         middle = handle(model, state.data)
         rotation = hand_rotations()[strategy]
         right = middle + jnp.asarray(PLACES)[strategy]
@@ -58,7 +58,7 @@ def drawer_expert(task: FrankaDrawer) -> Expert:
             noticed=empty | blocked | holds,
         )
 
-    def choose(state: FrankaState, hand: Hand) -> Array:
+    def choose(state: FrankaState, hand: Seen) -> Array:
         angles = jnp.stack([length(rotation_between(hand.rotation, each)) for each in hand_rotations()])
         grasp = jnp.argmin(angles[:HOOK])
         return jnp.where((hand.opening < CLOSED) & ~hand.holds, HOOK, grasp)

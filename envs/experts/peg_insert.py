@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from mjx_policies.envs.experts.arm import Aim, Hand, arm_expert
+from mjx_policies.envs.experts.arm import Aim, Seen, arm_expert
 from mjx_policies.envs.experts.base import Expert
 from mjx_policies.envs.experts.human import TINY, Habits, length
 from mjx_policies.envs.franka import sensing
@@ -48,7 +48,7 @@ def peg_insert_expert(task: FrankaPegInsert) -> Expert:
         socket = sensing.mocap_position(model, state.data, "socket")
         return ball, ball - socket - jnp.asarray([0.0, 0.0, HOLE_DEPTH + PEG_RADIUS]), axis
 
-    def plan(state: FrankaState, hand: Hand, strategy: Array, mistake: Array) -> Aim:
+    def plan(state: FrankaState, hand: Seen, strategy: Array, mistake: Array) -> Aim:
         ball, place, axis = see_peg(state)
         caught = is_inside(place) & (place[2] < -CAUGHT)
         slant = jnp.where((strategy == SLANTED) & ~caught, SLANT, 0.0)
@@ -67,7 +67,7 @@ def peg_insert_expert(task: FrankaPegInsert) -> Expert:
             noticed=short | blocked | caught,
         )
 
-    def choose(state: FrankaState, hand: Hand) -> Array:
+    def choose(state: FrankaState, hand: Seen) -> Array:
         _, place, axis = see_peg(state)
         feels = (place[2] < 0.001) & ~is_inside(place) & (length(place[:2]) < 2 * BESIDE)
         leans = length(turn_to(axis, jnp.zeros(()))) > SLANT / 2

@@ -9,11 +9,10 @@ import jax.numpy as jnp
 
 from mjx_policies.envs.experts.arm import (
     Aim,
-    Hand,
+    Seen,
     arm_expert,
     come_down,
     nearest_yaw,
-    pointing_down,
     rotation_between,
     yaw_of,
 )
@@ -21,6 +20,7 @@ from mjx_policies.envs.experts.base import Expert
 from mjx_policies.envs.experts.human import length
 from mjx_policies.envs.franka import sensing
 from mjx_policies.envs.franka.episode import FrankaState
+from mjx_policies.envs.franka.kinematics import pointing_down
 from mjx_policies.envs.franka.pick_cube import FrankaPickCube
 from mjx_policies.envs.franka.robot import OPENING
 from mjx_policies.envs.franka.scenes import CUBE
@@ -37,7 +37,7 @@ def pick_cube_expert(task: FrankaPickCube) -> Expert:
     """Builds the expert; the three grasps are equally likely."""
     model = task.physics.model
 
-    def plan(state: FrankaState, hand: Hand, strategy: Array, mistake: Array) -> Aim:
+    def plan(state: FrankaState, hand: Seen, strategy: Array, mistake: Array) -> Aim:
         cube, quat = sensing.object_pose(model, state.data, "cube")
         goal = sensing.mocap_position(model, state.data, "goal")
         holds = hand.holds & (length(hand.position - cube) < 0.03)
@@ -54,7 +54,7 @@ def pick_cube_expert(task: FrankaPickCube) -> Expert:
             noticed=empty | holds,
         )
 
-    def choose(state: FrankaState, hand: Hand) -> Array:
+    def choose(state: FrankaState, hand: Seen) -> Array:
         _, quat = sensing.object_pose(model, state.data, "cube")
         angles = jnp.stack([length(rotation_between(hand.rotation, each)) for each in grasp_rotations(quat)])
         return jnp.argmin(angles)

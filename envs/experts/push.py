@@ -14,11 +14,12 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from mjx_policies.envs.experts.arm import Aim, Hand, arm_expert, come_down, nearest_yaw, pointing_down, yaw_of
+from mjx_policies.envs.experts.arm import Aim, Seen, arm_expert, come_down, nearest_yaw, yaw_of
 from mjx_policies.envs.experts.base import Expert
 from mjx_policies.envs.experts.human import Habits
 from mjx_policies.envs.franka import sensing
 from mjx_policies.envs.franka.episode import FrankaState
+from mjx_policies.envs.franka.kinematics import pointing_down, turn_of
 from mjx_policies.envs.franka.push import FrankaPush
 from mjx_policies.envs.franka.scenes import BLOCK
 from mjx_policies.types import Array
@@ -85,7 +86,7 @@ def push_expert(task: FrankaPush) -> Expert:
         beside = jnp.stack([mistake[0], jnp.where(goal[1] > 0, -mistake[2], mistake[2])])
         return Work(block[:2], nearest_yaw(yaw_of(quat), jnp.pi / 2), goal + beside)
 
-    def plan(state: FrankaState, hand: Hand, strategy: Array, mistake: Array) -> Aim:
+    def plan(state: FrankaState, hand: Seen, strategy: Array, mistake: Array) -> Aim:
         work = see_work(state, mistake)
         push = decide(work, hand, strategy)
         forward, sideways = axes(push.fence)[:, push.way]
@@ -116,7 +117,7 @@ def push_expert(task: FrankaPush) -> Expert:
             noticed=push.done,
         )
 
-    def choose(state: FrankaState, hand: Hand) -> Array:
+    def choose(state: FrankaState, hand: Seen) -> Array:
         work = see_work(state, jnp.zeros(3))
         skew = jnp.abs(misfit(hand, work.turn)) < jnp.abs(misfit(hand, jnp.zeros(()))) - SQUARE / 2
         return jnp.where(skew & (hand.position[2] < OVER), TURNED_LAST, ASLANT)
@@ -124,7 +125,7 @@ def push_expert(task: FrankaPush) -> Expert:
     return arm_expert(task, plan, STRATEGIES, choose, HABITS)
 
 
-def decide(work: Work, hand: Hand, strategy: Array) -> Push:
+def decide(work: Work, hand: Seen, strategy: Array) -> Push:
     """What to do next: go on with a push that is not finished, or begin the one that the strategy asks for."""
     square = jnp.zeros(())
     # A hand that is low goes on with the fence that it is parallel to.
@@ -162,14 +163,14 @@ def across(fence: Array, way: Array) -> Array:  # [], [] -> [3, 3]
     return pointing_down(jnp.pi / 4 + nearest_yaw(fence + jnp.pi / 2 * way - jnp.pi / 4, jnp.pi))
 
 
-def misfit(hand: Hand, fence: Array) -> Array:  # [] -> []
+def misfit(hand: Seen, fence: Array) -> Array:  # [] -> []
     """By how much the hand is turned from the nearest axis of a fence."""
     return nearest_yaw(hand_yaw(hand) - fence, jnp.pi / 2)
 
 
-def hand_yaw(hand: Hand) -> Array:  # -> []
+def hand_yaw(hand: Seen) -> Array:  # -> []
     """How far the hand was told to turn about the vertical: what it is turned to, the block has a part in."""
-    return jnp.arctan2(hand.told[1, 0], hand.told[0, 0])
+    return turn_of(hand.told)
 
 
 def short(fence: Array) -> Array:  # [] -> []
@@ -182,7 +183,7 @@ def needs(work: Work, fence: Array) -> Array:  # [] -> [K]
     return axes(fence)[0] @ (work.goal - work.block) - short(fence)
 
 
-def beside(work: Work, hand: Hand, fence: Array) -> Array:  # [] -> [K] bool
+def beside(work: Work, hand: Seen, fence: Array) -> Array:  # [] -> [K] bool
     """Whether the hand is where it pushes along each way, its fingers across it."""
     forward, sideways = axes(fence) @ (hand.position[:2] - work.block)  # [K], [K]
     parallel = jnp.abs(nearest_yaw(hand_yaw(hand) - fence - jnp.pi / 2 * jnp.arange(4), jnp.pi)) < 0.2
@@ -193,7 +194,7 @@ def beside(work: Work, hand: Hand, fence: Array) -> Array:  # [] -> [K] bool
     return near & parallel & turns & (hand.position[2] < BESIDE)
 
 
-def grip(work: Work, hand: Hand, push: Push, stray: Array) -> Array:  # [] -> []
+def grip(work: Work, hand: Seen, push: Push, stray: Array) -> Array:  # [] -> []
     """From 1, where the block goes along sideways, to 0 where the fingers would slip along it or turn it.
 
     So they do while it is not square to them, and when they are ahead of its middle.
@@ -213,7 +214,7 @@ def gap(turn: Array) -> Array:  # [] -> []
     return GAP + BLOCK[0] * (jnp.abs(jnp.cos(turn)) + jnp.abs(jnp.sin(turn)) - 1)
 
 
-def retreat(work: Work, hand: Hand) -> Array:  # -> [2]
+def retreat(work: Work, hand: Seen) -> Array:  # -> [2]
     """A little away from the block for a hand that touches it: it would lift it on its way up."""
     forward, sideways = axes(work.turn)[:, 0]
     away = hand.position[:2] - work.block

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 
-from mjx_policies.envs.experts.arm import Aim, Hand, arm_expert, pointing_down
+from mjx_policies.envs.experts.arm import Aim, Seen, arm_expert
 from mjx_policies.envs.experts.base import Expert
 from mjx_policies.envs.experts.human import Habits, length
 from mjx_policies.envs.franka import sensing
 from mjx_policies.envs.franka.episode import FrankaState
+from mjx_policies.envs.franka.kinematics import pointing_down
 from mjx_policies.envs.franka.reach import FrankaReach
 from mjx_policies.types import Array
 
@@ -26,7 +27,7 @@ def reach_expert(task: FrankaReach) -> Expert:
     """Builds the expert; the three ways are equally likely."""
     model = task.physics.model
 
-    def plan(state: FrankaState, hand: Hand, strategy: Array, mistake: Array) -> Aim:
+    def plan(state: FrankaState, hand: Seen, strategy: Array, mistake: Array) -> Aim:
         rotation = pointing_down(jnp.zeros(()))
         place = sensing.mocap_position(model, state.data, "goal") + rotation @ mistake
         return Aim(

@@ -10,11 +10,10 @@ import jax.numpy as jnp
 
 from mjx_policies.envs.experts.arm import (
     Aim,
-    Hand,
+    Seen,
     arm_expert,
     come_down,
     nearest_yaw,
-    pointing_down,
     rotation_between,
     yaw_of,
 )
@@ -22,6 +21,7 @@ from mjx_policies.envs.experts.base import Expert
 from mjx_policies.envs.experts.human import length
 from mjx_policies.envs.franka import sensing
 from mjx_policies.envs.franka.episode import FrankaState
+from mjx_policies.envs.franka.kinematics import pointing_down, turn_of
 from mjx_policies.envs.franka.scenes import CUBE
 from mjx_policies.envs.franka.stack import LEVEL, FrankaStack, placed
 from mjx_policies.types import Array
@@ -41,7 +41,7 @@ def stack_expert(task: FrankaStack) -> Expert:
     """Builds the expert; both grasps and both ways to set the cube down are equally likely."""
     model = task.physics.model
 
-    def plan(state: FrankaState, hand: Hand, strategy: Array, mistake: Array) -> Aim:
+    def plan(state: FrankaState, hand: Seen, strategy: Array, mistake: Array) -> Aim:
         cube, quat = sensing.object_pose(model, state.data, "cube")
         base, base_quat = sensing.object_pose(model, state.data, "base")
         near = length(hand.position - cube)
@@ -75,7 +75,7 @@ def stack_expert(task: FrankaStack) -> Expert:
             noticed=empty | holds,
         )
 
-    def choose(state: FrankaState, hand: Hand) -> Array:
+    def choose(state: FrankaState, hand: Seen) -> Array:
         cube, quat = sensing.object_pose(model, state.data, "cube")
         base, _ = sensing.object_pose(model, state.data, "base")
         straight, turned = (length(rotation_between(hand.rotation, r)) for r in grasp_rotations(quat, cube, base))
@@ -110,5 +110,4 @@ def fits(yaw: Array, cube: Array, base: Array) -> Array:  # [], [3], [3] -> [] b
 
 def squared(rotation: Array, quat: Array, base_quat: Array) -> Array:  # [3, 3], [4], [4] -> [3, 3]
     """A hand that points down and has turned what it holds so that its faces are those of the base."""
-    yaw = jnp.arctan2(rotation[1, 0], rotation[0, 0])
-    return pointing_down(yaw + nearest_yaw(yaw_of(base_quat) - yaw_of(quat), jnp.pi / 2))
+    return pointing_down(turn_of(rotation) + nearest_yaw(yaw_of(base_quat) - yaw_of(quat), jnp.pi / 2))

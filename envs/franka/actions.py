@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mjx_policies.envs.franka.ik import follow
-from mjx_policies.envs.franka.kinematics import tcp_pose
+from mjx_policies.envs.franka.kinematics import pointing_down, tcp_pose, turn_of
 from mjx_policies.envs.franka.robot import (
     ACTUATORS,
     DAMPING,
@@ -280,7 +280,7 @@ class TopDownDelta:
         action = jnp.mean(jnp.clip(rows, -1.0, 1.0), axis=0)
         change = jnp.asarray(self.table.scale) * action
         position, rotation = tcp_pose(target[:-1])
-        down = _pointing_down(_turn(rotation) + change[3])
+        down = pointing_down(turn_of(rotation) + change[3])
         moves = jnp.any(action[:4] != 0)
         end = _follow(target, position + change[:3], down, change[-1], moves, self.control_dt, self.limits)
         return _ramp(target, end, len(rows))
@@ -288,23 +288,12 @@ class TopDownDelta:
     def toward(self, target: Array, q: Array, position: Array, rotation: Array, width: Array) -> Array:
         """See `ActionSpace`; of the rotation, the turn about the vertical."""
         at, turned = tcp_pose(target[:-1])
-        start, end = _pointing_down(_turn(turned)), _pointing_down(_turn(rotation))
+        start, end = pointing_down(turn_of(turned)), pointing_down(turn_of(rotation))
         position, turn = _waypoint(at, start, position, end, self.control_dt)
-        turn_change = _turn(turn @ turned) - _turn(turned)
+        turn_change = turn_of(turn @ turned) - turn_of(turned)
         turn_change = jnp.arctan2(jnp.sin(turn_change), jnp.cos(turn_change))  # the short way
         change = jnp.concatenate([position - at, turn_change[None], (width - target[-1])[None]])
         return jnp.clip(change / jnp.asarray(self.table.scale), -1.0, 1.0)
-
-
-def _turn(rotation: Array) -> Array:  # [3, 3] -> []
-    """rad, of the hand's x axis about the vertical."""
-    return jnp.arctan2(rotation[1, 0], rotation[0, 0])
-
-
-def _pointing_down(turn: Array) -> Array:  # [] -> [3, 3]
-    """The rotation of a hand that points down, turned by so much."""
-    cos, sin, zero, one = jnp.cos(turn), jnp.sin(turn), jnp.zeros_like(turn), jnp.ones_like(turn)
-    return jnp.stack([jnp.stack([cos, sin, zero]), jnp.stack([sin, -cos, zero]), jnp.stack([zero, zero, -one])])
 
 
 def _follow(

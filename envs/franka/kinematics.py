@@ -44,6 +44,17 @@ def tcp_pose_and_jacobian(q: Array) -> tuple[Array, Array, Array]:  # [J] -> [3]
     return position, rotation, jnp.concatenate([jnp.cross(axes, position - anchors).T, axes.T])
 
 
+def pointing_down(turn: Array) -> Array:  # [] -> [3, 3]
+    """The rotation of a hand that points down, its x axis turned by so much (rad) from forward."""
+    cos, sin, zero, one = jnp.cos(turn), jnp.sin(turn), jnp.zeros_like(turn), jnp.ones_like(turn)
+    return jnp.stack([jnp.stack([cos, sin, zero]), jnp.stack([sin, -cos, zero]), jnp.stack([zero, zero, -one])])
+
+
+def turn_of(rotation: Array) -> Array:  # [3, 3] -> []
+    """rad, of the hand's x axis about the vertical."""
+    return jnp.arctan2(rotation[1, 0], rotation[0, 0])
+
+
 def _chain(q: Array) -> tuple[Array, Array, Array, Array]:  # -> [3], [3, 3], anchors [J, 3], axes [J, 3]
     x, y, z = jnp.eye(3)  # of the frame reached so far, in the world
     position = jnp.zeros(3)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from mjx_policies.envs.experts.arm import Hand, pointing_down
+from mjx_policies.envs.experts.arm import Seen
 from mjx_policies.envs.experts.push import (
     ASLANT,
     FORWARD_FIRST,
@@ -27,6 +27,7 @@ from mjx_policies.envs.experts.push import (
     needs,
     push_expert,
 )
+from mjx_policies.envs.franka.kinematics import pointing_down
 from mjx_policies.envs.franka.push import GOAL_RADIUS, GOAL_TURN
 from mjx_policies.envs.franka.scenes import BLOCK
 from mjx_policies.envs.registry import load
@@ -117,7 +118,7 @@ def test_the_gap_clears_the_corner_of_a_turned_block(turn):
 
 def standing(x, y, yaw, height=0.03):
     rotation = pointing_down(jnp.asarray(yaw))
-    return Hand(jnp.asarray([x, y, height]), rotation, rotation, jnp.asarray(0.02), jnp.zeros((), bool))
+    return Seen(jnp.asarray([x, y, height]), rotation, rotation, jnp.asarray(0.02), jnp.zeros((), bool))
 
 
 @jax.jit
