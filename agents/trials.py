@@ -136,13 +136,17 @@ def film_trial(name: str, shown: Shown, control_dt: float, words: str, fps: int 
 def time_policy(task: Env, policy: Policy | Callable[[Observation], Array], calls: int = 300) -> Latency:
     """How long one decision for one robot takes here, as a controller would ask for it."""
     policy = policy if isinstance(policy, Policy) else stateless(policy)
-    key = jax.random.key(0)
-    _, timestep = jax.jit(task.reset, compiler_options=compiler_options(runs_once=True))(key, {})
-    carry, act, step = policy.init(key), jax.jit(policy.act, compiler_options=compiler_options()), 0
+    key_reset, key_init, key_act = jax.random.split(jax.random.key(0), 3)
+    _, timestep = jax.jit(task.reset, compiler_options=compiler_options(runs_once=True))(key_reset, {})
+    carry, step = policy.init(key_init), 0
+
+    @functools.partial(jax.jit, compiler_options=compiler_options())
+    def act(carry: PyTree, obs: Observation, step: Array) -> tuple[Array, PyTree]:
+        return policy.act(carry, jax.random.fold_in(key_act, step), obs, step)
 
     def decide() -> Array:
         nonlocal carry, step
-        action, carry = act(carry, key, timestep.obs, step)
+        action, carry = act(carry, timestep.obs, step)
         step += 1
         return action
 
