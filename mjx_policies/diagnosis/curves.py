@@ -109,8 +109,7 @@ def not_finite(run: Run) -> Finding | None:
             f"not finite: {listed(said)}",
             f"NaN or infinity: {said[0]}.",
             "Resume from the last checkpoint with jax_debug_nans on, to see which operation makes the first one, and "
-            "if none "
-            "stands out start again with a tenth of the learning rate.",
+            "if none stands out start again with a tenth of the learning rate.",
             where=tuple(run.not_finite),
             step=run.not_finite.get(first),
         )
@@ -188,10 +187,10 @@ def overfitted(run: Run) -> Finding | None:
     train = float(running_median(loss)[-1])
     if min(lowest, train) < 0:
         gap = REGAINED * float(held_out[0] - lowest)
-        learned = last - lowest <= max(gap, CLEAR * jitter(held_out)) or train >= last - gap
+        healthy = last - lowest <= max(gap, CLEAR * jitter(held_out)) or train >= last - gap
     else:
-        learned = last <= max(OVERFITTED * lowest, NOTABLE * float(held_out[0])) or train >= last / OVERFITTED
-    if learned:
+        healthy = last <= max(OVERFITTED * lowest, NOTABLE * float(held_out[0])) or train >= last / OVERFITTED
+    if healthy:
         return Finding(evidence)
     return Finding(
         evidence,
@@ -233,8 +232,7 @@ def blind_critic(run: Run) -> Finding | None:
         evidence,
         "the critic is blind: it explains nothing of what the policy is paid.",
         "Print the reward of one episode: if it is always the same, the task pays nothing to learn from; if not, look "
-        "at "
-        "its scale and at the discount.",
+        "at its scale and at the discount.",
         where=("value/explained",),
     )
 

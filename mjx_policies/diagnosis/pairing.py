@@ -26,8 +26,7 @@ def shuffled(data: Data) -> Finding | None:
     weakest = min(scores, key=lambda kind: scores[kind])
     evidence = (
         f"the observations around a step explain {max(found.explained, 0):.1%} of its action, and fit it better than "
-        "one "
-        f"{weakest} by {scores[weakest]:.1f} standard deviations"
+        f"one {weakest} by {scores[weakest]:.1f} standard deviations"
     )
     if found.explained > TELLING or scores[weakest] >= ASSOCIATED:
         return Finding(evidence)
@@ -79,8 +78,7 @@ def misaligned(data: Data) -> Finding | None:
     else:
         compared = (
             f"the observation of the same row tells {max(lags.policy[0], 0):.1%} of an action, that {steps(shift)} "
-            "after "
-            f"it {lags.policy[p]:.1%}, and actions are felt {steps(max(d, 0))} late"
+            f"after it {lags.policy[p]:.1%}, and actions are felt {steps(max(d, 0))} late"
         )
     evidence = f"{compared}; rows shifted by {steps(shift)} are likelier by {gain.mean():.2f} nats a step"
     return shifted(shift, which, evidence, data)

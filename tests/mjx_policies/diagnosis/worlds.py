@@ -12,15 +12,16 @@ import numpy as np
 from mjx_policies.data.episodes import Episode
 
 
-def make(observation, action, fps=20.0, name="state", **others) -> Episode:
+def make(observation, action, name="state") -> Episode:
+    observation = np.asarray(observation)
     return Episode(
-        observation={name: np.asarray(observation, np.float32), **others},
+        observation={name: observation if observation.dtype == np.uint8 else observation.astype(np.float32)},
         action=np.asarray(action, np.float32),
         reward=np.zeros(len(action), np.float32),
         terminated=False,
         success=True,
         task="test",
-        fps=fps,
+        fps=20.0,
     )
 
 
@@ -133,15 +134,7 @@ def camera(rng) -> Episode:
         frames.append((255 * frame).astype(np.uint8))
         actions.append(action)
         position = position + 0.04 * action
-    return make(np.stack(frames), actions, name="pixels").__class__(
-        observation={"pixels": np.stack(frames)},
-        action=np.asarray(actions, np.float32),
-        reward=np.zeros(steps, np.float32),
-        terminated=False,
-        success=True,
-        task="test",
-        fps=20.0,
-    )
+    return make(np.stack(frames), actions, name="pixels")
 
 
 WORLDS: dict[str, Callable[[np.random.Generator], Episode]] = {
