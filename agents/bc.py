@@ -47,6 +47,8 @@ class BCHyper:
       observation_dropout: probability that an example shows zeros in the place of its scaled observations (the mean of
         the data, if their scale is `standard`), or of those that `bc` was told to hide, so that a policy cannot learn
         to repeat what it sees it just did.
+      observation_noise: standard deviation of what is added to scaled observations, so that a policy knows its way a
+        little beside the demonstrated one.
     """
 
     learning_rate: Number = 1e-3
@@ -57,6 +59,7 @@ class BCHyper:
     ema_power: Number = 0.75
     max_ema: Number = 0.999
     observation_dropout: Number = 0.0
+    observation_noise: Number = 0.0
 
     def __post_init__(self) -> None:
         for name, least, most in HYPER_RANGES:
@@ -76,15 +79,25 @@ HYPER_RANGES = (
     ("ema_power", 0.0, HUGE),
     ("max_ema", 0.0, 1.0),
     ("observation_dropout", 0.0, 1.0),
+    ("observation_noise", 0.0, HUGE),
 )
 
 
 @struct.dataclass
 class Scales:
-    """How the network sees data: {name of an observation: its scale}, and the scale of actions."""
+    """How the network sees data.
+
+    Attributes:
+      observation: {name: its scale}.
+      action: of [A] or, where every step of a chunk has one of its own, [H, A].
+    """
 
     observation: dict[str, Scale]
     action: Scale
+
+
+Reference = Callable[[Observation], Array]
+"""`observation {name: [O, ...]} -> [A]`, what actions are learnt relative to, both in the units of the data."""
 
 
 @struct.dataclass
@@ -152,6 +165,7 @@ def bc(
     dtype: Literal["float32", "bfloat16"] = "float32",
     hidden: Mapping[str, np.ndarray] | None = None,
     limit: float = math.inf,
+    reference: Reference | None = None,
 ) -> Cloner:
     """Builds the learner.
 
@@ -163,6 +177,7 @@ def bc(
         observations that are not named stay whole. By default all is hidden.
       limit: what acts keeps scaled actions within; 1 where data do not go beyond, for a network may wherever it sees
         what it has never seen.
+      reference: what actions are learnt relative to; their scale is then that of the difference.
     """
     optimizer = optax.flatten(optax.scale_by_adam(ADAM_B1, ADAM_B2))
     mode_of, act_of, inpaint_of = head.mode, head.act, head.inpaint
@@ -187,6 +202,9 @@ def bc(
     def scale(scales: Scales, observation: Mapping[str, Any]) -> Observation:
         return {name: scales.observation[name].apply(observation[name]) for name in scales.observation}
 
+    def base(observation: Observation) -> Array:  # -> [1, A]
+        return jnp.zeros((1, 1)) if reference is None else reference(observation)[None]
+
     def hide(name: str, x: Array, kept: Array) -> Array:  # [N, O, D], [N] -> [N, O, D]
         kept = kept.reshape(-1, *(1,) * (x.ndim - 1))
         if hidden is not None:
@@ -198,12 +216,16 @@ def bc(
         embedding = encode(params["encoder"], observation)
         return head.loss(params["head"], key, embedding, action, mask).astype(jnp.float32)
 
-    def batch_loss(params: PyTree, key: Array, scales: Scales, batch: Window, dropout: Number) -> Array:
+    def batch_loss(params: PyTree, key: Array, scales: Scales, batch: Window, dropout: Number, noise: Number) -> Array:
         count = len(batch.action)
-        key_loss, key_dropout = jax.random.split(key)
-        observation, action = scale(scales, batch.observation), scales.action.apply(batch.action)
+        key_loss, key_dropout, key_noise = jax.random.split(key, 3)
+        action = scales.action.apply(batch.action - jax.vmap(base)(batch.observation))
+        observation = scale(scales, batch.observation)
         kept = jax.random.uniform(key_dropout, (count,)) >= dropout
-        observation = {name: hide(name, x, kept) for name, x in observation.items()}
+        observation = {
+            name: hide(name, x + noise * jax.random.normal(key, x.shape), kept)
+            for key, (name, x) in zip(jax.random.split(key_noise, len(observation)), observation.items(), strict=True)
+        }
         keys = jax.random.split(key_loss, count)
         losses = jax.vmap(example_loss, in_axes=(None, 0, 0, 0, 0))(
             params, keys, observation, action, batch.action_mask.astype(jnp.float32)
@@ -214,7 +236,9 @@ def bc(
 
     def update(state: BCState, key: Array, batch: Window) -> tuple[BCState, Info]:
         hyper = state.hyper
-        value, grads = jax.value_and_grad(batch_loss)(state.params, key, state.scales, batch, hyper.observation_dropout)
+        value, grads = jax.value_and_grad(batch_loss)(
+            state.params, key, state.scales, batch, hyper.observation_dropout, hyper.observation_noise
+        )
         norm = optax.tree.norm(grads)
         grads = jax.tree.map(lambda g: g * jnp.minimum(1.0, hyper.max_grad_norm / (norm + 1e-6)), grads)
         steps, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -232,31 +256,31 @@ def bc(
         return state, {"loss/train": value, "gradient/norm": norm, "learning_rate": rate}
 
     def loss(state: BCState, key: Array, batch: Window) -> Array:
-        return batch_loss(state.average, key, state.scales, batch, 0.0)
+        return batch_loss(state.average, key, state.scales, batch, 0.0, 0.0)
 
     def embed(state: BCState, observation: Observation) -> Array:
         return encode(state.average["encoder"], scale(state.scales, observation))
 
-    def unscale(state: BCState, action: Array) -> Array:
-        return cast(Array, state.scales.action.invert(jnp.clip(action, -limit, limit)))
+    def unscale(state: BCState, action: Array, observation: Observation) -> Array:
+        return cast(Array, state.scales.action.invert(jnp.clip(action, -limit, limit))) + base(observation)
 
     def plan(state: BCState, key: Array, observation: Observation) -> Array:
         action, _ = head.sample(state.average["head"], key, embed(state, observation))
-        return unscale(state, action)
+        return unscale(state, action, observation)
 
     def mode(state: BCState, observation: Observation) -> Array:
         assert mode_of is not None
-        return unscale(state, mode_of(state.average["head"], embed(state, observation)))
+        return unscale(state, mode_of(state.average["head"], embed(state, observation)), observation)
 
     def act(state: BCState, observation: Observation, noise: Array) -> Array:
         assert act_of is not None
-        return unscale(state, act_of(state.average["head"], embed(state, observation), noise))
+        return unscale(state, act_of(state.average["head"], embed(state, observation), noise), observation)
 
     def inpaint(state: BCState, key: Array, observation: Observation, prefix: Prefix) -> Array:
         assert inpaint_of is not None and head.noise is not None
-        prefix = prefix._replace(action=state.scales.action.apply(prefix.action))
+        prefix = prefix._replace(action=state.scales.action.apply(prefix.action - base(observation)))
         embedding, noise = embed(state, observation), head.noise.draw(key)
-        return unscale(state, inpaint_of(state.average["head"], embedding, noise, prefix))
+        return unscale(state, inpaint_of(state.average["head"], embedding, noise, prefix), observation)
 
     return Cloner(
         init,

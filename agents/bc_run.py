@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mjx_policies.agents.bc import BCHyper, BCState, Cloner, Scales, bc
+from mjx_policies.agents.bc import BCHyper, BCState, Cloner, Reference, Scales, bc
 from mjx_policies.chunking import Plan, real_time, receding_horizon, temporal_ensemble
 from mjx_policies.data.holdout import Split, hold_out, statistics_of_episodes, windows_of
-from mjx_policies.data.statistics import Scale, min_max, standard
+from mjx_policies.data.statistics import Accumulator, Scale, min_max, standard
 from mjx_policies.data.store import Store
 from mjx_policies.data.windows import Window, WindowConfig, Windows
 from mjx_policies.envs.base import EnvSpec
@@ -120,7 +120,7 @@ class Demonstrations:
         return {name: jnp.asarray(rows[0]) for name, rows in first.observation.items()}
 
 
-def prepare(store: Store, config: Config) -> Demonstrations:
+def prepare(store: Store, config: Config, spec: EnvSpec) -> Demonstrations:
     """Windows, held-out episodes and scales.
 
     Raises:
@@ -129,21 +129,61 @@ def prepare(store: Store, config: Config) -> Demonstrations:
     windows = Windows(store, config.window)
     split = hold_out(len(store.lengths), config.validation, config.seed)
     found = statistics_of_episodes(store, split.training)
-    scales = Scales(
-        {name: standard(found[name]) for name in store.arrays if name != "action"}, min_max(found["action"])
-    )
     training, validation = (windows_of(windows, episodes) for episodes in split)
+    base = reference(spec)
+    action = min_max(found["action"]) if base is None else relative_scale(windows, training, base)
+    scales = Scales({name: standard(found[name]) for name in store.arrays if name != "action"}, action)
     return Demonstrations(windows, split, training, validation, scales)
 
 
-def fit_head(config: Config, demonstrations: Demonstrations) -> Fitted:
+def reference(spec: EnvSpec) -> Reference | None:
+    """Joint targets are learnt relative to where the joints are: what is left to do is small where a pose is large.
+
+    UMI does so with poses (Chi et al. 2024, arXiv:2402.10329, section IV). None where actions mean anything else.
+    """
+    rows = table_slices(spec.observation).get("joint_position")
+    if not spec.action.stiffness or rows is None:
+        return None
+    (unit,) = (term.scale for term in spec.observation if term.name == "joint_position")
+    default, scale, home = (
+        np.asarray(column, np.float32)
+        for column in (spec.action.default, spec.action.scale, spec.home or spec.action.default)
+    )
+    joints = rows.stop - rows.start  # the first actions; a gripper's is as it is
+
+    def base(observation: Observation) -> Array:
+        angle = observation[OBSERVATION][-1, rows] / unit + home[:joints]
+        return jnp.concatenate([(angle - default[:joints]) / scale[:joints], jnp.zeros(len(default) - joints)])
+
+    return base
+
+
+def relative_scale(windows: Windows, chosen: np.ndarray, base: Reference) -> Scale:
+    """Of actions [H, A] relative to a reference, each step of a chunk to [-1, 1].
+
+    The first steps differ little from where the robot is and the last ones much: with one scale for all, the steps that
+    are executed would be the least precise.
+    """
+    found = Accumulator()
+    relative = jax.jit(lambda window: window.action - jax.vmap(base)(window.observation)[:, None])
+    for start in range(0, len(chosen), MAX_FITTED):
+        rows = np.asarray(relative(windows.take(chosen[start : start + MAX_FITTED])))
+        found.add(rows.reshape(len(rows), -1))
+    shape = (windows.config.horizon, -1)
+    return cast(Scale, jax.tree.map(lambda x: x.reshape(shape), min_max(found.result())))
+
+
+def fit_head(config: Config, demonstrations: Demonstrations, spec: EnvSpec) -> Fitted:
     """What the head wants to know of the demonstrations before it learns; None for most."""
     if config.head not in registry.FITTED:
         return None
     every = max(1, len(demonstrations.training) // MAX_FITTED)
     window = demonstrations.windows.take(demonstrations.training[::every])
-    action = demonstrations.scales.action.apply(window.action)
-    chunks = jax.vmap(hold_last)(jnp.asarray(action), jnp.asarray(window.action_mask))
+    base, action = reference(spec), jnp.asarray(window.action)
+    if base is not None:
+        action = action - jax.vmap(base)(jax.tree.map(jnp.asarray, window.observation))[:, None]
+    action = demonstrations.scales.action.apply(action)
+    chunks = jax.vmap(hold_last)(action, jnp.asarray(window.action_mask))
     return registry.fit(config.head, chunks, config.seed)
 
 
@@ -173,7 +213,8 @@ def make_cloner(config: Config, spec: EnvSpec, fitted: Fitted = None, num_steps:
         raise ValueError(
             f"{config.head} cannot continue a chunk, as real_time asks: choose of {', '.join(registry.STEPPED)}"
         )
-    return bc(Flat(((OBSERVATION, kept),)), head, config.dtype, {OBSERVATION: own}, limit=1.0)
+    base = reference(spec)
+    return bc(Flat(((OBSERVATION, kept),)), head, config.dtype, {OBSERVATION: own}, limit=1.0, reference=base)
 
 
 def _rows(size: int, slices: list[slice]) -> np.ndarray:  # -> [D] bool
@@ -183,9 +224,11 @@ def _rows(size: int, slices: list[slice]) -> np.ndarray:  # -> [D] bool
     return chosen
 
 
-def blank_scales(spec: EnvSpec) -> Scales:
+def blank_scales(config: Config, spec: EnvSpec) -> Scales:
     """Scales of a task's shapes, to be filled from a checkpoint."""
-    size, actions = table_size(spec.observation), spec.action.size
+    size, actions = table_size(spec.observation), (spec.action.size,)
+    if reference(spec) is not None:
+        actions = (config.horizon, *actions)
     return Scales({OBSERVATION: Scale(jnp.zeros(size), jnp.ones(size))}, Scale(jnp.zeros(actions), jnp.ones(actions)))
 
 

@@ -122,7 +122,7 @@ def _cloned(run: Path, config: bc_run.Config, task: Env, say: Callable[[str], No
     cloner = bc_run.make_cloner(config, spec, fitted)
 
     def blank() -> Any:
-        scales = bc_run.blank_scales(spec)
+        scales = bc_run.blank_scales(config, spec)
         seen = {name: jnp.zeros((config.remember, *scale.offset.shape)) for name, scale in scales.observation.items()}
         return bc_run.init(config, cloner, seen, scales)
 

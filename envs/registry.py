@@ -76,32 +76,32 @@ def obstacle_2d(backend: Backend = "auto", num_envs: int = 8192) -> Env:
     return obstacle2d.Obstacle2D(obstacle2d.DENSE, physics)
 
 
-def franka_reach(backend: Backend = "auto", num_envs: int = 8192, actions: ActionName = "joint_delta") -> Env:
+def franka_reach(backend: Backend = "auto", num_envs: int = 8192, actions: ActionName = "joint_target") -> Env:
     """A Franka reaches a point in front of it."""
     return _franka(reach, reach.FrankaReach, table.reach(lean=True), backend, num_envs, actions)
 
 
-def franka_push(backend: Backend = "auto", num_envs: int = 8192, actions: ActionName = "joint_delta") -> Env:
+def franka_push(backend: Backend = "auto", num_envs: int = 8192, actions: ActionName = "joint_target") -> Env:
     """A Franka pushes a block across the table to a goal pose."""
     return _franka(push, push.FrankaPush, table.push(lean=True), backend, num_envs, actions)
 
 
-def franka_pick_cube(backend: Backend = "auto", num_envs: int = 8192, actions: ActionName = "joint_delta") -> Env:
+def franka_pick_cube(backend: Backend = "auto", num_envs: int = 8192, actions: ActionName = "joint_target") -> Env:
     """A Franka picks up a cube and holds it at a goal."""
     return _franka(pick_cube, pick_cube.FrankaPickCube, table.pick_cube(lean=True), backend, num_envs, actions)
 
 
-def franka_stack(backend: Backend = "auto", num_envs: int = 8192, actions: ActionName = "joint_delta") -> Env:
+def franka_stack(backend: Backend = "auto", num_envs: int = 8192, actions: ActionName = "joint_target") -> Env:
     """A Franka puts one cube on another and lets go."""
     return _franka(stack, stack.FrankaStack, table.stack(lean=True), backend, num_envs, actions)
 
 
-def franka_peg_insert(backend: Backend = "auto", num_envs: int = 8192, actions: ActionName = "joint_delta") -> Env:
+def franka_peg_insert(backend: Backend = "auto", num_envs: int = 8192, actions: ActionName = "joint_target") -> Env:
     """A Franka puts the peg in its hand into a hole."""
     return _franka(peg_insert, peg_insert.FrankaPegInsert, table.peg_insert(lean=True), backend, num_envs, actions)
 
 
-def franka_drawer(backend: Backend = "auto", num_envs: int = 8192, actions: ActionName = "joint_delta") -> Env:
+def franka_drawer(backend: Backend = "auto", num_envs: int = 8192, actions: ActionName = "joint_target") -> Env:
     """A Franka pulls a drawer open by its handle."""
     return _franka(drawer, drawer.FrankaDrawer, table.drawer(lean=True), backend, num_envs, actions)
 

@@ -174,7 +174,7 @@ def assemble(run: CloningRun, task: Env, folder: RunFolder, preemption: Preempti
     """Demonstrations, and the learner that suits them."""
     with console.status("reading demonstrations"):
         store = open_demonstrations(run, task, folder.path, preemption, console)
-        demonstrations = bc_run.prepare(store, run)
+        demonstrations = bc_run.prepare(store, run, task.spec)
     shape = (run.horizon, task.spec.action.size)
     begin = None
     if run.begin:
@@ -186,7 +186,7 @@ def assemble(run: CloningRun, task: Env, folder: RunFolder, preemption: Preempti
         fitted = registry.read_fitted(run.head, shape, folder.path)
     else:
         with console.status("fitting the head to what it will say"):
-            fitted = bc_run.fit_head(run, demonstrations)
+            fitted = bc_run.fit_head(run, demonstrations, task.spec)
             registry.save_fitted(fitted, folder.path)
     return Parts(demonstrations, bc_run.make_cloner(run, task.spec, fitted), begin)
 

@@ -230,8 +230,8 @@ def clone(contest: Contest, task: Env, name: str, demonstrated: Demonstrated, sh
     """Trains all seeds of a head."""
     config = contest.config(name)
     shown.phase(f"{name}: compiling and learning")
-    demonstrations = bc_run.prepare(demonstrated.store, config)
-    cloner = bc_run.make_cloner(config, task.spec, bc_run.fit_head(config, demonstrations))
+    demonstrations = bc_run.prepare(demonstrated.store, config, task.spec)
+    cloner = bc_run.make_cloner(config, task.spec, bc_run.fit_head(config, demonstrations, task.spec))
     return Clones(config, cloner, learn(config, cloner, demonstrations, shown.progress))
 
 

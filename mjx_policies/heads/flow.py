@@ -22,7 +22,9 @@ from mjx_policies.types import Array, Number, PyTree
 
 Times = Literal["uniform", "beta"]
 Solver = Literal["euler", "heun"]
+Guess = Literal["velocity", "action"]
 BETA, LAST = 1.5, 0.999
+MIN_LEFT = 1e-3  # of the time, where a velocity is made of an action: at the end there is no way left
 
 
 def draw_time(key: Array, times: Times) -> Array:  # -> []
@@ -47,6 +49,7 @@ def flow_head(
     num_steps: int = 10,
     solver: Solver = "euler",
     times: Times = "uniform",
+    guess: Guess = "velocity",
 ) -> ActionHead:
     """Builds the head. The same parameters serve any number of steps and either solver: build it again.
 
@@ -56,13 +59,20 @@ def flow_head(
       num_steps: S.
       solver: `heun` averages the velocities at both ends of a step, for twice the work.
       times: see `draw_time`.
+      guess: what the network answers with. From the clean action follows the velocity, (action - x) / (1 - t); where an
+        observation all but says what to do, a network knows the action well before it can tell the noise in x from it,
+        and the last step of Euler's leads to its answer, free of noise.
 
     Raises:
-      ValueError: no step, or no such solver or times.
+      ValueError: no step, or no such solver, times or guess.
     """
     if num_steps < 1:
         raise ValueError(f"num_steps is {num_steps}, it must be at least 1")
-    for name, value, known in (("solver", solver, get_args(Solver)), ("times", times, get_args(Times))):
+    for name, value, known in (
+        ("solver", solver, get_args(Solver)),
+        ("times", times, get_args(Times)),
+        ("guess", guess, get_args(Guess)),
+    ):
         if value not in known:
             raise ValueError(f"{name} is {value!r}, it must be one of {', '.join(known)}")
     shape = (shape,) if isinstance(shape, int) else shape
@@ -73,17 +83,20 @@ def flow_head(
         return net.init(key, jnp.zeros(shape), jnp.zeros(()), embedding)
 
     def loss(params: PyTree, key: Array, embedding: Array, action: Array, mask: Array | None = None) -> Array:
-        """Mean squared error of the velocity. Padding is seen as the last real step held, and counts for nothing."""
+        """Mean squared error of the guess. Padding is seen as the last real step held, and counts for nothing."""
         key_time, key_noise = jax.random.split(key)
-        time = draw_time(key_time, times)
-        x, velocity = on_the_line(key_noise, hold_last(action, mask), time)
-        return masked_mean((apply(net, params, x, time, embedding) - velocity) ** 2, mask)
+        time, action = draw_time(key_time, times), hold_last(action, mask)
+        x, velocity = on_the_line(key_noise, action, time)
+        target = velocity if guess == "velocity" else action
+        return masked_mean((apply(net, params, x, time, embedding) - target) ** 2, mask)
 
     def act(params: PyTree, embedding: Array, noise: Array, prefix: Prefix | None = None) -> Array:
         def velocity(x: Array, time: Any) -> Array:
             def estimate(x: Array) -> tuple[Array, Array]:
                 found = apply(net, params, x, time, embedding)
-                return x + (1 - time) * found, found
+                if guess == "velocity":
+                    return x + (1 - time) * found, found
+                return found, (found - x) / jnp.maximum(1 - time, MIN_LEFT)
 
             if prefix is None:
                 return estimate(x)[1]
@@ -94,7 +107,10 @@ def flow_head(
             first = velocity(x, time)
             if solver == "euler":
                 return x + first / num_steps
-            second = velocity(x + first / num_steps, time + 1 / num_steps)
+            after = time + 1 / num_steps
+            second = velocity(x + first / num_steps, after)
+            if guess == "action":  # at the end its velocity is nothing by nothing
+                second = jnp.where(after > 1 - MIN_LEFT, first, second)
             return x + (first + second) / (2 * num_steps)
 
         return jax.lax.scan(lambda x, time: (step(x, time), None), noise, starts)[0]

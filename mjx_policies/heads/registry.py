@@ -194,9 +194,9 @@ def _fast(shape: Shape, size: int, fitted: Fitted) -> ActionHead:
 
 STEPPED: dict[str, Callable[..., ActionHead]] = {
     "diffusion": lambda shape, size, **sampler: diffusion_head(
-        Denoiser(MLPDenoiser(size), shape, target="v", **sampler)
+        Denoiser(MLPDenoiser(size), shape, target="x0", **sampler)
     ),
-    "flow": lambda shape, size, **sampler: flow_head(MLPDenoiser(size), shape, **sampler),
+    "flow": lambda shape, size, **sampler: flow_head(MLPDenoiser(size), shape, guess="action", **sampler),
     "one_step": lambda shape, size, **sampler: shortcut_head(MLPDenoiser(size), shape, **sampler),
 }
 """Heads whose sampler goes from noise to an action in as many steps as one likes."""

@@ -215,3 +215,23 @@ def test_it_is_traced_once(learner):
 def test_numbers_that_make_no_sense_are_refused():
     with pytest.raises(ValueError, match=r"hyper.max_ema is 2, it must lie between 0 and 1"):
         BCHyper(max_ema=2)
+
+
+def test_actions_relative_to_what_was_seen_are_learnt_and_given_back():
+    """A learner with a reference does as one without does with the differences; each step has a scale of its own."""
+    head = gaussian_head(Linear(), (H, A), init_std=0.3, min_std=0.02)
+    base = lambda seen: seen["state"][-1, :A] / 10  # noqa: E731
+    relative, plain = bc(Flat(), head, reference=base), bc(Flat(), head)
+    batch = windows(0)
+    shift = batch.observation["state"][:, -1:, :A] / 10  # [N, 1, A]
+    found = Accumulator()
+    found.add((batch.action - shift).reshape(N, -1))
+    scale = jax.tree.map(lambda x: x.reshape(H, A), min_max(found.result()))
+    state = start(plain, batch=batch)
+    state = dataclasses.replace(state, scales=dataclasses.replace(state.scales, action=scale))
+    key, moved = jax.random.key(0), batch.replace(action=batch.action - shift)
+    np.testing.assert_allclose(relative.loss(state, key, batch), plain.loss(state, key, moved), rtol=1e-5)
+    seen = jax.tree.map(lambda x: x[0], batch.observation)
+    np.testing.assert_allclose(relative.mode(state, seen), plain.mode(state, seen) + shift[0], rtol=1e-5)
+    np.testing.assert_allclose(relative.plan(state, key, seen), plain.plan(state, key, seen) + shift[0], rtol=1e-5)
+    assert np.ptp(scale.size, axis=0).min() > 0

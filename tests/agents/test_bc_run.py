@@ -15,6 +15,7 @@ from mjx_policies.agents.bc_run import Config
 from mjx_policies.data.episodes import Episode
 from mjx_policies.data.store import in_memory
 from mjx_policies.envs.base import EnvSpec
+from mjx_policies.envs.registry import load
 from mjx_policies.types import ActionTable, Term
 
 SPEC = EnvSpec(
@@ -45,7 +46,7 @@ def demonstrations():
         state = rng.normal(size=(length, 6)).astype(np.float32)
         action = np.tanh(state[:, :2])
         episodes.append(Episode({"state": state}, action, np.zeros(length), False, True, "Hand", 10.0))
-    return bc_run.prepare(in_memory(episodes), CONFIG)
+    return bc_run.prepare(in_memory(episodes), CONFIG, SPEC)
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +133,7 @@ def test_a_plan_that_takes_time_is_late_and_may_continue_the_last():
     """The first chunk is executed for as long as the second takes; with real-time chunking that one begins alike."""
     config = dataclasses.replace(CONFIG, head="flow", horizon=8, execute=4, latency=2)
     cloner = bc_run.make_cloner(config, SPEC)
-    scales = bc_run.blank_scales(SPEC)
+    scales = bc_run.blank_scales(CONFIG, SPEC)
     state = bc_run.init(config, cloner, {"state": jnp.zeros((2, 6))}, scales)
     params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(x.size), x.shape), state.params)
     state = dataclasses.replace(state, average=params)
@@ -184,3 +185,19 @@ def test_dropout_hides_what_the_robot_does_and_nothing_else(cloner, demonstratio
 def test_what_cannot_be_is_told(fields, sentence):
     with pytest.raises(ValueError, match=sentence):
         bc_run.make_cloner(dataclasses.replace(CONFIG, **fields), SPEC)
+
+
+def test_joint_targets_are_relative_to_where_the_joints_are():
+    """An action that is the reference holds the arm where it is, whatever the units of actions and observations."""
+    task = load("FrankaReach", "cpu", 1, "joint_target")
+    config = dataclasses.replace(CONFIG, task="FrankaReach", actions="joint_target")
+    state, timestep = jax.jit(task.reset)(jax.random.key(0), {})
+    seen = {"state": jnp.stack([jnp.zeros_like(timestep.obs["state"]), timestep.obs["state"]])}
+    action = bc_run.reference(task.spec)(seen)
+    after, _ = jax.jit(task.step)(state, action)
+    np.testing.assert_allclose(after.target[:7], task.data(state).qpos[:7], atol=1e-5)
+    assert action[7] == 0  # the gripper's is as it is
+    assert (
+        bc_run.reference(load("FrankaReach", "cpu", 1, "joint_delta").spec) is None and bc_run.reference(SPEC) is None
+    )
+    assert bc_run.blank_scales(config, task.spec).action.size.shape == (3, 8)

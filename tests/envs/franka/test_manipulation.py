@@ -39,7 +39,7 @@ class Task:
 
     def __init__(self, name):
         self.name, self.module = name, TASKS[name]
-        self.env = load(name, "cpu", num_envs=1)
+        self.env = load(name, "cpu", num_envs=1, actions="joint_delta")  # a zero means stay
         self.model = self.env.physics.model
         self.reset, self.step = jit(self.env.reset), jit(self.env.step)
         self.start, _ = self.reset(jax.random.key(0), {})
@@ -343,7 +343,7 @@ def test_a_grasp_holds_in_mjx_as_in_c(build):
     """Box against box, elliptic cones: the hardest contacts of these scenes, for a tenth of a second in float32."""
     task = build("FrankaPickCube")
     state = task.state(opening=0.02, grip=0.0, cube=[0.5, 0, 0.2], mocap={"goal": [0.5, 0, 0.3]})
-    env = load("FrankaPickCube", "mjx", num_envs=1)
+    env = load("FrankaPickCube", "mjx", num_envs=1, actions="joint_delta")
     state = task.step(state, jnp.zeros(8))[0]  # to a grip at rest
     step = jit(lambda data, ctrl: env.physics.step(data, ctrl, {}))
     fresh = env.physics._data.replace(qpos=state.data.qpos, qvel=state.data.qvel)

@@ -46,7 +46,7 @@ class KnownDenoiser(nn.Module):
     Attributes:
       centers: [M][D].
       spread: standard deviation.
-      target: of a `Denoiser` with the cosine schedule; `velocity` for a flow.
+      target: of a `Denoiser` with the cosine schedule; `velocity` or `action` for a flow.
     """
 
     centers: tuple[tuple[float, ...], ...]
@@ -56,9 +56,9 @@ class KnownDenoiser(nn.Module):
     @nn.compact
     def __call__(self, x, time, embedding):
         centers = jnp.asarray(self.centers)
-        if self.target == "velocity":
+        if self.target in ("velocity", "action"):
             action = expected_action(x.ravel(), time, 1 - time, centers, self.spread).reshape(x.shape)
-            return (action - x) / jnp.maximum(1 - time, 1e-3)
+            return action if self.target == "action" else (action - x) / jnp.maximum(1 - time, 1e-3)
         level = jnp.round((1 - time) * LEVELS - 1).astype(int)
         alpha_bar = jnp.asarray(schedule("cosine", LEVELS), jnp.float32)[level]
         signal, noise = jnp.sqrt(alpha_bar), jnp.sqrt(1 - alpha_bar)

@@ -1,19 +1,22 @@
-"""Diffusion against closed forms: known denoisers and figures of diffusers 0.42.1.
+"""Diffusion against closed forms: known denoisers, the density of a chain, guidance, figures of diffusers 0.42.1.
 
 Axes: H horizon, A action, S steps.
 """
 
+import dataclasses
 import importlib.util
 from pathlib import Path
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from mjx_policies.compiler import compiler_options
-from mjx_policies.heads.denoising import Denoiser, Step
+from mjx_policies.heads.denoising import Denoiser, Step, freeze
 from mjx_policies.heads.diffusion import diffusion_head
 from mjx_policies.networks.denoiser import MLPDenoiser
 
@@ -25,6 +28,7 @@ draws, known, p_value, ring = shared.draws, shared.known, shared.p_value, shared
 
 NET = MLPDenoiser(8, 1, 8)
 SHAPE = (3, 2)
+CHAIN = Denoiser(NET, SHAPE, target="v", num_steps=6, eta=1.0, min_std=0.2, min_density_std=0.2)
 
 
 def quick(function, *arguments):
@@ -33,6 +37,11 @@ def quick(function, *arguments):
 
 def at(steps, index):
     return Step(*(table[index] for table in steps))
+
+
+@pytest.fixture(scope="module")
+def params():
+    return quick(diffusion_head(CHAIN).init, jax.random.key(0), EMBEDDING)
 
 
 @pytest.mark.parametrize("target", ["epsilon", "x0", "v"])
@@ -105,11 +114,74 @@ def test_the_chain_is_that_of_diffusers(spacing, levels, expected):
         np.testing.assert_allclose(x, row, atol=2e-6)
 
 
+def test_the_density_of_a_chain_is_that_of_its_noise(params):
+    """Whatever the network: with one floor for both, what was drawn is the residual."""
+    head, key = diffusion_head(CHAIN), jax.random.key(3)
+    action, chain = quick(head.sample, params, key, EMBEDDING)
+    noise = np.asarray(head.noise.draw(key), float)
+    assert chain.shape == (7, *SHAPE)
+    np.testing.assert_array_equal(chain[0], noise[0].astype(np.float32))
+    np.testing.assert_array_equal(chain[-1], action)
+    std = np.maximum(CHAIN.steps.std, 0.2)
+    expected = sum(norm.logpdf(noise[1 + i] * std[i], 0, std[i]).sum() for i in range(6))
+    np.testing.assert_allclose(quick(head.log_prob, params, EMBEDDING, chain), expected, rtol=1e-4)
+
+
+def test_densities_have_a_floor_of_their_own(params):
+    """In the last step, which alone has less noise than either floor."""
+    wide = dataclasses.replace(CHAIN, min_std=0.05, min_density_std=0.15, max_noise=0.5)
+    head, key = diffusion_head(wide), jax.random.key(3)
+    _, chain = quick(head.sample, params, key, EMBEDDING)
+    cut = np.clip(head.noise.draw(key), -0.5, 0.5)
+    found = quick(lambda: wide.log_prob(params, EMBEDDING, chain[-2], chain[-1], at(wide.steps, -1)))
+    np.testing.assert_allclose(found, norm.logpdf(cut[-1] * 0.05, 0, 0.15), rtol=1e-3)
+
+
 def test_without_noise_there_is_no_density():
     assert diffusion_head(Denoiser(NET, SHAPE)).log_prob is None
     assert diffusion_head(Denoiser(NET, SHAPE)).noise.shape == (1, *SHAPE)
     assert diffusion_head(Denoiser(NET, SHAPE, eta=0.1)).log_prob is not None
     assert diffusion_head(Denoiser(NET, SHAPE, min_std=0.1)).log_prob is not None
+
+
+def test_only_the_last_steps_are_tuned(params):
+    tuned = diffusion_head(dataclasses.replace(CHAIN, tuned_steps=2))
+    key = jax.random.key(3)
+    _, whole = quick(diffusion_head(CHAIN).sample, params, key, EMBEDDING)
+    both = freeze(params)
+    _, last = quick(tuned.sample, both, key, EMBEDDING)
+    np.testing.assert_allclose(last, whole[-3:], atol=1e-6)  # the chain begins with what the first tuned step sees
+
+    other = {**both, "net": jax.tree.map(lambda x: x + 0.3, params["net"])}
+    _, moved = quick(tuned.sample, other, key, EMBEDDING)
+    np.testing.assert_allclose(moved[0], whole[-3], atol=1e-6)  # made by the frozen ones
+    assert np.abs(moved[1:] - whole[-2:]).max() > 0.01
+
+    def sample_and_density(params):
+        action, chain = tuned.sample(params, key, EMBEDDING)
+        return action.sum() + tuned.log_prob(params, EMBEDDING, jax.lax.stop_gradient(chain))
+
+    grads = quick(jax.grad(sample_and_density), other)
+    chex.assert_trees_all_equal(grads["frozen"], jax.tree.map(jnp.zeros_like, both["frozen"]))
+    assert max(jnp.abs(g).max() for g in jax.tree.leaves(grads["net"])) > 0.01
+
+
+def test_guidance_exaggerates_what_the_embedding_changes():
+    denoiser = Denoiser(NET, SHAPE, dropout=0.2)
+    head = diffusion_head(denoiser)
+    params = quick(head.init, jax.random.key(0), EMBEDDING)
+    params["no_embedding"] = jnp.asarray([0.1, 0.0, -0.4])
+    x, time = jax.random.normal(jax.random.key(1), SHAPE), 0.37
+    given, none = (NET.apply(params["net"], x, time, e) for e in (EMBEDDING, params["no_embedding"]))
+    for weight in (0.0, 1.0, 3.0):
+        found = dataclasses.replace(denoiser, guidance=weight).guess(params, x, time, EMBEDDING)
+        np.testing.assert_allclose(found, none + weight * (given - none), atol=1e-5)
+
+    def grad(key):
+        return jax.grad(head.loss)(params, key, EMBEDDING, jnp.full(SHAPE, 0.5))["no_embedding"]
+
+    grads = quick(jax.vmap(grad), jax.random.split(jax.random.key(0), 400))
+    np.testing.assert_allclose((jnp.abs(grads).max(axis=1) > 0).mean(), 0.2, atol=0.06)  # three deviations
 
 
 @pytest.mark.parametrize(
