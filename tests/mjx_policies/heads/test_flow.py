@@ -143,7 +143,7 @@ def shortcut():
 def test_the_same_parameters_serve_any_number_of_steps(shortcut, num_steps):
     found = draws(shortcut_head(NET, 2, num_steps), shortcut, 500)
     near = np.linalg.norm(found[:, None] - RING, axis=-1).min(axis=1) < 5 * SPREAD
-    assert near.mean() > (0.8 if num_steps > 2 else 0.6)  # long steps of so small a network end between modes now and then
+    assert near.mean() > (0.8 if num_steps > 2 else 0.6)  # so small a network blurs long steps
     counts = np.bincount(np.linalg.norm(found[:, None] - RING, axis=-1).argmin(axis=1), minlength=8)
     assert counts.min() > 0.3 * len(found) / 8
 
