@@ -226,10 +226,9 @@ def _rows(size: int, slices: list[slice]) -> np.ndarray:  # -> [D] bool
 
 def blank_scales(config: Config, spec: EnvSpec) -> Scales:
     """Scales of a task's shapes, to be filled from a checkpoint."""
-    size, actions = table_size(spec.observation), (spec.action.size,)
-    if reference(spec) is not None:
-        actions = (config.horizon, *actions)
-    return Scales({OBSERVATION: Scale(jnp.zeros(size), jnp.ones(size))}, Scale(jnp.zeros(actions), jnp.ones(actions)))
+    size, actions = table_size(spec.observation), spec.action.size
+    shape = (actions,) if reference(spec) is None else (config.horizon, actions)
+    return Scales({OBSERVATION: Scale(jnp.zeros(size), jnp.ones(size))}, Scale(jnp.zeros(shape), jnp.ones(shape)))
 
 
 def init(config: Config, cloner: Cloner, example: Observation, scales: Scales) -> BCState:

@@ -231,8 +231,9 @@ def _feature(name: str, feature: Any, path: Path) -> tuple[str, Feature | None]:
     if math.prod(shape) > 2**24:
         raise UserError(f"{path} gives the feature {show(name)} {math.prod(shape):,} numbers a step, too many.")
     names = feature.get("names")
-    named = isinstance(names, list) and [len(names)] == shape and all(isinstance(each, str) for each in names)
-    return kind, Feature(dtype.name, tuple(shape), tuple(names) if named else ())
+    if not isinstance(names, list) or [len(names)] != shape or not all(isinstance(each, str) for each in names):
+        names = ()
+    return kind, Feature(dtype.name, tuple(shape), tuple(names))
 
 
 def _template(value: Any, names: tuple[str, ...], path: Path) -> str:
