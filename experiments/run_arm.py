@@ -56,6 +56,7 @@ class Arms:
     latency: float = 0.05  # s, from a measurement to its arrival
     refill: float = 0.5  # share of a chunk that is left when the next one is asked for
     draw: bool = True  # by samples where the policy can, as it was evaluated
+    real_time: bool = True  # else as fast as it goes, on a busy computer: nothing is late and a plan is there at once
     robots: int = 0  # arms at once; 0: one for each core
     films: int = 3  # episodes in the film
     max_drop: float = 0.05  # of the success, below that of the evaluation
@@ -184,7 +185,7 @@ def work(start: Start, driving: Driving, number: int) -> Episode:
 def run(arms: Arms, model: mujoco.MjModel, task: Task, starts: list[Start], console: Console) -> list[Episode]:
     """All episodes, several arms side by side."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    driving = Driving(arms.latency, arms.refill, arms.draw)
+    driving = Driving(arms.latency, arms.refill, arms.draw, arms.real_time)
     workers = min(arms.robots or len(os.sched_getaffinity(0)), len(starts))
     context = multiprocessing.get_context("spawn")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or the workers would go on without us
@@ -243,9 +244,8 @@ def report(arms: Arms, episodes: list[Episode], success: Estimate, before: Estim
 
 def table(arms: Arms, found: dict[str, Any], success: Estimate, before: Estimate | None) -> Table:
     """For the terminal."""
-    rows = Table(
-        title=f"{arms.policy}: {arms.episodes} episodes in real time, measurements {1e3 * arms.latency:g} ms late"
-    )
+    way = "real time" if arms.real_time else "lock-step"
+    rows = Table(title=f"{arms.policy}: {arms.episodes} episodes in {way}, measurements {1e3 * arms.latency:g} ms late")
     rows.add_column("")
     rows.add_column("", justify="right")
     rows.add_row("success [95 %]", str(success))

@@ -28,7 +28,7 @@ from mjx_policies.deploy.robots.simulated import Faults
 from mjx_policies.deploy.robots.simulated_arm import SimulatedArm
 from mjx_policies.deploy.sampling import SampledPolicy
 
-STANDS_BY = STAND_SECONDS + 3.0  # s, by which an arm that can be driven at all runs its policy
+STANDS_BY = STAND_SECONDS + 30.0  # s, by which an arm that can be driven at all runs its policy, however busy this is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,7 +159,6 @@ def run_episode(
             robot,
             controller,
             attendant,
-            seconds=STANDS_BY + task.seconds,
             until=attendant.done,
             log=attendant,
             clock=clock,
@@ -168,7 +167,7 @@ def run_episode(
         return Episode(
             success=attendant.success,
             seconds=attendant.seconds,
-            fault="" if controller.fault is None else controller.fault.sentence,
+            fault=attendant.fault,
             qpos=np.array(attendant.rows),
             age=np.array(attendant.ages),
             held=attendant.held,
@@ -201,7 +200,7 @@ class Attendant:
         self._control_dt = controller.contract.timing.control_dt
         self._periods = math.ceil(task.hold_seconds / self._control_dt - 1e-6)
         self._there = 0  # control steps in a row
-        self._began = math.nan
+        self._created, self._began = clock(), math.nan
         self._ended = False
 
     def poll(self) -> tuple[np.ndarray, str | None]:
@@ -213,7 +212,16 @@ class Attendant:
 
     def done(self) -> bool:
         """Whether the episode is over."""
-        return self._ended or self._controller.mode is Mode.FAULT
+        return self._ended or bool(self.fault)
+
+    @property
+    def fault(self) -> str:
+        """See `Episode`."""
+        if self._controller.fault is not None:
+            return self._controller.fault.sentence
+        if math.isnan(self._began) and self._clock() - self._created > STANDS_BY:
+            return f"the policy did not run after {STANDS_BY:g} s: free the computer"
+        return ""
 
     def write(self, values: Mapping[str, Any]) -> None:
         """See `loop.Log`."""

@@ -23,6 +23,10 @@ from mjx_policies.deploy.safety import Limits, limits_of
 START = np.array([0.0, 0.0458985, 0.0, -2.3762899, 0.0, 2.4221884, 0.7853982, 0.04])
 """rad, and m of each finger: where episodes begin or nearly so, the TCP at x 0.5, y 0, z 0.2 m, pointing down."""
 
+PLAUSIBLE = 6.0
+"""Times the highest speed of targets, what a joint may do without its encoder being at fault: fingers that slip off an
+edge, and wrists that strike the table, reach four times that in simulation."""
+
 
 def franka_limits(contract: Contract, latency: float = 0.0) -> Limits:
     """`limits_of` a policy whose measurements are known to arrive `latency` s late.
@@ -42,11 +46,13 @@ def franka_limits(contract: Contract, latency: float = 0.0) -> Limits:
             "measurement"
         )
     usual = limits_of(contract)
+    velocity = np.array([joint.velocity for joint in contract.joints])
     return dataclasses.replace(
         usual,
         fresh_age=min(usual.fresh_age + latency, oldest),
         lost_age=usual.lost_age + latency,
-        target_step=np.array([joint.velocity for joint in contract.joints]) * timing.control_dt,
+        velocity=PLAUSIBLE * velocity,
+        target_step=velocity * timing.control_dt,
         effort=np.full(len(contract.joints), np.inf),
     )
 
