@@ -56,7 +56,7 @@ class Config:
     draw: bool = False  # act by samples also where a head knows its most likely chunk
     unseen: tuple[str, ...] | None = None  # terms of the observation left out; None: last_action, which invites copying
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the arithmetic
-    steps: int = 20_000  # gradient steps
+    steps: int = 4_000  # gradient steps
     batch_size: int = 256
     validation: float = 0.1  # portion of the episodes held out
     hyper: BCHyper = dataclasses.field(default_factory=BCHyper)  # its total_steps is `steps`, whatever it says

@@ -13,7 +13,7 @@ import numpy as np
 from rich.console import Console
 
 from mjx_policies.agents import bc_run
-from mjx_policies.agents.bc import BCState, Cloner
+from mjx_policies.agents.bc import BCHyper, BCState, Cloner
 from mjx_policies.agents.bc_loop import CloningState, cloning
 from mjx_policies.agents.bc_run import Demonstrations
 from mjx_policies.agents.campaign import MAX_SEED, Account, Campaign, collect
@@ -62,10 +62,16 @@ CURVES = (
 )
 
 
+# A few hundred demonstrations are soon known by heart, and then the way beside them is forgotten. Each step takes off
+# learning_rate * weight_decay of the weights.
+CLONING = BCHyper(learning_rate=1e-3, weight_decay=3.0)
+
+
 @dataclasses.dataclass(frozen=True)
 class CloningRun(bc_run.Config):
     """Clones a demonstrator, evaluates the policy and films it."""
 
+    hyper: BCHyper = dataclasses.field(default_factory=lambda: CLONING)  # its total_steps is `steps`, whatever it says
     demos: str = ""  # dataset to learn from; empty: the task's expert demonstrates, into the run folder
     episodes: int = 200  # demonstrations to learn from, the first of the dataset; 0: all of it
     more: tuple[str, ...] = ()  # further datasets, of which all is taken

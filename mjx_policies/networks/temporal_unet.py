@@ -38,7 +38,8 @@ class Convolution(nn.Module):
     def __call__(self, x: Array) -> Array:  # [H, C'] -> [H / stride, C]
         """The features."""
         steps, reach = len(x), self.kernel // 2
-        padded = jnp.pad(x, ((reach, reach), (0, 0)))
+        edge = jnp.zeros_like(x[:1])  # a padding that can be exported, for a batch of any size
+        padded = jnp.concatenate([edge] * reach + [x] + [edge] * reach)
         neighbours = [padded[i : i + steps : self.stride] for i in range(self.kernel)]
         return nn.Dense(self.channels)(jnp.concatenate(neighbours, axis=1))
 
