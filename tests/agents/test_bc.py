@@ -13,6 +13,7 @@ import pytest
 from mjx_policies.agents.bc import BCHyper, Scales, bc, ema_decay, learning_rate
 from mjx_policies.data.statistics import Accumulator, min_max, standard
 from mjx_policies.data.windows import Window
+from mjx_policies.heads.deterministic import deterministic_head
 from mjx_policies.heads.gaussian import gaussian_head
 from mjx_policies.heads.inpainting import Prefix
 
@@ -235,3 +236,17 @@ def test_actions_relative_to_what_was_seen_are_learnt_and_given_back():
     np.testing.assert_allclose(relative.mode(state, seen), plain.mode(state, seen) + shift[0], rtol=1e-5)
     np.testing.assert_allclose(relative.plan(state, key, seen), plain.plan(state, key, seen) + shift[0], rtol=1e-5)
     assert np.ptp(scale.size, axis=0).min() > 0
+
+
+def test_noise_of_observations_adds_what_it_must_to_the_error_of_a_linear_policy():
+    """E (W (x + s e) - a)^2 = (W x - a)^2 + s^2 |W|^2, for each number of the action."""
+    learner = bc(Flat(), deterministic_head(Linear(), (H, A)))
+    batch = jax.tree.map(lambda x: np.repeat(x[:1], 4096, axis=0), windows(0))
+    quiet = start(learner)
+    noisy = dataclasses.replace(quiet, hyper=dataclasses.replace(quiet.hyper, observation_noise=jnp.asarray(0.3)))
+    plain, more = (float(learner.update(state, jax.random.key(0), batch)[1]["loss/train"]) for state in (quiet, noisy))
+    kernel = jax.tree.leaves(quiet.params["head"])[1]
+    assert kernel.shape == (OBSERVATIONS * 3, H * A)
+    expected = 0.09 * float((kernel**2).sum(axis=0).mean())
+    assert more - plain == pytest.approx(expected, rel=0.1)
+    assert float(learner.loss(noisy, jax.random.key(0), batch)) == pytest.approx(plain, rel=1e-5)
