@@ -6,7 +6,7 @@ over seeds. The folder of the results ends with heads.md, heads.json and heads.p
 
     python experiments/compare_heads.py --sweep steps     # success and latency by the steps of a sampler
     python experiments/compare_heads.py --sweep chunk     # success by the actions executed of a chunk, and by tremor
-    python experiments/compare_heads.py --task FrankaPickCube --heads mse flow --size 512 --steps 10000 --seeds 3
+    python experiments/compare_heads.py --task FrankaPickCube    # of an arm: larger networks, one seed, 500 episodes
 """
 
 from __future__ import annotations
@@ -43,6 +43,22 @@ from mjx_policies.training.run_folder import provenance
 CHUNKS = (1, 4, 8, 16)
 SAMPLER_STEPS = (1, 2, 5, 10, 16)
 ENSEMBLE = 0.01  # decay of the weights, Zhao et al. 2023 (arXiv:2304.13705)
+ARM = {
+    "seeds": 1,
+    "demos": 200,
+    "starts": 250,
+    "repetitions": 2,
+    "horizon": 16,
+    "execute": 8,
+    "remember": 2,
+    "draw": False,
+    "size": 512,
+    "steps": 2000,
+    "batch_size": 128,
+    "learning_rate": 1e-3,
+    "weight_decay": 3.0,  # see bc_training.py
+}
+"""Defaults for the tasks of an arm, which have one good answer and want precision."""
 UNSEEN = {"Obstacle2D": ("velocity",)}
 """What a policy is not told, for it would learn to go on as it does: to stay wherever it stands, short of the goal."""
 
@@ -68,6 +84,9 @@ class Contest:
     steps: int = 4000  # gradient steps
     batch_size: int = 64
     learning_rate: float = 3e-3
+    weight_decay: float = 1e-6  # times learning_rate, off the weights in each step
+    remember: int = 1  # observations that a policy sees
+    draw: bool = True  # act by samples also where a head knows its most likely chunk, or it could not take both ways
     seed: int = 0  # of the first policy, and of the demonstrations
     out: str = ""  # folder for the results; runs/heads-<task> by default, runs/heads-<task>-<sweep> of a sweep
 
@@ -101,13 +120,15 @@ class Contest:
             size=self.size,
             horizon=self.chunk,
             execute=self.execute,
-            remember=1,
+            remember=self.remember,
             unseen=UNSEEN.get(self.task) if self.unseen is None else self.unseen,
-            draw=True,
+            draw=self.draw,
             steps=self.steps,
             batch_size=self.batch_size,
             validation=0.0,
-            hyper=BCHyper(learning_rate=self.learning_rate, warmup_steps=self.steps / 20),
+            hyper=BCHyper(
+                learning_rate=self.learning_rate, weight_decay=self.weight_decay, warmup_steps=self.steps / 20
+            ),
         )
 
     @property
@@ -356,9 +377,10 @@ def terminal_table(contest: Contest, rows: Mapping[str, Mapping[str, Any]]) -> T
 
 def heading(contest: Contest) -> str:
     """What the numbers are of."""
+    over = "episodes" if contest.seeds == 1 else "seeds"
     return (
         f"{contest.task}: {contest.seeds} seeds, each {contest.starts} starts {contest.repetitions} times; "
-        f"means with 95 % intervals over seeds"
+        f"means with 95 % intervals over {over}"
     )
 
 
@@ -415,6 +437,18 @@ def draw(
         draw_bars(png, {name: row["success"] for name, row in rows.items()}, heading(contest))
 
 
+def parse() -> Contest:
+    """Reads the command line, whose defaults depend on the task."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Which:
+        task: str = Contest.task
+
+    which, _ = tyro.cli(Which, return_unknown_args=True, add_help=False)
+    defaults: dict[str, Any] = ARM if which.task.startswith("Franka") else {}
+    return tyro.cli(Contest, description=__doc__, default=Contest(task=which.task, **defaults))
+
+
 if __name__ == "__main__":
     with clean_errors(ValueError):
-        main(tyro.cli(Contest, description=__doc__))
+        main(parse())

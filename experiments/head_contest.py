@@ -32,7 +32,7 @@ from mjx_policies.envs.vectorize import vectorize
 from mjx_policies.evaluation.episodes import Episodes, run_episodes
 from mjx_policies.evaluation.latency import measure_latency
 from mjx_policies.evaluation.policy import Policy
-from mjx_policies.evaluation.statistics import Estimate, mean
+from mjx_policies.evaluation.statistics import Estimate, mean, proportion
 from mjx_policies.training.errors import UserError
 
 ITERATIONS = 10  # calls that training is divided into, so that it can say how far it is
@@ -221,7 +221,7 @@ def coverage(success: np.ndarray, side: np.ndarray) -> np.ndarray:  # [S, P, N],
 
 
 def figures(tried: Tried) -> dict[str, Estimate]:
-    """Means over seeds with their intervals; the sides only where there was an obstacle.
+    """Means over seeds with their intervals, over episodes if there is one seed; the sides only around an obstacle.
 
     `both` is the portion of the seeds whose successes passed on either side, each at least `SHARE` of them.
     """
@@ -234,4 +234,8 @@ def figures(tried: Tried) -> dict[str, Estimate]:
             "left": left,
             "both": (np.minimum(left, 1 - left) >= SHARE).astype(float),
         }
-    return {name: mean(of_seeds, lowest=0.0, highest=1.0) for name, of_seeds in found.items()}
+    estimates = {name: mean(of_seeds, lowest=0.0, highest=1.0) for name, of_seeds in found.items()}
+    if len(tried.success) == 1:
+        for name, outcomes in (("success", tried.success), ("lost", tried.lost)):
+            estimates[name] = proportion(int(outcomes.sum()), outcomes.size)
+    return estimates

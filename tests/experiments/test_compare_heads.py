@@ -85,6 +85,13 @@ def test_figures_leave_out_what_nobody_measured(contest):
     assert found["coverage"].value == pytest.approx(2 / 3)  # both sides in turn, no pair agrees: 2, 0 and 0
 
 
+def test_figures_of_one_seed_have_the_interval_of_their_episodes(contest):
+    success = np.arange(50).reshape(1, 5, 10) < 35
+    found = contest.figures(contest.Tried(success, ~success, np.full(success.shape, np.nan), None, 0.0))
+    assert found["success"].value == 0.7 and found["success"].count == 50
+    np.testing.assert_allclose([found["success"].low, found["success"].high], [0.562, 0.809], atol=5e-4)
+
+
 @pytest.mark.parametrize("tremor", [0.0, 1.0, 2.0])
 def test_tremor_scales_how_far_an_action_is_from_what_was_meant(contest, tremor):
     task = load("Obstacle2D", "cpu", num_envs=1)
