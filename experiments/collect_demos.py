@@ -128,7 +128,8 @@ def main(asked: Collect) -> None:
         if shown is not None:
             with console.status("filming"):
                 film(asked, task, shown, account.attempts, expert.strategies)
-        console.print(f"{asked.path}: {done:,} demonstrations; figures, picture and film in {about(asked.path)}")
+        beside = "figures, picture and film" if asked.film else "figures and picture"
+        console.print(f"{asked.path}: {done:,} demonstrations; {beside} in {about(asked.path)}")
 
 
 def attempt(

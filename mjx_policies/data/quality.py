@@ -18,6 +18,7 @@ from mjx_policies.data.episodes import Episode
 from mjx_policies.evaluation.statistics import Estimate, proportion
 from mjx_policies.training.errors import UserError
 
+LEAST_RANGE = 0.05  # of its size, that a coordinate is taken to cover: what all but stands still jumps by nothing
 IDLE = 0.002  # of the range a coordinate covers in the set, which a step must exceed in some coordinate to be a motion
 JUMP = (5.0, 0.05)  # times the 99th percentile of its steps, and at least this part of its range
 OUTLIER = 3.0  # times the 99th percentile of the norms of actions
@@ -117,8 +118,8 @@ def judge(episodes: Iterable[Episode], coordinates: Mapping[str, Sequence[int] |
         strategies[episode.strategy or "unknown"] += 1
     if not paths:
         raise UserError("there are no episodes to judge.")
-    spans = np.ptp(np.quantile(np.concatenate(paths), [0.005, 0.995], axis=0), axis=0)  # [D]
-    spans = np.maximum(spans, 1e-6)
+    low, high = np.quantile(np.concatenate(paths), [0.005, 0.995], axis=0)  # [D]
+    spans = np.maximum(high - low, np.maximum(LEAST_RANGE * np.maximum(np.abs(low), np.abs(high)), 1e-6))
     changes = [np.abs(np.diff(path, axis=0)) / spans for path in paths]
     idle = [(change < IDLE).all(axis=1) for change in changes]
     return Quality(

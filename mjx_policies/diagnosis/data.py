@@ -39,7 +39,13 @@ def examine(steps: Steps, times: Sequence[np.ndarray] | None = None) -> Data:
     copies = find_copies(steps)
     plain = np.ones(len(steps.columns), bool)
     plain[[copy.column for copy in copies]] = False
-    forecasts = [copy for copy in copies if tells_the_future(steps, copy, plain)]
+    # An action that is remembered is known, though joints that follow their targets are where it told them to be later.
+    remembered = {copy.column for copy in copies if copy.of_action and copy.lag < 0}
+    forecasts = [
+        copy
+        for copy in copies
+        if (copy.of_action or copy.column not in remembered) and tells_the_future(steps, copy, plain)
+    ]
     ahead = {copy.column for copy in forecasts}
     # What the robot remembers of its actions, or of the past, would make a later observation tell an earlier action.
     memories = {copy.column for copy in copies if copy.of_action}

@@ -9,7 +9,7 @@ from mjx_policies.diagnosis.data import Data
 
 SCALE = 100.0  # times the size of a usual column
 AT_END = 0.5  # portion of the steps in which a saturated action is at an end of its range
-SWITCH = 0.05  # portion of the steps between the ends, below which an action is a switch such as a gripper's
+SWITCH = 0.15  # portion of the steps between the ends, below which an action is a switch such as a gripper's
 COPIED = 0.5  # portion of its steps that an episode shares with an earlier one
 REPEATED = 0.01  # portion of the episodes
 TICKS = 0.5  # periods by which a clock may be off

@@ -22,6 +22,8 @@ class Estimate:
     def __str__(self) -> str:
         if not self.count:
             return "–"
+        if not math.isfinite(self.high - self.low):  # of one sample
+            return f"{self.value:.3f}"
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 

@@ -63,7 +63,8 @@ def test_what_reaches_the_motors_is_what_was_applied(task):
     step = jit(env.step)
     applied, _ = step(one, action, rows)
     other, _ = step(one, -action)
-    np.testing.assert_array_equal(env.data(applied).qpos, env.data(other).qpos)
+    # A mean of equal rows may differ from them in the last bit.
+    np.testing.assert_allclose(env.data(applied).qpos, env.data(other).qpos, atol=1e-6)
 
 
 def test_an_unknown_task_lists_those_there_are():

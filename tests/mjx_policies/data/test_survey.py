@@ -57,6 +57,18 @@ def test_what_is_wrong_is_named():
     assert found["outliers"]["count"] == 10 and found["outliers"]["first"][0]["episode"] == 5
 
 
+def test_what_all_but_stands_still_does_not_jump():
+    """A place that trembles by a millionth of where it is, and once by a thousandth."""
+    episodes = [walk(n, 60) for n in range(30)]
+    for n, episode in enumerate(episodes):
+        rng = np.random.default_rng(n)
+        episode.observation["state"][:, 3] = 2 * (1 + 1e-6 * rng.normal(size=60))
+    episodes[4].observation["state"][30:, 3] *= 1.001
+    assert not survey(episodes, TABLE).quality.jumps
+    episodes[4].observation["state"][30:, 3] *= 1.5
+    assert len(survey(episodes, TABLE).quality.jumps) == 1
+
+
 def test_what_does_not_fit_in_memory_is_counted_all_the_same(monkeypatch):
     episodes = [walk(n, 20 + n) for n in range(9)] + [walk(9, 60, jump=31)]
     whole = survey(episodes, TABLE)
