@@ -41,6 +41,8 @@ def main(convert: Convert) -> None:
         )
     if to_robomimic and convert.videos:
         raise UserError("robomimic has no videos: leave out --videos, or choose a folder for LeRobot.")
+    if convert.out.resolve() == convert.source.resolve():
+        raise UserError(f"{convert.out} is what is to be converted: choose another OUT.")
     console = open_console()
     writer: Any
     if to_robomimic:

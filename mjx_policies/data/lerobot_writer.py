@@ -86,9 +86,11 @@ class Writer:
         self._episodes = self._frames = 0
         self._loose: list[int] = []  # numbers of files that hold one episode
         self._summaries: list[Mapping[str, Summary]] = []
+        if self.path.exists() and not self.path.is_dir():
+            raise UserError(f"{self.path} is a file, and a dataset is a folder. Choose another path.")
         if append and not ((self.path / INFO).exists() or (self.path / LOCK).exists()):
             raise UserError(f"{self.path} holds no dataset to append to. Check the path.")
-        if not append and self.path.exists() and not (self.path.is_dir() and not any(self.path.iterdir())):
+        if not append and self.path.exists() and any(self.path.iterdir()):
             raise UserError(f"{self.path} holds something already. Choose another path, delete it, or go on with it.")
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = os.open(self.path / LOCK, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)

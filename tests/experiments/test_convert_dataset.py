@@ -64,6 +64,7 @@ def test_a_conversion_goes_on(script, tmp_path):
     for wrong, words in (
         ({"append": True, "only_successes": True}, "cannot go on"),
         ({"out": tmp_path / "c.hdf5", "videos": True}, "no videos"),
+        ({"out": tmp_path / "a"}, "what is to be converted"),
     ):
         with pytest.raises(UserError, match=words):
             script.main(script.Convert(**{"source": tmp_path / "a", "out": tmp_path / "b", **wrong}))

@@ -153,6 +153,10 @@ def test_a_dataset_can_be_continued(make_episode, assert_same, tmp_path):
         lerobot.write(tmp_path, episodes)
     with pytest.raises(ValueError, match="no dataset to append to"):
         lerobot.write(tmp_path / "other", episodes, append=True)
+    (tmp_path / "file").touch()
+    for append in (False, True):
+        with pytest.raises(ValueError, match="file is a file, and a dataset is a folder"):
+            lerobot.write(tmp_path / "file", episodes, append=append)
     with lerobot.Writer(tmp_path, append=True) as writer:
         with pytest.raises(ValueError, match="another process writes"):
             lerobot.Writer(tmp_path, append=True)
