@@ -77,6 +77,8 @@ def rate_too_high(run: Run) -> Finding | None:
         step = run.step(name, turn) if rises or explodes or leaping else None
         if step is None and stalls:
             step = run.step("gradient/norm", gradient.argmax())
+        if step is None and swollen > SWOLLEN:  # by the end, where the checkpoint is
+            step = run.step(name, len(loss) - 1)
     rate = run.curve("learning_rate")
     current = rate.max() if len(rate) else run.hyper.get("learning_rate")
     now = f"the learning rate {current:.3g}" if current else "the learning rate"

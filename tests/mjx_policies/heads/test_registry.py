@@ -48,7 +48,8 @@ def test_a_vocabulary_comes_back_whole(tmp_path):
 def test_parameters_serve_any_number_of_steps(name):
     some, many = (make_head(name, *SHAPE, 32, num_steps=steps) for steps in (1, 7))
     params = some.init(jax.random.key(0), EMBEDDING)
-    whole = jax.tree.map(lambda x: jnp.full_like(x, 0.05), params)  # a head's first answer is zero in any number
+    # A head's first answer is zero in any number.
+    whole = jax.tree.map(lambda x: 0.2 * jax.random.normal(jax.random.key(x.size), x.shape), params)
     actions = [head.act(whole, EMBEDDING, head.noise.draw(jax.random.key(1))) for head in (some, many)]
     assert np.isfinite(actions).all() and not np.allclose(*actions)
     with pytest.raises(ValueError, match="mse does not sample in steps; diffusion, flow, one_step do"):
