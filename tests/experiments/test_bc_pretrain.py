@@ -1,6 +1,7 @@
 """A cloned policy as a user makes it: tiny, to its end, resumed, corrected, and what opens it afterwards."""
 
 import csv
+import importlib
 import json
 import runpy
 import shutil
@@ -48,7 +49,7 @@ def rows(folder):
 def kind():
     sys.path.insert(0, str(EXPERIMENTS))
     try:
-        return runpy.run_path(str(EXPERIMENTS / "bc_training.py"))["CloningRun"]
+        return importlib.import_module("bc_training").CloningRun
     finally:
         sys.path.remove(str(EXPERIMENTS))
 
