@@ -39,7 +39,7 @@ ITERATIONS = 10  # calls that training is divided into, so that it can say how f
 MOST_ATTEMPTS = 10  # of an expert, for each demonstration
 BATCH = 300  # attempts at once
 CALLS = 40  # of each seed's sampler, timed
-SHARE = 0.1  # of a seed's successes that either side must have
+BOTH = 0.2  # coverage of a seed that goes both ways; 1 is that of a fair coin from every start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -223,16 +223,16 @@ def coverage(success: np.ndarray, side: np.ndarray) -> np.ndarray:  # [S, P, N],
 def figures(tried: Tried) -> dict[str, Estimate]:
     """Means over seeds with their intervals, over episodes if there is one seed; the sides only around an obstacle.
 
-    `both` is the portion of the seeds whose successes passed on either side, each at least `SHARE` of them.
+    `both` is the portion of the seeds that go both ways from one and the same start: those that cover at least `BOTH`.
     """
     found = {"success": tried.success.mean(axis=(1, 2)), "lost": tried.lost.mean(axis=(1, 2))}
     if tried.path is not None:
-        count = tried.success.sum(axis=(1, 2))
+        covered, count = coverage(tried.success, tried.side), tried.success.sum(axis=(1, 2))
         left = np.where(count > 0, (tried.success & (tried.side > 0)).sum(axis=(1, 2)) / np.maximum(count, 1), np.nan)
         found |= {
-            "coverage": coverage(tried.success, tried.side),
+            "coverage": covered,
             "left": left,
-            "both": (np.minimum(left, 1 - left) >= SHARE).astype(float),
+            "both": (covered >= BOTH).astype(float),
         }
     estimates = {name: mean(of_seeds, lowest=0.0, highest=1.0) for name, of_seeds in found.items()}
     if len(tried.success) == 1:
