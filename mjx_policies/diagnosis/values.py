@@ -9,7 +9,11 @@ from mjx_policies.diagnosis.data import Data
 
 SCALE = 100.0  # times the size of a usual column
 AT_END = 0.5  # portion of the steps in which a saturated action is at an end of its range
-SWITCH = 0.15  # portion of the steps between the ends, below which an action is a switch such as a gripper's
+SWITCH = 0.05  # portion of the steps between the ends, below which an action is a switch such as a gripper's
+SLOW_SWITCH = (
+    0.15  # the same of one that goes from end to end, which takes it a while, at most `TURNS` times an episode
+)
+TURNS = 3
 COPIED = 0.5  # portion of its steps that an episode shares with an earlier one
 REPEATED = 0.01  # portion of the episodes
 TICKS = 0.5  # periods by which a clock may be off
@@ -141,14 +145,16 @@ def unnormalised(data: Data) -> Finding | None:
 
 def saturated(data: Data) -> Finding | None:
     """Actions that were cut off at the ends of their range."""
-    action = data.steps.action[np.isfinite(data.steps.action).all(axis=1)]
+    kept = np.isfinite(data.steps.action).all(axis=1)
+    action, episode = data.steps.action[kept], data.steps.episode[kept]
     low, high = action.min(axis=0, initial=np.inf), action.max(axis=0, initial=-np.inf)
     varied = np.flatnonzero(high > low)
     if not len(varied) or len(action) < 10:
         return None
     near = 1e-3 * (high - low)
     share = np.mean((action <= low + near) | (action >= high - near), axis=0)
-    analogue = varied[1 - share[varied] >= SWITCH]
+    between = np.array([SLOW_SWITCH if turns(action[:, i], episode, near[i]) <= TURNS else SWITCH for i in varied])
+    analogue = varied[1 - share[varied] >= between]
     # If all of them are at their ends all the time, none of them is a gripper among joints.
     judged = analogue if len(analogue) else varied[[len(np.unique(action[:, i])) > 3 for i in varied]]
     if not len(judged):
@@ -166,6 +172,14 @@ def saturated(data: Data) -> Finding | None:
         "Record a few episodes with a larger action scale, and look whether the histogram loses its spikes.",
         where=tuple(f"action[{i}]" for i in judged if share[i] > AT_END),
     )
+
+
+def turns(column: np.ndarray, episode: np.ndarray, near: float) -> float:  # [N], [N] -> changes of end an episode
+    """How often an action goes from one end of its range to the other."""
+    ends = (column >= column.max() - near).astype(int) - (column <= column.min() + near).astype(int)
+    at_end = np.flatnonzero(ends)
+    changed = (np.diff(ends[at_end]) != 0) & (np.diff(episode[at_end]) == 0)
+    return float(changed.sum()) / len(np.unique(episode))
 
 
 def action_names(data: Data) -> list[str]:
