@@ -28,8 +28,9 @@ DATA_CHECKS: dict[str, Check[Data]] = {
     "data: constant columns": values.constant,
     "data: repeated episodes": values.duplicated,
     "data: scale of columns": values.unnormalised,
-    "data: saturated actions": values.saturated,
+    # Before what is at the ends: only in the right order is a slow gripper told from an action that is cut off.
     "data: shuffled actions": pairing.shuffled,
+    "data: saturated actions": values.saturated,
     "data: alignment": pairing.misaligned,
     "data: leaked future": pairing.leaked,
 }
