@@ -2,12 +2,13 @@
 
 The energy learns to tell the demonstrated action from uniform ones (InfoNCE, section 2), and so becomes minus the log
 density up to a constant. The paper's variant with negatives that Langevin dynamics found is left out: it flattens the
-energy where the policy already is (Singh et al. 2023, arXiv:2309.05803). Acting is a search for low energies over a
-cloud of candidates, `langevin` or `derivative_free`, which draws all its numbers from one array of normal noise.
+energy where the policy already is (Singh et al. 2023, arXiv:2309.05803). Acting moves a cloud of candidates to where
+energies are low, by one of the rules below, which draw all their numbers from one array of normal noise.
 
-Three warnings. There is no `log_prob`. A search of a few steps finds good actions rather than draws fairly: how often
-it takes one of two ways says little of the demonstrations. And uniform actions are hardly ever near a chunk of many
-numbers, so there is little to learn from them: take a diffusion or flow head beyond ten or so.
+Three warnings. There is no `log_prob`. `langevin` and `derivative_free`, the paper's, find good actions rather than
+draw fairly: of two ways they nearly always take the one that is a little better; `metropolis` draws fairly where the
+first candidates cover the space. And uniform actions are hardly ever near a chunk of many numbers, so there is little
+to learn from them: take a diffusion or flow head beyond ten or so.
 Axes: E embedding, N candidates, S steps, D = H A numbers of an action.
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import flax.linen as nn
 import jax
@@ -32,6 +33,7 @@ BOUND = 1.05
 
 Energy = Callable[[Array], Array]
 """[N, D] -> [N]"""
+Search = Literal["langevin", "derivative_free", "metropolis"]
 
 
 def langevin(
@@ -64,10 +66,30 @@ def derivative_free(
     return x
 
 
+def metropolis(
+    energy: Energy, x: Array, noise: Array, spread: Number = 0.33, shrink: Number = 0.5
+) -> Array:  # [N, D], [S, N, D + 1] -> [N, D]
+    """Draws candidates again in proportion to exp(-E), then moves each a little S - 1 times, if chance allows.
+
+    Moves that raise the energy by d are allowed with probability exp(-d), which leaves the density of the cloud at
+    exp(-E), however many and however wide they are: Metropolis et al. 1953 (doi:10.1063/1.1699114).
+    """
+    energies = energy(x)
+    first = choose(jax.nn.softmax(-energies), noise[0, :, -1])
+    x, energies = first @ x, first @ energies
+    for s, numbers in enumerate(noise[1:]):
+        moved = x + spread * shrink**s * numbers[:, :-1]
+        there = energy(moved)
+        allowed = (jnp.abs(moved) <= BOUND).all(axis=-1)
+        taken = allowed & (jnp.log(jax.scipy.stats.norm.cdf(numbers[:, -1])) < energies - there)
+        x, energies = jnp.where(taken[:, None], moved, x), jnp.where(taken, there, energies)
+    return x
+
+
 def energy_head(
     net: nn.Module,
     shape: int | tuple[int, ...],
-    search: Literal["langevin", "derivative_free"] = "derivative_free",
+    search: Search = "derivative_free",
     num_candidates: int = 128,
     num_steps: int = 3,
     num_negatives: int = 64,
@@ -75,13 +97,13 @@ def energy_head(
 ) -> ActionHead:
     """Builds the head.
 
-    `sample` draws from the last candidates in proportion to exp(-E); `mode` takes the lowest of those found from noise
-    that is always the same.
+    `sample` takes one of the last candidates, which metropolis has left in proportion to exp(-E), while the others
+    choose in that proportion; `mode` takes the lowest of those found from noise that is always the same.
 
     Args:
       net: embedding and action, [E + D] -> one number, the energy.
       shape: of the action; A for [A].
-      search: how candidates improve. `langevin` wants more steps, 10 or so, and fewer candidates.
+      search: how candidates move. `langevin` wants more steps, 10 or so, and fewer candidates.
       num_candidates: N.
       num_steps: S.
       num_negatives: uniform actions in the loss.
@@ -93,8 +115,8 @@ def energy_head(
     for name, value in (("num_candidates", num_candidates), ("num_steps", num_steps), ("num_negatives", num_negatives)):
         if value < 1:
             raise ValueError(f"{name} is {value}, it must be at least 1")
-    if search not in ("langevin", "derivative_free"):
-        raise ValueError(f"search is {search!r}, it must be 'langevin' or 'derivative_free'")
+    if search not in get_args(Search):
+        raise ValueError(f"search is {search!r}, it must be one of {', '.join(get_args(Search))}")
     shape = (shape,) if isinstance(shape, int) else shape
     size = math.prod(shape)
 
@@ -108,7 +130,13 @@ def energy_head(
         return jax.vmap(of_one)
 
     def improve(energy: Energy, x: Array, noise: Array) -> Array:
-        return langevin(energy, x, noise, step) if search == "langevin" else derivative_free(energy, x, noise)
+        match search:
+            case "langevin":
+                return langevin(energy, x, noise, step)
+            case "derivative_free":
+                return derivative_free(energy, x, noise)
+            case "metropolis":
+                return metropolis(energy, x, noise)
 
     def start(noise: Array) -> Array:  # normal -> uniform within the bound
         return BOUND * (2 * jax.scipy.stats.norm.cdf(noise) - 1)
@@ -131,7 +159,8 @@ def energy_head(
 
     def act(params: PyTree, embedding: Array, noise: Array) -> Array:
         x, energies = candidates(energy(params, embedding), noise)
-        return (choose(jax.nn.softmax(-energies), noise[0, 0, -1]) @ x).reshape(shape)
+        chosen = x[0] if search == "metropolis" else choose(jax.nn.softmax(-energies), noise[0, 0, -1]) @ x
+        return chosen.reshape(shape)
 
     def sample(params: PyTree, key: Array, embedding: Array) -> tuple[Array, Array]:
         action = act(params, embedding, noise.draw(key))
