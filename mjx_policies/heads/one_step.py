@@ -15,7 +15,7 @@ Axes: E embedding, H horizon, A action, S steps; an action is [A] or [H, A].
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import flax.linen as nn
 import jax
@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mjx_policies.heads.base import ActionHead, Noise, hold_last, masked_mean
-from mjx_policies.heads.flow import on_the_line
+from mjx_policies.heads.flow import MIN_LEFT, Guess, on_the_line
 from mjx_policies.heads.inpainting import Prefix, pull
 from mjx_policies.networks.apply import apply
 from mjx_policies.types import Array, PyTree
@@ -35,23 +35,28 @@ def shortcut_head(
     num_steps: int = 1,
     max_steps: int = 128,
     consistency: float = 0.25,
+    guess: Guess = "velocity",
 ) -> ActionHead:
     """Builds the head. The same parameters serve any number of steps: build it again.
 
     Args:
-      net: one of `networks.denoiser` or a `TemporalUNet`, told [time, size of the step]; answers with the velocity.
+      net: one of `networks.denoiser` or a `TemporalUNet`, told [time, size of the step]; answers with the guess.
       shape: of the action; A for [A].
       num_steps: S when acting.
       max_steps: the smallest steps that are taught are 1 / max_steps long; below, the size is called 0.
       consistency: share of the examples that teach long steps, the others velocities; the paper's is 1/4.
+      guess: the mean velocity v over the step, as in the paper, or where it would lead if kept up to the end,
+        x + (1 - t) v: the action itself of a single step, and of a step of no size what `flow_head` calls the action.
 
     Raises:
-      ValueError: a number out of its range.
+      ValueError: a number out of its range, or no such guess.
     """
     if not 1 <= num_steps <= max_steps:
         raise ValueError(f"num_steps is {num_steps}, it must be from 1 to max_steps, {max_steps}")
     if not 0 < consistency < 1:
         raise ValueError(f"consistency is {consistency:g}, it must lie between 0 and 1")
+    if guess not in get_args(Guess):
+        raise ValueError(f"guess is {guess!r}, it must be one of {', '.join(get_args(Guess))}")
     shape = (shape,) if isinstance(shape, int) else shape
     noise = Noise(shape)
     starts = np.arange(num_steps, dtype=np.float32) / num_steps
@@ -59,11 +64,15 @@ def shortcut_head(
     def init(key: Array, embedding: Array) -> PyTree:
         return net.init(key, jnp.zeros(shape), jnp.zeros(2), embedding)
 
-    def velocity(params: PyTree, x: Array, time: Any, size: Any, embedding: Array) -> Array:
+    def answer(params: PyTree, x: Array, time: Any, size: Any, embedding: Array) -> Array:
         return apply(net, params, x, jnp.stack([jnp.asarray(time), jnp.asarray(size)]), embedding)
 
+    def velocity(params: PyTree, x: Array, time: Any, size: Any, embedding: Array) -> Array:
+        found = answer(params, x, time, size, embedding)
+        return found if guess == "velocity" else (found - x) / jnp.maximum(1 - time, MIN_LEFT)
+
     def loss(params: PyTree, key: Array, embedding: Array, action: Array, mask: Array | None = None) -> Array:
-        """Mean squared error of the velocity, either the line's or that of two half steps, equation 5."""
+        """Mean squared error of the guess, either the line's or that of two half steps, equation 5."""
         key_kind, key_steps, key_time, key_noise = jax.random.split(key, 4)
         long = jax.random.uniform(key_kind) < consistency
         # As many of 1 step as of 2 or 3, of 4 to 7, ...
@@ -77,7 +86,9 @@ def shortcut_head(
         first = velocity(fixed, x, time, told, embedding)
         second = velocity(fixed, (x + half * first).astype(x.dtype), time + half, told, embedding)
         target = jnp.where(long, jax.lax.stop_gradient(first + second) / 2, target)
-        found = velocity(params, x, time, jnp.where(long, 2 * half, 0.0), embedding)
+        if guess == "action":
+            target = x + (1 - time) * target
+        found = answer(params, x, time, jnp.where(long, 2 * half, 0.0), embedding)
         return masked_mean((found - target) ** 2, mask)
 
     def act(params: PyTree, embedding: Array, noise: Array, prefix: Prefix | None = None) -> Array:
