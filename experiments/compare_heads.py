@@ -54,6 +54,7 @@ ARM = {
     "draw": False,
     "size": 512,
     "steps": 2000,
+    "slow_steps": 2000,
     "batch_size": 128,
     "learning_rate": 1e-3,
     "weight_decay": 3.0,  # see bc_training.py
@@ -61,6 +62,12 @@ ARM = {
 """Defaults for the tasks of an arm, which have one good answer and want precision."""
 UNSEEN = {"Obstacle2D": ("velocity",)}
 """What a policy is not told, for it would learn to go on as it does: to stay wherever it stands, short of the goal."""
+SHORT = {"bins": 1, "energy": 2, "fast": 8}
+"""Control steps of a chunk for heads that cannot do with many. Bins draw each number by itself, so the steps of a chunk
+would not agree on a way; an energy learns from uniform chunks, and those of many numbers are never near a real one;
+tokens are learnt one after the other, and of many of them one is soon wrong."""
+SLOW = ("act", "fast")
+"""Transformers, which take ten times as long for a gradient step on a processor."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,12 +83,13 @@ class Contest:
     demos: int = 300  # demonstrations, the same for all
     starts: int = 16  # of the evaluation, the same for all
     repetitions: int = 8  # of each start
-    horizon: int | None = None  # control steps of a chunk; None: 8, in the sweep of chunks 16
-    execute: int = 4  # of a chunk, before the next one is made
+    horizon: int = 16  # control steps of a chunk, fewer for heads of `SHORT`
+    execute: int = 8  # of a chunk, before the next one is made
     unseen: tuple[str, ...] | None = None  # terms of the observation left out; None: see `UNSEEN`
     tremor: tuple[float, ...] = (0.0, 2.0)  # of the demonstrator in the sweep of chunks, times its own; else 1
     size: int = 128  # width of hidden layers
-    steps: int = 4000  # gradient steps
+    steps: int = 2000  # gradient steps
+    slow_steps: int = 1200  # of the heads of `SLOW`
     batch_size: int = 64
     learning_rate: float = 3e-3
     weight_decay: float = 1e-6  # times learning_rate, off the weights in each step
@@ -91,7 +99,7 @@ class Contest:
     out: str = ""  # folder for the results; runs/heads-<task> by default, runs/heads-<task>-<sweep> of a sweep
 
     def __post_init__(self) -> None:
-        for name in ("seeds", "demos", "starts", "repetitions", "size", "steps", "batch_size"):
+        for name in ("seeds", "demos", "starts", "repetitions", "size", "steps", "slow_steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1")
         if self.repetitions < 2:
@@ -99,17 +107,20 @@ class Contest:
         unknown = [name for name in self.heads if name not in HEADS]
         if unknown:
             raise ValueError(f"there is no head {unknown[0]!r}; choose of {', '.join(HEADS)}")
-        for name in self.heads if self.sweep == "steps" else ():
-            if name not in STEPPED:
+        for name in self.heads:
+            if self.sweep == "steps" and name not in STEPPED:
                 raise ValueError(f"{name} does not sample in steps; {', '.join(STEPPED)} do")
+            if self.sweep == "chunk" and name in SHORT:
+                raise ValueError(f"chunks of {name} are too short to execute parts of them: leave it out")
         if any(not 0 <= tremor <= 10 for tremor in self.tremor) or not self.tremor:
             raise ValueError("tremor must hold at least one number, each from 0 to 10")
-        if self.execute > self.chunk:
-            raise ValueError(f"execute is {self.execute}, more than the {self.chunk} actions of a chunk")
+        if self.execute > self.horizon:
+            raise ValueError(f"execute is {self.execute}, more than the {self.horizon} actions of a chunk")
         self.config(HEADS[0])  # says what else is wrong
 
     def config(self, head: str) -> Config:
         """Of the runs of one head."""
+        steps = self.slow_steps if head in SLOW else self.steps
         return Config(
             task=self.task,
             backend=self.backend,
@@ -118,23 +129,16 @@ class Contest:
             seeds=self.seeds,
             head=head,
             size=self.size,
-            horizon=self.chunk,
-            execute=self.execute,
+            horizon=min(self.horizon, SHORT.get(head, self.horizon)),
+            execute=min(self.execute, SHORT.get(head, self.execute)),
             remember=self.remember,
             unseen=UNSEEN.get(self.task) if self.unseen is None else self.unseen,
             draw=self.draw,
-            steps=self.steps,
+            steps=steps,
             batch_size=self.batch_size,
             validation=0.0,
-            hyper=BCHyper(
-                learning_rate=self.learning_rate, weight_decay=self.weight_decay, warmup_steps=self.steps / 20
-            ),
+            hyper=BCHyper(learning_rate=self.learning_rate, weight_decay=self.weight_decay, warmup_steps=steps / 20),
         )
-
-    @property
-    def chunk(self) -> int:
-        """Control steps of a chunk."""
-        return self.horizon or (max(CHUNKS) if self.sweep == "chunk" else 8)
 
     @property
     def folder(self) -> Path:
@@ -272,7 +276,7 @@ def cost(clones: Clones, tried: Tried, task: Env) -> dict[str, Any]:
 def sweep_chunk(contest: Contest, task: Env, shown: Shown, console: Console) -> None:
     """Success against the actions executed of each chunk, and with temporal ensembling."""
     heads = contest.heads or ("mse", "act", "mixture")
-    lengths = [length for length in CHUNKS if length <= contest.chunk]
+    lengths = [length for length in CHUNKS if length <= contest.horizon]
     success: dict[str, dict[str, dict[int, Estimate]]] = {}
     ensembled: dict[str, dict[str, Estimate]] = {}
     rows: dict[str, dict[str, Any]] = {}
@@ -289,14 +293,14 @@ def sweep_chunk(contest: Contest, task: Env, shown: Shown, console: Console) -> 
                 return figures(judge(clones.learned.state))
 
             for length in lengths:
-                found = tell(f"{length} of {contest.chunk} actions", execute=length)
+                found = tell(f"{length} of {contest.horizon} actions", execute=length)
                 success.setdefault(panel, {}).setdefault(name, {})[length] = found["success"]
                 rows[f"{name}, tremor {tremor:g}, {length} executed"] = found
             found = tell("temporal ensembling", ensemble=ENSEMBLE)
             ensembled.setdefault(panel, {})[name] = found["success"]
             rows[f"{name}, tremor {tremor:g}, ensemble"] = found
             write_results(contest, rows)
-    title = f"{contest.task}: success by the actions executed of a chunk of {contest.chunk}, {contest.seeds} seeds"
+    title = f"{contest.task}: success by the actions executed of a chunk of {contest.horizon}, {contest.seeds} seeds"
     draw_lines(contest.folder / "heads.png", success, "actions executed of each chunk", title, ensembled)
     console.print(terminal_table(contest, rows))
 

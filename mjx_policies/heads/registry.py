@@ -77,6 +77,7 @@ class Vocabulary:
 Fitted = Codebook | Vocabulary | None
 """What a head knows of the demonstrations before it learns; None for most."""
 FITTED = {"vq": Codebook, "fast": Vocabulary}
+MERGES = 128  # of symbols; most tokens of the paper's 1024 would be said too rarely in a few hundred demonstrations
 MORE_TOKENS = 1.25  # times as many as any demonstrated chunk takes
 TOKENIZER, COUNTS = "tokenizer.json", "tokens.json"
 MAX_COUNTS = 1000  # bytes
@@ -100,8 +101,9 @@ def fit(name: str, actions: Array | np.ndarray, seed: int = 0, num_steps: int = 
         return fit_codebook(jax.random.key(seed), jnp.asarray(actions), num_steps=num_steps)
     if name != "fast":
         return None
-    tokenizer = fit_tokenizer(np.asarray(actions))
-    most = math.ceil(MORE_TOKENS * most_tokens(tokenizer, np.asarray(actions)))
+    actions = np.asarray(actions)
+    tokenizer = fit_tokenizer(actions, FastTokenizer(actions.shape[1:], ()).num_symbols + MERGES)
+    most = math.ceil(MORE_TOKENS * most_tokens(tokenizer, actions))
     return Vocabulary(tokenizer, min(most, tokenizer.numbers))
 
 
@@ -189,7 +191,7 @@ def _vq(shape: Shape, size: int, fitted: Fitted) -> ActionHead:
 
 def _fast(shape: Shape, size: int, fitted: Fitted) -> ActionHead:
     assert isinstance(fitted, Vocabulary)
-    return fast_head(fitted.tokenizer, fitted.max_tokens, width=_width(size))
+    return fast_head(fitted.tokenizer, fitted.max_tokens, width=_width(size), depth=1)
 
 
 STEPPED: dict[str, Callable[..., ActionHead]] = {
@@ -197,7 +199,7 @@ STEPPED: dict[str, Callable[..., ActionHead]] = {
         Denoiser(MLPDenoiser(size), shape, target="x0", **sampler)
     ),
     "flow": lambda shape, size, **sampler: flow_head(MLPDenoiser(size), shape, guess="action", **sampler),
-    "one_step": lambda shape, size, **sampler: shortcut_head(MLPDenoiser(size), shape, **sampler),
+    "one_step": lambda shape, size, **sampler: shortcut_head(MLPDenoiser(size), shape, guess="action", **sampler),
 }
 """Heads whose sampler goes from noise to an action in as many steps as one likes."""
 
@@ -207,9 +209,14 @@ BUILD: dict[str, Callable[[Shape, int, Fitted], ActionHead]] = {
     "gaussian": lambda shape, size, _: gaussian_head(_plain(size, shape), shape, init_std=0.5, min_std=0.02),
     "mixture": lambda shape, size, _: mixture_head(_trunk(size), shape),
     "bins": lambda shape, size, _: bins_head(_trunk(size), shape, num_bins=64, smoothing=0.01),
-    "energy": lambda shape, size, _: energy_head(MLP((size // 2, size // 2, 1)), shape),
+    "energy": lambda shape, size, _: energy_head(
+        MLP((size // 2, size // 2, 1)), shape, "metropolis", num_candidates=512, num_steps=6, num_negatives=32
+    ),
     "vq": _vq,
-    "act": lambda shape, size, _: act_head(shape, latent=16, width=_width(size), encoder_depth=1, decoder_depth=2),
+    # The error is a mean over the numbers of a chunk: with the paper's weight of 10 the style would say nothing.
+    "act": lambda shape, size, _: act_head(
+        shape, latent=16, width=_width(size), encoder_depth=1, decoder_depth=1, kl_weight=0.005
+    ),
     "fast": _fast,
     "diffusion": lambda shape, size, _: STEPPED["diffusion"](shape, size),
     "flow": lambda shape, size, _: STEPPED["flow"](shape, size),

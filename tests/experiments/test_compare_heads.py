@@ -140,11 +140,12 @@ def test_chunks_of_every_length_are_compared(tmp_path):
         (("--heads", "mlp"), "there is no head 'mlp'; choose of mse, "),
         (("--repetitions", 1), "repetitions is 1: "),
         (("--seeds", 0), "seeds is 0, it must be at least 1"),
-        (("--execute", 17), "execute is 17, more than the 8 actions of a chunk"),
+        (("--execute", 17), "execute is 17, more than the 16 actions of a chunk"),
         (("--tremor", -1.0), "tremor must hold at least one number, each from 0 to 10"),
         (("--task", "Pendulum"), "Pendulum does not say when it is solved"),
         (("--task", "Cartwheel"), "unknown task 'Cartwheel'"),
         (("--sweep", "steps", "--heads", "mse"), "mse does not sample in steps"),
+        (("--sweep", "chunk", "--heads", "bins"), "chunks of bins are too short to execute parts of them"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_in_a_sentence(arguments, sentence, tmp_path, capsys):

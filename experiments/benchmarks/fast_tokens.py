@@ -1,0 +1,140 @@
+"""How short FAST's tokens make demonstrations, by control rate: python experiments/benchmarks/fast_tokens.py
+
+Every second of a dataset's actions is sampled at each rate, normalised by the middle 98 % of the data, and said in
+tokens that were fitted to the other half of the episodes: tokens for each chunk, numbers for each token, and how far
+what is decoded lies from what was said. Pertsch et al. 2025 (arXiv:2501.09747), table I, report 1.75 numbers for a
+token at 5 Hz (BridgeV2), 3.6 at 15 Hz (DROID), 5.0 at 20 Hz (bussing) and 13.2 at 50 Hz (folding shirts).
+The scripted expert of FrankaPickCube demonstrates, or take a dataset of your own with --data.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+import tyro
+from measuring import write_report
+from rich.progress import track
+from rich.table import Table
+
+from mjx_policies.agents.demonstrations import expert_actor, make_recorder, to_episodes
+from mjx_policies.compiler import compiler_options
+from mjx_policies.data.alignment import align
+from mjx_policies.data.episodes import Episode
+from mjx_policies.data.formats import read
+from mjx_policies.envs.experts.registry import load_expert
+from mjx_policies.envs.registry import load
+from mjx_policies.heads.fast_tokens import fit_tokenizer
+from mjx_policies.training.errors import UserError, clean_errors
+from mjx_policies.training.progress import open_console
+
+QUANTILES = (0.01, 0.99)  # of the data, that -1 and 1 stand for
+
+
+@dataclasses.dataclass(frozen=True)
+class Bench:
+    """How short FAST's tokens make demonstrations."""
+
+    data: str = ""  # a dataset; empty: the expert demonstrates
+    task: str = "FrankaPickCube"  # of the expert
+    episodes: int = 100  # at most
+    rates: tuple[int, ...] = (5, 10, 15, 20, 50)  # Hz, actions between two of the data are interpolated
+    vocabulary: int = 1024  # tokens, the paper's
+    scale: float = 10.0  # of coefficients before rounding, the paper's
+    json: str = ""  # file for what was found
+
+    def __post_init__(self) -> None:
+        if self.episodes < 2 or not self.rates or min(self.rates) < 2:
+            raise ValueError("episodes must be at least 2, and rates must hold numbers of at least 2 Hz")
+
+
+def main(bench: Bench) -> None:
+    console = open_console()
+    with console.status("demonstrations"), clean_errors(ValueError):
+        episodes = demonstrations(bench)
+    rows = {}
+    for rate in track(bench.rates, "fitting tokens", console=console, transient=True):
+        with clean_errors(ValueError):
+            rows[rate] = measure(chunks(episodes, rate), bench)
+    numbers = episodes[0].action.shape[1]
+    table = Table(title=f"{len(episodes)} episodes, a second of {numbers} actions at a time", title_justify="left")
+    for title in ("rate (Hz)", "numbers", "tokens", "numbers a token", "error, mean", "error, 99 %"):
+        table.add_column(title, justify="right")
+    for rate, row in rows.items():
+        table.add_row(
+            f"{rate}",
+            f"{row['numbers']}",
+            f"{row['tokens']:.1f}",
+            f"{row['ratio']:.2f}",
+            f"{row['error_mean']:.3f}",
+            f"{row['error_p99']:.3f}",
+        )
+    console.print(table)
+    console.print("Errors are in units of half the range of each action.")
+    write_report(bench.json, bench, {"by_rate": {f"{rate}": row for rate, row in rows.items()}})
+
+
+def demonstrations(bench: Bench) -> list[Episode]:
+    """As many as were asked for.
+
+    Raises:
+      UserError: there are fewer than two, or they do not last.
+    """
+    if bench.data:
+        dataset = read(bench.data)
+        found = [dataset[number] for number in range(min(bench.episodes, len(dataset)))]
+    else:
+        task = load(bench.task, num_envs=bench.episodes)
+        expert = load_expert(bench.task, task)
+        seeds = np.arange(bench.episodes, dtype=np.uint32)
+        attempts = make_recorder(task, expert_actor(expert))(jax.vmap(jax.random.key)(seeds))
+        found = to_episodes(attempts, seeds, bench.task, 1 / task.spec.control_dt, expert.strategies)
+    found = [episode for episode in found if len(episode.action) > 1.5 * episode.fps]
+    if len(found) < 2:
+        raise UserError(f"{bench.data or bench.task} has fewer than two episodes that last 1.5 s: take more or others.")
+    return found
+
+
+def chunks(episodes: Sequence[Episode], rate: int) -> list[np.ndarray]:  # -> [N, H, A] of each episode, H = rate
+    """Every second, one from each quarter of a second on."""
+    found = []
+    for episode in episodes:
+        times = np.arange(len(episode.action)) / episode.fps
+        starts = np.arange(0.0, times[-1] - 1, 0.25)
+        clock = np.arange(rate) / rate
+        action = np.asarray(episode.action, np.float64)
+        found.append(np.stack([align(times, action, start + clock, "linear", 2 / episode.fps)[0] for start in starts]))
+    return found
+
+
+def measure(found: Sequence[np.ndarray], bench: Bench) -> dict[str, float]:
+    """Of one rate: tokens fitted to the even episodes, on the odd ones."""
+    fitted, held = np.concatenate(found[::2]), np.concatenate(found[1::2])
+    low, high = np.quantile(fitted, QUANTILES, axis=(0, 1))
+    half = np.where(high > low, (high - low) / 2, 1.0)
+    fitted, held = (((x - (low + high) / 2) / half).astype(np.float32) for x in (fitted, held))
+    tokenizer = fit_tokenizer(fitted, bench.vocabulary, bench.scale)
+
+    def there_and_back(action):
+        tokens, count = tokenizer.encode(action)
+        return count, *tokenizer.decode(tokens)
+
+    count, back, valid = jax.jit(jax.vmap(there_and_back), compiler_options=compiler_options())(held)
+    if not valid.all():
+        raise UserError("tokens of a demonstration do not decode: this is a fault of fast_tokens.py, please report it.")
+    error = np.abs(back - np.clip(held, -tokenizer.limit, tokenizer.limit))
+    tokens = float(np.mean(count))
+    return {
+        "numbers": tokenizer.numbers,
+        "tokens": tokens,
+        "ratio": tokenizer.numbers / tokens,
+        "error_mean": float(error.mean()),
+        "error_p99": float(np.quantile(error, 0.99)),
+    }
+
+
+if __name__ == "__main__":
+    with clean_errors(ValueError):
+        main(tyro.cli(Bench, description=__doc__))
