@@ -177,7 +177,7 @@ def fit_head(config: Config, demonstrations: Demonstrations, spec: EnvSpec) -> F
     """What the head wants to know of the demonstrations before it learns; None for most."""
     if config.head not in registry.FITTED:
         return None
-    every = max(1, len(demonstrations.training) // MAX_FITTED)
+    every = -(-len(demonstrations.training) // MAX_FITTED)
     window = demonstrations.windows.take(demonstrations.training[::every])
     base, action = reference(spec), jnp.asarray(window.action)
     if base is not None:
@@ -284,10 +284,14 @@ def _one_observation(state: BCState) -> Observation:
 
 
 def action_error(config: Config, cloner: Cloner, state: BCState, key: Array, window: Window) -> Array:  # [N, ...] -> []
-    """Mean absolute difference from what the demonstrator did in the steps that are executed, in the data's units."""
+    """Mean absolute difference from what the demonstrator did in the steps that are executed, in the data's units.
+
+    Of the chunks that the head could make: others are not executed, see `chunking`.
+    """
     plan = make_plan(config, cloner, state)
     keys = jax.random.split(key, len(window.action))
     planned = jax.vmap(plan)(keys, window.observation)[:, : config.execute]  # [N, K, A]
-    real = window.action_mask[:, : config.execute, None]
+    made = jnp.isfinite(planned).all(axis=(1, 2))[:, None, None]
+    real = window.action_mask[:, : config.execute, None] & made
     off = jnp.where(real, jnp.abs(planned - window.action[:, : config.execute]), 0.0)
-    return off.sum() / (real.sum() * planned.shape[-1])
+    return off.sum() / jnp.maximum(real.sum() * planned.shape[-1], 1)

@@ -46,14 +46,11 @@ ENSEMBLE = 0.01  # decay of the weights, Zhao et al. 2023 (arXiv:2304.13705)
 ARM = {
     "seeds": 1,
     "demos": 200,
-    "starts": 250,
-    "repetitions": 2,
-    "horizon": 16,
-    "execute": 8,
+    "starts": 500,
+    "repetitions": 1,
     "remember": 2,
     "draw": False,
     "size": 512,
-    "steps": 2000,
     "slow_steps": 2000,
     "batch_size": 128,
     "learning_rate": 1e-3,
@@ -67,7 +64,7 @@ SHORT = {"bins": 1, "energy": 2, "fast": 8}
 would not agree on a way; an energy learns from uniform chunks, and those of many numbers are never near a real one;
 tokens are learnt one after the other, and of many of them one is soon wrong."""
 SLOW = ("act", "fast")
-"""Transformers, which take ten times as long for a gradient step on a processor."""
+"""Transformers, whose gradient steps take long on a processor."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,13 +80,13 @@ class Contest:
     demos: int = 300  # demonstrations, the same for all
     starts: int = 16  # of the evaluation, the same for all
     repetitions: int = 8  # of each start
-    horizon: int = 16  # control steps of a chunk, fewer for heads of `SHORT`
-    execute: int = 8  # of a chunk, before the next one is made
-    unseen: tuple[str, ...] | None = None  # terms of the observation left out; None: see `UNSEEN`
+    horizon: int = 16  # control steps of a chunk; at most 1 for bins, 2 for energy, 8 for fast
+    execute: int = 8  # of a chunk, before the next one is made, or all of a shorter one
+    unseen: tuple[str, ...] | None = None  # terms of the observation left out; None: velocity in Obstacle2D
     tremor: tuple[float, ...] = (0.0, 2.0)  # of the demonstrator in the sweep of chunks, times its own; else 1
     size: int = 128  # width of hidden layers
     steps: int = 2000  # gradient steps
-    slow_steps: int = 1200  # of the heads of `SLOW`
+    slow_steps: int = 1200  # of act and fast, whose steps take longer
     batch_size: int = 64
     learning_rate: float = 3e-3
     weight_decay: float = 1e-6  # times learning_rate, off the weights in each step
@@ -102,7 +99,7 @@ class Contest:
         for name in ("seeds", "demos", "starts", "repetitions", "size", "steps", "slow_steps", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1")
-        if self.repetitions < 2:
+        if self.repetitions < 2 and self.task == "Obstacle2D":
             raise ValueError("repetitions is 1: whether a policy takes both ways shows only where a start is repeated")
         unknown = [name for name in self.heads if name not in HEADS]
         if unknown:
@@ -111,7 +108,7 @@ class Contest:
             if self.sweep == "steps" and name not in STEPPED:
                 raise ValueError(f"{name} does not sample in steps; {', '.join(STEPPED)} do")
             if self.sweep == "chunk" and name in SHORT:
-                raise ValueError(f"chunks of {name} are too short to execute parts of them: leave it out")
+                raise ValueError(f"{name} has shorter chunks than the other heads, so leave it out of this sweep")
         if any(not 0 <= tremor <= 10 for tremor in self.tremor) or not self.tremor:
             raise ValueError("tremor must hold at least one number, each from 0 to 10")
         if self.execute > self.horizon:
@@ -239,7 +236,7 @@ def compare(contest: Contest, task: Env, shown: Shown, console: Console) -> None
         write_results(contest, rows)
     draw(contest, tried, demonstrated, rows)
     console.print(terminal_table(contest, rows))
-    for sentence in verdicts(rows):
+    for sentence in (*verdicts(rows), *differences(rows)):
         console.print(sentence, highlight=False)
 
 
@@ -266,6 +263,7 @@ def cost(clones: Clones, tried: Tried, task: Env) -> dict[str, Any]:
     return {
         "horizon": clones.config.horizon,
         "execute": clones.config.execute,
+        "steps": clones.config.steps,
         "training_seconds": clones.learned.training,
         "compiling_seconds": clones.learned.compiling,
         "trying_seconds": tried.seconds,
@@ -334,7 +332,6 @@ COLUMNS = {
     "success": "success",
     "lost": "collided or lost",
     "coverage": "coverage",
-    "left": "on the left",
     "both": "seeds that go both ways",
     "training_seconds": "training [s]",
     "sampling_seconds": "sampling [ms]",
@@ -393,7 +390,7 @@ def markdown(contest: Contest, rows: Mapping[str, Mapping[str, Any]]) -> str:
     titles = [list(COLUMNS.values())[i] for i in used(rows)]
     lines = [f"# {heading(contest)}", "", f"| | {' | '.join(titles)} |", f"|---|{'---:|' * len(titles)}"]
     lines += [f"| {name} | {' | '.join(cells(row)[i] for i in used(rows))} |" for name, row in rows.items()]
-    return "\n".join([*lines, "", *verdicts(rows), ""])
+    return "\n".join([*lines, "", *verdicts(rows), *differences(rows), ""])
 
 
 def verdicts(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -412,6 +409,21 @@ def verdicts(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
         )
         if names
     ]
+
+
+def differences(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """In what heads were not treated alike."""
+    found = []
+    for key, words in (("horizon", "Actions of a chunk"), ("execute", "Executed of it"), ("steps", "Gradient steps")):
+        values: dict[int, list[str]] = {}
+        for name, row in rows.items():
+            if key in row:
+                values.setdefault(row[key], []).append(name)
+        if values:
+            most = max(values, key=lambda value: len(values[value]))
+            others = [f"{value} of {', '.join(names)}" for value, names in values.items() if value != most]
+            found.append(f"{words}: {'; '.join([f'{most:,}', *others])}.")
+    return found
 
 
 def write_results(contest: Contest, rows: Mapping[str, Mapping[str, Any]]) -> None:

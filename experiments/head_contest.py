@@ -194,14 +194,17 @@ def make_judge(config: Config, cloner: Cloner, task: Env, starts: int, repetitio
 
 def sampling_seconds(config: Config, cloner: Cloner, state: BCState, control_dt: float) -> list[float]:  # [S, ...]
     """Median time that one robot waits for a chunk, for each seed's parameters."""
-    plan = jax.jit(cloner.plan, compiler_options=compiler_options())
+    plan = jax.jit(
+        lambda member, key, seen: bc_run.make_plan(config, cloner, member)(key, seen),
+        compiler_options=compiler_options(),
+    )
     seen = {
         name: jnp.zeros((config.remember, *scale.offset.shape[1:])) for name, scale in state.scales.observation.items()
     }
     found = []
     for number in range(len(state.step)):
         member = jax.tree.map(lambda x, number=number: x[number], state)
-        keys = iter(jax.random.split(jax.random.key(number), 1000))
+        keys = iter(list(jax.random.split(jax.random.key(number), 10 * CALLS)))
         found.append(measure_latency(lambda: plan(member, next(keys), seen), control_dt, CALLS).median)  # noqa: B023
     return found
 

@@ -14,7 +14,7 @@ commit to one way, and look at their samples first.
 A plan with a number that is not finite, as of a head that failed to make one (`heads.fast`), is not executed: the robot
 goes on doing the last action that it did, or that other plans ask for. Before the first plan there is none: then NaN.
 
-The deployment runtime has the same two (`mjx_policies.deploy.chunks`), for plans that are made in another thread.
+The deployment runtime does the same (`mjx_policies.deploy.chunks`), also with plans that are made in another thread.
 Axes: H horizon, K executed, A action, O observations remembered.
 """
 
@@ -60,10 +60,12 @@ class EnsembleCarry:
     Attributes:
       history: [O, ...] the last observations, the newest last.
       plans: [H, H, A], newest first: row i was made i steps ago, and its entry i is for this step.
+      action: [A], the last one.
     """
 
     history: Observation
     plans: Array
+    action: Array
 
 
 def receding_horizon(
@@ -154,12 +156,12 @@ def temporal_ensemble(
       plan, example, shape, remember: see `receding_horizon`.
       decay: above zero the oldest plan weighs most.
     """
-    horizon, _ = shape
+    horizon, actions = shape
     _check(remember=remember)
 
     def init(key: Array) -> EnsembleCarry:
         del key
-        return EnsembleCarry(_no_history(example, remember), jnp.zeros((horizon, *shape)))
+        return EnsembleCarry(_no_history(example, remember), jnp.zeros((horizon, *shape)), jnp.full(actions, jnp.nan))
 
     def act(carry: EnsembleCarry, key: Array, obs: Observation, step: Array) -> tuple[Array, EnsembleCarry]:
         history = _append(carry.history, obs, step)
@@ -169,8 +171,9 @@ def temporal_ensemble(
         usable = jnp.isfinite(plans).all(axis=(1, 2)) & (age <= step)
         weights = jnp.where(usable, jnp.exp(-decay * (oldest - age)), 0.0)
         asked = jnp.where(usable[:, None], plans[age, age], 0.0)
-        action = jnp.sum(weights[:, None] * asked, axis=0) / jnp.sum(weights)
-        return action, EnsembleCarry(history, plans)
+        average = jnp.sum(weights[:, None] * asked, axis=0) / jnp.sum(weights)
+        action = jnp.where(usable.any(), average, carry.action)
+        return action, EnsembleCarry(history, plans, action)
 
     return Policy(init, act)
 

@@ -28,7 +28,7 @@ DATA_CHECKS: dict[str, Check[Data]] = {
     "data: constant columns": values.constant,
     "data: repeated episodes": values.duplicated,
     "data: scale of columns": values.unnormalised,
-    # Before what is at the ends: only in the right order is a slow gripper told from an action that is cut off.
+    # Before saturated actions: how often they turn tells a slow gripper from them, if they are in order.
     "data: shuffled actions": pairing.shuffled,
     "data: saturated actions": values.saturated,
     "data: alignment": pairing.misaligned,

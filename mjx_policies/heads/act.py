@@ -96,7 +96,8 @@ def act_head(
       latent: Z.
       width, num_heads: of all transformers; the paper's are 512 and 8.
       encoder_depth, decoder_depth: layers; the paper's are 4, and 7 of which the first was used.
-      kl_weight: of KL(posterior || prior). So large that z says little more than which of several ways a chunk takes.
+      kl_weight: of KL(posterior || prior), the paper's. With actions in [-1, 1] and chunks of a few actions z says
+        nothing then, nor at 0.1; at 0.01 and below it says which of two ways around an obstacle a chunk takes.
 
     Raises:
       ValueError: a shape without a horizon.

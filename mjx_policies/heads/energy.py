@@ -5,11 +5,12 @@ density up to a constant. The paper's variant with negatives that Langevin dynam
 energy where the policy already is (Singh et al. 2023, arXiv:2309.05803). Acting moves a cloud of candidates to where
 energies are low, by one of the rules below, which draw all their numbers from one array of normal noise.
 
-Three warnings. There is no `log_prob`. `langevin` and `derivative_free`, the paper's, find good actions rather than
-draw fairly: of two ways they nearly always take the one that is a little better; `metropolis` draws fairly where the
-first candidates cover the space. And uniform actions are hardly ever near a chunk of many numbers, so there is little
-to learn from them: take a diffusion or flow head beyond ten or so.
-Axes: E embedding, N candidates, S steps, D = H A numbers of an action.
+Three warnings. There is no `log_prob`. The paper's two rules find good actions rather than draw fairly, for what they
+end with is weighed by exp(-E) once more, and `derivative_free` does so in every round: of two ways it nearly always
+takes the one that is a little better; `metropolis` draws fairly where the first candidates cover the space. And uniform
+actions are hardly ever near a chunk of many numbers, so there is little to learn from them: take a diffusion or flow
+head beyond ten or so.
+Axes: E embedding, N candidates, M of them that move, S steps, D = H A numbers of an action.
 """
 
 from __future__ import annotations
@@ -33,7 +34,12 @@ BOUND = 1.05
 
 Energy = Callable[[Array], Array]
 """[N, D] -> [N]"""
-Search = Literal["langevin", "derivative_free", "metropolis"]
+Rule = Literal["langevin", "derivative_free", "metropolis"]
+
+
+def uniform(normal: Array) -> Array:
+    """Numbers within the bound, all as likely, made of normal noise."""
+    return BOUND * (2 * jax.scipy.stats.norm.cdf(normal) - 1)
 
 
 def langevin(
@@ -68,15 +74,15 @@ def derivative_free(
 
 def metropolis(
     energy: Energy, x: Array, noise: Array, spread: Number = 0.33, shrink: Number = 0.5
-) -> Array:  # [N, D], [S, N, D + 1] -> [N, D]
-    """Draws candidates again in proportion to exp(-E), then moves each a little S - 1 times, if chance allows.
+) -> Array:  # [N, D], [S, M, D + 1] -> [M, D]
+    """Draws M candidates again in proportion to exp(-E), then moves each a little S - 1 times, if chance allows.
 
     Moves that raise the energy by d are allowed with probability exp(-d), which leaves the density of the cloud at
     exp(-E), however many and however wide they are: Metropolis et al. 1953 (doi:10.1063/1.1699114).
     """
+    chosen = choose(jax.nn.softmax(-energy(x)), noise[0, :, -1])
+    x = jnp.matmul(chosen, x, precision="highest")  # or some devices would round what they copy
     energies = energy(x)
-    first = choose(jax.nn.softmax(-energies), noise[0, :, -1])
-    x, energies = first @ x, first @ energies
     for s, numbers in enumerate(noise[1:]):
         moved = x + spread * shrink**s * numbers[:, :-1]
         there = energy(moved)
@@ -89,7 +95,7 @@ def metropolis(
 def energy_head(
     net: nn.Module,
     shape: int | tuple[int, ...],
-    search: Search = "derivative_free",
+    rule: Rule = "derivative_free",
     num_candidates: int = 128,
     num_steps: int = 3,
     num_negatives: int = 64,
@@ -97,26 +103,26 @@ def energy_head(
 ) -> ActionHead:
     """Builds the head.
 
-    `sample` takes one of the last candidates, which metropolis has left in proportion to exp(-E), while the others
-    choose in that proportion; `mode` takes the lowest of those found from noise that is always the same.
+    `sample` of `metropolis` is what became of one candidate, of the other rules one of the last in proportion to
+    exp(-E). `mode` takes the lowest of those found from noise that is always the same.
 
     Args:
       net: embedding and action, [E + D] -> one number, the energy.
       shape: of the action; A for [A].
-      search: how candidates move. `langevin` wants more steps, 10 or so, and fewer candidates.
+      rule: how candidates move. `langevin` wants more steps, 10 or so, and fewer candidates.
       num_candidates: N.
       num_steps: S.
       num_negatives: uniform actions in the loss.
       step: of `langevin`, at first; about the variance of the demonstrated actions.
 
     Raises:
-      ValueError: a number of candidates, steps or negatives below 1.
+      ValueError: a number of candidates, steps or negatives below 1, or no such rule.
     """
     for name, value in (("num_candidates", num_candidates), ("num_steps", num_steps), ("num_negatives", num_negatives)):
         if value < 1:
             raise ValueError(f"{name} is {value}, it must be at least 1")
-    if search not in get_args(Search):
-        raise ValueError(f"search is {search!r}, it must be one of {', '.join(get_args(Search))}")
+    if rule not in get_args(Rule):
+        raise ValueError(f"rule is {rule!r}, it must be one of {', '.join(get_args(Rule))}")
     shape = (shape,) if isinstance(shape, int) else shape
     size = math.prod(shape)
 
@@ -129,17 +135,14 @@ def energy_head(
 
         return jax.vmap(of_one)
 
-    def improve(energy: Energy, x: Array, noise: Array) -> Array:
-        match search:
+    def move(energy: Energy, x: Array, noise: Array) -> Array:
+        match rule:
             case "langevin":
                 return langevin(energy, x, noise, step)
             case "derivative_free":
                 return derivative_free(energy, x, noise)
             case "metropolis":
                 return metropolis(energy, x, noise)
-
-    def start(noise: Array) -> Array:  # normal -> uniform within the bound
-        return BOUND * (2 * jax.scipy.stats.norm.cdf(noise) - 1)
 
     def loss(params: PyTree, key: Array, embedding: Array, action: Array, mask: Array | None = None) -> Array:
         of = energy(params, embedding)
@@ -154,13 +157,15 @@ def energy_head(
     noise = Noise((1 + num_steps, num_candidates, size + 1))
 
     def candidates(of: Energy, noise: Array) -> tuple[Array, Array]:  # [N, D], [N] energies
-        x = improve(of, start(noise[0, :, :-1]), noise[1:])
+        x = move(of, uniform(noise[0, :, :-1]), noise[1:])
         return x, of(x)
 
     def act(params: PyTree, embedding: Array, noise: Array) -> Array:
-        x, energies = candidates(energy(params, embedding), noise)
-        chosen = x[0] if search == "metropolis" else choose(jax.nn.softmax(-energies), noise[0, 0, -1]) @ x
-        return chosen.reshape(shape)
+        of = energy(params, embedding)
+        if rule == "metropolis":
+            return metropolis(of, uniform(noise[0, :, :-1]), noise[1:, :1]).reshape(shape)
+        x, energies = candidates(of, noise)
+        return (choose(jax.nn.softmax(-energies), noise[0, 0, -1]) @ x).reshape(shape)
 
     def sample(params: PyTree, key: Array, embedding: Array) -> tuple[Array, Array]:
         action = act(params, embedding, noise.draw(key))

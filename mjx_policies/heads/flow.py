@@ -54,7 +54,7 @@ def flow_head(
     """Builds the head. The same parameters serve any number of steps and either solver: build it again.
 
     Args:
-      net: one of `networks.denoiser` or a `TemporalUNet`; answers with the velocity.
+      net: one of `networks.denoiser` or a `TemporalUNet`; answers with the guess.
       shape: of the action; A for [A].
       num_steps: S.
       solver: `heun` averages the velocities at both ends of a step, for twice the work.

@@ -1,7 +1,7 @@
 """Shortcut models, Frans et al. 2024 (arXiv:2410.12557): flow matching that also learns to take long steps.
 
-The network is told the size of the step and answers with the mean velocity over it. For size 0 that is flow matching;
-a step of any other size learns to lead where two of half the size lead. So one network, trained once, acts in one step
+The network is told the size of the step and says the mean velocity over it. For size 0 that is flow matching; a step of
+any other size learns to lead where two of half the size lead. So one network, trained once, acts in one step
 or in many: distilling a trained flow into another network, as FQL does (Park et al. 2025, arXiv:2502.02538), takes a
 second training for every number of steps, and is of use where the distilled one is then improved by another objective.
 
@@ -28,6 +28,8 @@ from mjx_policies.heads.inpainting import Prefix, pull
 from mjx_policies.networks.apply import apply
 from mjx_policies.types import Array, PyTree
 
+MAX_STEPS = round(0.5 / MIN_LEFT)  # the last half step is then as long as a velocity is made of an action for
+
 
 def shortcut_head(
     net: nn.Module,
@@ -44,7 +46,7 @@ def shortcut_head(
       shape: of the action; A for [A].
       num_steps: S when acting.
       max_steps: the smallest steps that are taught are 1 / max_steps long; below, the size is called 0.
-      consistency: share of the examples that teach long steps, the others velocities; the paper's is 1/4.
+      consistency: share of the examples that teach long steps, the others flow matching; the paper's is 1/4.
       guess: the mean velocity v over the step, as in the paper, or where it would lead if kept up to the end,
         x + (1 - t) v: the action itself of a single step, and of a step of no size what `flow_head` calls the action.
 
@@ -53,6 +55,8 @@ def shortcut_head(
     """
     if not 1 <= num_steps <= max_steps:
         raise ValueError(f"num_steps is {num_steps}, it must be from 1 to max_steps, {max_steps}")
+    if max_steps > MAX_STEPS:
+        raise ValueError(f"max_steps is {max_steps}, it must be at most {MAX_STEPS}")
     if not 0 < consistency < 1:
         raise ValueError(f"consistency is {consistency:g}, it must lie between 0 and 1")
     if guess not in get_args(Guess):

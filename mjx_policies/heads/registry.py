@@ -145,7 +145,7 @@ def make_head(
       name: one of `HEADS`.
       horizon: H.
       action_dim: A.
-      size: width of its perceptrons; transformers are a quarter as wide.
+      size: width of its perceptrons; that of an energy is half as wide, transformers a quarter.
       fitted: of `fit`.
       num_steps: of the sampler, for a head of `STEPPED`; its own number by default. Parameters do not depend on it.
 
@@ -213,7 +213,7 @@ BUILD: dict[str, Callable[[Shape, int, Fitted], ActionHead]] = {
         MLP((size // 2, size // 2, 1)), shape, "metropolis", num_candidates=512, num_steps=6, num_negatives=32
     ),
     "vq": _vq,
-    # The error is a mean over the numbers of a chunk: with the paper's weight of 10 the style would say nothing.
+    # See `act_head`: with the paper's weight the style would say nothing.
     "act": lambda shape, size, _: act_head(
         shape, latent=16, width=_width(size), encoder_depth=1, decoder_depth=1, kl_weight=0.005
     ),

@@ -115,6 +115,23 @@ def test_the_action_error_is_that_of_the_steps_that_are_executed(cloner, demonst
     assert info["action/error"] == pytest.approx(off / count, rel=1e-4)
 
 
+def test_chunks_that_a_head_fails_to_make_have_no_action_error(cloner, demonstrations, trained):
+    window = jax.tree.map(jnp.asarray, demonstrations.windows.take(demonstrations.validation))
+    fails = jnp.asarray([2, 5])
+    marked = window.observation["state"][fails, -1, 0]
+
+    def mode(state, seen):
+        return jnp.where(jnp.isin(seen["state"][-1, 0], marked), jnp.nan, cloner.mode(state, seen))
+
+    def error(cloner, window):
+        return bc_run.action_error(CONFIG, cloner, trained[0], jax.random.key(0), window)
+
+    others = jax.tree.map(lambda x: jnp.delete(x, fails, axis=0), window)
+    np.testing.assert_allclose(error(cloner._replace(mode=mode), window), error(cloner, others), rtol=1e-5)
+    failed = jax.tree.map(lambda x: x[fails], window)
+    assert error(cloner._replace(mode=mode), failed) == 0
+
+
 def test_a_policy_acts_on_what_it_may_see_and_stays_within_what_was_shown(cloner, trained):
     policy = bc_run.make_policy(CONFIG, cloner, trained[0])
     key = jax.random.key(0)

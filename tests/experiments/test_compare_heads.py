@@ -145,7 +145,7 @@ def test_chunks_of_every_length_are_compared(tmp_path):
         (("--task", "Pendulum"), "Pendulum does not say when it is solved"),
         (("--task", "Cartwheel"), "unknown task 'Cartwheel'"),
         (("--sweep", "steps", "--heads", "mse"), "mse does not sample in steps"),
-        (("--sweep", "chunk", "--heads", "bins"), "chunks of bins are too short to execute parts of them"),
+        (("--sweep", "chunk", "--heads", "bins"), "bins has shorter chunks than the other heads"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_in_a_sentence(arguments, sentence, tmp_path, capsys):

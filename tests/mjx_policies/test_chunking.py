@@ -83,6 +83,15 @@ def test_a_plan_that_fails_has_no_part_in_the_ensemble():
         np.testing.assert_allclose(action, weights @ [100 * s + (step - s) for s in made] / weights.sum(), rtol=1e-5)
 
 
+def test_where_every_plan_of_an_ensemble_fails_the_last_action_goes_on():
+    failed = range(6, 6 + HORIZON + 3)
+    found = run(temporal_ensemble(failing(*failed), EXAMPLE, (HORIZON, 2)))
+    last = 5 + HORIZON - 1  # the last step that the plan of step 5 says something of
+    for step in range(last, failed.stop):
+        np.testing.assert_array_equal(found[step], found[last])
+    assert np.isfinite(found).all() and (found[failed.stop] != found[last]).any()
+
+
 def test_without_any_plan_there_is_no_action():
     policies = (
         receding_horizon(failing(0), EXAMPLE, (HORIZON, 2), 4),

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from mjx_policies.heads.energy import BOUND, derivative_free, energy_head, langevin, metropolis
+from mjx_policies.heads.energy import BOUND, derivative_free, energy_head, langevin, metropolis, uniform
 from mjx_policies.networks.mlp import MLP
 
 MIDDLES, SHARES, SPREAD = (-0.5, 0.5), (0.3, 0.7), 0.1
@@ -21,13 +21,9 @@ def two_ways(x):  # [N, 1] -> [N]
     return -jax.nn.logsumexp(parts, axis=0)
 
 
-def start(noise):
-    return BOUND * (2 * jax.scipy.stats.norm.cdf(noise) - 1)
-
-
 def search(rule, steps, **options):  # -> [N]
     noise = jax.random.normal(jax.random.key(0), (1 + steps, N, 2))
-    return np.asarray(rule(two_ways, start(noise[0, :, :-1]), noise[1:], **options))[:, 0]
+    return np.asarray(rule(two_ways, uniform(noise[0, :, :-1]), noise[1:], **options))[:, 0]
 
 
 @pytest.mark.parametrize("steps", [1, 2, 6])
@@ -41,7 +37,7 @@ def test_metropolis_leaves_the_density_as_it_is(steps):
 
 def test_metropolis_goes_nowhere_that_no_candidate_may_be():
     noise = 3 * jax.random.normal(jax.random.key(1), (5, N, 2))
-    found = metropolis(lambda x: -100 * x[:, 0], start(noise[0, :, :-1]), noise[1:])
+    found = metropolis(lambda x: -100 * x[:, 0], uniform(noise[0, :, :-1]), noise[1:])
     assert np.abs(found).max() <= BOUND and found.mean() > 0.9 * BOUND
 
 
@@ -55,7 +51,7 @@ def test_derivative_free_search_sharpens():
 def test_langevin_draws_from_a_normal_distribution():
     noise = jax.random.normal(jax.random.key(0), (200, N, 2))
     found = langevin(
-        lambda x: ((x[:, 0] - 0.2) / SPREAD) ** 2 / 2, start(noise[0, :, :-1]), noise, step=1e-3, decay=0.0
+        lambda x: ((x[:, 0] - 0.2) / SPREAD) ** 2 / 2, uniform(noise[0, :, :-1]), noise, step=1e-3, decay=0.0
     )
     np.testing.assert_allclose([found.mean(), found.std()], [0.2, SPREAD], atol=0.01)
 
@@ -88,11 +84,11 @@ def test_what_it_learns_is_the_density():
     learned = jax.vmap(lambda x: net.apply(params, jnp.concatenate([embedding, x]))[0])(x)
     seen = np.asarray(two_ways(x)) < np.asarray(two_ways(x)).min() + 3  # where there are demonstrations
     difference = np.asarray(learned - two_ways(x))[seen]
-    assert difference.std() < 0.25
+    assert difference.std() < 0.25  # of energies that differ by 3
     draws = jax.vmap(lambda key: head.sample(params, key, embedding)[0])(jax.random.split(jax.random.key(2), 1000))
-    assert abs((np.asarray(draws) > 0).mean() - SHARES[1]) < 0.08
+    assert abs((np.asarray(draws) > 0).mean() - SHARES[1]) < 0.08  # five standard deviations of 1000 draws
 
 
 def test_a_search_that_there_is_not():
-    with pytest.raises(ValueError, match="search is 'luck', it must be one of langevin, derivative_free, metropolis"):
+    with pytest.raises(ValueError, match="rule is 'luck', it must be one of langevin, derivative_free, metropolis"):
         energy_head(MLP((1,)), 1, "luck")

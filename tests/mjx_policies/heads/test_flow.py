@@ -132,16 +132,17 @@ def test_two_moons_are_learnt(build):
     assert p_value(found, one_moon[one_moon[:, 1] > 0.1][:200]) < 0.01  # half of the data is told from all
 
 
-@pytest.fixture(scope="module")
-def shortcut():
-    """Parameters on four Gaussians."""
+@pytest.fixture(scope="module", params=["velocity", "action"])
+def shortcut(request):
+    """A guess and its parameters on eight Gaussians."""
     data = jnp.asarray(ring(0, 20_000)[:, :2], jnp.float32)
-    return train(shortcut_head(NET, 2), data, 1000)
+    return request.param, train(shortcut_head(NET, 2, guess=request.param), data, 1000)
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 5, 10, 16])
 def test_the_same_parameters_serve_any_number_of_steps(shortcut, num_steps):
-    found = draws(shortcut_head(NET, 2, num_steps), shortcut, 500)
+    guess, params = shortcut
+    found = draws(shortcut_head(NET, 2, num_steps, guess=guess), params, 500)
     near = np.linalg.norm(found[:, None] - RING, axis=-1).min(axis=1) < 5 * SPREAD
     assert near.mean() > (0.8 if num_steps > 2 else 0.6)  # so small a network blurs long steps
     counts = np.bincount(np.linalg.norm(found[:, None] - RING, axis=-1).argmin(axis=1), minlength=8)
@@ -178,6 +179,29 @@ def test_what_the_network_of_a_shortcut_is_told():
     assert seen == {1, 2, 3, 4, 5, 6, 7}
 
 
+class Always(nn.Module):
+    """Always answers with its parameters."""
+
+    @nn.compact
+    def __call__(self, x, time, embedding):
+        return self.param("value", nn.initializers.normal(), x.shape)
+
+
+@pytest.mark.parametrize("guess", ["velocity", "action"])
+def test_two_steps_along_a_straight_line_lead_where_one_does(guess):
+    """So the line's own network has nothing to learn from long steps, and any number of them ends in one place."""
+    head = shortcut_head(Always(), 2, max_steps=8, consistency=1 - 1e-6, guess=guess)
+    params = head.init(jax.random.key(0), EMBEDDING)
+    keys = jax.random.split(jax.random.key(1), 64)
+    losses = jax.vmap(lambda key: head.loss(params, key, EMBEDDING, jnp.full(2, 9.0)))(keys)
+    np.testing.assert_allclose(losses, 0.0, atol=1e-9)
+    noise = jnp.asarray([3.0, -1.0])
+    end = params["params"]["value"] + (noise if guess == "velocity" else 0.0)
+    for num_steps in (1, 3, 8):
+        found = shortcut_head(Always(), 2, num_steps, max_steps=8, guess=guess).act(params, EMBEDDING, noise)
+        np.testing.assert_allclose(found, end, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("build", "sentence"),
     [
@@ -187,6 +211,8 @@ def test_what_the_network_of_a_shortcut_is_told():
         (lambda: flow_head(NET, 2, guess="noise"), "guess is 'noise', it must be one of velocity, action"),
         (lambda: shortcut_head(NET, 2, 129), "num_steps is 129, it must be from 1 to max_steps, 128"),
         (lambda: shortcut_head(NET, 2, consistency=1.0), "consistency is 1"),
+        (lambda: shortcut_head(NET, 2, guess="noise"), "guess is 'noise', it must be one of velocity, action"),
+        (lambda: shortcut_head(NET, 2, max_steps=501), "max_steps is 501, it must be at most 500"),
     ],
 )
 def test_senseless_numbers_are_refused(build, sentence):
