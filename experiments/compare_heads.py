@@ -298,7 +298,8 @@ def sweep_chunk(contest: Contest, task: Env, shown: Shown, console: Console) -> 
             ensembled.setdefault(panel, {})[name] = found["success"]
             rows[f"{name}, tremor {tremor:g}, ensemble"] = found
             write_results(contest, rows)
-    title = f"{contest.task}: success by the actions executed of a chunk of {contest.horizon}, {contest.seeds} seeds"
+    seeds = count(contest.seeds, "seed")
+    title = f"{contest.task}: success by the actions executed of a chunk of {contest.horizon}, {seeds}"
     draw_lines(contest.folder / "heads.png", success, "actions executed of each chunk", title, ensembled)
     console.print(terminal_table(contest, rows))
 
@@ -318,12 +319,12 @@ def sweep_steps(contest: Contest, task: Env, shown: Shown, console: Console) -> 
             state = clones.learned.state
             seconds = sampling_seconds(clones.config, cloner, state, task.spec.control_dt)
             found = figures(judge(state)) | {"sampling_seconds": mean(seconds, lowest=0.0)}
-            rows[f"{name}, {steps} steps"] = found
+            rows[f"{name}, {count(steps, 'step')}"] = found
             success.setdefault(name, {})[steps] = found["success"]
             milliseconds.setdefault(name, {})[steps] = mean([1000 * each for each in seconds], lowest=0.0)
             write_results(contest, rows)
     panels = {"success": success, "time of one sample [ms]": milliseconds}
-    title = f"{contest.task}: steps from noise to a chunk, {contest.seeds} seeds"
+    title = f"{contest.task}: steps from noise to a chunk, {count(contest.seeds, 'seed')}"
     draw_lines(contest.folder / "heads.png", panels, "steps of the sampler", title, portions=("success",))
     console.print(terminal_table(contest, rows))
 
@@ -380,9 +381,15 @@ def heading(contest: Contest) -> str:
     """What the numbers are of."""
     over = "episodes" if contest.seeds == 1 else "seeds"
     return (
-        f"{contest.task}: {contest.seeds} seeds, each {contest.starts} starts {contest.repetitions} times; "
+        f"{contest.task}: {count(contest.seeds, 'seed')}, {count(contest.starts, 'start')} "
+        f"{count(contest.repetitions, 'time')} each; "
         f"means with 95 % intervals over {over}"
     )
+
+
+def count(number: int, noun: str) -> str:
+    """1 seed, 2 seeds."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def markdown(contest: Contest, rows: Mapping[str, Mapping[str, Any]]) -> str:
@@ -447,7 +454,8 @@ def draw(
     """heads.png."""
     png = contest.folder / "heads.png"
     if demonstrated.paths:
-        title = f"Around an obstacle, from the left of the picture to the right; {contest.seeds} seeds of each head"
+        seeds = count(contest.seeds, "seed")
+        title = f"Around an obstacle, from the left of the picture to the right; {seeds} of each head"
         draw_paths(png, tried, demonstrated.paths, title)
     else:
         draw_bars(png, {name: row["success"] for name, row in rows.items()}, heading(contest))

@@ -75,7 +75,7 @@ def draw_lines(
       marks: {panel: {line: estimate}} beyond the last number, for what has none: temporal ensembling.
       portions: panels whose numbers lie from 0 to 1; all by default. The others begin at 0.
     """
-    figure = _figure(4.3 * len(panels), 3.5)
+    figure = _figure(max(4.3 * len(panels), 7.0), 3.5)  # no narrower than the title
     lines = list(dict.fromkeys(line for panel in panels.values() for line in panel))
     for index, (name, panel) in enumerate(panels.items()):
         axes = figure.add_subplot(1, len(panels), index + 1)
@@ -111,7 +111,7 @@ def draw_bars(png: Path, success: Mapping[str, Estimate], title: str) -> None:
         axes.plot([each.low, each.high], [place, place], color=INK, linewidth=1.4)
     axes.set_yticks(places, list(success))
     axes.set_xlim(0, 1.02)
-    _style(axes, "success, with 95 % intervals over seeds")
+    _style(axes, "success, with 95 % intervals")
     _save(figure, png, title)
 
 
