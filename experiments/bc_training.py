@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from demos import check_task
 from rich.console import Console
 
 from mjx_policies.agents import bc_run
@@ -158,12 +159,14 @@ def check(run: CloningRun, task: Env) -> None:
 
 
 def check_actions(path: str, name: str, task: Env) -> None:
-    """That a dataset has actions of the kind that the task's are.
+    """That a dataset is of the task, and has actions of the kind that the task's are.
 
     Raises:
-      UserError: there is no such dataset, or it has others.
+      UserError: there is no such dataset, or it is of another task or has others.
     """
-    found, table = read(path).features["action"], task.spec.action
+    dataset = read(path)
+    check_task(dataset, path, name)
+    found, table = dataset.features["action"], task.spec.action
     if found.shape != (table.size,):
         raise UserError(
             f"the actions in {path} have {found.shape[0]} numbers, those of {name} {table.size}: "

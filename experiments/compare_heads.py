@@ -410,9 +410,9 @@ def verdicts(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return [
         f"{what}: {', '.join(names)}."
         for what, names in (
-            ("Around on both sides, in every seed", always),
-            ("In some seeds", [name for name in judged if name not in (*always, *never)]),
-            ("In none", never),
+            ("Around on both sides in every seed", always),
+            ("Around on both sides in some seeds", [name for name in judged if name not in (*always, *never)]),
+            ("Around on both sides in no seed", never),
         )
         if names
     ]

@@ -12,12 +12,15 @@ import tyro
 from rich.console import Console
 
 from mjx_policies.data import lerobot, packages, robomimic
+from mjx_policies.data.dataset import Dataset
+from mjx_policies.data.episodes import NotFiniteError
 from mjx_policies.data.formats import WritableFormat, read
 from mjx_policies.data.paths import about, beside
 from mjx_policies.data.quality import Tally
 from mjx_policies.data.survey import survey, to_json, to_markdown
 from mjx_policies.data.survey_picture import draw_survey
 from mjx_policies.envs.base import DynamicsSampler, Env, EnvSpec, Nominal
+from mjx_policies.envs.registry import TASKS
 from mjx_policies.randomization.imperfections import Imperfections, imperfect
 from mjx_policies.randomization.presets import PRESETS
 from mjx_policies.training import config
@@ -108,6 +111,22 @@ def check_same(path: Path, before: Any, now: Any) -> None:
     changed = config.differences(before, now)
     if changed:
         raise UserError(f"{path} goes on as it began, but {'; '.join(changed)}.")
+
+
+def check_task(dataset: Dataset, path: str | Path, task: str) -> None:
+    """That a dataset was not recorded in another task.
+
+    What was recorded elsewhere names no task of this library, but says in words what to do: it may be anything.
+
+    Raises:
+      UserError: it was.
+    """
+    try:
+        recorded = dataset[0].task if len(dataset) else task
+    except NotFiniteError:  # for those to say who read it all
+        return
+    if recorded in TASKS and recorded != task:
+        raise UserError(f"{path} was recorded in {recorded}, not in {task}: take another dataset, or that task.")
 
 
 def robots(task: Env, randomize: float) -> DynamicsSampler:

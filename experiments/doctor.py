@@ -11,11 +11,13 @@ Ends as a linter does: with 0 if nothing was found, with 1 if there is a suspect
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import tyro
+from demos import check_task
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -93,13 +95,18 @@ class Reading:
 def main(asked: Doctor) -> int:
     """Looks, prints and draws; returns the exit code."""
     dataset, run = sort_out(asked)
+    if asked.fps is not None and not 0 < asked.fps < math.inf:
+        raise UserError(f"fps is {asked.fps:g}, it must be above 0.")
+    console = open_console()
+    opened = None if dataset is None else read(dataset, fps=asked.fps)
+    left = None if run is None else read_run(run)
+    if opened is not None and left is not None and left.task:
+        assert dataset is not None
+        check_task(opened, dataset, left.task)
     picture = Path(asked.picture) if asked.picture else default_picture(dataset, run)
     make_folder(picture.parent, "--picture")
     if asked.json:
         make_folder(Path(asked.json).parent, "--json")
-    console = open_console()
-    opened = None if dataset is None else read(dataset, fps=asked.fps)
-    left = None if run is None else read_run(run)
     diagnosis = examine(opened, left, console)
     if diagnosis.data is not None:
         console.print(statistics(diagnosis.data.steps))

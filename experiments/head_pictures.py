@@ -133,6 +133,7 @@ def _draw_some(axes: Axes, tried: Tried) -> None:
 def _draw_intervals(axes: Axes, x: np.ndarray, estimates: Sequence[Estimate], color: str, label: str = "") -> None:
     values = np.asarray([[each.value, each.low, each.high] for each in estimates])
     errors = np.maximum(np.stack([values[:, 0] - values[:, 1], values[:, 2] - values[:, 0]]), 0.0)
+    errors[:, ~np.isfinite(errors).all(axis=0)] = np.nan  # of a single seed nothing is known
     look = {"label": label} if label else {"linestyle": "none"}
     axes.errorbar(x, values[:, 0], errors, color=color, linewidth=1.4, marker="o", markersize=4, capsize=2, **look)
 

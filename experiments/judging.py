@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
+from demos import check_task
 from opening import AnyRun
 from rich.console import Console
 
@@ -99,7 +100,7 @@ def judge(subjects: Sequence[Subject], tests: Tests, console: Console, title: st
     tasks = {actions: load(name, tests.backend, tests.batch, actions) for actions in {s.actions for s in subjects}}
     task = tasks[subjects[0].actions]
     asked = chosen(task, tests)
-    demonstrated = demonstrations(tests.demos, task.spec.action.size) if tests.demos else []
+    demonstrated = demonstrations(tests.demos, name, task.spec.action.size) if tests.demos else []
     policies, latency = {}, {}
     with console.status("evaluating") as status:
         for subject in subjects:
@@ -147,13 +148,14 @@ def films(report: Report, task: str, seed: int, console: Console) -> list[Film]:
     return found
 
 
-def demonstrations(path: str, size: int) -> list[np.ndarray]:  # each [T, A]
+def demonstrations(path: str, task: str, size: int) -> list[np.ndarray]:  # each [T, A]
     """Actions of the first demonstrations of a dataset.
 
     Raises:
-      UserError: there is no such dataset, or its actions are of another size than the task's.
+      UserError: there is no such dataset, it is of another task, or its actions have another size.
     """
     dataset = read(path)
+    check_task(dataset, path, task)
     actions = [dataset[i].action for i in range(min(len(dataset), MAX_DEMONSTRATIONS))]
     if not actions:
         raise UserError(f"{path} holds no demonstration.")

@@ -129,11 +129,8 @@ def not_finite(run: Run) -> Finding | None:
 
 def dead_gradient(run: Run) -> Finding | None:
     """Parameters that do not move, and gradients that are zero."""
-    zero = [
-        name
-        for name in run.curves
-        if name.startswith("gradient/") and len(run.curve(name)) >= MIN_ROWS and not np.any(late(run.curve(name)))
-    ]
+    norms = [name for name in run.curves if name.startswith("gradient/") and len(run.curve(name)) >= MIN_ROWS]
+    zero = [name for name in norms if not np.any(late(run.curve(name)))]
     moved: dict[str, float] = {}
     if len(run.params) == 2:
         before, after = run.params.values()
@@ -143,11 +140,15 @@ def dead_gradient(run: Run) -> Finding | None:
             if name in after and np.shape(after[name]) == np.shape(old)
         }
     still = [name for name, change in moved.items() if change == 0] if any(moved.values()) else []
-    if not moved and not any(name.startswith("gradient/") for name in run.curves):
+    if not moved and not norms:
         return None
     if not zero and not still:
-        least = f", the least by {min(moved.values()):.2g} of its size" if moved else ""
-        return Finding(f"{len(moved)} parameter arrays moved between the last two checkpoints{least}")
+        if not moved:
+            return Finding("the norms of gradients are above zero; there are no two checkpoints to compare")
+        return Finding(
+            f"{len(moved)} parameter arrays moved between the last two checkpoints, the least by "
+            f"{min(moved.values()):.2g} of its size"
+        )
     names = [*still, *zero]
     between = f"between steps {' and '.join(map(str, run.params))}" if still else "in the second half"
     return Finding(

@@ -29,6 +29,7 @@ class Run:
       stopped_by: what was not finite when training stopped; empty if it did not.
       hyper: numbers of the configuration by name; empty if there are none.
       params: {step: {leaf: array}} of the last checkpoints, at most two, in order.
+      task: what is learnt; empty if the configuration does not say.
     """
 
     curves: dict[str, np.ndarray]
@@ -36,6 +37,7 @@ class Run:
     stopped_by: tuple[str, ...] = ()
     hyper: dict[str, float] = dataclasses.field(default_factory=dict)
     params: dict[int, dict[str, np.ndarray]] = dataclasses.field(default_factory=dict)
+    task: str = ""
 
     def curve(self, *names: str) -> np.ndarray:  # -> [at most R]
         """The finite values of the first of these columns that the table has; empty if it has none."""
@@ -72,13 +74,16 @@ def read_run(path: Path) -> Run:
         bad = [int(row[0]) for row in rows if row[index].lstrip("+-").lower() in ("nan", "inf", "infinity")]
         if bad and name.startswith(LEARNING):
             not_finite[name] = bad[0]
-    config = read_json(path / "config.json") if (path / "config.json").exists() else {}
+    file = read_json(path / "config.json") if (path / "config.json").exists() else {}
+    config = file.get("config") if isinstance(file, dict) else None
+    task = config.get("task") if isinstance(config, dict) else None
     return Run(
         curves=read_metrics(table),
         not_finite=not_finite,
         stopped_by=_stopped_by(path / "crash"),
-        hyper=_numbers(config.get("config") if isinstance(config, dict) else None),
+        hyper=_numbers(config),
         params=_params(path / "checkpoints"),
+        task=task if isinstance(task, str) else "",
     )
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def imported(path):
 
 faults = imported(HERE.parent / "mjx_policies" / "diagnosis" / "faults.py")
 small_runs = imported(HERE / "small_runs.py")
+imported(SCRIPT.with_name("demos.py"))  # which the script finds beside itself
 doctor = imported(SCRIPT)
 
 
@@ -257,9 +259,20 @@ def test_what_cannot_be_read_is_one_sentence(runs, tmp_path, capsys):
         ([tmp_path / "table"], "is damaged in line 2"),
         ([cloning, runs / "ppo"], "these are 0 datasets and 2 run folders"),
         ([tmp_path / "empty", tmp_path / "nowhere"], "these are 2 datasets and 0 run folders"),
+        ([cloning, "--fps", -3.0], "fps is -3, it must be above 0"),
         ([cloning, "--json", tmp_path / "file" / "a.json"], "cannot create the folder"),
         ([cloning, "--picture", tmp_path / "file" / "a.png"], "cannot create the folder"),
     ):
         assert command(*arguments) == 2
         said = capsys.readouterr()
         assert sentence in said.err and said.err.count("\n") == 1 and said.err.startswith("error: "), said.err
+    assert not (tmp_path / "nowhere.about").exists()
+
+
+def test_a_run_and_demonstrations_of_different_tasks_are_refused(runs, sets, tmp_path, capsys):
+    cloning = tmp_path / "run"
+    shutil.copytree(runs / "cloning", cloning)
+    (cloning / "config.json").write_text(json.dumps({"config": {"task": "FrankaStack"}}))
+    write(tmp_path / "demos.hdf5", sets["Obstacle2D"][:2], "robomimic")
+    assert command(cloning, tmp_path / "demos.hdf5") == 2
+    assert "demos.hdf5 was recorded in Obstacle2D, not in FrankaStack" in capsys.readouterr().err

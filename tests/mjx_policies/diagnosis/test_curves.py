@@ -58,6 +58,8 @@ def test_the_step_of_a_finding_is_where_the_curve_shows_it():
     suspect = diagnose(run=run).suspect
     assert suspect.where == ("loss/validation", "loss/train")
     assert 240 <= suspect.step <= 400 and suspect.step % 20 == 0
+    few = Run({"step": np.arange(2), "loss/train": fall[:2], "gradient/norm": fall[:2]})
+    assert diagnose(run=few).findings["run: dead gradient"] is None
     gradient = np.where(np.arange(ROWS) < 50, 1.0, 0.0)
     run = Run({"step": 10 * np.arange(ROWS), "loss/train": fall, "gradient/encoder": gradient})
     assert diagnose(run=run).culprit is None, "its second half begins with a gradient"

@@ -57,14 +57,14 @@ HEADS = {
     "bins": lambda: bins_head(MLP((32,)), SHAPE, 32),
     "energy": lambda: energy_head(MLP((64, 64, 1)), SHAPE, num_candidates=64),
     "energy by langevin": lambda: energy_head(MLP((64, 64, 1)), SHAPE, "langevin", 32, 8),
-    "energy by metropolis": lambda: energy_head(MLP((64, 64, 1)), SHAPE, "metropolis", 64, 4),
+    "energy by metropolis": lambda: energy_head(MLP((64, 64, 1)), SHAPE, "metropolis", 512, 8, 256),
     "vq": lambda: vq_head(MLP((32,)), codebook()),
     "act": lambda: act_head(SHAPE, 4, 8, 1, 1, 1, kl_weight=0.01),
     "fast": lambda: fast_head(fit_tokenizer(np.asarray(demonstrations(5, 512)), 64), width=16, num_heads=2, depth=1),
     "diffusion": lambda: diffusion_head(Denoiser(MLPDenoiser(64, 2, 16), SHAPE, num_steps=16, eta=1.0)),
     "flow": lambda: flow_head(MLPDenoiser(64, 2, 16), SHAPE, num_steps=16),
     "shortcut": lambda: shortcut_head(MLPDenoiser(64, 2, 16), SHAPE, num_steps=10),
-    "shortcut to actions": lambda: shortcut_head(MLPDenoiser(64, 2, 16), SHAPE, guess="action"),
+    "shortcut to actions": lambda: shortcut_head(MLPDenoiser(64, 2, 16), SHAPE, num_steps=10, guess="action"),
 }
 # A chunk goes one way, and both ways are gone.
 COMMITS = (
