@@ -57,7 +57,7 @@ HEADS = {
     "bins": lambda: bins_head(MLP((32,)), SHAPE, 32),
     "energy": lambda: energy_head(MLP((64, 64, 1)), SHAPE, num_candidates=64),
     "energy by langevin": lambda: energy_head(MLP((64, 64, 1)), SHAPE, "langevin", 32, 8),
-    "energy by metropolis": lambda: energy_head(MLP((64, 64, 1)), SHAPE, "metropolis", 512, 8, 256),
+    "energy by metropolis": lambda: energy_head(MLP((64, 64, 1)), SHAPE, "metropolis", 256, 8, 256),
     "vq": lambda: vq_head(MLP((32,)), codebook()),
     "act": lambda: act_head(SHAPE, 4, 8, 1, 1, 1, kl_weight=0.01),
     "fast": lambda: fast_head(fit_tokenizer(np.asarray(demonstrations(5, 512)), 64), width=16, num_heads=2, depth=1),
