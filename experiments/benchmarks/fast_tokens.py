@@ -3,8 +3,8 @@
 Actions are sampled at each rate, the middle 98 % of them normalised to [-1, 1], and every second is said in tokens
 that were fitted to the other half of the episodes: tokens for each chunk, numbers for each token, and how far what is
 decoded lies from what was said. Rates above the data's own show how little is said of what lies between two actions.
-Pertsch et al. 2025 (arXiv:2501.09747), table I, report 1.75 numbers for a
-token at 5 Hz (BridgeV2), 3.6 at 15 Hz (DROID), 5.0 at 20 Hz (bussing) and 13.2 at 50 Hz (folding shirts).
+Pertsch et al. 2025 (arXiv:2501.09747), table I, report 1.75 numbers for a token at 5 Hz (BridgeV2), 3.6 at 15 Hz
+(DROID), 5.0 at 20 Hz (bussing) and 13.2 at 50 Hz (folding shirts).
 The scripted expert of FrankaPickCube demonstrates, or take a dataset of your own with --data.
 Axes: N chunks, H = rate actions of a second, A action.
 """

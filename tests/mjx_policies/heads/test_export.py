@@ -1,6 +1,6 @@
 """The law that an exported head does what the head does, with the same random numbers, for all that conformance knows.
 
-A head may refuse to be exported, by an error that says so; which ones do is listed here. Axes: N examples, H horizon.
+Axes: N examples, H horizon.
 """
 
 import functools
@@ -23,11 +23,10 @@ from mjx_policies.types import ActionTable
 _spec = importlib.util.spec_from_file_location("conformance", Path(__file__).with_name("test_conformance.py"))
 conformance = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(conformance)
-HEADS, SHAPE, EMBEDDING = conformance.HEADS, conformance.SHAPE, conformance.EMBEDDING
+SHAPE, EMBEDDING = conformance.SHAPE, conformance.EMBEDDING
+name, head = conformance.name, conformance.head  # fixtures
 
 compiled = functools.partial(jax.jit, compiler_options=compiler_options(runs_once=True))
-REFUSED = ()
-"""(head, function) of those that cannot be exported."""
 
 TABLE = ActionTable(("joint",), (0.1,), (0.5,), (-1.0,), (1.0,))
 DESCRIBED = {
@@ -44,16 +43,6 @@ DESCRIBED = {
 OBSERVATIONS = np.random.default_rng(0).normal(size=(24, len(EMBEDDING))).astype(np.float32)
 
 
-@pytest.fixture(scope="module", params=HEADS)
-def name(request):
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def head(name):
-    return HEADS[name]()
-
-
 @pytest.fixture(scope="module")
 def params(head):
     """Far enough from the first ones for every part to matter."""
@@ -63,7 +52,7 @@ def params(head):
 
 
 @pytest.mark.parametrize("function", ["act", "mode"])
-def test_the_exported_graph_does_what_the_head_does(name, head, params, function):
+def test_the_exported_graph_does_what_the_head_does(head, params, function):
     call = getattr(head, function)
     if call is None:
         assert getattr(head, "mode" if function == "act" else "act") is not None, "nothing of it can be deployed"
@@ -73,10 +62,6 @@ def test_the_exported_graph_does_what_the_head_does(name, head, params, function
     def act(observation, *numbers):
         return call(params, observation, *numbers)
 
-    if (name, function) in REFUSED:
-        with pytest.raises(ValueError, match="cannot be exported"):
-            export_policy(act, TABLE, DESCRIBED, OBSERVATIONS, noise=noise)
-        return
     exported = export_policy(act, TABLE, DESCRIBED, OBSERVATIONS, noise=noise)
     policy = Policy(parse_model(exported.data))
     keys = jax.random.split(jax.random.key(2), len(OBSERVATIONS))

@@ -144,7 +144,7 @@ def test_the_same_parameters_serve_any_number_of_steps(shortcut, num_steps):
     guess, params = shortcut
     found = draws(shortcut_head(NET, 2, num_steps, guess=guess), params, 500)
     near = np.linalg.norm(found[:, None] - RING, axis=-1).min(axis=1) < 5 * SPREAD
-    # So small a network blurs long steps, and the noise of an action it has to tell from the action.
+    # So small a network blurs long steps. That guesses of actions are worse in short ones was not explained yet.
     assert near.mean() > (0.8 if num_steps > 2 and guess == "velocity" else 0.6)
     counts = np.bincount(np.linalg.norm(found[:, None] - RING, axis=-1).argmin(axis=1), minlength=8)
     assert counts.min() > 0.3 * len(found) / 8
