@@ -55,6 +55,7 @@ ARM = {
     "batch_size": 128,
     "learning_rate": 1e-3,
     "weight_decay": 3.0,  # see bc_training.py
+    "light_decay": 1.0,
 }
 """Defaults for the tasks of an arm, which have one good answer and want precision."""
 UNSEEN = {"Obstacle2D": ("velocity",)}
@@ -65,6 +66,8 @@ would not agree on a way; an energy learns from uniform chunks, and those of man
 tokens are learnt one after the other, and of many of them one is soon wrong."""
 SLOW = ("act", "fast")
 """Transformers, whose gradient steps take long on a processor."""
+LIGHT = ("mixture", "bins")
+"""Heads that need large weights to be sure of one way among several, which a strong decay does not leave them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +93,7 @@ class Contest:
     batch_size: int = 64
     learning_rate: float = 3e-3
     weight_decay: float = 1e-6  # times learning_rate, off the weights in each step
+    light_decay: float = 1e-6  # the same for mixture and bins
     remember: int = 1  # observations that a policy sees
     draw: bool = True  # act by samples also where a head knows its most likely chunk, or it could not take both ways
     seed: int = 0  # of the first policy, and of the demonstrations
@@ -118,6 +122,7 @@ class Contest:
     def config(self, head: str) -> Config:
         """Of the runs of one head."""
         steps = self.slow_steps if head in SLOW else self.steps
+        weight_decay = self.light_decay if head in LIGHT else self.weight_decay
         return Config(
             task=self.task,
             backend=self.backend,
@@ -134,7 +139,7 @@ class Contest:
             steps=steps,
             batch_size=self.batch_size,
             validation=0.0,
-            hyper=BCHyper(learning_rate=self.learning_rate, weight_decay=self.weight_decay, warmup_steps=steps / 20),
+            hyper=BCHyper(learning_rate=self.learning_rate, weight_decay=weight_decay, warmup_steps=steps / 20),
         )
 
     @property

@@ -3,7 +3,7 @@
 | | |
 |---|---|
 | errors of a prediction | `squared_error`, `absolute_error`, `huber`, `quantile`, `gaussian_nll`, `beta_nll` |
-| of a class | `focal_cross_entropy`, `smoothed_cross_entropy` |
+| of a class | `focal_cross_entropy`, `smoothed_cross_entropy`, `gaussian_histogram` |
 | of a plan | `time_weights`, `velocity_penalty`, `acceleration_penalty`, `soft_barrier`, `motion_barrier` |
 | between policies | `kl_to_base`, `kl_from_samples`, `distillation`, `action_distillation`, `with_replay` |
 | across data | `per_source`, `contrastive`, `alignment` |
@@ -75,10 +75,23 @@ def focal_cross_entropy(logits: Array, label: Array, gamma: float = 2.0) -> Arra
     return -(jnp.maximum(-jnp.expm1(log_p), 1e-12) ** gamma) * log_p
 
 
-def smoothed_cross_entropy(logits: Array, label: Array, smoothing: float) -> Array:  # [..., C], [...] int -> [...]
-    """Cross-entropy to a label that keeps `smoothing` for all classes alike, Szegedy et al. 2016 (arXiv:1512.00567)."""
-    classes = logits.shape[-1]
-    return optax.softmax_cross_entropy(logits, optax.smooth_labels(jax.nn.one_hot(label, classes), smoothing))
+def smoothed_cross_entropy(logits: Array, label: Array, smoothing: float) -> Array:  # [..., C], [..., C] -> [...]
+    """Cross-entropy to a label that keeps `smoothing` for all classes alike, Szegedy et al. 2016 (arXiv:1512.00567).
+
+    The label is the probability of each class: one class's, or those that `gaussian_histogram` gives.
+    """
+    return optax.softmax_cross_entropy(logits, optax.smooth_labels(label, smoothing))
+
+
+def gaussian_histogram(value: Array, edges: Array, std: Number) -> Array:  # [...], [C + 1] -> [..., C]
+    """Probability of each bin under N(value, std^2) within the edges: the labels of HL-Gauss.
+
+    p_i = (F(e_i+1) - F(e_i)) / (F(e_C) - F(e_0)), Imani and White 2018 (arXiv:1806.04613), section 3. Neighbouring bins
+    then learn of each other, which classes of their own do not. Values outside the edges count as the nearest edge.
+    """
+    value = jnp.clip(value, edges[0], edges[-1])[..., None]
+    below = jax.scipy.stats.norm.cdf(edges, value, std)
+    return (below[..., 1:] - below[..., :-1]) / (below[..., -1:] - below[..., :1])
 
 
 # Plans

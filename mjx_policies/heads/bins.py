@@ -1,18 +1,22 @@
 """A categorical distribution over bins for each number of the action, Brohan et al. 2022 (arXiv:2212.06817).
 
 Each number has several peaks if it needs them, but numbers are drawn independently: of two ways around an obstacle, the
-steps of a chunk may take either in turn. Bins divide [-1, 1] evenly; what lies outside falls into the outermost.
+steps of a chunk may take either in turn. Bins divide [-1, 1] evenly; what lies outside falls into the outermost. Of few
+demonstrations the fullest bin is a matter of chance, unless each also counts a little for the bins beside its own.
 Axes: E embedding, C bins, H horizon, A action; an action is [A] or [H, A].
 """
 
 from __future__ import annotations
 
+import math
+
 import distrax
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from mjx_policies.heads.base import ActionHead, Noise, masked_mean
-from mjx_policies.losses import smoothed_cross_entropy
+from mjx_policies.losses import gaussian_histogram, smoothed_cross_entropy
 from mjx_policies.networks.apply import apply
 from mjx_policies.networks.outputs import Outputs
 from mjx_policies.types import Array, PyTree
@@ -29,7 +33,16 @@ def bin_center(index: Array, num_bins: int) -> Array:  # [...] int -> [...]
     return (2 * index + 1) / num_bins - 1
 
 
-def bins_head(net: nn.Module, shape: int | tuple[int, ...], num_bins: int = 256, smoothing: float = 0.0) -> ActionHead:
+def bin_label(action: Array, num_bins: int, spread: float) -> Array:  # [...] -> [..., C]
+    """What the bins should have learnt of a number: its own bin, or a Gaussian around it."""
+    if spread:
+        return gaussian_histogram(action, jnp.linspace(-1.0, 1.0, num_bins + 1), spread)
+    return jax.nn.one_hot(bin_index(action, num_bins), num_bins)
+
+
+def bins_head(
+    net: nn.Module, shape: int | tuple[int, ...], num_bins: int = 256, smoothing: float = 0.0, spread: float = 0.0
+) -> ActionHead:
     """Builds the head. Its trace is the bins' indices, [A] or [H, A] int32, with a probability rather than a density.
 
     Args:
@@ -37,14 +50,17 @@ def bins_head(net: nn.Module, shape: int | tuple[int, ...], num_bins: int = 256,
       shape: of the action; A for [A].
       num_bins: C.
       smoothing: probability that the label keeps for all bins alike.
+      spread: standard deviation of the label around its number, in units of the action; samples spread as much more.
 
     Raises:
-      ValueError: fewer than two bins, or a smoothing outside [0, 1).
+      ValueError: fewer than two bins, a smoothing outside [0, 1), or a negative spread.
     """
     if num_bins < 2:
         raise ValueError(f"num_bins is {num_bins}, it must be at least 2")
     if not 0 <= smoothing < 1:
         raise ValueError(f"smoothing is {smoothing}, it must lie in [0, 1)")
+    if not 0 <= spread < math.inf:
+        raise ValueError(f"spread is {spread}, it must be 0 or more")
     shape = (shape,) if isinstance(shape, int) else shape
     outputs = Outputs(net, {"logits": (*shape, num_bins)})
 
@@ -57,7 +73,8 @@ def bins_head(net: nn.Module, shape: int | tuple[int, ...], num_bins: int = 256,
     def loss(params: PyTree, key: Array, embedding: Array, action: Array, mask: Array | None = None) -> Array:
         """Cross-entropy of one control step; of a chunk, the mean over its steps."""
         del key
-        errors = smoothed_cross_entropy(logits(params, embedding), bin_index(action, num_bins), smoothing).sum(axis=-1)
+        label = bin_label(action, num_bins, spread)
+        errors = smoothed_cross_entropy(logits(params, embedding), label, smoothing).sum(axis=-1)
         return errors if errors.ndim == 0 else masked_mean(errors, mask)
 
     def decode(trace: Array) -> Array:

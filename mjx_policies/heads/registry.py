@@ -208,7 +208,7 @@ BUILD: dict[str, Callable[[Shape, int, Fitted], ActionHead]] = {
     "l1": lambda shape, size, _: deterministic_head(_plain(size, shape), shape, absolute_error),
     "gaussian": lambda shape, size, _: gaussian_head(_plain(size, shape), shape, init_std=0.5, min_std=0.02),
     "mixture": lambda shape, size, _: mixture_head(_trunk(size), shape),
-    "bins": lambda shape, size, _: bins_head(_trunk(size), shape, num_bins=64, smoothing=0.01),
+    "bins": lambda shape, size, _: bins_head(_trunk(size), shape, num_bins=64, smoothing=0.01, spread=0.06),
     "energy": lambda shape, size, _: energy_head(
         MLP((size // 2, size // 2, 1)), shape, "metropolis", num_candidates=512, num_steps=6, num_negatives=32
     ),

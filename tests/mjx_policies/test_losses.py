@@ -64,7 +64,17 @@ def test_cross_entropies():
     np.testing.assert_allclose(losses.focal_cross_entropy(logits, label, 0.0), -np.log(p), rtol=1e-5)
     log_p = special.log_softmax(logits.astype(float), axis=1)
     soft = np.eye(4)[label] * 0.9 + 0.1 / 4
-    np.testing.assert_allclose(losses.smoothed_cross_entropy(logits, label, 0.1), -(soft * log_p).sum(1), rtol=1e-5)
+    found = losses.smoothed_cross_entropy(logits, np.eye(4)[label], 0.1)
+    np.testing.assert_allclose(found, -(soft * log_p).sum(1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("std", [0.02, 0.5])
+def test_histogram_of_a_gaussian_that_ends_at_the_edges(std):
+    edges = np.array([-1.0, -0.5, 0.25, 0.75, 1.0])
+    for value, within in ((-0.6, -0.6), (0.2, 0.2), (1.0, 1.0), (3.0, 1.0)):
+        cut = stats.truncnorm((-1 - within) / std, (1 - within) / std, within, std)
+        found = losses.gaussian_histogram(jnp.asarray(value), edges, std)
+        np.testing.assert_allclose(found, np.diff(cut.cdf(edges)), atol=1e-6)
 
 
 @pytest.mark.parametrize("gamma", [0.5, 2.0])
