@@ -46,6 +46,8 @@ def draw_paths(png: Path, tried: Mapping[str, Tried], demonstrated: Sequence[np.
         axes.set_xticks([-1, 0, 1])
         axes.set_yticks([-0.5, 0, 0.5])
         _style(axes, f"{name}: {found.success.mean():.0%} arrive")
+        if number % columns == 0:
+            axes.set_ylabel("m", fontsize=8, color=GREY)
     known = (
         ("left", {"color": LEFT}),
         ("right", {"color": RIGHT}),

@@ -121,5 +121,5 @@ def _style(axes: Axes, title: str, x: str, y: str) -> None:
 
 
 def _legend(axes: Axes, entries: int) -> None:
-    if entries > 1:
-        axes.legend(fontsize=7, frameon=False, loc="best")
+    if entries > 1:  # below the axes, where it hides nothing
+        axes.legend(fontsize=7, frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=min(entries, 3))

@@ -265,6 +265,26 @@ def rate_at_bound(run: Run) -> Finding | None:
     )
 
 
+def never_succeeds(run: Run) -> Finding | None:
+    """A clone whose loss falls while it never solves its task: what it learned is not what matters."""
+    success = run.curve("eval/success")
+    if len(success) < 2 or not supervised_loss(run)[0]:
+        return None
+    best = float(success.max())
+    evidence = f"{len(success)} evaluations, success at best {best:.0%}"
+    if best > 0:
+        return Finding(evidence)
+    return Finding(
+        evidence,
+        "the policy never succeeds, though nothing is wrong with its loss: most often it errs a little and is then where "
+        "no demonstration says what to do.",
+        "Watch episode.mp4 for the moment in which it leaves the demonstrations' way; then more demonstrations, "
+        "corrections of its own episodes (experiments/dagger.py), longer chunks, or a head that can guess several ways.",
+        where=("eval/success",),
+        minor=True,  # whatever else is wrong may be why
+    )
+
+
 def supervised_loss(run: Run) -> tuple[str, np.ndarray]:
     """The loss of a run that imitates, and its name; that of reinforcement learning may well rise."""
     names = () if "policy/kl" in run.curves else ("loss/train", "loss")
