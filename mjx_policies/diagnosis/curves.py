@@ -276,10 +276,9 @@ def never_succeeds(run: Run) -> Finding | None:
         return Finding(evidence)
     return Finding(
         evidence,
-        "the policy never succeeds, though nothing is wrong with its loss: most often it errs a little and is then where "
-        "no demonstration says what to do.",
-        "Watch episode.mp4 for the moment in which it leaves the demonstrations' way; then more demonstrations, "
-        "corrections of its own episodes (experiments/dagger.py), longer chunks, or a head that can guess several ways.",
+        "the policy never succeeds: most often it errs a little and is then where no demonstration says what to do.",
+        "Watch episode.mp4 for the moment in which it leaves the demonstrations' way; then try more demonstrations, "
+        "corrections of its own episodes (experiments/dagger.py), longer chunks, or a head that knows several ways.",
         where=("eval/success",),
         minor=True,  # whatever else is wrong may be why
     )
