@@ -100,6 +100,21 @@ Reference = Callable[[Observation], Array]
 """`observation {name: [O, ...]} -> [A]`, what actions are learnt relative to, both in the units of the data."""
 
 
+def relative(window: Window, reference: Reference | None) -> Array:  # [N, ...] -> [N, H, A]
+    """The chunks that heads learn, before they are scaled: padding holds the last real action, whatever it held.
+
+    To be done in the units of the data, since the steps of a chunk may have scales of their own.
+    """
+
+    def one(observation: Observation, action: Array, mask: Array) -> Array:
+        steps = jnp.arange(len(mask))
+        first, last = jnp.argmax(mask > 0), jnp.max(jnp.where(mask > 0, steps, 0))
+        action = action[jnp.clip(steps, first, last)]
+        return action if reference is None else action - reference(observation)
+
+    return jax.vmap(one)(window.observation, jnp.asarray(window.action), jnp.asarray(window.action_mask))
+
+
 @struct.dataclass
 class BCState:
     """What learning carries on.
@@ -219,7 +234,7 @@ def bc(
     def batch_loss(params: PyTree, key: Array, scales: Scales, batch: Window, dropout: Number, noise: Number) -> Array:
         count = len(batch.action)
         key_loss, key_dropout, key_noise = jax.random.split(key, 3)
-        action = scales.action.apply(batch.action - jax.vmap(base)(batch.observation))
+        action = scales.action.apply(relative(batch, reference))
         observation = scale(scales, batch.observation)
         kept = jax.random.uniform(key_dropout, (count,)) >= dropout
         observation = {

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mjx_policies.agents.bc import BCHyper, BCState, Cloner, Reference, Scales, bc
+from mjx_policies.agents.bc import BCHyper, BCState, Cloner, Reference, Scales, bc, relative
 from mjx_policies.chunking import Plan, real_time, receding_horizon, temporal_ensemble
 from mjx_policies.data.holdout import Split, hold_out, statistics_of_episodes, windows_of
 from mjx_policies.data.statistics import Accumulator, Scale, min_max, standard
@@ -24,7 +24,6 @@ from mjx_policies.envs.franka.actions import ActionName
 from mjx_policies.envs.physics import Backend
 from mjx_policies.evaluation.policy import Policy
 from mjx_policies.heads import registry
-from mjx_policies.heads.base import hold_last
 from mjx_policies.heads.registry import Fitted, HeadName, make_head
 from mjx_policies.networks.flat import Flat
 from mjx_policies.randomization.imperfections import Imperfections
@@ -45,7 +44,7 @@ class Config:
     actions: ActionName | None = None  # what they mean, in the tasks of an arm; None: what the task chose
     seed: int = 0  # of the first of the policies, and of which episodes are held out
     seeds: int = 1  # policies that learn side by side, from one seed after the other
-    head: HeadName = "flow"  # what makes a chunk of actions
+    head: HeadName = "flow"  # what makes a chunk of actions; bins, energy and fast want a short horizon: 1, 2, 8
     size: int = registry.SIZE  # width of its hidden layers
     horizon: int = 16  # control steps of a chunk
     execute: int = 8  # of a chunk, before the next one is made
@@ -165,9 +164,9 @@ def relative_scale(windows: Windows, chosen: np.ndarray, base: Reference) -> Sca
     are executed would be the least precise.
     """
     found = Accumulator()
-    relative = jax.jit(lambda window: window.action - jax.vmap(base)(window.observation)[:, None])
+    differences = jax.jit(lambda window: relative(window, base))
     for start in range(0, len(chosen), MAX_FITTED):
-        rows = np.asarray(relative(windows.take(chosen[start : start + MAX_FITTED])))
+        rows = np.asarray(differences(windows.take(chosen[start : start + MAX_FITTED])))
         found.add(rows.reshape(len(rows), -1))
     shape = (windows.config.horizon, -1)
     return cast(Scale, jax.tree.map(lambda x: x.reshape(shape), min_max(found.result())))
@@ -178,12 +177,8 @@ def fit_head(config: Config, demonstrations: Demonstrations, spec: EnvSpec) -> F
     if config.head not in registry.FITTED:
         return None
     every = -(-len(demonstrations.training) // MAX_FITTED)
-    window = demonstrations.windows.take(demonstrations.training[::every])
-    base, action = reference(spec), jnp.asarray(window.action)
-    if base is not None:
-        action = action - jax.vmap(base)(jax.tree.map(jnp.asarray, window.observation))[:, None]
-    action = demonstrations.scales.action.apply(action)
-    chunks = jax.vmap(hold_last)(action, jnp.asarray(window.action_mask))
+    window = jax.tree.map(jnp.asarray, demonstrations.windows.take(demonstrations.training[::every]))
+    chunks = demonstrations.scales.action.apply(relative(window, reference(spec)))
     return registry.fit(config.head, chunks, config.seed)
 
 

@@ -3,7 +3,7 @@
 Looks at a dataset, at a run folder, or at one of each: statistics of every number, whether actions belong to their
 observations and to their time, what should not be known yet, whether four rows can be learned by heart, what gradients
 and curves say. Prints each check with what it saw, then the suspects, each with the next experiment: a cause before
-what it brings about, what costs little last. Writes a picture with the suspicious places marked.
+what it brings about or may explain, what costs little last. Writes a picture with the suspicious places marked.
 
 Ends as a linter does: with 0 if nothing was found, with 1 if there is a suspect, with 2 if something cannot be read.
 """

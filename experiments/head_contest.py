@@ -150,7 +150,7 @@ def learn(
 
 
 def make_judge(config: Config, cloner: Cloner, task: Env, starts: int, repetitions: int) -> Callable[[BCState], Tried]:
-    """Builds `state [S, ...] -> Tried`. All seeds and repetitions meet the same starts, but draw anew."""
+    """Builds `state [S, ...] -> Tried`. All seeds and repetitions meet the same starts, but each draws anew."""
     envs, model = vectorize(task, starts), task.physics.model
     obstacle = mocap_id(model, "obstacle") if isinstance(task, Obstacle2D) else None
 
@@ -159,16 +159,18 @@ def make_judge(config: Config, cloner: Cloner, task: Env, starts: int, repetitio
         data = task.data(state.envs)
         return None if obstacle is None else data.qpos - data.mocap_pos[:, obstacle, :2]
 
-    def one(state: BCState, repetition: jax.Array) -> Episodes:
+    def one(state: BCState, seed: jax.Array, repetition: jax.Array) -> Episodes:
         policy = bc_run.make_policy(config, cloner, state)
 
         def act(carry, key, obs, step):
-            return policy.act(carry, jax.random.fold_in(key, repetition), obs, step)
+            key = jax.random.fold_in(jax.random.fold_in(key, seed), repetition)
+            return policy.act(carry, key, obs, step)
 
         return run_episodes(envs, Policy(policy.init, act), jax.random.key(EVALUATION_SEED), record)
 
     def play(state: BCState) -> Episodes:
-        return jax.vmap(jax.vmap(one, (None, 0)), (0, None))(state, jnp.arange(repetitions))
+        seeds = jnp.arange(len(state.step))
+        return jax.vmap(jax.vmap(one, (None, None, 0)), (0, 0, None))(state, seeds, jnp.arange(repetitions))
 
     play = jax.jit(play, compiler_options=compiler_options())
 

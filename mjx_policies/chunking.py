@@ -131,7 +131,8 @@ def _in_turn(
         phase = step % execute  # since the newest plan was asked for
         # Asked for now, when the last plan is as many steps old as were executed.
         left = jnp.concatenate([carry.plan[execute:], jnp.repeat(carry.plan[-1:], execute, axis=0)])
-        prefix = Prefix(left, jnp.where(step == 0, 0.0, held))
+        known = (step > 0) & jnp.isfinite(left).all()
+        prefix = Prefix(jnp.where(known, left, 0.0), jnp.where(known, held, 0.0))
         next_plan = jax.lax.cond(phase == 0, lambda: plan(key, history, prefix), lambda: carry.next_plan)
         # The last action that is done before this plan would take over.
         usable = jnp.isfinite(next_plan).all() | (step == 0)

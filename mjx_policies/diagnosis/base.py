@@ -18,7 +18,7 @@ class Finding:
       experiment: one sentence that says what to try next; empty if nothing is wrong.
       where: names of the columns of data, or of the curves, that show it.
       step: of the run, at which they do; None for all of it.
-      minor: whether it costs less than what else may be wrong, and so comes after.
+      minor: whether it comes after all others: it costs less, or they may be why.
     """
 
     evidence: str

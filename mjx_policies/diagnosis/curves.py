@@ -266,9 +266,9 @@ def rate_at_bound(run: Run) -> Finding | None:
 
 
 def never_succeeds(run: Run) -> Finding | None:
-    """A clone whose loss falls while it never solves its task: what it learned is not what matters."""
+    """A clone that succeeded in none of its evaluations."""
     success = run.curve("eval/success")
-    if len(success) < 2 or not supervised_loss(run)[0]:
+    if not len(success) or not supervised_loss(run)[0]:
         return None
     best = float(success.max())
     evidence = f"{len(success)} evaluations, success at best {best:.0%}"
@@ -276,8 +276,9 @@ def never_succeeds(run: Run) -> Finding | None:
         return Finding(evidence)
     return Finding(
         evidence,
-        "the policy never succeeds: most often it errs a little and is then where no demonstration says what to do.",
-        "Watch episode.mp4 for the moment in which it leaves the demonstrations' way; then try more demonstrations, "
+        "the policy has never succeeded. Where nothing else is wrong, it most often errs a little and is then where no "
+        "demonstration says what to do.",
+        "Watch a film of it for the moment in which it leaves the demonstrations' way; then try more demonstrations, "
         "corrections of its own episodes (experiments/dagger.py), longer chunks, or a head that knows several ways.",
         where=("eval/success",),
         minor=True,  # whatever else is wrong may be why

@@ -44,7 +44,8 @@ class ActionHead(NamedTuple):
     Attributes:
       init: `(key, embedding [E]) -> params`.
       loss: `(params, key, embedding, action, mask=None) -> []`, what imitation minimises. `mask` [H] is 0 for the steps
-        of a chunk that are padding; None: all count.
+        of a chunk that are padding; None: all count. Padding teaches nothing, but many heads see a chunk as a whole, so
+        it must hold what the robot would do then: its last action, as in `data.windows`.
       sample: `(params, key, embedding) -> (action, trace)`. The trace is the quantity that has a density: the action
         before squashing, the mixture's sample, the chain of a denoiser.
       log_prob: `(params, embedding, trace) -> []`, or `None` if the head has no density.
@@ -76,12 +77,5 @@ def masked_mean(errors: Array, mask: Array | None) -> Array:  # [H, ...], [H] ->
         return errors.mean()
     per_step = errors.reshape(len(errors), -1).mean(axis=1)
     total = mask.sum()
-    return (per_step * mask).sum() / jnp.where(total > 0, total, 1.0)
-
-
-def hold_last(action: Array, mask: Array | None) -> Array:  # [H, ...], [H] -> [H, ...]
-    """The chunk with its last real step in the place of padding, for heads that see a chunk as a whole."""
-    if mask is None:
-        return action
-    last = jnp.max(jnp.where(mask > 0, jnp.arange(len(mask)), 0))
-    return jnp.where(mask.reshape(-1, *(1,) * (action.ndim - 1)) > 0, action, action[last])
+    # A choice before the product: what padding holds may be infinite.
+    return (jnp.where(mask > 0, per_step, 0.0) * mask).sum() / jnp.where(total > 0, total, 1.0)

@@ -50,7 +50,8 @@ def bins_head(
       shape: of the action; A for [A].
       num_bins: C.
       smoothing: probability that the label keeps for all bins alike.
-      spread: standard deviation of the label around its number, in units of the action; samples spread as much more.
+      spread: standard deviation of the label around its number, in units of the action. Its variance is added to that
+        of samples, and numbers at an edge are drawn inwards.
 
     Raises:
       ValueError: fewer than two bins, a smoothing outside [0, 1), or a negative spread.

@@ -15,7 +15,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from mjx_policies.heads.base import ActionHead, Noise, hold_last, masked_mean
+from mjx_policies.heads.base import ActionHead, Noise, masked_mean
 from mjx_policies.heads.denoising import Denoiser, Step, add_noise, regression_target
 from mjx_policies.heads.inpainting import Prefix
 from mjx_policies.networks.apply import apply
@@ -36,9 +36,8 @@ def diffusion_head(denoiser: Denoiser) -> ActionHead:
     noise = Noise((1 + denoiser.num_steps if denoiser.draws else 1, *shape))
 
     def loss(params: PyTree, key: Array, embedding: Array, action: Array, mask: Array | None = None) -> Array:
-        """Mean squared error of the guess. Padding is seen as the last real step held, and counts for nothing."""
+        """Mean squared error of the guess. Padding is seen, but counts for nothing."""
         key_level, key_noise, key_dropout = jax.random.split(key, 3)
-        action = hold_last(action, mask)
         level = jax.random.randint(key_level, (), 0, denoiser.levels)
         a = alpha_bar[level].astype(action.dtype)
         epsilon = jax.random.normal(key_noise, shape).astype(action.dtype)

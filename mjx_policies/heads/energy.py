@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mjx_policies.heads.base import ActionHead, Noise, hold_last
+from mjx_policies.heads.base import ActionHead, Noise
 from mjx_policies.heads.mixture import choose
 from mjx_policies.losses import contrastive
 from mjx_policies.types import Array, Number, PyTree
@@ -40,6 +40,11 @@ Rule = Literal["langevin", "derivative_free", "metropolis"]
 def uniform(normal: Array) -> Array:
     """Numbers within the bound, all as likely, made of normal noise."""
     return BOUND * (2 * jax.scipy.stats.norm.cdf(normal) - 1)
+
+
+def copies(chosen: Array, x: Array) -> Array:  # [..., N], [N, D] -> [..., D]
+    """The candidates that are 1 in `chosen`: in full precision, or some devices would round what they copy."""
+    return jnp.matmul(chosen, x, precision="highest")
 
 
 def langevin(
@@ -67,7 +72,7 @@ def derivative_free(
     Each round makes the cloud narrower than the density. For few dimensions: N must cover the space.
     """
     for s, numbers in enumerate(noise):
-        x = choose(jax.nn.softmax(-energy(x)), numbers[:, -1]) @ x
+        x = copies(choose(jax.nn.softmax(-energy(x)), numbers[:, -1]), x)
         x = jnp.clip(x + spread * shrink**s * numbers[:, :-1], -BOUND, BOUND)
     return x
 
@@ -80,8 +85,7 @@ def metropolis(
     Moves that raise the energy by d are allowed with probability exp(-d), which leaves the density of the cloud at
     exp(-E), however many and however wide they are: Metropolis et al. 1953 (doi:10.1063/1.1699114).
     """
-    chosen = choose(jax.nn.softmax(-energy(x)), noise[0, :, -1])
-    x = jnp.matmul(chosen, x, precision="highest")  # or some devices would round what they copy
+    x = copies(choose(jax.nn.softmax(-energy(x)), noise[0, :, -1]), x)
     energies = energy(x)
     for s, numbers in enumerate(noise[1:]):
         moved = x + spread * shrink**s * numbers[:, :-1]
@@ -146,7 +150,6 @@ def energy_head(
 
     def loss(params: PyTree, key: Array, embedding: Array, action: Array, mask: Array | None = None) -> Array:
         of = energy(params, embedding)
-        action = hold_last(action, mask)
         real = jnp.ones(shape) if mask is None else jnp.broadcast_to(mask.reshape(-1, 1), shape)
         negatives = BOUND * jax.random.uniform(key, (num_negatives, size), minval=-1.0)
         # All agree where there is nothing to learn.
@@ -165,7 +168,7 @@ def energy_head(
         if rule == "metropolis":
             return metropolis(of, uniform(noise[0, :, :-1]), noise[1:, :1]).reshape(shape)
         x, energies = candidates(of, noise)
-        return (choose(jax.nn.softmax(-energies), noise[0, 0, -1]) @ x).reshape(shape)
+        return copies(choose(jax.nn.softmax(-energies), noise[0, 0, -1]), x).reshape(shape)
 
     def sample(params: PyTree, key: Array, embedding: Array) -> tuple[Array, Array]:
         action = act(params, embedding, noise.draw(key))
@@ -175,6 +178,6 @@ def energy_head(
         # NumPy's, so that they are constants of a graph rather than a generator in it.
         always = np.random.default_rng(0).standard_normal(noise.shape, np.float32)
         x, energies = candidates(energy(params, embedding), jnp.asarray(always))
-        return (jax.nn.one_hot(jnp.argmin(energies), num_candidates) @ x).reshape(shape)
+        return copies(jax.nn.one_hot(jnp.argmin(energies), num_candidates), x).reshape(shape)
 
     return ActionHead(init, loss, sample, mode=mode, noise=noise, act=act)

@@ -4,7 +4,7 @@ The first tokens say the lowest frequencies, so where the motion goes is decided
 goes one way. No token is ever drawn that stands for more coefficients than the chunk still lacks, so what is drawn can
 only fail to be a chunk by being too short, when `max_tokens` are said. Then the trace says that it is not valid, and
 the action is NaN rather than zeros or a part of a motion. What to do then only those know who know what was done last:
-`chunking` goes on holding the last action (as `hold_last` does for steps that are missing), a robot stops the policy.
+`chunking` goes on holding the last action, a robot stops the policy.
 Axes: E embedding, M tokens, V vocabulary, H horizon, A action, L = H A, W width.
 """
 
@@ -16,7 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mjx_policies.heads.base import ActionHead, Noise, hold_last, masked_mean
+from mjx_policies.heads.base import ActionHead, Noise, masked_mean
 from mjx_policies.heads.fast_tokens import FastTokenizer
 from mjx_policies.networks.apply import apply
 from mjx_policies.networks.initializers import small
@@ -131,9 +131,9 @@ def fast_head(
         return jnp.where(said, found, 0.0), said
 
     def loss(params: PyTree, key: Array, embedding: Array, action: Array, mask: Array | None = None) -> Array:
-        """Mean cross-entropy of the tokens. Padding holds the last real step, as a chunk is tokenized as a whole."""
+        """Mean cross-entropy of the tokens, which say the chunk as a whole, padding included."""
         del key
-        tokens = tokenizer.encode(hold_last(action, mask))[0][:max_tokens]
+        tokens = tokenizer.encode(action)[0][:max_tokens]
         found, said = log_probs(params, embedding, tokens, 1.0)
         error = masked_mean(-found, said.astype(jnp.float32))
         return error if mask is None else jnp.where(mask.any(), error, 0.0)

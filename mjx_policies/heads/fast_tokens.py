@@ -53,8 +53,8 @@ class FastTokenizer:
       shape: (H, A) of a chunk.
       merges: pairs of symbols, see `byte_pairs`.
       scale: of coefficients before rounding; the paper's is 10.
-      limit: actions beyond are clipped. They are normalised: the middle 98 % of the data lie in [-1, 1]
-        (`data.statistics.quantiles`).
+      limit: actions beyond are clipped. The paper's are normalised so that the middle 98 % of the data lie in [-1, 1]
+        (`data.statistics.quantiles`); 1 is enough where all of them do (`min_max`).
     """
 
     shape: tuple[int, int]

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mjx_policies.heads.base import ActionHead, Noise, hold_last, masked_mean
+from mjx_policies.heads.base import ActionHead, Noise, masked_mean
 from mjx_policies.heads.inpainting import Prefix, pull
 from mjx_policies.networks.apply import apply
 from mjx_policies.types import Array, Number, PyTree
@@ -83,9 +83,9 @@ def flow_head(
         return net.init(key, jnp.zeros(shape), jnp.zeros(()), embedding)
 
     def loss(params: PyTree, key: Array, embedding: Array, action: Array, mask: Array | None = None) -> Array:
-        """Mean squared error of the guess. Padding is seen as the last real step held, and counts for nothing."""
+        """Mean squared error of the guess. Padding is seen, but counts for nothing."""
         key_time, key_noise = jax.random.split(key)
-        time, action = draw_time(key_time, times), hold_last(action, mask)
+        time = draw_time(key_time, times)
         x, velocity = on_the_line(key_noise, action, time)
         target = velocity if guess == "velocity" else action
         return masked_mean((apply(net, params, x, time, embedding) - target) ** 2, mask)

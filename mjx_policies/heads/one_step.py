@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mjx_policies.heads.base import ActionHead, Noise, hold_last, masked_mean
+from mjx_policies.heads.base import ActionHead, Noise, masked_mean
 from mjx_policies.heads.flow import MIN_LEFT, Guess, on_the_line
 from mjx_policies.heads.inpainting import Prefix, pull
 from mjx_policies.networks.apply import apply
@@ -80,10 +80,10 @@ def shortcut_head(
         key_kind, key_steps, key_time, key_noise = jax.random.split(key, 4)
         long = jax.random.uniform(key_kind) < consistency
         # As many of 1 step as of 2 or 3, of 4 to 7, ...
-        steps = jnp.floor(2 ** (math.log2(max_steps) * jax.random.uniform(key_steps)))
+        steps = jnp.floor(2 ** (math.log2(max_steps + 1) * jax.random.uniform(key_steps)))
         time = jax.random.uniform(key_time)
         time = jnp.where(long, jnp.floor(time * steps) / steps, time)
-        x, target = on_the_line(key_noise, hold_last(action, mask), time)
+        x, target = on_the_line(key_noise, action, time)
         half = 0.5 / steps
         told = jnp.where(2 * steps > max_steps, 0.0, half)
         fixed = jax.lax.stop_gradient(params)

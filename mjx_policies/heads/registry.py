@@ -78,6 +78,7 @@ Fitted = Codebook | Vocabulary | None
 """What a head knows of the demonstrations before it learns; None for most."""
 FITTED = {"vq": Codebook, "fast": Vocabulary}
 MERGES = 128  # of symbols; most tokens of the paper's 1024 would be said too rarely in a few hundred demonstrations
+LIMIT = 1.0  # of scaled actions: they are divided by the largest rather than by a quantile
 MORE_TOKENS = 1.25  # times as many as any demonstrated chunk takes
 TOKENIZER, COUNTS = "tokenizer.json", "tokens.json"
 MAX_COUNTS = 1000  # bytes
@@ -102,7 +103,8 @@ def fit(name: str, actions: Array | np.ndarray, seed: int = 0, num_steps: int = 
     if name != "fast":
         return None
     actions = np.asarray(actions)
-    tokenizer = fit_tokenizer(actions, FastTokenizer(actions.shape[1:], ()).num_symbols + MERGES)
+    symbols = FastTokenizer(actions.shape[1:], (), limit=LIMIT).num_symbols
+    tokenizer = fit_tokenizer(actions, symbols + MERGES, limit=LIMIT)
     most = math.ceil(MORE_TOKENS * most_tokens(tokenizer, actions))
     return Vocabulary(tokenizer, min(most, tokenizer.numbers))
 

@@ -46,7 +46,8 @@ def squashed_gaussian_head(
     def loss(params: PyTree, key: Array, embedding: Array, action: Array, mask: Array | None = None) -> Array:
         """Minus the log density of the squashed action of one control step; of a chunk, the mean over its steps."""
         del key
-        trace = jnp.arctanh(jnp.clip(action, -LARGEST, LARGEST))
+        # In float32: the largest of bfloat16 below 1 is rounded to 1, whose arctanh is infinite.
+        trace = jnp.arctanh(jnp.clip(action.astype(jnp.float32), -LARGEST, LARGEST))
         normal = density(params, embedding).distribution
         per_step = (tanh_log_slope(trace) - normal.log_prob(trace)).sum(axis=-1)
         return per_step if per_step.ndim == 0 else masked_mean(per_step, mask)

@@ -16,7 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mjx_policies.heads.base import ActionHead, Noise, hold_last, masked_mean
+from mjx_policies.heads.base import ActionHead, Noise, masked_mean
 from mjx_policies.heads.residual_vq import Codebook
 from mjx_policies.losses import absolute_error, focal_cross_entropy
 from mjx_policies.networks.apply import apply
@@ -69,7 +69,7 @@ def vq_head(
 
     def loss(params: PyTree, key: Array, embedding: Array, action: Array, mask: Array | None = None) -> Array:
         del key
-        codes = jax.lax.stop_gradient(params["codebook"]).encode(hold_last(action, mask))
+        codes = jax.lax.stop_gradient(params["codebook"]).encode(action)
         one_hot = jax.nn.one_hot(codes, num_codes)
         found = apply(outputs, params["net"], embedding)
         focal = [focal_cross_entropy(code_logits(found, list(one_hot[:q])), codes[q], gamma) for q in range(num_layers)]

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from mjx_policies.agents.bc import BCHyper, Scales, bc, ema_decay, learning_rate
-from mjx_policies.data.statistics import Accumulator, min_max, standard
+from mjx_policies.data.statistics import Accumulator, Scale, min_max, standard
 from mjx_policies.data.windows import Window
 from mjx_policies.heads.deterministic import deterministic_head
 from mjx_policies.heads.gaussian import gaussian_head
@@ -111,6 +111,21 @@ def test_padding_teaches_nothing(learner):
     dirty = learner.update(state, key, batch.replace(action_mask=mask, action=garbage))[0]
     chex.assert_trees_all_equal(clean.params, dirty.params)
     assert float(learner.loss(state, key, batch.replace(action=garbage))) > 1e3
+
+
+@pytest.mark.parametrize("place", range(H))
+def test_padding_is_the_nearest_real_action_also_where_steps_have_scales_of_their_own(place):
+    """Held after scaling, it would be another action at each step. The loss of this head is what it sees there."""
+    linear = deterministic_head(Linear(), (H, A))
+    learner = bc(Flat(), linear._replace(loss=lambda params, key, embedding, action, mask: action[place].sum()))
+    one, size = jax.tree.map(lambda x: x[:1], windows(0)), jnp.arange(1.0, H + 1)[:, None] * jnp.ones(A)
+    state = start(learner)
+    state = dataclasses.replace(state, scales=dataclasses.replace(state.scales, action=Scale(0 * size, size)))
+    garbage = one.action.copy()
+    garbage[:, 0], garbage[:, 2:] = np.nan, 1e3
+    mask = np.arange(H)[None] == 1  # what came before an episode is padding too
+    found = learner.loss(state, jax.random.key(0), one.replace(action=garbage, action_mask=mask))
+    np.testing.assert_allclose(found, (one.action[0, 1] / size[place]).sum(), rtol=1e-5)
 
 
 def test_every_step_of_a_batch_counts_alike(learner):

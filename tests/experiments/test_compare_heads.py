@@ -141,6 +141,7 @@ def test_chunks_of_every_length_are_compared(tmp_path):
         (("--repetitions", 1), "repetitions is 1: "),
         (("--seeds", 0), "seeds is 0, it must be at least 1"),
         (("--execute", 17), "execute is 17, more than the 16 actions of a chunk"),
+        (("--light-decay", -1.0), "weight_decay is -1, it must lie between 0 and"),
         (("--tremor", -1.0), "tremor must hold at least one number, each from 0 to 10"),
         (("--task", "Pendulum"), "Pendulum does not say when it is solved"),
         (("--task", "Cartwheel"), "unknown task 'Cartwheel'"),

@@ -100,6 +100,14 @@ def test_without_any_plan_there_is_no_action():
     assert all(np.isnan(run(policy, 1)).all() for policy in policies)
 
 
+def test_plans_go_on_as_if_nothing_was_known_where_the_first_has_failed():
+    def onward(key, history, prefix):
+        return failing(0)(key, history) + 0 * (prefix.action * prefix.weight[:, None]).sum()
+
+    found = run(real_time(onward, EXAMPLE, (HORIZON, 2), 4, latency=1))
+    assert np.isnan(found[:5]).all() and np.isfinite(found[5:]).all()
+
+
 def test_plans_are_made_once_a_chunk_for_a_whole_batch():
     calls = []
     policy = receding_horizon(

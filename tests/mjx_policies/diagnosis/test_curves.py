@@ -55,7 +55,8 @@ def test_a_clone_that_never_succeeds_is_told_so_unless_something_else_explains_i
     risen = fall + 4.0 * np.maximum(TIME - 0.4, 0)
     assert culprit(risen, **{"eval/success": never}) == "run: learning rate"
     single = np.where(np.arange(ROWS) == ROWS - 1, 0.0, np.nan)  # of an evaluation at the end alone
-    assert culprit(fall, **{"eval/success": single}) is None
+    assert culprit(fall, **{"eval/success": single}) == "run: success"
+    assert culprit(fall, **{"eval/success": np.full(ROWS, np.nan)}) is None
 
 
 def test_the_step_of_a_finding_is_where_the_curve_shows_it():

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from mjx_policies.heads.gaussian import gaussian_head
+from mjx_policies.heads.squashed import squashed_gaussian_head
 from mjx_policies.networks.mlp import MLP
 
 EMBEDDING = jnp.asarray([0.3, -1.2, 0.8])
@@ -110,3 +111,10 @@ def test_the_mode_of_a_batch_is_that_of_each():
     batch = jnp.stack([EMBEDDING, -EMBEDDING, 2 * EMBEDDING])
     each = jnp.stack([head.mode(params, embedding) for embedding in batch])
     np.testing.assert_allclose(head.mode(params, batch), each, rtol=1e-5)
+
+
+def test_half_precision_knows_the_border_of_what_is_squashed():
+    head = squashed_gaussian_head(MLP((4, 2)), 2)
+    params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), head.init(jax.random.key(0), EMBEDDING))
+    value = head.loss(params, jax.random.key(0), EMBEDDING.astype(jnp.bfloat16), jnp.asarray([1.0, -1.0], jnp.bfloat16))
+    assert np.isfinite(value)
