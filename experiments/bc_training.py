@@ -76,7 +76,9 @@ class CloningRun(bc_run.Config):
     demos: str = ""  # dataset to learn from; empty: the task's expert demonstrates, into the run folder
     episodes: int = 200  # demonstrations to learn from, the first of the dataset; 0: all of it
     more: tuple[str, ...] = ()  # further datasets, of which all is taken
-    begin: str = ""  # folder of a run whose policy goes on learning; empty: from random weights
+    # folder of a run whose policy goes on learning; empty: from random weights. Its scales stay: it never takes actions
+    # beyond those of its first demonstrations
+    begin: str = ""
     run_dir: str = may_change("")  # folder of the run; empty: runs/<task>-<head>-<time>
     resume: bool = may_change(False)  # continue the run in run_dir; what is not given is as it was there
     evaluations: int = 5  # in simulation on the way, the last at the end; the best checkpoint stays
