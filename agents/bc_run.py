@@ -49,7 +49,9 @@ class Config:
     horizon: int = 16  # control steps of a chunk
     execute: int = 8  # of a chunk, before the next one is made
     remember: int = 2  # observations that a policy sees
-    ensemble: float | None = None  # a chunk every step, averaged with these weights' decay, in the place of execute
+    # a chunk every step instead of execute, averaged with weights exp(-ensemble * i), i = 0 for the oldest; 0.01 in
+    # the paper, the newest weighs most below 0
+    ensemble: float | None = None
     latency: int = 0  # control steps that it takes to make a chunk; the robot goes on with the last one meanwhile
     real_time: bool = False  # chunks continue what is left of the last one, see `chunking.real_time`
     draw: bool = False  # act by samples also where a head knows its most likely chunk

@@ -387,6 +387,7 @@ def finish(
         CURVES,
         title=f"{run.task}, {run.head}",
         last=last,
+        last_step=meta["step"],
         steps="gradient steps",
     )
     preemption.check()

@@ -15,6 +15,7 @@ import dataclasses
 import math
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ import tyro
 from head_contest import Demonstrated, Learned, Tried, demonstrate, figures, learn, make_judge, sampling_seconds
 from head_pictures import draw_bars, draw_lines, draw_paths
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -97,7 +99,7 @@ class Contest:
     remember: int = 1  # observations that a policy sees
     draw: bool = True  # act by samples also where a head knows its most likely chunk, or it could not take both ways
     seed: int = 0  # of the first policy, and of the demonstrations
-    out: str = ""  # folder for the results; runs/heads-<task> by default, runs/heads-<task>-<sweep> of a sweep
+    out: str = ""  # folder for the results; empty: runs/heads-<task>-<time>
 
     def __post_init__(self) -> None:
         for name in ("seeds", "demos", "starts", "repetitions", "size", "steps", "slow_steps", "batch_size"):
@@ -146,7 +148,7 @@ class Contest:
     @property
     def folder(self) -> Path:
         """Of the results."""
-        return Path(self.out or f"runs/heads-{self.task}{f'-{self.sweep}' if self.sweep else ''}")
+        return Path(self.out)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -207,12 +209,17 @@ class Shown:
 def main(contest: Contest) -> None:
     """Compares, prints, writes and draws."""
     console, begin = open_console(), time.perf_counter()
+    contest = dataclasses.replace(
+        contest, out=contest.out or f"runs/heads-{contest.task}-{datetime.now():%Y%m%d-%H%M%S}"
+    )
     with clean_errors(ValueError):
         robots = contest.seeds * contest.repetitions * contest.starts
         task = load(contest.task, contest.backend, robots, contest.actions)
         if not task.spec.stages:
             raise UserError(f"{contest.task} does not say when it is solved, so no head could be told from another.")
         load_expert(contest.task, task)
+    if (contest.folder / "heads.json").exists():
+        raise UserError(f"{contest.folder} holds the results of a comparison: choose another --out.")
     make_folder(contest.folder, "--out")
     with Shown(console) as shown, clean_errors(ValueError):
         match contest.sweep:
@@ -378,7 +385,7 @@ def terminal_table(contest: Contest, rows: Mapping[str, Mapping[str, Any]]) -> T
     table = Table(title=heading(contest), title_justify="left")
     table.add_column("")
     for i in used(rows):
-        table.add_column(list(COLUMNS.values())[i], justify="right")
+        table.add_column(escape(list(COLUMNS.values())[i]), justify="right")
     for name, row in rows.items():
         table.add_row(name, *(cells(row)[i] for i in used(rows)))
     return table

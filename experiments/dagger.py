@@ -51,7 +51,7 @@ class Dagger:
     episodes: int = 50  # that the policy attempts in each round
     steps: int = 3_000  # gradient steps of a round
     mixing: float = 0.0  # portion of round 1 in which the expert acts, its powers later; for policies of one action
-    run_dir: str = may_change("")  # folder of the rounds; empty: dagger in the run's folder
+    run_dir: str = may_change("")  # folder of the rounds; empty: dagger in the run's folder. --resume wants it
     resume: bool = may_change(False)  # go on with the rounds in run_dir
     robots: int = may_change(256)  # of each round's evaluation
 

@@ -68,5 +68,5 @@ def clean_errors(*also: type[Exception]) -> Iterator[None]:
         print(f"error: the disk is full, {lost} could not be written. Make room and run again.", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        print("error: interrupted before the update was finished.", file=sys.stderr)
+        print("error: interrupted before the work at hand was finished.", file=sys.stderr)
         raise SystemExit(130) from None

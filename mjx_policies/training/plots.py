@@ -25,6 +25,7 @@ def plot_curves(
     title: str = "",
     columns: int = 3,
     last: Mapping[str, float] | None = None,
+    last_step: float | None = None,
     steps: str = "environment steps",
 ) -> None:
     """Draws metrics against steps, and the first of them against wall-clock time as well.
@@ -40,7 +41,8 @@ def plot_curves(
         the table lacks are left out.
       title: above the panels.
       columns: panels per row.
-      last: an evaluation after the last row of the table, by the names of its columns.
+      last: the evaluation that the run ends with, by the names of the table's columns.
+      last_step: of what it judged; by default that of the last row.
       steps: what is counted.
 
     Raises:
@@ -52,6 +54,9 @@ def plot_curves(
     panels = [(name, "step") for name in names]
     if names and "seconds" in table:
         panels.insert(1, (names[0], "seconds"))
+    judged = len(next(iter(table.values()))) - 1
+    if last_step is not None:
+        judged = max(int(np.searchsorted(table["step"], last_step, side="right")) - 1, 0)
     columns = max(1, min(columns, len(panels)))
     rows = max(1, -(-len(panels) // columns))
     figure = Figure(figsize=(4.2 * columns, 2.9 * rows + 0.3), dpi=120, layout="constrained", facecolor="white")
@@ -63,7 +68,8 @@ def plot_curves(
             _draw_curve(axes, table[x], table[name])
         evaluated = table.get(evaluation, np.full(len(table[x]), np.nan))
         after = (last or {}).get(evaluation, np.nan)
-        _draw_points(axes, np.append(table[x], table[x][-1]), np.append(evaluated, after))
+        _draw_points(axes, table[x], evaluated, "evaluation")
+        _draw_points(axes, table[x][[judged]], np.array([after]), "final evaluation", "D", "#111827")
         _style(axes)
         axes.set_title(name, fontsize=10, loc="left", color="#111827")
         axes.set_xlabel(steps if x == "step" else "wall clock [s]", fontsize=8, color=GREY)
@@ -91,10 +97,10 @@ def _draw_curve(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
         axes.plot(x, running_mean(y, len(y) // 25), color=BLUE, linewidth=1.6)
 
 
-def _draw_points(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
+def _draw_points(axes: Axes, x: np.ndarray, y: np.ndarray, label: str, marker: str = "o", color: str = ORANGE) -> None:
     shown = np.isfinite(x) & np.isfinite(y)
     if shown.any():
-        axes.plot(x[shown], y[shown], color=ORANGE, linewidth=1.4, marker="o", markersize=3, label="evaluation")
+        axes.plot(x[shown], y[shown], color=color, linewidth=1.4, marker=marker, markersize=3, label=label)
         axes.legend(fontsize=7, frameon=False, loc="best")
 
 

@@ -134,6 +134,13 @@ def test_chunks_of_every_length_are_compared(tmp_path):
         assert picture.width > 400
 
 
+def test_earlier_results_stay(tmp_path, capsys):
+    (tmp_path / "heads.json").write_text("{}")
+    assert script(*TINY, "--heads", "mse", "--out", tmp_path) == 2
+    assert "holds the results of a comparison: choose another --out." in " ".join(capsys.readouterr().err.split())
+    assert (tmp_path / "heads.json").read_text() == "{}"
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

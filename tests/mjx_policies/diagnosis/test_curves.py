@@ -47,11 +47,12 @@ def test_what_is_wrong_is_wrong_wherever_zero_is(offset):
     assert culprit(fall, fall + 0.02) is None
 
 
-def test_a_clone_that_never_succeeds_is_told_so_unless_something_else_explains_it():
+def test_a_clone_that_hardly_succeeds_is_told_so_unless_something_else_explains_it():
     fall, never = falling(1.0, 8.0, 0.01, 0) + 0.05, np.where(np.arange(ROWS) % 16 == 15, 0.0, np.nan)
     assert culprit(fall, **{"eval/success": never}) == "run: success"
-    once = np.where(np.arange(ROWS) == 47, 0.02, never)
-    assert culprit(fall, **{"eval/success": once}) is None
+    once = np.where(np.arange(ROWS) == 47, 1 / 64, never)
+    assert culprit(fall, **{"eval/success": once}) == "run: success"
+    assert culprit(fall, **{"eval/success": 20 * once}) is None
     risen = fall + 4.0 * np.maximum(TIME - 0.4, 0)
     assert culprit(risen, **{"eval/success": never}) == "run: learning rate"
     single = np.where(np.arange(ROWS) == ROWS - 1, 0.0, np.nan)  # of an evaluation at the end alone

@@ -21,7 +21,7 @@ from mjx_policies.training.run_folder import RunFolderError
             2,
             "error: the disk is full, a.csv could not be written. Make room and run again.\n",
         ),
-        (KeyboardInterrupt(), 130, "error: interrupted before the update was finished.\n"),
+        (KeyboardInterrupt(), 130, "error: interrupted before the work at hand was finished.\n"),
     ],
 )
 def test_user_errors_end_with_one_sentence(capsys, error, code, text):

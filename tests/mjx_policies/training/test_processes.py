@@ -98,7 +98,7 @@ def test_a_second_interrupt_ends_at_once_and_a_running_folder_is_locked(start_to
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err.endswith("error: interrupted before the update was finished.\n")  # JAX may log its callback before
+    assert err.endswith("error: interrupted before the work at hand was finished.\n")  # JAX may log its callback before
 
 
 def test_a_run_that_meets_nan_exits_with_three(start_toy, tmp_path):
