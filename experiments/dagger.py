@@ -93,7 +93,8 @@ def main(asked: Dagger) -> None:
             rows.write(results[-1])
         draw(path / "rounds.png", results, f"{policy.config.task}, {policy.config.head}")
     console.print(table(results))
-    console.print(f"rounds: {path}")
+    best = max(results, key=lambda row: row["success"])
+    console.print(f"best after {best['step']:.0f} rounds; rounds: {path}", highlight=False)
 
 
 def open_table(path: Path) -> contextlib.closing[MetricsCsv]:
@@ -122,6 +123,8 @@ def label(asked: Dagger, previous: Path, path: Path, number: int, console: Conso
         fps = 1 / task.spec.control_dt
         # Of a plan, only what led to success is worth copying; a label is right whatever became of the attempt.
         episodes = to_episodes(attempts, seeds, config.task, fps, expert.strategies, labels=True, failures=not plans)
+    of_use = "ended in success and are kept" if plans else "are kept"
+    console.print(f"round {number}: {len(episodes)} of {asked.episodes} attempts {of_use}", highlight=False)
     if not episodes:
         raise UserError(f"no attempt of round {number} is of any use: see with play.py what the policy does.")
     partial = path.with_name(f".{path.name}.partial")

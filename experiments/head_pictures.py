@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle
 
-from mjx_policies.envs.control.obstacle2d import GOAL, GOAL_RADIUS, OBSTACLE_RADIUS
+from mjx_policies.envs.control.obstacle2d import GOAL, GOAL_RADIUS, OBSTACLE_RADIUS, ROBOT_RADIUS
 from mjx_policies.evaluation.statistics import Estimate
 from mjx_policies.training.files import replacing
 
@@ -40,6 +40,8 @@ def draw_paths(png: Path, tried: Mapping[str, Tried], demonstrated: Sequence[np.
         for path in demonstrated[:DEMONSTRATIONS]:
             axes.plot(*path.T, color="#9ca3af", linewidth=0.6, alpha=0.35)
         axes.add_patch(Circle((0.0, 0.0), OBSTACLE_RADIUS, facecolor="#e5e7eb", edgecolor=GREY, linewidth=0.8))
+        # Paths are of the robot's centre, which collides here.
+        axes.add_patch(Circle((0.0, 0.0), OBSTACLE_RADIUS + ROBOT_RADIUS, fill=False, edgecolor=GREY, linestyle=":"))
         axes.add_patch(Circle(GOAL, GOAL_RADIUS, facecolor="#c6f6d5", edgecolor="#2f855a", linewidth=0.8))
         _draw_some(axes, found)
         axes.set(xlim=(-1.2, 1.25), ylim=(-0.85, 0.85), aspect="equal")
@@ -53,9 +55,10 @@ def draw_paths(png: Path, tried: Mapping[str, Tried], demonstrated: Sequence[np.
         ("right", {"color": RIGHT}),
         ("failed, ends at the cross", {"color": FAILED, "marker": "x", "linewidth": 0.8}),
         ("demonstrations", {"color": "#9ca3af", "linewidth": 0.8}),
+        ("where the robot's centre collides", {"color": GREY, "linewidth": 1.0, "linestyle": ":"}),
     )
     handles = [Line2D([], [], label=label, **look) for label, look in known]
-    figure.legend(handles=handles, loc="outside lower left", ncols=len(handles), fontsize=8, frameon=False)
+    figure.legend(handles=handles, loc="outside lower left", ncols=min(len(handles), 2 * columns), fontsize=8, frameon=False)
     _save(figure, png, title)
 
 
