@@ -34,7 +34,7 @@ def draw_paths(png: Path, tried: Mapping[str, Tried], demonstrated: Sequence[np.
     """
     columns = min(COLUMNS, len(tried))
     rows = -(-len(tried) // columns)
-    figure = _figure(3.5 * columns, 2.5 * rows + 0.9)
+    figure = _figure(max(3.5 * columns, 7.0), 2.5 * rows + 0.9)  # no narrower than the legend
     for number, (name, found) in enumerate(tried.items()):
         axes = figure.add_subplot(rows, columns, number + 1)
         for path in demonstrated[:DEMONSTRATIONS]:
@@ -58,7 +58,7 @@ def draw_paths(png: Path, tried: Mapping[str, Tried], demonstrated: Sequence[np.
         ("where the robot's centre collides", {"color": GREY, "linewidth": 1.0, "linestyle": ":"}),
     )
     handles = [Line2D([], [], label=label, **look) for label, look in known]
-    figure.legend(handles=handles, loc="outside lower left", ncols=min(len(handles), 2 * columns), fontsize=8, frameon=False)
+    figure.legend(handles=handles, loc="outside lower left", ncols=len(handles), fontsize=8, frameon=False)
     _save(figure, png, title)
 
 
