@@ -188,7 +188,8 @@ def test_padding_teaches_nothing(name, head, trained):
         return jax.grad(lambda p: head.loss(p, key, EMBEDDING, action, mask), allow_int=True)(params)
 
     for gradient in jax.tree.leaves(learn(action, jnp.zeros(2))):
-        assert gradient.dtype == jax.dtypes.float0 or not np.any(gradient)
+        # A mixture's logsumexp of a softmax is 0 but for rounding.
+        assert gradient.dtype == jax.dtypes.float0 or np.abs(gradient).max() < 1e-7
     if name not in WHOLE:
         mask = jnp.asarray([1.0, 0.0])
         chex.assert_trees_all_close(learn(action, mask), learn(action.at[1].set(-0.9), mask), rtol=1e-5, atol=1e-6)
