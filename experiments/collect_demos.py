@@ -225,7 +225,7 @@ class Bar:
             self._progress = Progress(
                 SpinnerColumn(),
                 BarColumn(bar_width=24),
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 TimeElapsedColumn(),
                 console=self._console,
             )

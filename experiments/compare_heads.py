@@ -23,7 +23,6 @@ import tyro
 from head_contest import Demonstrated, Learned, Tried, demonstrate, figures, learn, make_judge, sampling_seconds
 from head_pictures import draw_bars, draw_lines, draw_paths
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -176,7 +175,7 @@ class Shown:
     def __init__(self, console: Console):
         columns = (
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TextColumn("{task.percentage:>3.0f}%"),
             TimeElapsedColumn(),
@@ -385,7 +384,7 @@ def terminal_table(contest: Contest, rows: Mapping[str, Mapping[str, Any]]) -> T
     table = Table(title=heading(contest), title_justify="left")
     table.add_column("")
     for i in used(rows):
-        table.add_column(escape(list(COLUMNS.values())[i]), justify="right")
+        table.add_column(list(COLUMNS.values())[i], justify="right")
     for name, row in rows.items():
         table.add_row(name, *(cells(row)[i] for i in used(rows)))
     return table

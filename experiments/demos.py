@@ -167,4 +167,4 @@ def show(
         write_atomic(folder / "quality.md", text)
         status.update("drawing")
         draw_survey(folder / "demos.png", surveyed, title, tally)
-    console.print(text, highlight=False, markup=False)
+    console.print(text, highlight=False)

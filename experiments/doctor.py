@@ -19,9 +19,9 @@ import numpy as np
 import tyro
 from demos import check_task
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from mjx_policies.data.dataset import Dataset
 from mjx_policies.data.episodes import Episode, NotFiniteError
@@ -114,7 +114,7 @@ def main(asked: Doctor) -> int:
         console.print(gradients(diagnosis.trace))
     console.print(checklist(diagnosis))
     for line in verdict(diagnosis):
-        console.print(line, highlight=False, markup=False)
+        console.print(line, highlight=False)
     draw_diagnosis(picture, diagnosis, " and ".join(path.name for path in asked.paths))
     if asked.json:
         write_json(Path(asked.json), {"paths": [str(path) for path in asked.paths], **diagnosis.to_json()})
@@ -146,7 +146,7 @@ def examine(dataset: Dataset | None, run: Run | None, console: Console) -> Diagn
     """Reads the dataset and runs all checks, with a bar for either."""
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -215,7 +215,7 @@ def statistics(steps: Steps) -> Table:
     shown = (columns[: max(0, MAX_ROWS - len(actions))] + actions)[:MAX_ROWS]
     for name, values in shown:
         figures = (values.min(), values.mean(), values.max(), values.std())
-        table.add_row(escape(name), *(f"{number:.3g}" for number in figures), bars(histogram(values, 16)))
+        table.add_row(name, *(f"{number:.3g}" for number in figures), bars(histogram(values, 16)))
     if len(columns) + len(actions) > len(shown):
         table.caption = f"{len(columns) + len(actions) - len(shown)} more numbers are not shown"
     return table
@@ -239,7 +239,7 @@ def gradients(trace: Trace) -> Table:
     table.add_column("norm at first", justify="right")
     table.add_column(f"after {tenth} steps", justify="right")
     for name, norms in trace.gradient.items():
-        table.add_row(escape(name), f"{norms[0]:.3g}", f"{norms[tenth]:.3g}")
+        table.add_row(name, f"{norms[0]:.3g}", f"{norms[tenth]:.3g}")
     return table
 
 
@@ -251,10 +251,10 @@ def checklist(diagnosis: Diagnosis) -> Table:
     table.add_column("what it saw", overflow="fold")
     for name, finding in diagnosis.findings.items():
         if finding is None:
-            table.add_row("[dim]-[/dim]", f"[dim]{name}[/dim]", "[dim]nothing to look at[/dim]")
+            table.add_row("-", name, "nothing to look at", style="dim")
         else:
-            mark = "[bold red]x[/bold red]" if finding.suspect else "[green]ok[/green]"
-            table.add_row(mark, name, escape(finding.evidence))
+            mark = Text("x", "bold red") if finding.suspect else Text("ok", "green")
+            table.add_row(mark, name, finding.evidence)
     return table
 
 

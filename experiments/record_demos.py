@@ -202,7 +202,7 @@ class Status:
         """Shows it."""
         if session.note != self._note:
             self._note = session.note
-            self._console.print(session.note, highlight=False, markup=False)
+            self._console.print(session.note, highlight=False)
         if self._console.is_terminal:
             self._line.update(status_line(session))
 

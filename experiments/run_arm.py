@@ -29,6 +29,7 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from mjx_policies.deploy.arm_episode import Driving, Episode, Start, Task, run_episode
 from mjx_policies.deploy.chunks import ChunkError
@@ -184,7 +185,7 @@ def work(start: Start, driving: Driving, number: int) -> Episode:
 
 def run(arms: Arms, model: mujoco.MjModel, task: Task, starts: list[Start], console: Console) -> list[Episode]:
     """All episodes, several arms side by side."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     driving = Driving(arms.latency, arms.refill, arms.draw, arms.real_time)
     workers = min(arms.robots or len(os.sched_getaffinity(0)), len(starts))
     context = multiprocessing.get_context("spawn")
@@ -267,7 +268,7 @@ def table(arms: Arms, found: dict[str, Any], success: Estimate, before: Estimate
             "plans, p50 and p99 of their making", f"{found['plans']:,}, {plan['p50']:.1f} ms, {plan['p99']:.1f} ms"
         )
     for fault, count in found["faults"].most_common():
-        rows.add_row(f"[bold red]{count} ended by a fault[/]", fault)
+        rows.add_row(Text(f"{count} ended by a fault", "bold red"), fault)
     return rows
 
 

@@ -19,6 +19,7 @@ import numpy as np
 import tyro
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from mjx_policies.deploy.contract import Contract, ContractError
 from mjx_policies.deploy.policy import PolicyError, load_policy
@@ -139,7 +140,7 @@ def work(gate: Gate, name: str, robot: int) -> Episode:
 def run(gate: Gate, console) -> dict[str, list[Episode]]:
     """All robots of all conditions, on all cores."""
     jobs = [(name, robot) for name in gate.conditions for robot in range(gate.robots)]
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     found: dict[str, list[Episode]] = {name: [] for name in gate.conditions}
     workers = gate.processes or os.cpu_count() or 1
     context = multiprocessing.get_context("spawn")
@@ -193,7 +194,7 @@ def table(gate: Gate, verdicts: dict[str, Verdict]) -> Table:
     for column in ("condition", "failures [95 %]", "linear tracking [95 %]", "yaw tracking [95 %]", ""):
         found.add_column(column, justify="left" if column in ("condition", "") else "right")
     for name, verdict in verdicts.items():
-        word = "[green]pass[/]" if verdict.passed else "[bold red]fail[/]"
+        word = Text("pass", "green") if verdict.passed else Text("fail", "bold red")
         figures = (str(verdict.failures), str(verdict.track_linear), str(verdict.track_yaw))
         found.add_row(f"{name}: {CONDITIONS[name].about}", *figures, word)
     found.caption = f"pass: failures at most {gate.max_failures:g}, linear tracking at least {gate.min_tracking:g}"

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 from rich.table import Table
+from rich.text import Text
 
 from mjx_policies.deploy.controller import Controller, Mode, Request
 from mjx_policies.deploy.policy import Policy, PolicyError, load_policy
@@ -157,7 +158,7 @@ def main(inject: Inject) -> int:
         late += not in_time
         shown = f"{1e3 * after:.0f} ms" if np.isfinite(after) else "walks on"
         bound = f"{1e3 * allowed:.0f} ms" if np.isfinite(allowed) else "need not"
-        table.add_row(case.name, shown if in_time else f"[bold red]{shown}[/]", bound, why)
+        table.add_row(case.name, shown if in_time else Text(shown, "bold red"), bound, why)
     open_console().print(table)
     return int(late > 0)
 

@@ -70,7 +70,7 @@ def main(asked: Describe) -> None:
     """Reads and prints."""
     dataset = read(asked.path, fps=asked.fps)
     console = open_console()
-    console.print(describe(dataset), highlight=False, markup=False)
+    console.print(describe(dataset), highlight=False)
     if not asked.statistics:
         return
     outcomes: collections.Counter[str] = collections.Counter()
@@ -87,7 +87,7 @@ def main(asked: Describe) -> None:
         found = statistics_of(episodes())
     words = ", ".join(f"{count:,} {outcome}" for outcome, count in outcomes.most_common())
     console.print(f"\nOutcomes: {words}. Mean return: {np.mean(rewards):.4g}\n", highlight=False)
-    console.print(describe_statistics(dict(found)), highlight=False, markup=False)
+    console.print(describe_statistics(dict(found)), highlight=False)
 
 
 if __name__ == "__main__":

@@ -6,17 +6,43 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
+from rich.status import Status
 from rich.text import Text
 
 from mjx_policies.training.metrics import Number
 
 
-def open_console() -> Console:
+class LiteralConsole(Console):
+    """A console that shows every text as it is, since paths, names and task texts may hold `[brackets]` or `:colons:`.
+
+    What is to have a style is a `rich.text.Text`. The columns of a progress bar read markup on their own: give them
+    `markup=False`.
+    """
+
+    def __init__(self, **options: Any):
+        super().__init__(**{"markup": False, "emoji": False, **options})
+
+    def status(self, status: Any, **options: Any) -> Status:
+        """See `rich.console.Console.status`."""
+        return _LiteralStatus(_literal(status), console=self, **options)
+
+
+class _LiteralStatus(Status):
+    def update(self, status: Any = None, **options: Any) -> None:
+        super().update(_literal(status), **options)
+
+
+def _literal(text: Any) -> Any:
+    return Text(text) if isinstance(text, str) else text
+
+
+def open_console() -> LiteralConsole:
     """A console on standard output that breaks no sentence where there is no terminal, and so no width to keep."""
-    return Console(soft_wrap=not sys.stdout.isatty())
+    return LiteralConsole(soft_wrap=not sys.stdout.isatty())
 
 
 class ProgressReport:
@@ -47,10 +73,10 @@ class ProgressReport:
         if self.console.is_terminal:
             columns: list[ProgressColumn] = [
                 SpinnerColumn(),
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False),
                 BarColumn(bar_width=24),
                 TextColumn("{task.percentage:>3.0f}%"),
-                TextColumn("{task.fields[detail]}"),
+                TextColumn("{task.fields[detail]}", markup=False),
                 TimeElapsedColumn(),
                 _Remaining(),
             ]

@@ -1,13 +1,17 @@
 import io
 import math
+import re
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
+import mjx_policies
 from mjx_policies.training import progress as progress_module
-from mjx_policies.training.progress import ProgressReport, open_console
+from mjx_policies.training.progress import LiteralConsole, ProgressReport, open_console
 
 
 @pytest.fixture
@@ -40,6 +44,35 @@ def test_a_sentence_in_a_pipe_stays_on_one_line(capsys):
     sentence = "SIGTERM asked to stop. " * 20
     open_console().print(sentence)
     assert capsys.readouterr().out == f"{sentence}\n"
+
+
+@pytest.mark.parametrize("text", ["run[lr=3e-4]", "x[/y]", "[bold]lift", ":smile:"])
+def test_brackets_are_shown_as_they_are(text):
+    console = LiteralConsole(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
+    table = Table(text, title=f"title {text}", caption=f"caption {text}")
+    table.add_row(f"row {text}")
+    console.print(f"plain {text}", table)
+    with console.status(f"status {text}") as status:
+        time.sleep(0.15)
+        status.update(f"update {text}")
+        time.sleep(0.15)
+    with ProgressReport(10, (), console) as progress:
+        progress.phase(f"phase {text}")
+        progress.say(f"said {text}")
+    shown = " ".join(console.file.getvalue().split())
+    for where in ("plain", "title", "caption", "row", "status", "update", "phase", "said"):
+        assert f"{where} {text}" in shown, where
+
+
+def test_nothing_in_the_tree_reads_texts_as_markup():
+    """Scripts print on `open_console`, and columns of progress bars that show texts say `markup=False`."""
+    package = Path(mjx_policies.__file__).parents[1]
+    for folder in ("mjx_policies", "envs", "agents", "randomization", "experiments"):
+        for path in (package / folder).rglob("*.py"):
+            source = path.read_text()
+            assert not re.search(r"[^\w.]Console\((?!\):|quiet=True)", source), path
+            for column in re.findall(r"TextColumn\((.*)\)", source):
+                assert "markup=False" in column or "percentage" in column, (path, column)
 
 
 def test_a_terminal_shows_a_bar_with_phase_and_elapsed_time():
