@@ -1,0 +1,41 @@
+import io
+import time
+from types import SimpleNamespace
+
+from mjx_policies.training import waiting
+from mjx_policies.training.progress import LiteralConsole
+
+
+def test_work_without_a_terminal_says_now_and_then_that_it_goes_on():
+    console = LiteralConsole(file=io.StringIO())
+    with waiting.working(console, "drawing a[b].mp4", line_seconds=0.02):
+        time.sleep(0.5)
+    lines = console.file.getvalue().splitlines()
+    assert lines[0] == "drawing a[b].mp4 ..." and len(lines) >= 3
+    assert set(lines[1:]) <= {"drawing a[b].mp4 ... 0s", "drawing a[b].mp4 ... 1s"}
+    time.sleep(0.1)
+    assert len(console.file.getvalue().splitlines()) == len(lines), "it goes on after the work"
+
+
+def test_what_is_done_is_told_every_ten_seconds_and_at_the_end(monkeypatch):
+    fake = SimpleNamespace(now=0.0, monotonic=lambda: fake.now)
+    monkeypatch.setattr(waiting, "time", fake)
+    console = LiteralConsole(file=io.StringIO())
+    with waiting.counting(console, "robots", 40) as progress:
+        for done in range(41):
+            progress(done, f"[{done}] failed")
+            fake.now += 1.0
+    assert console.file.getvalue().splitlines() == [
+        "robots: 0 of 40, [0] failed",
+        "robots: 10 of 40, [10] failed, 30s left",
+        "robots: 20 of 40, [20] failed, 20s left",
+        "robots: 30 of 40, [30] failed, 10s left",
+        "robots: 40 of 40, [40] failed",
+    ]
+
+
+def test_in_a_terminal_there_is_a_bar():
+    console = LiteralConsole(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
+    with waiting.counting(console, "robots", 40) as progress:
+        progress(10, "mass[1], 3 failed")
+    assert "robots: mass[1], 3 failed" in console.file.getvalue() and "10/40" in console.file.getvalue()
