@@ -35,7 +35,7 @@ from mjx_policies.diagnosis.picture import draw_diagnosis, histogram
 from mjx_policies.diagnosis.runs import Run, read_run
 from mjx_policies.diagnosis.steps import Steps, tabulate
 from mjx_policies.training.errors import UserError, clean_errors
-from mjx_policies.training.files import make_folder, write_json
+from mjx_policies.training.files import output_file, write_json
 from mjx_policies.training.progress import open_console
 
 MAX_ROWS = 64  # numbers whose statistics are printed
@@ -51,6 +51,7 @@ class Doctor:
     fps: float | None = None  # steps per second of the dataset, where the files do not say
     picture: str = ""  # PNG to write; empty: doctor.png in the run folder, or in DATASET.about
     json: str = ""  # file for the findings
+    overwrite: bool = False  # replace files that --picture and --json name
 
 
 @dataclasses.dataclass
@@ -103,10 +104,10 @@ def main(asked: Doctor) -> int:
     if opened is not None and left is not None and left.task:
         assert dataset is not None
         check_task(opened, dataset, left.task)
-    picture = Path(asked.picture) if asked.picture else default_picture(dataset, run)
-    make_folder(picture.parent, "--picture")
-    if asked.json:
-        make_folder(Path(asked.json).parent, "--json")
+    picture = output_file(asked.picture, "--picture", asked.overwrite, default=default_picture(dataset, run))
+    findings = output_file(asked.json, "--json", asked.overwrite) if asked.json else None
+    if findings is not None and findings.resolve() == picture.resolve():
+        raise UserError(f"--picture and --json both name {picture}: choose two files.")
     diagnosis = examine(opened, left, console)
     if diagnosis.data is not None:
         console.print(statistics(diagnosis.data.steps))
@@ -116,8 +117,8 @@ def main(asked: Doctor) -> int:
     for line in verdict(diagnosis):
         console.print(line, highlight=False)
     draw_diagnosis(picture, diagnosis, " and ".join(path.name for path in asked.paths))
-    if asked.json:
-        write_json(Path(asked.json), {"paths": [str(path) for path in asked.paths], **diagnosis.to_json()})
+    if findings is not None:
+        write_json(findings, {"paths": [str(path) for path in asked.paths], **diagnosis.to_json()})
     console.print(f"picture: {picture}", highlight=False)
     return 1 if diagnosis.suspects else 0
 

@@ -28,7 +28,7 @@ from mjx_policies.export.tables import by_time, describe, ranges
 from mjx_policies.randomization.imperfections import imperfect
 from mjx_policies.randomization.presets import PRESETS
 from mjx_policies.training.errors import UserError, clean_errors
-from mjx_policies.training.files import replacing
+from mjx_policies.training.files import output_file, replacing
 from mjx_policies.training.progress import open_console
 
 SAMPLED = 3e-4
@@ -41,17 +41,14 @@ class Export:
 
     run: Path  # run folder
     out: Path | None = None  # the file; policy.onnx in the run folder by default
+    overwrite: bool = False  # replace the file that --out names
 
 
 def main(export: Export) -> None:
     """Writes the file and says what is in it."""
-    out = export.out or export.run / "policy.onnx"
     with clean_errors(ValueError):
         policy = load_policy(export.run, AnyRun, "auto")
-        if not out.parent.is_dir():
-            raise UserError(f"{out.parent} is not a folder: make it first, or choose another --out.")
-        if out.is_dir():
-            raise UserError(f"{out} is a folder: name a file in it.")
+        out = output_file(export.out, "--out", export.overwrite, default=export.run / "policy.onnx")
     console = open_console()
     with console.status("exporting"), clean_errors(ValueError):
         met = observations(policy)

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,46 @@ def make_folder(path: Path, flag: str) -> None:
         raise UserError(f"cannot create the folder {path} for {flag}: {error.strerror}.") from None
 
 
+def output_file(named: str | Path | None, flag: str, overwrite: bool, default: Path | None = None) -> Path:
+    """The file that a script is going to write, checked before the work whose result it takes.
+
+    A script replaces what it wrote before in its own place, `default`. What a flag names is never replaced unless the
+    user says `--overwrite`: it may be anybody's. The folder is made if there is none.
+
+    Args:
+      named: what the flag says; empty or None where it was not given.
+      flag: its name, such as `--out`.
+      overwrite: whether `--overwrite` was given.
+      default: where the file goes if the flag does not say.
+
+    Raises:
+      UserError: there is something already, or the place cannot be written.
+    """
+    path = Path(named) if named else default
+    if path is None:
+        raise ValueError(f"neither {flag} nor a default names a file")
+    make_folder(path.parent, flag)
+    try:
+        found: int | None = os.lstat(path).st_mode
+    except FileNotFoundError:
+        found = None
+    except OSError as error:
+        raise UserError(f"cannot write {path}, named by {flag}: {error.strerror}.") from None
+    if found is not None and path.is_dir():
+        raise UserError(f"{path} is a folder: name a file in it for {flag}.")
+    if found is not None and not (stat.S_ISREG(found) or stat.S_ISLNK(found)):
+        raise UserError(f"{path} is not a plain file: choose another {flag}.")
+    in_its_place = default is not None and path.resolve() == default.resolve()
+    if found is not None and not overwrite and not in_its_place:
+        raise UserError(f"{path} exists already: choose another {flag}, or replace it with --overwrite.")
+    try:  # by doing it, which also tells of a disk that is mounted read-only, and of names that are too long
+        with tempfile.TemporaryFile(dir=path.parent), contextlib.suppress(FileNotFoundError):
+            os.lstat(_temporary(path))
+    except OSError as error:
+        raise UserError(f"cannot write {path}, named by {flag}: {error.strerror}.") from None
+    return path
+
+
 def flush_tree_to_disk(folder: Path) -> None:
     """`flush_to_disk` for everything below a folder and the folder itself, the innermost first."""
     for parent, _, names in os.walk(folder, topdown=False):
@@ -56,13 +97,17 @@ def naming(path: Path, written_as: Path | None = None) -> Iterator[None]:
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Another name to write under: what is there when the block ends takes the place of `path`, unless it failed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = _temporary(path)
     try:
         with naming(path, temporary):
             yield temporary
             os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def write_atomic(path: Path, text: str) -> None:

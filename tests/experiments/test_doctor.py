@@ -77,7 +77,7 @@ def runs(sets, tmp_path_factory):
 
 def look(tmp_path, *paths):
     """The exit code, the findings, and how many pixels of the picture are marked."""
-    asked = doctor.Doctor(paths, picture=str(tmp_path / "seen.png"), json=str(tmp_path / "found.json"))
+    asked = doctor.Doctor(paths, picture=str(tmp_path / "seen.png"), json=str(tmp_path / "found.json"), overwrite=True)
     code = doctor.main(asked)
     found = json.loads((tmp_path / "found.json").read_text())
     with Image.open(tmp_path / "seen.png") as image:
@@ -262,11 +262,15 @@ def test_what_cannot_be_read_is_one_sentence(runs, tmp_path, capsys):
         ([cloning, "--fps", -3.0], "fps is -3, it must be above 0"),
         ([cloning, "--json", tmp_path / "file" / "a.json"], "cannot create the folder"),
         ([cloning, "--picture", tmp_path / "file" / "a.png"], "cannot create the folder"),
+        ([cloning, "--json", tmp_path / "file"], "exists already: choose another --json, or replace it with --over"),
+        ([cloning, "--picture", tmp_path / "file"], "exists already: choose another --picture"),
+        ([cloning, "--picture", tmp_path / ("a" * 300)], "File name too long"),
+        ([cloning, "--picture", tmp_path / "new", "--json", tmp_path / "new"], "both name"),
     ):
         assert command(*arguments) == 2
         said = capsys.readouterr()
         assert sentence in said.err and said.err.count("\n") == 1 and said.err.startswith("error: "), said.err
-    assert not (tmp_path / "nowhere.about").exists()
+    assert not (tmp_path / "nowhere.about").exists() and (tmp_path / "file").read_text() == ""
 
 
 def test_a_run_and_demonstrations_of_different_tasks_are_refused(runs, sets, tmp_path, capsys):

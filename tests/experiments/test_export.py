@@ -58,8 +58,10 @@ def test_the_file_does_what_the_policy_does(run, capsys):
     ("arguments", "sentence"),
     [
         (("--run", "nowhere"), "nowhere is not a run folder"),
-        (("--run", "{run}", "--out", "{run}/no/such/file.onnx"), "is not a folder"),
-        (("--run", "{run}", "--out", "{run}"), "{run}"),
+        (("--run", "{run}", "--out", "{run}/config.json/policy.onnx"), "cannot create the folder"),
+        (("--run", "{run}", "--out", "{run}"), "{run} is a folder"),
+        (("--run", "{run}", "--out", "{run}/config.json"), "exists already: choose another --out, or replace it with"),
+        (("--run", "{run}", "--out", "{run}/" + 260 * "a"), "File name too long"),
     ],
 )
 def test_bad_input_is_told_in_one_sentence(run, arguments, sentence, capsys):
