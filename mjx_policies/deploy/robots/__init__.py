@@ -11,6 +11,14 @@ from mjx_policies.deploy.robot import Targets
 Clock = Callable[[], float]
 """Seconds, as `time.monotonic` counts them."""
 
+MAX_ANGLE, MAX_SPEED = 10.0, 100.0
+"""rad and rad/s, more than any joint here can do: an encoder that says so is at fault, whatever the task."""
+
+
+def usable(position: np.ndarray, velocity: np.ndarray) -> bool:
+    """Whether an adapter may compute with angles and speeds, both [A], before the controller has checked them."""
+    return bool((np.abs(position) <= MAX_ANGLE).all() and (np.abs(velocity) <= MAX_SPEED).all())  # NaN is not
+
 
 def ticks(period: float, stopped: Callable[[], bool], clock: Clock, sleep: Callable[[float], None]) -> Iterator[float]:
     """Yields the time once every `period` (s), until `stopped`.

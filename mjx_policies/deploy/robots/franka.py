@@ -23,7 +23,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mjx_policies.deploy.robot import Reading, Targets
-from mjx_policies.deploy.robots import Clock, check_targets, ticks
+from mjx_policies.deploy.robots import Clock, check_targets, ticks, usable
 
 JOINTS = tuple(f"joint{i}" for i in range(1, 8))
 PERIOD = 0.001  # s
@@ -253,6 +253,7 @@ class Franka:
 
         Raises:
           ImportError: `franky` is not installed.
+          RuntimeError: the arm's state cannot be computed with.
           ValueError: a period beyond 0.02 to 0.05 s.
         """
         if not 0.02 <= target_period <= 0.05:
@@ -264,7 +265,7 @@ class Franka:
         self._targets: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
         self._written, self._fresh = -np.inf, False
         self._failure = ""
-        position, velocity = self._arm.state()
+        position, velocity = _usable_state(self._arm)
         self._reading = Reading(clock(), 1, _values(position, velocity))
         self._way = Interpolator(limits, position)
         self._stiffness, self._damping = np.zeros(7), np.zeros(7)
@@ -323,8 +324,19 @@ class Franka:
         self._arm.stop()
 
     def step(self, now: float) -> None:
-        """One millisecond: reads the arm, moves on, commands. The loop does this."""
-        position, velocity = self._arm.state()
+        """One millisecond: reads the arm, moves on, commands. The loop does this.
+
+        Raises:
+          Exception: the arm's own safety stopped it, or its state cannot be computed with. The arm is stopped then.
+        """
+        try:
+            self._step(now)
+        except Exception as error:
+            self._fail(error)
+            raise
+
+    def _step(self, now: float) -> None:
+        position, velocity = _usable_state(self._arm)
         self._reading = Reading(self._clock(), self._reading.sequence + 1, _values(position, velocity))
         with self._lock:
             if now - self._written > COMMAND_TIMEOUT:
@@ -359,7 +371,12 @@ class Franka:
         try:
             for now in ticks(PERIOD, self._stop.is_set, self._clock, self._sleep):
                 self.step(now)
-        except Exception as error:  # raised again where the runtime calls, which this thread cannot do
+        except Exception as error:
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        """Stops the arm, and keeps the error for where the runtime calls, since the loop's thread cannot raise it."""
+        if not self._failure:
             self._failure = f"the arm stopped: {type(error).__name__}: {error}"
             self._arm.stop()
 
@@ -383,6 +400,19 @@ class Franka:
                     f"the {what} of joint {JOINTS[i]} is {gains[i]:.4g}, this arm is given {limit:g} at most"
                 )
         return position, stiffness, damping
+
+
+def _usable_state(arm: Arm) -> tuple[np.ndarray, np.ndarray]:  # [J], [J]
+    """Angles and speeds of the arm. One NaN of theirs would stay in the torque for good.
+
+    Raises:
+      RuntimeError: they are not finite, or what no arm does.
+    """
+    position, velocity = arm.state()
+    if not usable(position, velocity):
+        told = f"angles {np.asarray(position).tolist()} rad and speeds {np.asarray(velocity).tolist()} rad/s"
+        raise RuntimeError(f"the arm reports {told}: its sensors are at fault, switch it off and on again")
+    return position, velocity
 
 
 def _towards(now: np.ndarray, goal: np.ndarray, most: float) -> np.ndarray:  # [J], [J] -> [J]

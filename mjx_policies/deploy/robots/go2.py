@@ -2,7 +2,9 @@
 
 Axes: A joints, in the order FL, FR, RL, RR, each hip, thigh, calf. The motors have another order: FR, FL, RR, RL.
 A thread sends at 500 Hz what was written last, and damping when nothing was for `COMMAND_TIMEOUT` or the robot's state
-stays away as long. Before each sending the servos' torque is predicted and kept within the motors'.
+stays away as long. Before each sending the servos' torque is predicted and kept within the motors'. A state that no
+torque can be predicted with (NaN, infinity, what no joint does) counts as none. One whose `tick` is that of the one
+before is the same one again, so it does not grow younger. A motor that leaves its servo mode ends the run.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mjx_policies.deploy.robot import Reading, Targets
-from mjx_policies.deploy.robots import Clock, check_targets, ticks
+from mjx_policies.deploy.robots import Clock, check_targets, ticks, usable
 
 JOINTS = tuple(f"{leg}_{part}" for leg in ("FL", "FR", "RL", "RR") for part in ("hip", "thigh", "calf"))
 MOTORS = tuple(f"{leg}_{part}" for leg in ("FR", "FL", "RR", "RL") for part in ("hip", "thigh", "calf"))
@@ -94,7 +96,9 @@ class Go2:
         self._reading: Reading | None = None
         self._targets: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
         self._written = -np.inf
-        self._failure = ""
+        self._failure = self._motor_failure = ""
+        self._tick = 0  # of the newest state; 0 from bridges that do not count
+        self._served = np.zeros(12, bool)  # [A] motors that have been in their servo mode
         for attempt in range(RELEASE_ATTEMPTS):
             if self._sdk.release():
                 break
@@ -128,9 +132,11 @@ class Go2:
         """The newest measurement, stamped when it arrived.
 
         Raises:
-          RuntimeError: sending failed, so the robot cannot be controlled.
+          RuntimeError: sending failed or a motor left its servo mode, so the robot cannot be controlled.
         """
         self._check()
+        if self._motor_failure:  # `write` goes on, for damping
+            raise RuntimeError(self._motor_failure)
         return self._reading
 
     def write(self, targets: Targets) -> None:
@@ -138,7 +144,7 @@ class Go2:
 
         Raises:
           ValueError: they are not finite, not of this robot's shape, or beyond a limit. The robot is damped then.
-          RuntimeError: as in `read`.
+          RuntimeError: sending failed.
         """
         self._check()
         try:
@@ -167,16 +173,9 @@ class Go2:
             targets, reading = self._targets, self._reading
             if now - self._written > COMMAND_TIMEOUT:
                 targets = self._targets = None  # latched: what comes back must be written anew
-            if reading is None or now - reading.stamp > COMMAND_TIMEOUT:
+            if self._motor_failure or reading is None or now - reading.stamp > COMMAND_TIMEOUT:
                 targets = None
-        if targets is None or reading is None:
-            position, stiffness, damping = np.full(12, POSITION_STOP), np.zeros(12), np.full(12, DAMPING)
-        else:
-            position, stiffness, damping = targets
-            torque = stiffness * (position - reading.values["joint_position"])
-            torque = np.abs(torque - damping * reading.values["joint_velocity"])
-            share = EFFORT / np.maximum(torque, EFFORT)  # torque is linear in the gains
-            stiffness, damping = stiffness * share, damping * share
+        position, stiffness, damping = _within_torque(targets, reading)
         for joint, motor in enumerate(MOTOR_OF_JOINT):
             command = self._command.motor_cmd[motor]
             command.q, command.dq, command.tau = float(position[joint]), 0.0, 0.0
@@ -196,7 +195,12 @@ class Go2:
 
     def _receive(self, message: Any) -> None:
         stamp = self._clock()
+        tick = int(getattr(message, "tick", 0))
+        if tick and tick == self._tick:
+            return
+        self._tick = tick
         motors = [message.motor_state[i] for i in MOTOR_OF_JOINT]
+        self._check_modes(np.array([getattr(motor, "mode", MOTOR_MODE) for motor in motors]))
         values = {
             "gyro": np.array(message.imu_state.gyroscope, np.float64),
             "orientation": np.array(message.imu_state.quaternion, np.float64),  # w, x, y, z
@@ -205,6 +209,17 @@ class Go2:
         }
         sequence = 1 if self._reading is None else self._reading.sequence + 1
         self._reading = Reading(stamp, sequence, values)
+
+    def _check_modes(self, modes: np.ndarray) -> None:  # [A]
+        """Notes a motor that has stopped to serve while the robot is driven: it would hang limp beside the others."""
+        lost = self._served & (modes != MOTOR_MODE)
+        if self._targets is not None and lost.any() and not self._motor_failure:
+            i = int(np.argmax(lost))
+            self._motor_failure = (
+                f"the motor of joint {JOINTS[i]} left its servo mode (it reports {modes[i]}, not {MOTOR_MODE}), so the "
+                "robot is damped: see in the manufacturer's app what is wrong with it, then start again"
+            )
+        self._served |= modes == MOTOR_MODE
 
     def _new_command(self) -> Any:
         command = self._sdk.new_command()
@@ -216,6 +231,27 @@ class Go2:
             motor.mode, motor.q, motor.dq = MOTOR_MODE, POSITION_STOP, VELOCITY_STOP
             motor.kp, motor.kd, motor.tau = 0.0, 0.0, 0.0
         return command
+
+
+def _within_torque(
+    targets: tuple[np.ndarray, np.ndarray, np.ndarray] | None, reading: Reading | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # three of [A]
+    """Position, stiffness and damping with which no motor's torque is beyond its effort; plain damping without a state.
+
+    A state that is not usable is none. Its numbers must not get into the gains: NaN would send NaN, and a speed without
+    bounds would leave no gain at all, a limp joint. Targets that only damp anyway keep the damping that they ask for.
+    """
+    free = np.full(12, POSITION_STOP)
+    if targets is None or reading is None:
+        return free, np.zeros(12), np.full(12, DAMPING)
+    position, stiffness, damping = targets
+    angles, speeds = reading.values["joint_position"], reading.values["joint_velocity"]
+    body = np.concatenate([reading.values["gyro"], reading.values["orientation"]])
+    if not (usable(angles, speeds) and np.isfinite(body).all()):
+        return free, np.zeros(12), np.full(12, DAMPING) if stiffness.any() else damping
+    torque = np.abs(stiffness * (position - angles) - damping * speeds)
+    share = EFFORT / np.maximum(torque, EFFORT)  # torque is linear in the gains
+    return position, stiffness * share, damping * share
 
 
 def _check_limits(targets: Targets) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # three of [A]

@@ -311,6 +311,23 @@ def test_the_arms_own_stop_reaches_the_runtime():
             call()
 
 
+@pytest.mark.parametrize("broken", [np.nan, np.inf, 1e300, 500.0])
+@pytest.mark.parametrize("what", ["q", "dq"])
+def test_a_state_that_cannot_be_computed_with_stops_the_arm_at_once(what, broken):
+    robot, arm, time = make()
+    run(robot, time, 0.05, targets(START + 0.1))
+    sent = len(arm.commands)
+    getattr(arm, what)[2] = broken
+    with pytest.raises(RuntimeError, match="its sensors are at fault"):
+        robot.step(time())
+    assert arm.stopped and len(arm.commands) == sent, "nothing was computed from it"
+    for call in (robot.read, lambda: robot.write(targets(START))):
+        with pytest.raises(RuntimeError, match="the arm stopped: RuntimeError: the arm reports angles"):
+            call()
+    with pytest.raises(RuntimeError, match="its sensors are at fault"):
+        Franka(arm=arm)
+
+
 def test_the_loop_runs_at_1_khz_and_close_lets_go():
     robot, arm, time = make()
     robot._stop.is_set = lambda: len(arm.commands) == 100

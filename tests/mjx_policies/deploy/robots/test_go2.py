@@ -40,6 +40,8 @@ class FakeSdk:
             dict(zip(MOTOR_NAMES, np.tile(STAND, 1), strict=True)),
             dict.fromkeys(MOTOR_NAMES, 0.0),
         )
+        self.modes, self.tick = dict.fromkeys(MOTOR_NAMES, 1), 0
+        self.imu = SimpleNamespace(gyroscope=[0.1, 0.2, 0.3], quaternion=[0.5, 0.1, 0.2, 0.3])
         self.sent, self.times = [], []
 
     def release(self):
@@ -55,10 +57,11 @@ class FakeSdk:
         return SimpleNamespace(head=[0, 0], level_flag=0, gpio=1, crc=0, motor_cmd=motors)
 
     def state(self):
-        motors = [SimpleNamespace(q=self.angles[name], dq=self.speeds[name]) for name in MOTOR_NAMES]
-        motors += [SimpleNamespace(q=0.0, dq=0.0) for _ in range(8)]
-        imu = SimpleNamespace(gyroscope=[0.1, 0.2, 0.3], quaternion=[0.5, 0.1, 0.2, 0.3])
-        self.handler(SimpleNamespace(motor_state=motors, imu_state=imu))
+        motors = [
+            SimpleNamespace(mode=self.modes[name], q=self.angles[name], dq=self.speeds[name]) for name in MOTOR_NAMES
+        ]
+        motors += [SimpleNamespace(mode=0, q=0.0, dq=0.0) for _ in range(8)]
+        self.handler(SimpleNamespace(tick=self.tick, motor_state=motors, imu_state=self.imu))
 
     def publish(self, command):
         command.crc = checksum(command)
@@ -84,10 +87,11 @@ class FakeSdk:
             low, high = RANGES[f"{name[0]}_thigh" if part == "thigh" else part]
             if motor.kp > 0 and not low <= motor.q <= high:
                 raise Violation(f"{name}: {motor.q} beyond its range")
-            torque = motor.tau - motor.kd * self.speeds[name]
+            with np.errstate(over="ignore"):
+                torque = motor.tau - motor.kd * self.speeds[name]
             if motor.kp > 0:
                 torque += motor.kp * (motor.q - self.angles[name])
-            if abs(torque) > TORQUES[part] * (1 + 1e-9):
+            if abs(self.speeds[name]) <= 100 and abs(torque) > TORQUES[part] * (1 + 1e-9):
                 raise Violation(f"{name}: {torque} N m")
 
 
@@ -218,6 +222,67 @@ def test_torques_stay_within_the_motors(robot, sdk):
         position = generator.uniform(LOWER, UPPER)
         robot.write(Targets(position, generator.uniform(0, 100, 12), generator.uniform(0, 10, 12)))
         run(robot, sdk, 0.004)  # raises Violation
+
+
+BROKEN = (np.nan, np.inf, -np.inf, 1e300, 500.0)
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+@pytest.mark.parametrize("what", ["angles", "speeds"])
+def test_a_state_that_cannot_be_computed_with_counts_as_none(robot, sdk, what, broken):
+    """Every motor is damped: without NaN in a gain, and without a joint that hangs limp."""
+    run(robot, sdk, 0.02, targets())
+    sensed = getattr(sdk, what)
+    good, sensed["RL_calf"] = sensed["RL_calf"], broken
+    run(robot, sdk, 0.02, targets())
+    assert all(damped(sent) for sent in sdk.sent[-9:])
+    run(robot, sdk, 0.02, Targets(STAND, np.zeros(12), np.full(12, 4.0)))
+    assert all((motor.kp, motor.kd) == (0.0, 4.0) for motor in sdk.sent[-1].values()), "damped as told"
+    read = robot.read().values["joint_position" if what == "angles" else "joint_velocity"]
+    np.testing.assert_equal(read[JOINTS.index("RL_calf")], broken)  # the controller is told what was read
+    sensed["RL_calf"] = good
+    run(robot, sdk, 0.02, targets())
+    assert all(motor.kp == 25.0 for motor in sdk.sent[-1].values())
+
+
+@pytest.mark.parametrize("value", ["gyroscope", "quaternion"])
+def test_it_is_damped_when_its_imu_is_not_finite(robot, sdk, value):
+    run(robot, sdk, 0.02, targets())
+    getattr(sdk.imu, value)[1] = np.nan
+    run(robot, sdk, 0.02, targets())
+    assert damped(sdk.sent[-1])
+
+
+def test_a_state_that_is_repeated_does_not_grow_younger(robot, sdk, time):
+    sdk.tick = 7
+    sdk.state()
+    first, time.now = robot.read(), 0.01
+    sdk.state()
+    assert robot.read() is first
+    run(robot, sdk, 0.15, targets())
+    assert damped(sdk.sent[-1])
+    sdk.tick = 3  # it was switched off and on again
+    run(robot, sdk, 0.02, targets())
+    assert robot.read().sequence == first.sequence + 1 and not damped(sdk.sent[-1])
+
+
+def test_a_motor_that_stops_to_serve_damps_the_others_and_ends_the_run(robot, sdk):
+    sdk.modes["FR_calf"] = 0  # before it is driven, motors may come and go
+    run(robot, sdk, 0.02)
+    sdk.modes["FR_calf"] = 1
+    run(robot, sdk, 0.02, targets())
+    assert not damped(sdk.sent[-1])
+    sdk.modes["FR_calf"] = 0
+    sdk.state()
+    robot.send(sdk.clock())
+    assert damped(sdk.sent[-1])
+    with pytest.raises(RuntimeError, match=r"the motor of joint FR_calf left its servo mode \(it reports 0, not 1\)"):
+        robot.read()
+    robot.write(Targets(STAND, np.zeros(12), np.full(12, 3.0)))  # may still be damped
+    sdk.modes["FR_calf"] = 1
+    sdk.clock.sleep(0.002)
+    run(robot, sdk, 0.02, targets())
+    assert damped(sdk.sent[-1]), "for good"
 
 
 def test_the_fake_robot_refuses_what_is_documented_as_wrong(sdk):
