@@ -82,6 +82,13 @@ class Env(Protocol):
         """
         ...
 
+    def hold(self, state: EnvState) -> Array:  # -> [A]
+        """The action that goes on with what the actuators were told last, such as the pose that a servo holds.
+
+        It is what a robot does until the first command of an episode reaches it.
+        """
+        ...
+
     def data(self, state: EnvState) -> Data:
         """The physics data inside the state."""
         ...

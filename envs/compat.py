@@ -188,6 +188,10 @@ class BraxEnv:
             metrics=_floats(state.metrics),
         )
 
+    def hold(self, state: EnvState) -> Array:
+        """See `Env.hold`: zeros, for what the environment's actuators were told is known to itself alone."""
+        return jnp.zeros(self.spec.action.size)
+
     def data(self, state: EnvState) -> Data:
         """See `Env.data`: MJX's data, or at least `qpos` and `qvel`."""
         data = getattr(state, _data_field(state))

@@ -42,7 +42,7 @@ class ActionDelay:
     """Commands reach the actuators late, at the resolution of a physics substep, and never overtake each other.
 
     A command sent at time t acts from the first substep that begins at or after `t + delay + jitter`, but not before
-    the command sent ahead of it. Until the first arrives, the robot holds a zero action, its default pose.
+    the command sent ahead of it. Until the first arrives, the robot goes on with what it was told, see `Env.hold`.
 
     Attributes:
       env: the environment inside.
@@ -78,7 +78,7 @@ class ActionDelay:
         state = ActionDelayState(
             inner=inner,
             delay=_between(uniform[0], self.low, self.high),
-            rows=jnp.zeros((length, self.spec.action.size)),
+            rows=jnp.broadcast_to(self.env.hold(inner), (length, self.spec.action.size)),
             arrivals=jnp.zeros(length, jnp.int32),
             key=key_next,
         )
@@ -105,6 +105,10 @@ class ActionDelay:
             state, inner=inner, rows=rows[-length:], arrivals=arrivals[-length:] - substeps, key=key_next
         )
         return state, timestep
+
+    def hold(self, state: ActionDelayState) -> Array:
+        """See `Env.hold`."""
+        return self.env.hold(state.inner)
 
     def data(self, state: ActionDelayState) -> Data:
         """See `Env.data`."""
@@ -187,6 +191,10 @@ class ObservationLatency:
         measured = table_column(self.spec.observation, "measured") > 0
         obs = timestep.obs | {"state": jnp.where(measured, late, newest)}
         return dataclasses.replace(state, inner=inner, history=history), dataclasses.replace(timestep, obs=obs)
+
+    def hold(self, state: ObservationLatencyState) -> Array:
+        """See `Env.hold`."""
+        return self.env.hold(state.inner)
 
     def data(self, state: ObservationLatencyState) -> Data:
         """See `Env.data`."""

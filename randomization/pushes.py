@@ -89,6 +89,10 @@ class Pushes:
         wait = jnp.where(due, self._interval(draw_interval), state.wait) - self.spec.control_dt
         return PushesState(inner, wait, key_next), timestep
 
+    def hold(self, state: PushesState) -> Array:
+        """See `Env.hold`."""
+        return self.env.hold(state.inner)
+
     def data(self, state: PushesState) -> Data:
         """See `Env.data`."""
         return self.env.data(state.inner)

@@ -64,6 +64,10 @@ class SensorNoise:
         inner, timestep = self.env.step(state.inner, action, applied)
         return self._disturb(dataclasses.replace(state, inner=inner), timestep)
 
+    def hold(self, state: SensorNoiseState) -> Array:
+        """See `Env.hold`."""
+        return self.env.hold(state.inner)
+
     def data(self, state: SensorNoiseState) -> Data:
         """See `Env.data`."""
         return self.env.data(state.inner)

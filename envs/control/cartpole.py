@@ -65,6 +65,10 @@ class CartpoleSwingup:
         timestep = transition(_observe(data), reward, jnp.zeros((), bool), metrics)
         return dataclasses.replace(state, data=data), timestep
 
+    def hold(self, state: CartpoleState) -> Array:
+        """See `Env.hold`: no force."""
+        return jnp.zeros(1)
+
     def data(self, state: CartpoleState) -> Data:
         """See `Env.data`."""
         return state.data

@@ -108,6 +108,10 @@ class Obstacle2D:
         state = dataclasses.replace(state, data=data, progress=progress, side=side)
         return state, transition(self._observe(data), reward, collided, self._metrics(state))
 
+    def hold(self, state: Obstacle2DState) -> Array:
+        """See `Env.hold`: no speed."""
+        return jnp.zeros(2)
+
     def data(self, state: Obstacle2DState) -> Data:
         """See `Env.data`."""
         return state.data

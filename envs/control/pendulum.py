@@ -64,6 +64,10 @@ class Pendulum:
         timestep = transition(_observe(data), reward, jnp.zeros((), bool), metrics)
         return dataclasses.replace(state, data=data), timestep
 
+    def hold(self, state: PendulumState) -> Array:
+        """See `Env.hold`: no torque."""
+        return jnp.zeros(1)
+
     def data(self, state: PendulumState) -> Data:
         """See `Env.data`."""
         return state.data

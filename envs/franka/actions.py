@@ -80,6 +80,10 @@ class ActionSpace(Protocol):
         """The target that keeps joints at `q` (rad) and each finger at `width` (m)."""
         ...
 
+    def hold(self, target: Array) -> Array:  # [J + 1] -> [A]
+        """The action that leaves the target where it is."""
+        ...
+
     def command(self, target: Array, rows: Array) -> tuple[Array, Array]:  # [J + 1], [S, A] -> [J + 1], [S, J + 1]
         """The target at the end of a period, and what reaches the actuators in each substep on the way there."""
         ...
@@ -148,6 +152,10 @@ class JointTarget:
         """See `ActionSpace`."""
         return _clip(jnp.append(q, width), self.limits)
 
+    def hold(self, target: Array) -> Array:
+        """See `ActionSpace`."""
+        return (target - jnp.asarray(self.table.default)) / jnp.asarray(self.table.scale)
+
     def command(self, target: Array, rows: Array) -> tuple[Array, Array]:
         """See `ActionSpace`."""
         wanted = jnp.mean(self.table.target(jnp.clip(rows, -1.0, 1.0)), axis=0)
@@ -184,6 +192,11 @@ class JointDelta:
     def init(self, q: Array, width: Array) -> Array:
         """See `ActionSpace`."""
         return _clip(jnp.append(q, width), self.limits)
+
+    def hold(self, target: Array) -> Array:
+        """See `ActionSpace`."""
+        del target
+        return jnp.zeros(8)
 
     def command(self, target: Array, rows: Array) -> tuple[Array, Array]:
         """See `ActionSpace`."""
@@ -226,6 +239,11 @@ class PoseDelta:
     def init(self, q: Array, width: Array) -> Array:
         """See `ActionSpace`."""
         return _clip(jnp.append(q, width), self.limits)
+
+    def hold(self, target: Array) -> Array:
+        """See `ActionSpace`."""
+        del target
+        return jnp.zeros(10)
 
     def command(self, target: Array, rows: Array) -> tuple[Array, Array]:
         """See `ActionSpace`."""
@@ -274,6 +292,11 @@ class TopDownDelta:
     def init(self, q: Array, width: Array) -> Array:
         """See `ActionSpace`."""
         return _clip(jnp.append(q, width), self.limits)
+
+    def hold(self, target: Array) -> Array:
+        """See `ActionSpace`."""
+        del target
+        return jnp.zeros(5)
 
     def command(self, target: Array, rows: Array) -> tuple[Array, Array]:
         """See `ActionSpace`."""

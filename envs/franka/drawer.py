@@ -92,6 +92,10 @@ class FrankaDrawer:
         metrics = progress_metrics(state.progress, STAGES)
         return state, transition(self._observe(state), weighted(self.weights, terms), jnp.zeros((), bool), metrics)
 
+    def hold(self, state: FrankaState) -> Array:
+        """See `Env.hold`."""
+        return self.actions.hold(state.target)
+
     def data(self, state: FrankaState) -> Data:
         """See `Env.data`."""
         return state.data

@@ -102,6 +102,10 @@ class FrankaPegInsert:
         metrics = progress_metrics(state.progress, STAGES)
         return state, transition(self._observe(state), weighted(self.weights, terms), lost(model, state.data), metrics)
 
+    def hold(self, state: FrankaState) -> Array:
+        """See `Env.hold`."""
+        return self.actions.hold(state.target)
+
     def data(self, state: FrankaState) -> Data:
         """See `Env.data`."""
         return state.data

@@ -12,8 +12,8 @@ from mjx_policies.envs.base import EnvSpec, restart, transition
 from mjx_policies.envs.physics.base import Data, Dynamics, Physics
 from mjx_policies.envs.quadruped.robot import joint_limits
 from mjx_policies.envs.quadruped.scenes import ACTUATORS
-from mjx_policies.envs.sensors import read_sensor
-from mjx_policies.rotations import rotate_inverse, uniform_quaternion
+from mjx_policies.envs.quadruped.sensing import trunk_motion
+from mjx_policies.rotations import uniform_quaternion
 from mjx_policies.types import Array, Observation, Term, TimeStep, assemble
 
 CONTROL_DT = 0.02
@@ -90,6 +90,11 @@ class Go2Getup:
         state = dataclasses.replace(state, data=data, last_action=action)
         return state, transition(self._observe(state, now), reward, jnp.zeros((), bool), metrics)
 
+    def hold(self, state: GetupState) -> Array:
+        """See `Env.hold`: the pose that it has, for it falls from anywhere with its joints anywhere."""
+        table = self.spec.action
+        return (state.data.qpos[7:] - jnp.asarray(table.default)) / jnp.asarray(table.scale)
+
     def data(self, state: GetupState) -> Data:
         """See `Env.data`."""
         return state.data
@@ -99,14 +104,12 @@ class Go2Getup:
         return dataclasses.replace(state, data=data)
 
     def _measure(self, data: Data) -> dict[str, Array]:
-        def read(name):
-            return read_sensor(self.physics.model, data.sensordata, name)
-
+        trunk = trunk_motion(self.physics.model, data)
         return {
-            "gyro": read("gyro"),
-            "gravity": rotate_inverse(jnp.asarray([0.0, 0.0, -1.0]), read("orientation")),
-            "velocity": read("local_linvel"),
-            "height": read("position")[2],
+            "gyro": trunk.gyro,
+            "gravity": trunk.gravity,
+            "velocity": trunk.velocity,
+            "height": trunk.position[2],
         }
 
     def _observe(self, state: GetupState, now: dict[str, Array]) -> Observation:

@@ -20,8 +20,8 @@ from mjx_policies.envs.base import EnvSpec, restart, transition
 from mjx_policies.envs.physics.base import Data, Dynamics, Physics
 from mjx_policies.envs.quadruped.robot import foot_contacts, joint_limits, spawn
 from mjx_policies.envs.quadruped.scenes import ACTUATORS, LEGS, Terrain
+from mjx_policies.envs.quadruped.sensing import trunk_motion
 from mjx_policies.envs.sensors import read_sensor
-from mjx_policies.rotations import rotate_inverse
 from mjx_policies.types import Array, CommandRange, GaitClock, Term, TimeStep, assemble
 
 CONTROL_DT = 0.02
@@ -193,6 +193,10 @@ class Go2Joystick:
         )
         return state, transition(self._observe(state, now), reward, fell, metrics, now["outside"])
 
+    def hold(self, state: JoystickState) -> Array:
+        """See `Env.hold`: the default pose, in which a controller stands the robot before its policy runs."""
+        return jnp.zeros(len(ACTUATORS))
+
     def data(self, state: JoystickState) -> Data:
         """See `Env.data`."""
         return state.data
@@ -208,14 +212,15 @@ class Go2Joystick:
         def read(name):
             return read_sensor(model, data.sensordata, name)
 
+        trunk = trunk_motion(model, data)
+        position = trunk.position
         feet = jnp.stack([read(f"{leg}_foot_pos") for leg in LEGS])  # [F, 3]
-        position = read("position")
         ground = jnp.zeros(()) if self.terrain is None else self.terrain.height(position[:2])
         ground_feet = jnp.zeros(4) if self.terrain is None else jax.vmap(self.terrain.height)(feet[:, :2])
         return {
-            "gyro": read("gyro"),
-            "gravity": rotate_inverse(jnp.asarray([0.0, 0.0, -1.0]), read("orientation")),
-            "velocity": read("local_linvel"),
+            "gyro": trunk.gyro,
+            "gravity": trunk.gravity,
+            "velocity": trunk.velocity,
             "height": position[2] - ground,
             "contact": foot_contacts(model, data.sensordata),
             "foot_height": feet[:, 2] - ground_feet,

@@ -111,6 +111,9 @@ class ProbeEnv:
         timestep = transition(observe(data), reward, terminated, {})
         return ProbeState(data, steps), timestep.replace(truncated=(steps >= limit) & ~terminated)
 
+    def hold(self, state):
+        return jnp.zeros(1)
+
     def data(self, state):
         return state.data
 

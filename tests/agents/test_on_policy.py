@@ -80,6 +80,9 @@ class Counting:
         timestep = transition(self._observe(after), reward, (steps == 3) & (draw < 0.5), metrics)
         return after, timestep.replace(truncated=(self.poison == 2) & sick)
 
+    def hold(self, state):
+        return jnp.zeros(1)
+
     def data(self, state):
         return state
 

@@ -72,6 +72,9 @@ class Counter:
         reward = data.qpos[0] + self.bonus
         return state, transition({"state": data.qpos}, reward, action[0] < 0, {"value": reward})
 
+    def hold(self, state):
+        return jnp.zeros(1)
+
     def data(self, state):
         return state.data
 

@@ -98,6 +98,9 @@ class Toy:
         terminated = (wish == TERMINATE) | (wish == TERMINATE_BAD)
         return state, transition(obs, reward, terminated, {"steps": data.qpos[0]})
 
+    def hold(self, state):
+        return jnp.zeros(1)
+
     def data(self, state):
         return state.data
 

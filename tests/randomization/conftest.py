@@ -61,6 +61,7 @@ def robot():
 
 
 SUBSTEPS, ACTIONS = 4, 2
+HOLD = (-3.0, 5.0)
 
 OBSERVATION = (
     Term("clock", 1, unit="s", scale=2.0, noise=0.1, bias=0.05),
@@ -124,6 +125,9 @@ class ToyEnv:
         obs = self._observe(data, rows, action)
         return state.replace(data=data), transition(obs, jnp.zeros(()), jnp.zeros((), bool), {})
 
+    def hold(self, state):
+        return jnp.asarray(HOLD)
+
     def data(self, state):
         return state.data
 
@@ -145,6 +149,7 @@ def toy():
 
     return SimpleNamespace(
         env=ToyEnv(),
+        hold=np.array(HOLD, np.float32),
         substeps=SUBSTEPS,
         dt=0.004,
         control_dt=SUBSTEPS * 0.004,

@@ -28,9 +28,9 @@ def run(env, key, actions):  # [T, A]
     return first, states, timesteps
 
 
-def queue(delays, actions, substeps, dt):
+def queue(delays, actions, hold, substeps, dt):
     """What acts in each substep if commands stand in line: none is taken before the one ahead of it has arrived."""
-    line, acting, applied = [], np.zeros(actions.shape[1], np.float32), []
+    line, acting, applied = [], hold, []
     for k, (delay, action) in enumerate(zip(delays, actions, strict=True)):
         for s in range(substeps):
             now = k * substeps + s
@@ -66,7 +66,7 @@ def test_commands_stand_in_line(toy, low, width, jitter, seed):
     applied = toy.applied(timesteps)
     numbers = applied[..., 0].ravel()
     assert (np.diff(numbers) >= 0).all(), "a command was overtaken"
-    np.testing.assert_array_equal(applied, queue(delays, actions, toy.substeps, toy.dt))
+    np.testing.assert_array_equal(applied, queue(delays, actions, toy.hold, toy.substeps, toy.dt))
     np.testing.assert_array_equal(toy.last_action(timesteps), actions)
 
 
@@ -75,8 +75,14 @@ def test_a_known_delay_at_substep_resolution(toy, late):
     env = ActionDelay(toy.env, late * toy.dt, late * toy.dt, max_delay=0.04)
     _, _, timesteps = run(env, jax.random.key(0), counting(4))
     sent = np.repeat([1.0, 2, 3, 4], toy.substeps)
-    expected = np.concatenate([np.zeros(late), sent])[: len(sent)]
+    expected = np.concatenate([np.full(late, toy.hold[0]), sent])[: len(sent)]
     np.testing.assert_array_equal(toy.applied(timesteps)[..., 0].ravel(), expected)
+
+
+def test_every_wrapper_asks_the_task_what_to_hold(toy):
+    for wrap in (lambda env: env, SensorNoise, lambda env: ObservationLatency(env, 0.0, 0.01)):
+        state, _ = ActionDelay(wrap(toy.env), 0.01, 0.02).reset(jax.random.key(0), {})
+        np.testing.assert_array_equal(state.rows, np.broadcast_to(toy.hold, state.rows.shape))
 
 
 def test_the_longest_delay_fits_the_buffer(toy):
@@ -92,7 +98,7 @@ def test_rows_from_outside_are_delayed_too(toy):
     inner = ActionDelay(toy.env, 2 * toy.dt, 2 * toy.dt)
     outer = ActionDelay(inner, 3 * toy.dt, 3 * toy.dt)
     _, _, timesteps = run(outer, jax.random.key(0), counting(5))
-    expected = np.concatenate([np.zeros(5), np.repeat(np.arange(1.0, 6), toy.substeps)])[: 5 * toy.substeps]
+    expected = np.concatenate([np.full(5, toy.hold[0]), np.repeat(np.arange(1.0, 6), toy.substeps)])[: 5 * toy.substeps]
     np.testing.assert_array_equal(toy.applied(timesteps)[..., 0].ravel(), expected)
 
 

@@ -85,6 +85,24 @@ def test_observations_are_what_the_sensors_of_mujoco_say(task):
     assert not expected, "every expectation is a term of a table"
 
 
+def test_after_a_step_too_the_trunk_is_observed_at_the_instant_of_the_joints(task, step):
+    model, data = task.physics.model, mujoco.MjData(task.physics.model)
+    state, _ = task.reset(jax.random.key(4), {})
+    state, timestep = step(state, jnp.asarray(np.random.default_rng(0).normal(size=12), jnp.float32))
+    data.qpos[:], data.qvel[:] = state.data.qpos, state.data.qvel
+    mujoco.mj_forward(model, data)
+    expected = {name: data.sensor(name).data for name in ("gyro", "local_linvel", "position")}
+    where = table_slices(joystick.OBSERVATION)
+    stale = np.asarray(state.data.sensordata)[model.sensor("gyro").adr[0] :][:3]
+    assert np.abs(stale - expected["gyro"]).max() > 0.05  # what there would be to see otherwise
+    seen = np.asarray(timestep.obs["state"])
+    np.testing.assert_allclose(seen[where["gyro"]], 0.25 * expected["gyro"], atol=1e-5)
+    np.testing.assert_allclose(seen[where["gravity"]], data.site("imu").xmat.reshape(3, 3).T @ [0, 0, -1], atol=1e-5)
+    privileged, where = np.asarray(timestep.obs["privileged"]), table_slices(joystick.PRIVILEGED)
+    np.testing.assert_allclose(privileged[where["linear_velocity"]], expected["local_linvel"], atol=1e-5)
+    np.testing.assert_allclose(privileged[where["height"]], expected["position"][2:], atol=1e-5)
+
+
 def test_a_zero_action_holds_the_home_pose_and_one_unit_moves_by_the_scale(task):
     model, table = task.physics.model, task.spec.action
     assert table.names == ACTUATORS == tuple(model.actuator(i).name for i in range(12))
