@@ -31,7 +31,6 @@ from mjx_policies.envs.experts.human import (
 from mjx_policies.envs.franka import sensing
 from mjx_policies.envs.franka.episode import FrankaState
 from mjx_policies.envs.franka.kinematics import tcp_pose
-from mjx_policies.envs.sensors import read_sensor
 from mjx_policies.rotations import from_matrix, from_rotation_vector, to_matrix, to_rotation_vector
 from mjx_policies.types import Array
 
@@ -144,9 +143,10 @@ def see(model: mujoco.MjModel, state: FrankaState) -> Seen:
     """The hand in a state of a task."""
     data = state.data
     touches = any(model.sensor(i).name == "left_touch" for i in range(model.nsensor))
+    position, rotation = tcp_pose(data.qpos[: sensing.NUM_JOINTS])
     return Seen(
-        position=sensing.tcp_position(model, data),
-        rotation=to_matrix(read_sensor(model, data.sensordata, "tcp_orientation")),
+        position=position,
+        rotation=rotation,
         told=tcp_pose(state.target[: sensing.NUM_JOINTS])[1],
         opening=sensing.finger_opening(data),
         holds=sensing.pressed(model, data) if touches else jnp.zeros((), bool),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -32,6 +33,7 @@ _TOOL = 0.107 + 0.1034  # m, flange, then TCP of the hand, along the last axis
 _TOOL_YAW = -math.pi / 4  # of the hand on the flange
 
 
+@jax.jit  # traced once, however many terms of a task ask where the TCP is
 def tcp_pose(q: Array) -> tuple[Array, Array]:  # [J] -> [3], [3, 3]
     """Position (m) and rotation matrix of the TCP."""
     position, rotation, _, _ = _chain(q)

@@ -25,11 +25,10 @@ from mjx_policies.envs.franka.episode import (
     start_arm,
     weighted,
 )
+from mjx_policies.envs.franka.kinematics import tcp_pose
 from mjx_policies.envs.mocap import place
 from mjx_policies.envs.physics.base import Data, Dynamics, Physics
 from mjx_policies.envs.progress import metric_names, progress_metrics
-from mjx_policies.envs.sensors import read_sensor
-from mjx_policies.rotations import rotate
 from mjx_policies.types import Array, Observation, Table, TimeStep, assemble
 
 EPISODE_SECONDS = 3.0
@@ -85,6 +84,10 @@ class FrankaReach:
         never = jnp.zeros((), bool)
         return state, transition(self._observe(state), weighted(self.weights, terms), never, metrics)
 
+    def hold(self, state: FrankaState) -> Array:
+        """See `Env.hold`."""
+        return self.actions.hold(state.target)
+
     def data(self, state: FrankaState) -> Data:
         """See `Env.data`."""
         return state.data
@@ -116,7 +119,7 @@ def reached(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
 def reward_terms(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
     """One term a line, each from 0 to 1; `ReachWeights` says how much of each is wanted."""
     distance = _to_goal(model, data)
-    down = -rotate(jnp.asarray([0.0, 0.0, 1.0]), read_sensor(model, data.sensordata, "tcp_orientation"))[2]
+    down = -tcp_pose(data.qpos[: sensing.NUM_JOINTS])[1][2, 2]
     return {
         "reach": sensing.closeness(distance),
         "close": sensing.closeness(distance, scale=AT_GOAL),

@@ -4,6 +4,11 @@ World frame is that of the robot's base. Where objects and goals are is observed
 base: what matters is a small difference of two large numbers, which a network whose inputs are scaled to the spread of
 each resolves badly. Rotations are observed as the first two columns of their matrix, which are
 continuous where angles and quaternions are not (Zhou et al. 2019, arXiv:1812.07035).
+
+All that a policy observes is of one instant, that of `qpos` and `qvel`. So the TCP's pose is computed from the joint
+angles, as a robot's controller computes it: a sensor's would be of before the last substep (see `Physics`), by when a
+fast hand was millimetres elsewhere. The touch of the pads alone, which only a simulator knows, is read from sensors: it
+is the force of the last substep, which led to this instant.
 """
 
 from __future__ import annotations
@@ -11,6 +16,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import mujoco
 
+from mjx_policies.envs.franka.kinematics import tcp_pose
 from mjx_policies.envs.franka.robot import FINGERS, JOINTS
 from mjx_policies.envs.mocap import mocap_id
 from mjx_policies.envs.physics.base import Data
@@ -48,12 +54,13 @@ def object_terms(name: str, noise: float = 0.002, bias: float = 0.003) -> Table:
 
 def arm_values(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
     """Values for `ARM`."""
+    position, rotation = tcp_pose(data.qpos[:NUM_JOINTS])
     return {
         "joint_position": data.qpos[:NUM_JOINTS],
         "joint_velocity": data.qvel[:NUM_JOINTS],
         "finger_opening": finger_opening(data)[None],
-        "tcp_position": tcp_position(model, data),
-        "tcp_rotation": to_sixd(to_matrix(read_sensor(model, data.sensordata, "tcp_orientation"))),
+        "tcp_position": position,
+        "tcp_rotation": to_sixd(rotation),
     }
 
 
@@ -70,7 +77,7 @@ def finger_opening(data: Data) -> Array:  # -> []
 
 def tcp_position(model: mujoco.MjModel, data: Data) -> Array:  # -> [3]
     """The tool centre point, between the pads."""
-    return read_sensor(model, data.sensordata, "tcp_position")
+    return tcp_pose(data.qpos[:NUM_JOINTS])[0]
 
 
 def from_tcp(model: mujoco.MjModel, data: Data, position: Array) -> Array:  # [3] -> [3]

@@ -17,6 +17,7 @@ from mjx_policies.envs.franka.kinematics import tcp_pose
 from mjx_policies.envs.mocap import place
 from mjx_policies.envs.progress import HOLD_SECONDS
 from mjx_policies.envs.registry import load
+from mjx_policies.envs.sensors import read_sensor
 from mjx_policies.types import table_slices
 
 TASKS = {
@@ -132,15 +133,16 @@ def test_the_observation_holds_what_its_table_says(task):
     state, timestep = task.step(task.start, 0.3 * jnp.ones(task.env.spec.action.size))
     slices, obs = table_slices(task.env.spec.observation), np.asarray(timestep.obs["state"])
     position, rotation = tcp_pose(state.data.qpos[:7])
-    # Sensors lag one substep, in which the TCP moves by less than a millimetre.
-    np.testing.assert_allclose(obs[slices["tcp_position"]], position, atol=2e-3)
-    np.testing.assert_allclose(obs[slices["tcp_rotation"]], np.ravel(rotation[:, :2], order="F"), atol=5e-3)
+    lag = read_sensor(task.model, state.data.sensordata, "tcp_position") - position
+    assert np.abs(lag).max() > 1e-4  # a sensor, of before the last substep, would be that far off
+    np.testing.assert_allclose(obs[slices["tcp_position"]], position, atol=1e-6)
+    np.testing.assert_allclose(obs[slices["tcp_rotation"]], np.ravel(rotation[:, :2], order="F"), atol=1e-6)
     np.testing.assert_array_equal(obs[slices["joint_position"]], state.data.qpos[:7])
     np.testing.assert_array_equal(obs[slices["joint_velocity"]], state.data.qvel[:7])
     np.testing.assert_allclose(obs[slices["finger_opening"]], 25 * np.mean(state.data.qpos[7:9]), rtol=1e-6)
     remembered = {term.name for term in task.env.spec.observation if not term.measured}
     assert remembered == {"last_action"}
-    tcp = sensing.tcp_position(task.model, state.data)
+    tcp = position
     if "goal" in slices:
         goal = state.data.mocap_pos[task.model.body("goal").mocapid[0]]
         np.testing.assert_allclose(obs[slices["goal"]], goal - tcp, atol=1e-6)
