@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from demos import check_task
+from demos import check_rate, check_same, check_task
 from rich.console import Console
 
 from mjx_policies.agents import bc_run
@@ -24,7 +24,7 @@ from mjx_policies.agents.trials import EVALUATION_SEED, film_trial, make_trials
 from mjx_policies.data import lerobot
 from mjx_policies.data.dataset import Dataset
 from mjx_policies.data.formats import read
-from mjx_policies.data.store import Store, build, in_memory, open_store
+from mjx_policies.data.store import Store, build, fingerprint, in_memory, open_store
 from mjx_policies.envs.base import Env
 from mjx_policies.envs.experts.registry import load_expert
 from mjx_policies.envs.physics import resolve_backend
@@ -39,12 +39,12 @@ from mjx_policies.training.checkpoints import checkpoint_steps, newest_intact
 from mjx_policies.training.clock import Clock
 from mjx_policies.training.config import may_change
 from mjx_policies.training.errors import UserError, clean_errors
-from mjx_policies.training.files import replacing
+from mjx_policies.training.files import read_json, replacing, write_json
 from mjx_policies.training.loop import Job, Outcome, Schedule, train
 from mjx_policies.training.plots import plot_curves
 from mjx_policies.training.preemption import Preempted, Preemption
 from mjx_policies.training.progress import open_console
-from mjx_policies.training.run_folder import RunFolder
+from mjx_policies.training.run_folder import RunFolder, read_config
 from mjx_policies.types import table_size
 
 ITERATION = 100  # gradient steps, at most
@@ -52,6 +52,8 @@ BATCH = 64  # robots at once
 ATTEMPTS = 128  # of an expert at once
 CHOICE_SEED = EVALUATION_SEED + 1  # episodes that choose among checkpoints must not be those that judge the chosen
 IN_MEMORY = 2**30  # bytes of demonstrations; more are mapped from a file
+FINGERPRINT = "demonstrations.json"  # in the run folder: tells whether datasets change while a run is stopped
+RESULTS = ("evaluation.json", "curves.png", "episode.mp4")  # of a finished run, in the order they are written
 PORTIONS = ("success", "completion", "failures")
 CURVES = (
     "eval/success",
@@ -118,6 +120,10 @@ def complete(run: CloningRun) -> None:
     """Trains, or continues, and leaves a finished run folder."""
     console = open_console()
     path = Path(run.run_dir or f"runs/{run.task}-{run.head}-{datetime.now():%Y%m%d-%H%M%S}")
+    if run.resume and all((path / name).exists() for name in RESULTS):
+        check_same(path, read_config(path, CloningRun), run)
+        console.print(f"{path} is finished, its results are in evaluation.json: there is nothing to resume.")
+        return
     if run.resume and (path / "evaluation.json").exists() and not checkpoint_steps(path / "checkpoints"):
         raise UserError(
             f"{path} holds the results of a finished run, but no checkpoint to go on from: put its checkpoints back, "
@@ -148,26 +154,30 @@ def check(run: CloningRun, task: Env) -> None:
         raise ValueError(
             f"{run.task} does not say when it is solved, so nobody could tell a good policy from a bad one"
         )
-    if run.demos:
-        check_actions(run.demos, run.task, task)
-    else:
+    if not run.demos:
         load_expert(run.task, task)
-    for path in run.more:
-        check_actions(path, run.task, task)
+    check_datasets(run, task)
     if run.begin:
         open_begun(run)
     if run.head not in registry.FITTED:  # those are built once they are fitted
         bc_run.make_cloner(run, task.spec)
 
 
-def check_actions(path: str, name: str, task: Env) -> None:
-    """That a dataset is of the task, and has actions of the kind that the task's are.
+def check_datasets(run: CloningRun, task: Env) -> None:
+    """That every dataset of a run is of the task, at its rate and with actions of its kind.
 
     Raises:
-      UserError: there is no such dataset, or it is of another task or has others.
+      UserError: there is no such dataset, or it is of another task or rate or has other actions.
     """
+    for path in (*([run.demos] if run.demos else []), *run.more):
+        check_dataset(path, run.task, task)
+
+
+def check_dataset(path: str, name: str, task: Env) -> None:
+    """See `check_datasets`."""
     dataset = read(path)
     check_task(dataset, path, name)
+    check_rate(dataset, path, name, task.spec.control_dt)
     found, table = dataset.features["action"], task.spec.action
     if found.shape != (table.size,):
         raise UserError(
@@ -230,10 +240,11 @@ def open_demonstrations(run: CloningRun, task: Env, folder: Path, preemption: Pr
     datasets = [(dataset, count), *((more, len(more)) for more in map(read, run.more))]
     episodes = (each[i] for each, episodes in datasets for i in range(episodes))
     names = [bc_run.OBSERVATION]
-    if sum(sum(each.lengths[:episodes]) * row_bytes(each) for each, episodes in datasets) <= IN_MEMORY:
-        store = in_memory(episodes, names)
-    elif (folder / "store").exists():
+    if (folder / "store").exists():  # the run's own copy
         store = open_store(folder / "store")
+    elif sum(sum(each.lengths[:episodes]) * row_bytes(each) for each, episodes in datasets) <= IN_MEMORY:
+        store = in_memory(episodes, names)
+        check_unchanged(store, folder / FINGERPRINT)
     else:
         store = build(folder / "store", episodes, names)
     size = table_size(task.spec.observation)
@@ -241,6 +252,34 @@ def open_demonstrations(run: CloningRun, task: Env, folder: Path, preemption: Pr
         found = list(store.arrays[bc_run.OBSERVATION].shape[1:])
         raise UserError(f"{path} has a state of {found} numbers, {run.task} one of [{size}]: record it again.")
     return store
+
+
+def check_unchanged(store: Store, path: Path) -> None:
+    """That a run which goes on learns from what it began with: its scales and held-out episodes belong to that.
+
+    Args:
+      store: what there is to learn from now.
+      path: where what there was is remembered; written if it is not there yet.
+
+    Raises:
+      UserError: it is something else.
+    """
+    now = fingerprint(store)
+    before = read_json(path) if path.exists() else None
+    if before is None:
+        write_json(path, now)
+    elif before != now:
+        counts = [
+            " and ".join(f"{each.get(name)} {name}" for name in ("episodes", "steps"))
+            if isinstance(each, dict)
+            else "?"
+            for each in (before, now)
+        ]
+        raise UserError(
+            f"the demonstrations have changed since the run in {path.parent} began: {counts[0]} then, {counts[1]} "
+            f"{'with other numbers ' if counts[0] == counts[1] else ''}now. Restore the datasets to resume it, or "
+            "choose another --run-dir for a new run."
+        )
 
 
 def row_bytes(dataset: Dataset) -> int:

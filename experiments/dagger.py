@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from bc_training import CloningRun, complete
+from bc_training import CloningRun, check_datasets, complete
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -69,6 +69,7 @@ def main(asked: Dagger) -> None:
     with clean_errors(ValueError):
         policy = load_policy(first, CloningRun)
         load_expert(policy.config.task, policy.task)
+    check_datasets(policy.config, policy.task)
     if policy.config.seeds > 1:
         raise UserError(f"{first} holds {policy.config.seeds} policies: train a run of one to correct.")
     if asked.mixing and policy.config.horizon > 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +29,7 @@ from mjx_policies.training.errors import UserError
 from mjx_policies.training.files import make_folder, write_atomic, write_json
 
 C = TypeVar("C")
+RATE_TOLERANCE = 0.01  # portion by which a recorder's clock may be off
 
 
 def dataset_path(out: str, task: str, format: WritableFormat) -> Path:
@@ -127,6 +129,19 @@ def check_task(dataset: Dataset, path: str | Path, task: str) -> None:
         return
     if recorded in TASKS and recorded != task:
         raise UserError(f"{path} was recorded in {recorded}, not in {task}: take another dataset, or that task.")
+
+
+def check_rate(dataset: Dataset, path: str | Path, task: str, control_dt: float) -> None:
+    """That a dataset has as many steps a second as its task; at another rate every velocity and delay would differ.
+
+    Raises:
+      UserError: it has not.
+    """
+    if not math.isclose(dataset.fps * control_dt, 1.0, rel_tol=RATE_TOLERANCE):
+        raise UserError(
+            f"{path} has {dataset.fps:g} steps a second, {task} acts {1 / control_dt:g} times a second: take a dataset "
+            "of that rate, or resample it."
+        )
 
 
 def robots(task: Env, randomize: float) -> DynamicsSampler:

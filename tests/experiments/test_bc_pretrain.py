@@ -1,6 +1,7 @@
 """A cloned policy as a user makes it: tiny, to its end, resumed, corrected, and what opens it afterwards."""
 
 import csv
+import dataclasses
 import importlib
 import json
 import runpy
@@ -13,6 +14,8 @@ import numpy as np
 import pytest
 
 from mjx_policies.agents.restore import load_policy
+from mjx_policies.data import lerobot
+from mjx_policies.data.episodes import Episode
 from mjx_policies.deploy.chunks import ChunkedPolicy
 from mjx_policies.deploy.policy import load_policy as load_exported
 from mjx_policies.export.tables import by_time
@@ -61,6 +64,15 @@ def run(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory):
+    """A dataset of the task whose steps take twice as long."""
+    path = tmp_path_factory.mktemp("demos") / "slow"
+    state = np.zeros((4, 8), np.float32)
+    lerobot.write(path, [Episode({"state": state}, state[:, :2], state[:, 0], False, True, "Obstacle2D", 5)])
+    return path
+
+
 def test_a_run_ends_with_a_complete_folder(run):
     table = rows(run)
     assert [int(row["step"]) for row in table] == [100, 200, 300]
@@ -90,6 +102,30 @@ def test_a_run_that_goes_on_ends_like_one_that_was_not_stopped(run, tmp_path, ca
     assert rows(folder) == rows(run)
     assert (folder / "demonstrations" / "meta" / "info.json").stat().st_mtime_ns == made
     assert (folder / "evaluation.json").read_text() == (run / "evaluation.json").read_text()
+
+
+def test_a_run_does_not_go_on_with_other_demonstrations(run, tmp_path, capsys):
+    folder = Path(shutil.copytree(run, tmp_path / "copy"))
+    (newest,) = folder.glob("checkpoints/*300")
+    shutil.rmtree(newest)
+    (folder / "evaluation.json").unlink()
+    episodes = list(lerobot.read(folder / "demonstrations"))
+    shutil.rmtree(folder / "demonstrations")
+    changed = [dataclasses.replace(each, action=each.action * (n != 2)) for n, each in enumerate(episodes)]
+    lerobot.write(folder / "demonstrations", changed)
+    assert command("bc_pretrain.py", "--run-dir", folder, "--resume") == 2
+    error = capsys.readouterr().err
+    assert "the demonstrations have changed since the run in" in error and "with other numbers now" in error
+    assert rows(folder) == rows(run), "nothing was learned"
+
+
+def test_a_finished_run_has_nothing_to_resume(run, capsys):
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file() and path.name != "run.lock"}
+    assert command("bc_pretrain.py", "--run-dir", run, "--resume") == 0
+    assert f"{run} is finished" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert command("bc_pretrain.py", "--run-dir", run, "--resume", "--steps", 900) == 2
+    assert "goes on as it began, but steps" in capsys.readouterr().err
 
 
 def test_the_file_for_a_robot_does_what_the_policy_does(run, capsys):
@@ -145,6 +181,8 @@ def test_corrections_are_added_to_what_was_shown(run, tmp_path):
     [
         (("--task", "Pendulum"), "Pendulum does not say when it is solved"),
         (("--demos", "nowhere"), "nowhere does not exist"),
+        (("--demos", "{slow}"), "slow has 5 steps a second, Obstacle2D acts 10 times a second"),
+        (("--more", "{slow}"), "slow has 5 steps a second, Obstacle2D acts 10 times a second"),
         (("--demos", "{run}/demonstrations", "--episodes", "7"), "holds 6 demonstrations, fewer than --episodes 7"),
         (("--execute", "5"), "execute is 5, more than the 4 actions of a chunk"),
         (("--unseen", "smell"), "the task observes no 'smell' to leave out"),
@@ -154,12 +192,21 @@ def test_corrections_are_added_to_what_was_shown(run, tmp_path):
         (("--resume",), "holds no run (there is no config.json)"),
     ],
 )
-def test_what_cannot_be_ends_with_a_sentence(run, tmp_path, capsys, arguments, sentence):
-    arguments = [argument.format(run=run) for argument in arguments]
+def test_what_cannot_be_ends_with_a_sentence(run, slow, tmp_path, capsys, arguments, sentence):
+    arguments = [argument.format(run=run, slow=slow) for argument in arguments]
     assert command("bc_pretrain.py", *TINY, "--run-dir", tmp_path / "run", *arguments) == 2
     error = " ".join(capsys.readouterr().err.replace("│", " ").split())
     assert sentence in error and "Traceback" not in error
     assert not (tmp_path / "run").exists()
+
+
+def test_rounds_of_corrections_refuse_a_dataset_of_another_rate(run, slow, tmp_path, capsys):
+    folder = Path(shutil.copytree(run, tmp_path / "copy"))
+    config = json.loads((folder / "config.json").read_text())
+    config["config"]["more"] = [str(slow)]
+    (folder / "config.json").write_text(json.dumps(config))
+    assert command("dagger.py", "--run", folder) == 2
+    assert "slow has 5 steps a second" in capsys.readouterr().err and not (folder / "dagger").exists()
 
 
 def test_rounds_need_a_finished_run_of_one_policy(run, tmp_path, capsys):

@@ -1,8 +1,10 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
 from mjx_policies.data import lerobot
-from mjx_policies.data.store import build, in_memory, open_store
+from mjx_policies.data.store import build, fingerprint, in_memory, open_store
 
 
 def test_on_disk_as_in_memory(make_episode, tmp_path):
@@ -26,6 +28,17 @@ def test_on_disk_as_in_memory(make_episode, tmp_path):
             expected = expected.astype(np.float32) if expected.dtype == np.float64 else expected
             np.testing.assert_array_equal(array, expected, strict=True)
     assert isinstance(stores[1].arrays["state"], np.memmap)
+
+
+def test_a_fingerprint_tells_stores_apart(make_episode, tmp_path):
+    episodes = [make_episode(2 + n, n) for n in range(3)]
+    first = fingerprint(in_memory(episodes))
+    assert (first["episodes"], first["steps"]) == (3, 9)
+    assert first == fingerprint(in_memory(episodes)) == fingerprint(build(tmp_path / "store", episodes))
+    others = (episodes[::-1], episodes[:2], [*episodes[:2], dataclasses.replace(episodes[2], task="another")])
+    changed = dataclasses.replace(episodes[1], action=np.nextafter(episodes[1].action, np.float32(9)))
+    for other in (*others, [episodes[0], changed, episodes[2]]):
+        assert fingerprint(in_memory(other))["sha256"] != first["sha256"]
 
 
 def test_only_what_is_asked_for(make_episode, tmp_path):
