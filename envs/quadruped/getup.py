@@ -10,7 +10,7 @@ from flax import struct
 
 from mjx_policies.envs.base import EnvSpec, restart, transition
 from mjx_policies.envs.physics.base import Data, Dynamics, Physics
-from mjx_policies.envs.quadruped.robot import joint_limits
+from mjx_policies.envs.quadruped.robot import SOFT_LIMIT, joint_limits
 from mjx_policies.envs.quadruped.scenes import ACTUATORS
 from mjx_policies.envs.quadruped.sensing import trunk_motion
 from mjx_policies.rotations import uniform_quaternion
@@ -68,7 +68,7 @@ class Go2Getup:
     def reset(self, key: Array, dynamics: Dynamics) -> tuple[GetupState, TimeStep]:
         """Drops the robot from `DROP_HEIGHT` in any orientation, its joints anywhere within their soft limits."""
         key_quat, key_joints, key_velocity = jax.random.split(key, 3)
-        lower, upper = joint_limits(self.physics.model, soft=0.9)
+        lower, upper = joint_limits(self.physics.model, SOFT_LIMIT)
         quat = uniform_quaternion(jax.random.normal(key_quat, (4,)))
         joints = jax.random.uniform(key_joints, lower.shape, minval=lower, maxval=upper)
         velocity = 0.5 * jax.random.normal(key_velocity, (self.physics.model.nv,))
@@ -127,7 +127,7 @@ class Go2Getup:
 def reward_terms(task: Go2Getup, state: GetupState, now: dict[str, Array], data: Data, action: Array):
     """One term a line; `GetupWeights` says how much of each is wanted. Posture and stillness count once upright."""
     joints = data.qpos[7:]
-    lower, upper = joint_limits(task.physics.model, soft=0.9)
+    lower, upper = joint_limits(task.physics.model, SOFT_LIMIT)
     from_home = joints - jnp.asarray(task.physics.model.key("home").qpos[7:], jnp.float32)
     upright = 0.5 * (1 - now["gravity"][2])
     gate = jnp.where(upright > 0.9, 1.0, 0.0)

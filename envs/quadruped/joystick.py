@@ -18,7 +18,7 @@ from flax import struct
 from mjx_policies.draws import draw_uniform
 from mjx_policies.envs.base import EnvSpec, restart, transition
 from mjx_policies.envs.physics.base import Data, Dynamics, Physics
-from mjx_policies.envs.quadruped.robot import foot_contacts, joint_limits, spawn
+from mjx_policies.envs.quadruped.robot import SOFT_LIMIT, foot_contacts, joint_limits, spawn, trunk_contact
 from mjx_policies.envs.quadruped.scenes import ACTUATORS, LEGS, Terrain
 from mjx_policies.envs.quadruped.sensing import trunk_motion
 from mjx_policies.envs.sensors import read_sensor
@@ -111,7 +111,7 @@ class JoystickState:
       key: random key of the commands to come.
       command: [3] forward and leftward velocity (m/s), yaw rate (rad/s), in the base frame.
       command_steps: [] int32, control steps left until the next command.
-      command_age: [] int32, control steps since this one was given.
+      command_age: [] int32, control steps since the command last changed.
       last_action: [J] the action before this one.
       air_time: [F] seconds since each foot left the ground, zero in contact.
       phase: [] of the gait, 0..1.
@@ -177,6 +177,8 @@ class Go2Joystick:
         uniform, key_next = draw_uniform(state.key, 5)
         command, command_steps = new_command(uniform, self.commands)
         redraw = state.command_steps <= 1
+        command = jnp.where(redraw, command, state.command)
+        changed = jnp.any(command != state.command)
         known = terms | {f"reward/{name}": value for name, value in rewards.items()}
         known["standing_speed"] = jnp.where(stepping, jnp.nan, jnp.linalg.norm(now["velocity"][:2]))
         metrics = {name: known[name] for name in METRICS}
@@ -184,9 +186,9 @@ class Go2Joystick:
             state,
             data=data,
             key=key_next,
-            command=jnp.where(redraw, command, state.command),
+            command=command,
             command_steps=jnp.where(redraw, command_steps, state.command_steps - 1),
-            command_age=jnp.where(redraw, 0, state.command_age + 1),
+            command_age=jnp.where(changed, 0, state.command_age + 1),  # a stand after a stand changes nothing
             last_action=action,
             air_time=jnp.where(now["contact"], 0.0, state.air_time + CONTROL_DT),
             phase=jnp.where(stepping, (state.phase + GAIT.hz * CONTROL_DT) % 1.0, state.phase),
@@ -225,7 +227,7 @@ class Go2Joystick:
             "contact": foot_contacts(model, data.sensordata),
             "foot_height": feet[:, 2] - ground_feet,
             "foot_speed": jnp.stack([jnp.linalg.norm(read(f"{leg}_foot_linvel")[:2]) for leg in LEGS]),
-            "trunk_contact": read("trunk_contact")[0] > 0,
+            "trunk_contact": trunk_contact(model, data.sensordata),
             "outside": jnp.zeros((), bool) if self.terrain is None else ~self.terrain.inside(position[:2]),
         }
 
@@ -278,7 +280,7 @@ def reward_terms(task: Go2Joystick, state: JoystickState, now, data: Data, actio
     command, velocity, gyro, contact = state.command, now["velocity"], now["gyro"], now["contact"]
     stepping = steps_out(state)
     joints = data.qpos[7:]
-    lower, upper = joint_limits(task.physics.model, soft=0.9)
+    lower, upper = joint_limits(task.physics.model, SOFT_LIMIT)
     excess = jnp.maximum(joints - upper, 0) + jnp.maximum(lower - joints, 0)
     from_home = joints - jnp.asarray(task.physics.model.key("home").qpos[7:], jnp.float32)
     fell = now["trunk_contact"] | (now["gravity"][2] > -0.5)

@@ -11,27 +11,29 @@ import mujoco
 import numpy as np
 
 from mjx_policies.draws import draw_uniform
-from mjx_policies.envs.quadruped.scenes import ACTUATORS, LEGS, Terrain
+from mjx_policies.envs.quadruped.scenes import ACTUATORS, LEGS, TRUNK_GEOMS, Terrain
 from mjx_policies.envs.sensors import read_sensor
 from mjx_policies.rotations import from_yaw
 from mjx_policies.types import ActionTable, Array
 
+SOFT_LIMIT = 0.9  # of each joint's range: targets stay within it, in training as on the robot
 VELOCITY = (30.1, 30.1, 15.7)  # rad/s, of hip, thigh and calf in the URDF of unitreerobotics/unitree_ros
 
 
 def action_table(model: mujoco.MjModel, scale: float) -> ActionTable:
-    """Joint position targets, `scale` rad for one unit, limited to the joint ranges.
+    """Joint position targets, `scale` rad for one unit, limited to `SOFT_LIMIT` of the joint ranges.
 
     A zero action holds the `home` pose: its targets lie below the joints by what the weight takes, torque / stiffness.
     """
     home = model.key("home").ctrl
     ids = [model.actuator(name).id for name in ACTUATORS]
+    lower, upper = joint_limits(model, SOFT_LIMIT)
     return ActionTable(
         names=ACTUATORS,
         default=tuple(home.tolist()),
         scale=(scale,) * len(ACTUATORS),
-        lower=tuple(model.actuator_ctrlrange[ids, 0].tolist()),
-        upper=tuple(model.actuator_ctrlrange[ids, 1].tolist()),
+        lower=tuple(lower.tolist()),
+        upper=tuple(upper.tolist()),
         stiffness=tuple(model.actuator_gainprm[ids, 0].tolist()),
         damping=tuple((-model.actuator_biasprm[ids, 2]).tolist()),
         velocity=VELOCITY * len(LEGS),
@@ -48,6 +50,11 @@ def joint_limits(model: mujoco.MjModel, soft: float) -> tuple[np.ndarray, np.nda
 def foot_contacts(model: mujoco.MjModel, sensordata: Array) -> Array:  # -> [F] bool
     """Which feet touch the ground."""
     return jnp.stack([read_sensor(model, sensordata, f"{leg}_foot_contact")[0] > 0 for leg in LEGS])
+
+
+def trunk_contact(model: mujoco.MjModel, sensordata: Array) -> Array:  # -> [] bool
+    """Whether any geometry of the trunk's body touches the ground."""
+    return jnp.stack([read_sensor(model, sensordata, f"{geom}_contact")[0] > 0 for geom in TRUNK_GEOMS]).any()
 
 
 def spawn(key: Array, model: mujoco.MjModel, terrain: Terrain | None, difficulty: Array) -> tuple[Array, Array]:

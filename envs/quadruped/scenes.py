@@ -22,6 +22,9 @@ GO2_XML = pathlib.Path(__file__).parents[1] / "models" / "go2.xml"
 LEGS = ("FL", "FR", "RL", "RR")
 ACTUATORS = tuple(f"{leg}_{part}" for leg in LEGS for part in ("hip", "thigh", "calf"))
 JOINTS = tuple(f"{name}_joint" for name in ACTUATORS)
+TRUNK_GEOMS = ("trunk_box", "head")
+"""Geometries of the trunk's body that collide: any of them on the floor is a fall."""
+
 SENSORS: dict[str, int] = {
     "orientation": 4,
     "gyro": 3,
@@ -29,7 +32,7 @@ SENSORS: dict[str, int] = {
     "position": 3,
     **{f"{leg}_foot_{quantity}": 3 for quantity in ("pos", "linvel") for leg in LEGS},
     **{f"{leg}_foot_contact": 4 for leg in LEGS},  # number of contacts, force (normal, two tangents) of the deepest
-    "trunk_contact": 1,  # number of contacts
+    **{f"{geom}_contact": 1 for geom in TRUNK_GEOMS},  # number of contacts
 }
 """Sensors that Go2 tasks read, and their sizes."""
 
@@ -237,7 +240,8 @@ def _robot(lean: bool = False) -> mujoco.MjSpec:
     camera.alt.xyaxes = [0.8, 0.6, 0.0, -0.198, 0.264, 0.944]  # back at the robot from its front right, from above
     for leg in LEGS:
         add_contact_sensor(spec, f"{leg}_foot_contact", f"{leg}_foot", "floor", force=True)
-    add_contact_sensor(spec, "trunk_contact", "trunk_box", "floor")
+    for geom in TRUNK_GEOMS:
+        add_contact_sensor(spec, f"{geom}_contact", geom, "floor")
     for part in ("thigh", "calf"):
         for leg in LEGS:
             add_contact_sensor(spec, f"{leg}_{part}_contact", f"{leg}_{part}", "floor")

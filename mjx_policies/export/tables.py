@@ -70,9 +70,12 @@ def describe(
     servo = bool(table.stiffness)
     zeros = (0.0,) * table.size
     lower, upper = np.array(table.lower), np.array(table.upper)
-    # A gripper is made to close, and a target short of that would press less.
-    soft = np.where(_slides(table.names, model), 1.0, SOFT) if servo else 1.0
-    middle, half = (lower + upper) / 2, (upper - lower) / 2
+    soft_lower, soft_upper = lower, upper
+    if servo:  # the joints reach as far as their actuators; in training targets may be kept within less than that
+        lower, upper = np.array([model.actuator(name).ctrlrange for name in table.names]).T
+        # A gripper is made to close, and a target short of that would press less.
+        inset = np.where(_slides(table.names, model), 0.0, 1 - SOFT) * (upper - lower) / 2
+        soft_lower, soft_upper = np.maximum(soft_lower, lower + inset), np.minimum(soft_upper, upper - inset)
     forces = [float(model.actuator(name).forcerange[1]) for name in table.names] if servo else table.upper
     columns: dict[str, Any] = {
         "name": table.names,
@@ -81,10 +84,10 @@ def describe(
         "scale": table.scale,
         "stiffness": table.stiffness or zeros,
         "damping": table.damping or zeros,
-        "lower": table.lower,
-        "upper": table.upper,
-        "soft_lower": (middle - soft * half).tolist(),
-        "soft_upper": (middle + soft * half).tolist(),
+        "lower": lower.tolist(),
+        "upper": upper.tolist(),
+        "soft_lower": soft_lower.tolist(),
+        "soft_upper": soft_upper.tolist(),
         "velocity": table.velocity or zeros,
         "effort": forces,
     }

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mjx_policies.envs.quadruped.getup import CONTROL_DT, STANDING_HEIGHT, reward_terms
-from mjx_policies.envs.quadruped.robot import joint_limits
+from mjx_policies.envs.quadruped.robot import SOFT_LIMIT, joint_limits
 from mjx_policies.envs.registry import load
 
 FAST = {"xla_backend_optimization_level": 0}  # quickly compiled: these programs run for an instant
@@ -31,7 +31,7 @@ def test_robots_start_in_any_orientation_with_joints_within_limits(task, started
     np.testing.assert_allclose(np.linalg.norm(gravity, axis=1), 1.0, atol=1e-5)
     # On the sphere the mean is zero and each coordinate has variance 1/3: four standard errors of 300 draws.
     np.testing.assert_allclose(gravity.mean(axis=0), np.zeros(3), atol=4 / np.sqrt(3 * 300))
-    lower, upper = joint_limits(task.physics.model, soft=0.9)
+    lower, upper = joint_limits(task.physics.model, SOFT_LIMIT)
     joints = np.asarray(state.data.qpos)[:, 7:]
     assert (joints >= lower).all() and (joints <= upper).all()
     assert (joints.max(axis=0) - joints.min(axis=0) > 0.9 * (upper - lower)).all()
@@ -40,7 +40,7 @@ def test_robots_start_in_any_orientation_with_joints_within_limits(task, started
 def test_no_robot_starts_in_the_ground(task):
     model = task.physics.model
     draw = jax.jit(jax.vmap(lambda key: task.reset(key, {})[0].data.qpos), compiler_options=FAST)
-    stretched = joint_limits(model, soft=0.9)[1][2]  # a calf at this limit makes its leg longest
+    stretched = joint_limits(model, SOFT_LIMIT)[1][2]  # a calf at this limit makes its leg longest
     lowest = []
     for qpos in np.asarray(draw(jax.random.split(jax.random.key(1), 3000))):
         data = mujoco.MjData(model)

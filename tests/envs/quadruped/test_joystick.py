@@ -9,7 +9,7 @@ import pytest
 
 from mjx_policies.envs.quadruped import joystick
 from mjx_policies.envs.quadruped.joystick import CONTROL_DT, GAIT, SIGMA, Commands, new_command, reward_terms
-from mjx_policies.envs.quadruped.robot import foot_contacts, joint_limits, spawn
+from mjx_policies.envs.quadruped.robot import SOFT_LIMIT, foot_contacts, joint_limits, spawn
 from mjx_policies.envs.quadruped.scenes import ACTUATORS, LEGS, make_terrain
 from mjx_policies.envs.registry import load
 from mjx_policies.types import table_column, table_slices
@@ -41,10 +41,10 @@ def begin(task):
     return place
 
 
-def home(task, height=None, roll=0.0, leg=None):
+def home(task, height=None, roll=0.0, pitch=0.0, leg=None):  # about one of the two axes
     qpos = task.physics.model.key("home").qpos.copy()
     qpos[2] = qpos[2] if height is None else height
-    qpos[3:7] = [np.cos(roll / 2), np.sin(roll / 2), 0, 0]
+    qpos[3:7] = [np.cos((roll + pitch) / 2), np.sin(roll / 2), np.sin(pitch / 2), 0]
     qpos[7:] = qpos[7:] if leg is None else np.tile(leg, 4)
     return qpos
 
@@ -108,7 +108,7 @@ def test_a_zero_action_holds_the_home_pose_and_one_unit_moves_by_the_scale(task)
     assert table.names == ACTUATORS == tuple(model.actuator(i).name for i in range(12))
     np.testing.assert_allclose(table.target(REST), model.key("home").ctrl, rtol=1e-6)
     np.testing.assert_allclose(table.target(REST.at[2].set(0.5)) - table.target(REST), 0.25 * np.eye(12)[2], atol=1e-6)
-    for action, limit in ((-99.0, model.jnt_range[1:, 0]), (99.0, model.jnt_range[1:, 1])):
+    for action, limit in zip((-99.0, 99.0), joint_limits(model, SOFT_LIMIT), strict=True):
         np.testing.assert_allclose(table.target(REST + action), limit, rtol=1e-6)
     np.testing.assert_array_equal(table.stiffness, model.actuator_gainprm[:, 0])
     np.testing.assert_array_equal(table.damping, -model.actuator_biasprm[:, 2])
@@ -177,6 +177,8 @@ def test_it_falls_when_it_tilts_or_its_trunk_touches(task, step, begin):
         "70 degrees": (home(task, 2.0, np.deg2rad(70)), True),
         "on its back": (home(task, 2.0, np.pi), True),
         "trunk on the ground": (home(task, 0.05, leg=[0, 2.8, -2.7]), True),  # legs folded up
+        "head above the ground": (home(task, 0.27, pitch=np.deg2rad(30), leg=[0, 2.8, -2.7]), False),
+        "head on the ground": (home(task, 0.23, pitch=np.deg2rad(30), leg=[0, 2.8, -2.7]), True),  # and nothing else
     }
     for name, (qpos, falls) in cases.items():
         _, timestep = step(begin(qpos), REST)
@@ -225,7 +227,7 @@ def test_reward_terms_by_hand(task, begin):
     state = state.replace(command=jnp.asarray([0.5, -0.2, 0.4]), last_action=jnp.full(12, 0.5))
     joints = np.float64(data.qpos[7:])
     joints[0] += 0.3
-    lower, upper = joint_limits(task.physics.model, soft=0.9)
+    lower, upper = joint_limits(task.physics.model, SOFT_LIMIT)
     joints[5] = upper[5] + 0.05
     joints[8] = lower[8] - 0.02
     from_home = joints - task.physics.model.key("home").qpos[7:]

@@ -8,7 +8,7 @@ import pytest
 from mujoco import mjx
 
 from mjx_policies.envs.quadruped import scenes
-from mjx_policies.envs.quadruped.scenes import KINDS, LEGS, SENSORS, check_model, flat, make_terrain, rough
+from mjx_policies.envs.quadruped.scenes import KINDS, LEGS, SENSORS, TRUNK_GEOMS, check_model, flat, make_terrain, rough
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,18 @@ def test_a_lifted_foot_reports_no_contact(plane, leg):
     data = stand(plane, lifted=leg)
     found = {name: data.sensor(f"{name}_foot_contact").data[0] for name in LEGS}
     assert found == {name: float(name != leg) for name in LEGS}
-    assert data.sensor("trunk_contact").data[0] == 0
+    assert not any(data.sensor(f"{geom}_contact").data[0] for geom in TRUNK_GEOMS)
+
+
+@pytest.mark.parametrize("name", ["plane", "hills"])
+def test_every_geom_of_the_trunk_that_collides_has_a_contact_sensor(name, request):
+    model = request.getfixturevalue(name)
+    trunk = model.geom_bodyid == model.body("trunk").id
+    colliding = trunk & ((model.geom_contype | model.geom_conaffinity) != 0)
+    assert tuple(model.geom(i).name for i in np.flatnonzero(colliding)) == TRUNK_GEOMS
+    for geom in TRUNK_GEOMS:
+        sensor = model.sensor(f"{geom}_contact")
+        assert (sensor.objid[0], sensor.refid[0]) == (model.geom(geom).id, model.geom("floor").id)
 
 
 def test_foot_forces_carry_the_weight(plane):
@@ -88,7 +99,7 @@ def test_trunk_thigh_and_calf_contacts(plane):
     assert not any(data.sensor(f"{leg}_{part}_contact").data[0] for leg in LEGS for part in ("thigh", "calf"))
     data.qpos[2] = 0.05  # the trunk's underside is 0.057 below its origin
     mujoco.mj_forward(plane, data)
-    assert data.sensor("trunk_contact").data[0] > 0
+    assert all(data.sensor(f"{geom}_contact").data[0] > 0 for geom in TRUNK_GEOMS)
     data.qpos[2], data.qpos[3:7] = 0.1, [0, 1, 0, 0]  # on its back, legs in the air
     mujoco.mj_forward(plane, data)
     assert not any(data.sensor(f"{leg}_{part}_contact").data[0] for leg in LEGS for part in ("thigh", "calf"))

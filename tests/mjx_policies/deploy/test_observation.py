@@ -195,11 +195,11 @@ def test_it_equals_the_environment_that_the_policy_was_trained_in():
     state = dataclasses.replace(state, phase=jnp.zeros(()), command=still, command_steps=jnp.asarray(2**30, jnp.int32))
     random, sensors = np.random.default_rng(0), mujoco.MjData(env.physics.model)
     action, seen_standing, seen_stepping = np.zeros(12, np.float32), 0, 0
-    # The command that an environment draws at each of these steps. Drawing zero after zero makes it step, unlike here.
+    # The command that an environment draws at each of these steps.
     forward = Commands(low=jnp.array([0.5, 0.1, 0.2]), high=jnp.array([0.5, 0.1, 0.2]), stand=jnp.zeros(()))
     sideways = Commands(low=jnp.array([0.0, -0.3, 0.0]), high=jnp.array([0.0, -0.3, 0.0]), stand=jnp.zeros(()))
     stand = Commands(stand=jnp.ones(()))
-    changes = {5: forward, 21: sideways, 37: stand}
+    changes = {5: forward, 21: sideways, 37: stand, 95: stand}  # told to stand where it stands, it does not step
     for number in range(110):
         if number:
             if number in changes:

@@ -37,12 +37,16 @@ def test_a_franka_with_its_gripper():
     assert found["robot"].name == "franka"
 
 
-def test_legs_are_observed_from_where_they_stand():
-    found = described("Go2JoystickFlat")
+def test_legs_are_observed_from_where_they_stand_and_kept_within_the_limits_of_training():
+    task = load("Go2JoystickFlat", "cpu", 1)
+    found = describe(task.spec, task.physics.model, Provenance("Go2JoystickFlat", 0, 0))
     np.testing.assert_array_equal(column(found, "home"), column(found, "default"))
     lower, upper = column(found, "lower"), column(found, "upper")
-    np.testing.assert_allclose(column(found, "soft_lower"), lower + 0.05 * (upper - lower))
-    np.testing.assert_allclose(column(found, "soft_upper"), upper - 0.05 * (upper - lower))
+    np.testing.assert_allclose(np.stack([lower, upper], 1), task.physics.model.jnt_range[1:], rtol=1e-12)
+    np.testing.assert_allclose(column(found, "soft_lower"), lower + 0.05 * (upper - lower), rtol=1e-6)
+    np.testing.assert_allclose(column(found, "soft_upper"), upper - 0.05 * (upper - lower), rtol=1e-6)
+    for action, end in ((-99.0, "soft_lower"), (99.0, "soft_upper")):
+        np.testing.assert_allclose(task.spec.action.target(np.full(12, action)), column(found, end), rtol=1e-6)
 
 
 @pytest.mark.parametrize("actions", ["joint_delta", "pose_delta", "top_down_delta"])
