@@ -1,8 +1,9 @@
 """A policy file against robots it has not met, in MuJoCo alone: what separates it from hardware, one thing at a time.
 
 A robot here is MuJoCo's C engine behind the `Robot` protocol, driven by the same controller as a real one; nothing of
-the training environments takes part. Each condition draws its robots beyond the ranges of training where the policy
-must bear it. Axes: T control steps, A joints, F feet.
+the training environments takes part. Most conditions go up to `MARGIN` times as far from the model as the preset `go2`
+of training does, which every policy must bear. Those that go farther count for policies that were trained for it, see
+`Condition.covered`. Axes: T control steps, A joints, F feet.
 """
 
 from __future__ import annotations
@@ -10,21 +11,32 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import mujoco
 import numpy as np
+from numpy.typing import ArrayLike
 
+from mjx_policies.deploy.contract import Contract
 from mjx_policies.deploy.controller import Controller, Mode, Output, Request
 from mjx_policies.deploy.policy import Policy
 from mjx_policies.deploy.robots.simulated import NO_FAULTS, Faults, Push, SimulatedRobot
+from mjx_policies.deploy.safety import Fault
 
 SIGMA = 0.25  # (m/s)^2 and (rad/s)^2, as in training
 FALLEN = 0.5  # of the trunk's up axis along the world's: tilted by 60 degrees
 HOLD = (3.0, 8.0)  # s, shortest and longest time that a command holds
 STAND = 0.1  # probability of the command to stand still
 TRUNK = 1  # the first body after the world
+FLOOR = "sim_to_sim_floor"
+LEGS = ("FL", "FR", "RL", "RR")
+SLOPE = math.radians(6.0)
+WEAK = 0.6  # of a motor's torque
+PAYLOAD = (3.0, 5.0)  # kg
+MARGIN = 2.0  # of deviations from the model, over those of training
+ACROSS = 9.81 * math.sin(SLOPE)  # m/s^2, of gravity along the floor
+STAND_WITHIN = 10.0  # s
 SETTLE = 1.0  # s after a change of the command that are not judged as standing still
 
 
@@ -37,12 +49,27 @@ class Condition:
       change: alters a model in place.
       faults: draws what is wrong with sensors, motors and links.
       pushes: draws forces on the trunk, given the seconds of the episode and the robot's mass.
+      beyond: of a condition that goes far, by name of a randomization term: the lowest and highest values that it has,
+        of each axis or of all.
     """
 
     about: str
     change: Callable[[mujoco.MjModel, np.random.Generator], None] = lambda model, random: None
     faults: Callable[[np.random.Generator], Faults] = lambda random: NO_FAULTS
     pushes: Callable[[np.random.Generator, float, float], tuple[Push, ...]] = lambda random, seconds, mass: ()
+    beyond: Mapping[str, tuple[ArrayLike, ArrayLike]] = dataclasses.field(default_factory=dict)
+
+    def covered(self, contract: Contract) -> bool:
+        """Whether training, by the contract, went at least 1 / `MARGIN` as far from the model as this does."""
+        drawn = {entry.name: entry for entry in contract.randomization}
+        for name, (low, high) in self.beyond.items():
+            if name not in drawn or drawn[name].operation == "set":  # which does not tell where the model lies
+                return False
+            model = 1.0 if drawn[name].operation == "scale" else 0.0
+            reach = model + MARGIN * (np.array([drawn[name].low, drawn[name].high]) - model)
+            if np.any(low < reach[0] - 1e-6) or np.any(high > reach[1] + 1e-6):  # of rounding
+                return False
+        return True
 
 
 def change_mass(model: mujoco.MjModel, random: np.random.Generator) -> None:
@@ -112,6 +139,30 @@ def draw_pushes(random: np.random.Generator, seconds: float, mass: float) -> tup
     return tuple(found)
 
 
+def change_payload(model: mujoco.MjModel, random: np.random.Generator) -> None:
+    """3 to 5 kg on the trunk, 3 cm off centre."""
+    model.body_mass[TRUNK] += random.uniform(*PAYLOAD)
+    model.body_ipos[TRUNK] += random.uniform(-0.03, 0.03, 3)
+    mujoco.mj_setConst(model, mujoco.MjData(model))
+
+
+def change_slope(model: mujoco.MjModel, random: np.random.Generator) -> None:
+    """A floor that rises by 6 degrees in any direction; the robot begins on it as it would on a level one."""
+    direction, tilt = random.uniform(-np.pi, np.pi), np.zeros(4)
+    mujoco.mju_axisAngle2Quat(tilt, np.array([np.cos(direction), np.sin(direction), 0.0]), SLOPE)
+    model.geom_sameframe[model.geom(FLOOR).id] = mujoco.mjtSameFrame.mjSAMEFRAME_NONE  # or its quat would go unread
+    for quat in (model.geom(FLOOR).quat, *model.key_qpos[:, 3:7], *model.qpos0[None, 3:7]):
+        mujoco.mju_mulQuat(quat, tilt, quat.copy())
+    for place in (*model.key_qpos[:, :3], model.qpos0[:3]):
+        mujoco.mju_rotVecQuat(place, place.copy(), tilt)
+
+
+def draw_weak_leg(random: np.random.Generator) -> Faults:
+    """One leg whose three motors make 60 % of the torque they are told to, and of their most."""
+    leg = str(random.choice(LEGS))
+    return Faults(strength={f"{leg}_{part}": WEAK for part in ("hip", "thigh", "calf")})
+
+
 def change_combined(model: mujoco.MjModel, random: np.random.Generator) -> None:
     """Mass, friction, motors and solver."""
     for change in (change_mass, change_friction, change_motors, change_solver):
@@ -128,6 +179,15 @@ CONDITIONS = {
     "pushes": Condition("up to 0.5 m/s every 3 s", pushes=draw_pushes),
     "solver": Condition("1 to 4 ms, other integrators, cones, solvers, contacts", change_solver),
     "combined": Condition("mass, friction, motors, solver and latency at once", change_combined, draw_latency),
+    "payload": Condition("3 to 5 kg on the trunk, 3 cm off centre", change_payload, beyond={"payload": PAYLOAD}),
+    "slope": Condition(
+        "floor tilted by 6 degrees in any direction",
+        change_slope,
+        beyond={"gravity": ((-ACROSS, -ACROSS, 0.0), (ACROSS, ACROSS, 0.0))},
+    ),
+    "weak_leg": Condition(
+        "one leg with 60 % of its torque", faults=draw_weak_leg, beyond={"strength": (WEAK, 1.0), "kp": (WEAK, 1.0)}
+    ),
 }
 
 
@@ -135,9 +195,13 @@ CONDITIONS = {
 class Episode:
     """What one robot did, from lying still: it stands up before it is commanded.
 
+    It failed if it fell (see `has_fallen`) or if the controller stopped it, which it does before most falls: its limit
+    of tilt is a little less than 60 degrees. Whichever came first ended the episode.
+
     Attributes:
-      fallen: whether its trunk touched the ground, or it tilted by more than 60 degrees.
-      fault: of the controller, empty if there was none.
+      fallen: whether it fell.
+      fault: sentence of the controller that stopped it, empty if none did.
+      fault_name: kind of the fault, such as `tilt`; empty likewise.
       track_linear, track_yaw: means of exp(-error^2 / 0.25) from the first command to the end, 0 if there was none.
       standing_speed: m/s when told to stand, after a second; NaN if it never was.
       qpos: [T, nq].
@@ -148,6 +212,7 @@ class Episode:
 
     fallen: bool
     fault: str
+    fault_name: str
     track_linear: float
     track_yaw: float
     standing_speed: float
@@ -157,6 +222,11 @@ class Episode:
     contacts: np.ndarray
     commands: np.ndarray
     velocities: np.ndarray
+
+    @property
+    def failed(self) -> bool:
+        """Whether it fell or was stopped."""
+        return self.fallen or bool(self.fault)
 
 
 class Scene:
@@ -169,11 +239,9 @@ class Scene:
 
     def __init__(self, path: Path):
         spec = mujoco.MjSpec.from_file(str(path))
-        spec.worldbody.add_geom(
-            name="sim_to_sim_floor", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[0, 0, 1], contype=0, conaffinity=1
-        )
+        spec.worldbody.add_geom(name=FLOOR, type=mujoco.mjtGeom.mjGEOM_PLANE, size=[0, 0, 1], contype=0, conaffinity=1)
         self.model = spec.compile()
-        self.floor = self.model.geom("sim_to_sim_floor").id
+        self.floor = self.model.geom(FLOOR).id
         self.feet = [i for i in range(self.model.ngeom) if self.model.geom(i).name.endswith("foot")]
 
 
@@ -206,18 +274,20 @@ def run_episode(policy: Policy, scene: Scene, condition: Condition, seconds: flo
         robot.write(output.targets)
         robot.advance(dt)
         data = robot.data
-        touching = _touching(data, scene.floor)
+        touching = touching_floor(data, scene.floor)
         velocity = np.array([*data.sensor("local_linvel").data[:2], data.sensor("gyro").data[2]])
         trace.add(data, output, touching[scene.feet], command, velocity, age)
-        return bool(data.xmat[TRUNK, 8] < FALLEN or touching[changed.geom_bodyid == TRUNK].any())
+        return has_fallen(data, touching)
 
     robot.advance(dt)
-    while controller.mode is not Mode.RUN and robot.time() < 10.0:
+    while controller.mode is not Mode.RUN and robot.time() < STAND_WITHIN:
         tick(math.nan, Request.STAND if controller.mode is Mode.IDLE else Request.RUN)
         if controller.mode is Mode.FAULT:
             break
-    if controller.mode is not Mode.RUN and controller.fault is None:
-        raise RuntimeError("the robot did not stand up within 10 s: is the model the one the policy was made for?")
+    if controller.mode is not Mode.RUN:
+        robot.close()
+        sentence = f"it did not stand within {STAND_WITHIN:g} s: check that the model is that of the policy's robot."
+        return trace.episode(False, *_told(controller.fault) or ("stand", sentence))
     started = robot.time()
     robot.pushes = tuple(
         dataclasses.replace(push, start=push.start + started) for push in condition.pushes(random, seconds, mass)
@@ -233,9 +303,13 @@ def run_episode(policy: Policy, scene: Scene, condition: Condition, seconds: flo
             age = 0.0
         fallen = tick(age)
         age += dt
-    fault = "" if controller.fault is None else controller.fault.sentence
     robot.close()
-    return trace.episode(fallen, fault)
+    return trace.episode(fallen, *_told(controller.fault))
+
+
+def _told(fault: Fault | None) -> tuple[()] | tuple[str, str]:
+    """Name and sentence of a fault, if there is one."""
+    return () if fault is None else (fault.name, fault.sentence)
 
 
 class _Trace:
@@ -250,7 +324,7 @@ class _Trace:
         self.rows.append((data.qpos.copy(), output.target.copy(), angles, contacts, command, velocity))
         self.ages.append(age)
 
-    def episode(self, fallen: bool, fault: str) -> Episode:
+    def episode(self, fallen: bool, fault_name: str = "", fault: str = "") -> Episode:
         qpos, targets, angles, contacts, commands, velocities = map(np.array, zip(*self.rows, strict=True))
         ages = np.array(self.ages)
         judged = ~np.isnan(ages)
@@ -260,6 +334,7 @@ class _Trace:
         return Episode(
             fallen=fallen,
             fault=fault,
+            fault_name=fault_name,
             track_linear=float(np.exp(-error[:, :2].sum(axis=1) / SIGMA).mean()) if judged.any() else 0.0,
             track_yaw=float(np.exp(-error[:, 2] / SIGMA).mean()) if judged.any() else 0.0,
             standing_speed=float(speed.mean()) if speed.size else float("nan"),
@@ -272,8 +347,21 @@ class _Trace:
         )
 
 
-def _touching(data: mujoco.MjData, floor: int) -> np.ndarray:  # -> [ngeom] bool
-    """Which geometries touch the floor."""
+def has_fallen(data: mujoco.MjData, touching: np.ndarray) -> bool:  # [ngeom] bool
+    """The one rule of training, evaluation and this gate.
+
+    A robot has fallen where any geometry of its trunk's body touches the floor, the head too, or where the trunk is
+    tilted by more than 60 degrees.
+
+    Args:
+      data: of the robot, whose trunk is the first body.
+      touching: which geometries touch the floor.
+    """
+    return bool(data.xmat[TRUNK, 8] < FALLEN or touching[data.model.geom_bodyid == TRUNK].any())
+
+
+def touching_floor(data: mujoco.MjData, floor: int) -> np.ndarray:  # -> [ngeom] bool
+    """Which geometries touch the geometry `floor`."""
     found = np.zeros(data.model.ngeom, bool)
     pairs = data.contact.geom
     found[pairs[(pairs == floor).any(axis=1)].ravel()] = True

@@ -41,6 +41,7 @@ class Faults:
       joint_order: `true`; `shuffled`, another order, and `joint_names` tells; `lying`, another one than `joint_names`
         tells, for values and targets.
       broken: by value, what its first entry reads, such as nan or inf.
+      strength: by joint, the share that its motor makes of the torque it is told to, and of the most it has.
     """
 
     observation_latency: float = 0.0
@@ -55,6 +56,7 @@ class Faults:
     reorder: float = 0.0
     joint_order: str = "true"
     broken: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    strength: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name in ("observation_latency", "observation_jitter", "action_latency", "action_jitter"):
@@ -63,6 +65,9 @@ class Faults:
         for name in ("drop_readings", "drop_writes", "reorder"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"Faults.{name} is {getattr(self, name)}, it must be a probability")
+        for name, value in self.strength.items():
+            if not 0 <= value < np.inf:
+                raise ValueError(f"Faults.strength of {name} is {value}, it must be a share of a torque, at least 0")
         if self.joint_order not in ORDERS:
             raise ValueError(f"Faults.joint_order is {self.joint_order!r}, it must be one of {', '.join(ORDERS)}")
 
@@ -152,6 +157,7 @@ class SimulatedRobot:
         if len(self._names) > 1 and (self._shuffle == np.arange(len(self._names))).all():
             self._shuffle = np.roll(self._shuffle, 1)  # a fault that changes nothing would be none
         self.pushes = tuple(pushes)
+        self._forcerange, self._strength = model.actuator_forcerange[self._actuators], np.ones(model.nu)
         self.faults = faults
 
         self._model.actuator_gaintype[:] = mujoco.mjtGain.mjGAIN_FIXED
@@ -186,7 +192,13 @@ class SimulatedRobot:
             for value in getattr(faults, kind):
                 if value not in self._sizes:
                     raise ValueError(f"Faults.{kind} names {value!r}, this robot reads {', '.join(self._sizes)}")
-        self._faults = faults
+        if unknown := sorted(set(faults.strength) - set(self._names)):
+            raise ValueError(f"Faults.strength names {unknown[0]!r}, this robot has {', '.join(self._names)}")
+        strength = np.array([faults.strength.get(name, 1.0) for name in self._names])
+        with self._lock:
+            self._model.actuator_forcerange[self._actuators] = self._forcerange * strength[:, None]
+            self._strength[self._actuators] = strength  # of the gains from the next targets on
+            self._faults = faults
 
     @property
     def damped(self) -> bool:
@@ -365,6 +377,7 @@ class SimulatedRobot:
         self._set_gains(self._actuators, np.zeros(len(self._names)), np.full(len(self._names), DAMPING))
 
     def _set_gains(self, actuators: np.ndarray, stiffness: np.ndarray, damping: np.ndarray) -> None:
+        stiffness, damping = self._strength[actuators] * stiffness, self._strength[actuators] * damping
         self._model.actuator_gainprm[actuators, 0] = stiffness
         self._model.actuator_biasprm[actuators, 1] = -stiffness
         self._model.actuator_biasprm[actuators, 2] = -damping

@@ -60,6 +60,25 @@ def test_torques_follow_the_servo_law_within_the_motors():
         np.testing.assert_allclose(robot.data.actuator_force, np.clip(law, low, high), atol=1e-9)
 
 
+def test_a_weak_motor_makes_a_share_of_the_torque_it_is_told_to_and_of_its_most():
+    share = np.where(np.arange(12) < 3, 0.6, 1.0)
+    robot = SimulatedRobot(MODEL, faults=Faults(strength=dict.fromkeys(("FL_hip", "FL_thigh", "FL_calf"), 0.6)))
+    high = MODEL.actuator_forcerange[:, 1]
+    for offset in (0.1, 10.0):  # rad, within the motors and far beyond them
+        robot.write(targets(HOME + offset))
+        robot.advance(DT)
+        law = 25.0 * (HOME + offset - robot.data.qpos[7:]) - 0.5 * robot.data.qvel[6:]
+        np.testing.assert_allclose(robot.data.actuator_force, share * np.clip(law, -high, high), atol=1e-9)
+    robot.faults = Faults()
+    robot.write(targets(HOME + 10.0))
+    robot.advance(DT)
+    np.testing.assert_array_equal(robot.data.actuator_force, high)
+    with pytest.raises(ValueError, match="strength names 'tail', this robot has FL_hip"):
+        robot.faults = Faults(strength={"tail": 0.5})
+    with pytest.raises(ValueError, match="strength of FL_hip is nan, it must be a share"):
+        Faults(strength={"FL_hip": np.nan})
+
+
 def test_motors_damp_when_nobody_writes_until_somebody_does():
     robot = SimulatedRobot(MODEL)
     stand(robot, 0.5)
