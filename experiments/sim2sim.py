@@ -1,8 +1,11 @@
 """A policy file against robots it has not met, in plain MuJoCo: python experiments/sim2sim.py runs/a/policy.onnx
 
-The gate before hardware. Each condition is 100 robots that differ from training, driven by the controller that drives a
-real one. The exit code is 0 if all conditions pass and 1 if one does not. The folder beside the file gets a table, a
-film of the worst robot and a plot of what its joints and feet did.
+The gate before hardware. Each condition is 100 robots that differ from the model in one way, driven by the controller
+that drives a real one. A robot fails if it falls (any part of its trunk touches the floor, or it tilts by more than 60
+degrees) or if the controller stops it. The exit code is 0 if all conditions pass and 1 if one does not. A condition
+marked with a star goes more than twice as far from the model as the policy's training did: it is shown and does not
+count. The folder beside the file gets the results, a video of the worst robot and a plot of what its joints and feet
+did. After Ctrl-C it gets the results of the robots that were done.
 """
 
 from __future__ import annotations
@@ -13,11 +16,14 @@ import multiprocessing
 import os
 import signal
 import sys
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import tyro
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -27,10 +33,13 @@ from mjx_policies.deploy.sim_to_sim import CONDITIONS, Episode, Scene, run_episo
 from mjx_policies.evaluation import statistics
 from mjx_policies.evaluation.statistics import Estimate
 from mjx_policies.training.errors import UserError, clean_errors
-from mjx_policies.training.files import write_json
+from mjx_policies.training.files import output_file, write_json
+from mjx_policies.training.preemption import Preemption
 from mjx_policies.training.progress import open_console
+from mjx_policies.training.waiting import counting, working
 
 MODEL = Path(__file__).parents[1] / "envs" / "models" / "go2.xml"
+FILES = ("sim2sim.json", "worst.png", "worst.mp4")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +55,7 @@ class Gate:
     seed: int = 0
     processes: int = 0  # 0: one for each core
     out: Path | None = None  # folder; sim2sim beside the file by default
+    overwrite: bool = False  # replace files that are in the folder of --out already
     model: Path = MODEL  # MJCF of the robot
 
     def __post_init__(self) -> None:
@@ -68,36 +78,62 @@ class Gate:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """Of one condition."""
+    """The result of one condition.
+
+    Attributes:
+      failures: share of robots that fell or were stopped.
+      falls: robots that fell.
+      stops: robots that the controller stopped, by the kind of its fault; none of them is among `falls`.
+      faults: an example of each kind of fault, as the controller told it.
+      track_linear, track_yaw: means over robots, up to where each failed.
+      covered: whether the condition counts, see `Condition.covered`.
+      passed: whether it passes; None where not all robots ran.
+    """
 
     failures: Estimate
+    falls: int
+    stops: Mapping[str, int]
+    faults: Mapping[str, str]
     track_linear: Estimate
     track_yaw: Estimate
-    faults: tuple[str, ...]
-    passed: bool
+    covered: bool
+    passed: bool | None
 
 
 def main(gate: Gate) -> int:
-    """Prints the table, writes the folder and returns the exit code."""
-    out = gate.out or gate.policy.parent / "sim2sim"
+    """Writes the folder, prints the table and returns the exit code."""
+    folder = gate.policy.parent / "sim2sim"
     with clean_errors(ValueError, OSError):
         policy, _ = open_policy(gate)
-        if out.exists() and not out.is_dir():
-            raise UserError(f"{out} is a file: choose a folder for --out.")
-        out.mkdir(parents=True, exist_ok=True)
+        named = [None if gate.out is None else gate.out / name for name in FILES]
+        results, plot, video = (
+            output_file(path, "--out", gate.overwrite, default=folder / name)
+            for path, name in zip(named, FILES, strict=True)
+        )
     console = open_console()
-    with clean_errors():
-        episodes = run(gate, console)
-    verdicts = {name: judge(gate, found) for name, found in episodes.items()}
-    console.print(table(gate, verdicts))
-    worst_name, worst = find_worst(episodes)
+    with clean_errors(ValueError):
+        episodes, stopped = run(gate, console)
+    verdicts = {name: judge(gate, name, policy.contract, found) for name, found in episodes.items() if found}
+    if not verdicts:
+        print(f"error: {stopped} came before any robot was done, so there is nothing to write.", file=sys.stderr)
+        return 128 + signal.Signals[stopped]
     with clean_errors(OSError):
-        write_verdicts(out / "sim2sim.json", gate, verdicts)
-        with console.status("drawing the worst robot"):
-            draw(worst, f"worst robot: {worst_name}", gate, out / "worst.png")
-            film_episode(worst, policy.contract, out / "worst.mp4")
-    console.print(f"worst robot ({worst_name}): {out / 'worst.mp4'}, {out / 'worst.png'}")
-    return 0 if all(verdict.passed for verdict in verdicts.values()) else 1
+        write_verdicts(results, gate, verdicts, stopped)
+    worst_name, worst = find_worst(episodes)
+    try:
+        if not stopped:
+            with clean_errors(OSError), working(console, "drawing the worst robot"):
+                draw(worst, f"worst robot: {worst_name}", gate, plot)
+                record_episode(worst, policy.contract, video)
+    finally:  # who has waited so long sees the table even where the video fails
+        console.print(table(gate, verdicts, stopped))
+        for line in legend(gate, verdicts):
+            console.print(line)
+    if stopped:
+        console.print(f"{results}: of {sum(map(len, episodes.values()))} robots, stopped by {stopped}")
+        return 128 + signal.Signals[stopped]
+    console.print(f"{results}; worst robot ({worst_name}): {video}, {plot}")
+    return 0 if all(verdict.passed for verdict in verdicts.values() if verdict.covered) else 1
 
 
 def open_policy(gate: Gate):
@@ -137,30 +173,36 @@ def work(gate: Gate, name: str, robot: int) -> Episode:
     return run_episode(policy, scene, CONDITIONS[name], gate.seconds, seed=gate.seed * 1_000_003 + robot)
 
 
-def run(gate: Gate, console) -> dict[str, list[Episode]]:
-    """All robots of all conditions, on all cores."""
-    jobs = [(name, robot) for name in gate.conditions for robot in range(gate.robots)]
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    found: dict[str, list[Episode]] = {name: [] for name in gate.conditions}
+def run(gate: Gate, console: Console) -> tuple[dict[str, list[Episode]], str]:
+    """All robots of all conditions, on all cores; and the name of the signal that ended it early, empty without one."""
+    found: dict[str, dict[int, Episode]] = {name: {} for name in gate.conditions}
     workers = gate.processes or os.cpu_count() or 1
     context = multiprocessing.get_context("spawn")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or the workers would go on without us
     pool = concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=leave_signals_alone)
+    finished = False
     try:
-        with Progress(*columns, console=console) as progress:
-            bar = progress.add_task("robots", total=len(jobs))
-            futures = [pool.submit(work, gate, name, robot) for name, robot in jobs]
-            for (name, _), future in zip(jobs, futures, strict=True):
-                progress.update(bar, description=name)
-                found[name].append(future.result())
-                progress.advance(bar)
-    except BaseException:
-        for worker in list(pool._processes.values()):  # the pool itself would finish what it has begun
-            worker.kill()
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
-    pool.shutdown()
-    return found
+        with Preemption() as preemption, counting(console, "robots", len(gate.conditions) * gate.robots) as progress:
+            jobs = {
+                pool.submit(work, gate, name, robot): (name, robot)
+                for name in gate.conditions
+                for robot in range(gate.robots)
+            }
+            waiting = set(jobs)
+            while waiting and not preemption.requested:
+                done, waiting = concurrent.futures.wait(waiting, 0.5, concurrent.futures.FIRST_COMPLETED)
+                for future in done:
+                    name, robot = jobs[future]
+                    found[name][robot] = future.result()
+                episodes = [episode for each in found.values() for episode in each.values()]
+                failures = sum(episode.failed for episode in episodes)
+                progress(len(episodes), f"{failures} failed")
+        finished = not waiting
+    finally:
+        if not finished:  # the pool itself would finish what it has begun
+            for worker in list(pool._processes.values()):
+                worker.kill()
+        pool.shutdown(wait=finished, cancel_futures=True)
+    return {name: [each[robot] for robot in sorted(each)] for name, each in found.items()}, preemption.requested or ""
 
 
 def leave_signals_alone() -> None:
@@ -168,44 +210,81 @@ def leave_signals_alone() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def judge(gate: Gate, episodes: list[Episode]) -> Verdict:
+def judge(gate: Gate, name: str, contract: Contract, episodes: list[Episode]) -> Verdict:
     """Whether a condition passes."""
-    failed = [episode.fallen or bool(episode.fault) for episode in episodes]
-    failures = statistics.proportion(sum(failed), len(failed))
-    linear = statistics.mean(np.array([episode.track_linear for episode in episodes]))
-    yaw = statistics.mean(np.array([episode.track_yaw for episode in episodes]))
+    failures = statistics.proportion(sum(episode.failed for episode in episodes), len(episodes))
+    linear = statistics.mean([episode.track_linear for episode in episodes], lowest=0.0, highest=1.0)
+    yaw = statistics.mean([episode.track_yaw for episode in episodes], lowest=0.0, highest=1.0)
     passed = failures.value <= gate.max_failures and linear.value >= gate.min_tracking
-    faults = tuple(sorted({episode.fault for episode in episodes if episode.fault}))
-    return Verdict(failures, linear, yaw, faults, passed)
+    stopped = [episode for episode in episodes if episode.fault and not episode.fallen]
+    return Verdict(
+        failures=failures,
+        falls=sum(episode.fallen for episode in episodes),
+        stops=dict(Counter(episode.fault_name for episode in stopped)),
+        faults={episode.fault_name: episode.fault for episode in reversed(stopped)},
+        track_linear=linear,
+        track_yaw=yaw,
+        covered=CONDITIONS[name].covered(contract),
+        passed=passed if len(episodes) == gate.robots else None,
+    )
 
 
 def find_worst(episodes: dict[str, list[Episode]]) -> tuple[str, Episode]:
     """The robot that fell first, or else the one that followed its commands least."""
     everyone = [(name, episode) for name, found in episodes.items() for episode in found]
-    failed = [(name, episode) for name, episode in everyone if episode.fallen or episode.fault]
+    failed = [(name, episode) for name, episode in everyone if episode.failed]
     if failed:
         return min(failed, key=lambda pair: len(pair[1].qpos))
     return min(everyone, key=lambda pair: pair[1].track_linear)
 
 
-def table(gate: Gate, verdicts: dict[str, Verdict]) -> Table:
-    """For the terminal."""
-    found = Table(title=f"{gate.policy}: {gate.robots} robots, {gate.seconds:g} s each")
-    for column in ("condition", "failures [95 %]", "linear tracking [95 %]", "yaw tracking [95 %]", ""):
-        found.add_column(column, justify="left" if column in ("condition", "") else "right")
+def table(gate: Gate, verdicts: dict[str, Verdict], stopped: str) -> Table:
+    """For a terminal of 80 columns: one row for each condition."""
+    count = f"{gate.robots} robots" if not stopped else f"up to {gate.robots} robots, stopped by {stopped}"
+    found = Table(title=Text(f"{gate.policy}: {count}, {gate.seconds:g} s each"), box=box.SIMPLE_HEAD, padding=(0, 1))
+    for column in ("condition", "failures [95 %]", "fell", "stopped", "linear", "yaw", "result"):
+        found.add_column(column, justify="left" if column in ("condition", "result") else "right", no_wrap=True)
+    styles = {True: ("pass", "green"), False: ("fail", "bold red"), None: ("–", "")}
     for name, verdict in verdicts.items():
-        word = Text("pass", "green") if verdict.passed else Text("fail", "bold red")
-        figures = (str(verdict.failures), str(verdict.track_linear), str(verdict.track_yaw))
-        found.add_row(f"{name}: {CONDITIONS[name].about}", *figures, word)
-    found.caption = f"pass: failures at most {gate.max_failures:g}, linear tracking at least {gate.min_tracking:g}"
+        word, style = styles[verdict.passed]
+        found.add_row(
+            name if verdict.covered else f"{name} *",
+            str(verdict.failures),
+            str(verdict.falls),
+            str(sum(verdict.stops.values())),
+            f"{verdict.track_linear.value:.3f}",
+            f"{verdict.track_yaw.value:.3f}",
+            Text(word, style=style if verdict.covered else ""),
+        )
     return found
 
 
-def write_verdicts(path: Path, gate: Gate, verdicts: dict[str, Verdict]) -> None:
+def legend(gate: Gate, verdicts: dict[str, Verdict]) -> list[str]:
+    """What the words of the table mean, and why robots were stopped."""
+    lines = [
+        f"pass: failures at most {gate.max_failures:g}, linear at least {gate.min_tracking:g}",
+        "fell: the trunk or the head touched the floor, or it tilted by more than 60 degrees",
+        "stopped: by the controller, before it fell; failures: share of both",
+        "linear, yaw: tracking, mean of exp(-error^2 / 0.25)",
+    ]
+    if not all(verdict.covered for verdict in verdicts.values()):
+        lines.append("*: more than twice as far from the model as the training of this policy went; it does not count")
+    lines += [f"{name}: {CONDITIONS[name].about}" for name in verdicts]
+    stops: Counter[str] = Counter()
+    for verdict in verdicts.values():
+        stops.update(verdict.stops)
+    examples = {kind: text for verdict in verdicts.values() for kind, text in verdict.faults.items()}
+    lines += [f"stopped by {kind}, {number} of them, such as: {examples[kind]}" for kind, number in stops.most_common()]
+    return lines
+
+
+def write_verdicts(path: Path, gate: Gate, verdicts: dict[str, Verdict], stopped: str) -> None:
     """As JSON."""
     about = {name: str(value) if isinstance(value, Path) else value for name, value in vars(gate).items()}
-    found = {name: dataclasses.asdict(verdict) for name, verdict in verdicts.items()}
-    write_json(path, {"gate": about, "verdicts": found})
+    found = {
+        name: dataclasses.asdict(verdict) | {"about": CONDITIONS[name].about} for name, verdict in verdicts.items()
+    }
+    write_json(path, {"gate": about, "stopped_by": stopped, "verdicts": found})
 
 
 def draw(episode: Episode, title: str, gate: Gate, path: Path) -> None:
@@ -244,7 +323,7 @@ def draw(episode: Episode, title: str, gate: Gate, path: Path) -> None:
     figure.savefig(path)
 
 
-def film_episode(episode: Episode, contract: Contract, path: Path, seconds: float = 6.0, fps: int = 25) -> None:
+def record_episode(episode: Episode, contract: Contract, path: Path, seconds: float = 6.0, fps: int = 25) -> None:
     """The last seconds."""
     from mjx_policies.envs.film import film
     from mjx_policies.envs.registry import scene
@@ -259,4 +338,5 @@ def film_episode(episode: Episode, contract: Contract, path: Path, seconds: floa
 if __name__ == "__main__":
     with clean_errors(ValueError):
         chosen = tyro.cli(Gate, description=__doc__)
-    sys.exit(main(chosen))
+    with clean_errors():
+        sys.exit(main(chosen))

@@ -16,7 +16,7 @@ LINE_SECONDS = 10.0  # between lines where there is no terminal
 
 
 @contextlib.contextmanager
-def working(console: Console, what: str, line_seconds: float = LINE_SECONDS) -> Iterator[None]:
+def working(console: Console, what: str, line_seconds: float | None = None) -> Iterator[None]:
     """Says what is being done and, while the block lasts, that it still is."""
     if console.is_terminal:
         with console.status(what):
@@ -26,7 +26,7 @@ def working(console: Console, what: str, line_seconds: float = LINE_SECONDS) -> 
     started, ended = time.monotonic(), threading.Event()
 
     def repeat() -> None:
-        while not ended.wait(line_seconds):
+        while not ended.wait(line_seconds or LINE_SECONDS):
             console.print(f"{what} ... {duration(time.monotonic() - started)}", highlight=False)
 
     thread = threading.Thread(target=repeat, daemon=True)
@@ -40,7 +40,7 @@ def working(console: Console, what: str, line_seconds: float = LINE_SECONDS) -> 
 
 @contextlib.contextmanager
 def counting(
-    console: Console, what: str, total: int, line_seconds: float = LINE_SECONDS
+    console: Console, what: str, total: int, line_seconds: float | None = None
 ) -> Iterator[Callable[[int, str], None]]:
     """Gives a function of the number that is done and of a few words about it; call it at least every second.
 
@@ -65,7 +65,7 @@ def counting(
     def show(done: int, words: str) -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last < line_seconds and done < total:
+        if now - last < (line_seconds or LINE_SECONDS) and done < total:
             return
         last = now
         guess = (total - done) * (now - started) / done if done else 0.0
