@@ -21,7 +21,7 @@ from mjx_policies.agents.restore import Policy, load_policy
 from mjx_policies.deploy import contract
 from mjx_policies.deploy.model import parse_model
 from mjx_policies.deploy.policy import Policy as ExportedPolicy
-from mjx_policies.export import Exported, Provenance, export_policy
+from mjx_policies.export import Exported, Provenance, export_policy, require_packages
 from mjx_policies.export.onnx_file import TOLERANCE
 from mjx_policies.export.parity import extremes, measure_parity
 from mjx_policies.export.tables import by_time, describe, ranges
@@ -30,6 +30,7 @@ from mjx_policies.randomization.presets import PRESETS
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.files import output_file, replacing
 from mjx_policies.training.progress import open_console
+from mjx_policies.training.waiting import working
 
 SAMPLED = 3e-4
 """Difference allowed where a network goes over its actions many times: each pass amplifies the rounding of the last."""
@@ -47,13 +48,14 @@ class Export:
 def main(export: Export) -> None:
     """Writes the file and says what is in it."""
     with clean_errors(ValueError):
+        require_packages()
         policy = load_policy(export.run, AnyRun, "auto")
         out = output_file(export.out, "--out", export.overwrite, default=export.run / "policy.onnx")
     console = open_console()
-    with console.status("exporting"), clean_errors(ValueError):
+    with working(console, "exporting"), clean_errors(ValueError):
         met = observations(policy)
         exported = export_run(policy, met)
-    with console.status("comparing with JAX"), clean_errors(ValueError):
+    with working(console, "comparing with JAX"), clean_errors(ValueError):
         asked = np.concatenate([met, extremes(met, max(0, 10_000 - len(met)))])
         ready = ExportedPolicy(parse_model(exported.data))
         act, noise = as_exported(policy)

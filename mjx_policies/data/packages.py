@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
-from mjx_policies.training.errors import UserError
+from mjx_policies.training import packages
 
 
 def load(module: str, purpose: str) -> Any:
@@ -14,12 +13,4 @@ def load(module: str, purpose: str) -> Any:
     Raises:
       UserError: it is not installed.
     """
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        if (error.name or "").split(".")[0] != module.split(".")[0]:
-            raise  # it is there, but broken
-        package = module.split(".")[0]
-        raise UserError(
-            f"{purpose} needs {package}, which is missing: pip install 'mjx-policies[data]', in a clone '.[data]'."
-        ) from None
+    return packages.load(module, purpose, "data")

@@ -6,13 +6,15 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import onnxruntime
 
 from mjx_policies.deploy.contract import Contract, ContractError
 from mjx_policies.deploy.model import Model, read_model, show, show_all
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 FLOAT32 = np.dtype(np.float32)
 LARGEST = float(np.finfo(FLOAT32).max)
@@ -112,6 +114,7 @@ class Policy:
         self._still = [noise.deterministic for noise in self.contract.noise]
         if any(abs(value) > LARGEST for value in self._resets + self._still):
             raise ContractError("the contract has a state or noise that float32 cannot hold. Export the policy again.")
+        _check_runtime()
         with _bounded_memory(), _as_policy_error("onnxruntime refuses the policy"):
             self._session = _session(model.data)
             self._bind_one()
@@ -232,8 +235,23 @@ class Policy:
         compare(run(inputs), slice(0, examples))
 
 
+def _check_runtime() -> None:
+    """That onnxruntime is installed. It is imported only here, so that what runs no policy needs none."""
+    try:
+        import onnxruntime  # noqa: F401
+    except ImportError as error:
+        if error.name != "onnxruntime":
+            raise  # it is there, but broken
+        raise PolicyError(
+            "running a policy needs onnxruntime, which is missing: pip install 'mjx-policies[deploy]', "
+            "in a clone '.[deploy]'."
+        ) from None
+
+
 def _session(data: bytes) -> onnxruntime.InferenceSession:
     """A session for bytes that `model.read_model` found to be in order."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL

@@ -15,20 +15,23 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import onnx
-import onnxruntime
 
 from mjx_policies.deploy import contract
 from mjx_policies.deploy.model import parse_model
 from mjx_policies.deploy.policy import Policy, PolicyError
 from mjx_policies.export.unroll import unrolled
+from mjx_policies.training.packages import require
 from mjx_policies.types import ActionTable
 
+if TYPE_CHECKING:
+    import onnx
+
+PACKAGES = ("jax2onnx", "onnx", "onnxruntime")  # imported where they are used: not every installation has them
 OPSET, IR_VERSION = 17, 8
 TOLERANCE = 1e-5
 EXAMPLES = 16  # golden
@@ -65,6 +68,9 @@ def export_policy(
     Raises:
       ValueError: the policy cannot be exported; the message says why.
     """
+    require_packages()
+    import onnxruntime
+
     size = observations.shape[1]
     inputs = {"observation": (size,), **{s.input: s.shape for s in state}, **{n.input: n.shape for n in noise}}
     outputs = ("action", "target", *(s.output for s in state))
@@ -115,8 +121,19 @@ def export_policy(
     return Exported(data, contract.loads(text))
 
 
+def require_packages() -> None:
+    """That what writes ONNX files is installed.
+
+    Raises:
+      UserError: something is missing; the message says what to install.
+    """
+    require(PACKAGES, "exporting a policy", "export")
+
+
 def _convert(graph: Callable[..., Any], inputs: dict[str, tuple[int, ...]], outputs: Sequence[str]) -> onnx.ModelProto:
     """The graph as ONNX, with everything that does not depend on an input computed beforehand."""
+    import onnx
+
     with _quiet(), _refusing():
         import jax2onnx  # its plugins take seconds to import
 
@@ -142,6 +159,9 @@ def _convert(graph: Callable[..., Any], inputs: dict[str, tuple[int, ...]], outp
 
 def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model after onnxruntime's basic optimizations, which stay within ONNX's own operators."""
+    import onnx
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.log_severity_level = 3
