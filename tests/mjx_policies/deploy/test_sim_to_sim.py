@@ -19,6 +19,10 @@ from mjx_policies.deploy.sim_to_sim import (
     run_episode,
     touching_floor,
 )
+from mjx_policies.envs.quadruped.robot import trunk_contact
+from mjx_policies.envs.quadruped.scenes import flat
+from mjx_policies.envs.sensors import read_sensor
+from mjx_policies.rotations import rotate_inverse
 
 MODEL = Path(__file__).parents[3] / "envs" / "models" / "go2.xml"
 CHANGED = {
@@ -172,6 +176,24 @@ def test_what_a_fall_is(scene, pose, fallen):
     assert has_fallen(data, touching) == fallen
     if pose.get("height") == 0.24:
         assert touching[scene.model.geom("head").id] and not touching[scene.model.geom("trunk_box").id]
+
+
+def test_the_rule_is_that_of_the_task():
+    """On the same poses of the task's own scene its sensors and the gate say the same, of each kind of fall."""
+    model = flat(lean=True)
+    data, random, falls = mujoco.MjData(model), np.random.default_rng(0), {"contact": 0, "tilt": 0, "none": 0}
+    for _ in range(150):
+        mujoco.mj_resetDataKeyframe(model, data, model.key("home").id)
+        data.qpos[2] = random.uniform(0.05, 0.7)
+        data.qpos[3:7] = leaning(random.uniform(0, 90), (np.cos(turn := random.uniform(0, 7)), np.sin(turn), 0))
+        data.qpos[7:] += random.uniform(-0.5, 0.5, 12)
+        mujoco.mj_forward(model, data)
+        orientation = read_sensor(model, data.sensordata, "orientation")
+        contact = bool(trunk_contact(model, data.sensordata))
+        tilt = bool(rotate_inverse(np.array([0.0, 0.0, -1.0]), orientation)[2] > -0.5)
+        assert has_fallen(data, touching_floor(data, model.geom("floor").id)) == (contact or tilt)
+        falls["contact" if contact else "tilt" if tilt else "none"] += 1
+    assert min(falls.values()) > 10, falls
 
 
 def test_a_robot_that_never_stands_is_a_failure_and_not_the_end_of_the_gate(scene, policy, monkeypatch):

@@ -27,8 +27,10 @@ def walk(policy: str, xml: str, robots: int = 256, seconds: float = 20.0, seed: 
     model = spec.compile()
     model.opt.timestep = contract["timing"]["physics_dt"]
     actuators = [model.actuator(joint["name"]).id for joint in joints]
-    driven, trunk = model.actuator_trnid[actuators, 0], model.body("trunk").id
+    driven, trunk = model.actuator_trnid[actuators, 0], model.jnt_bodyid[0]  # the body with the free joint
     qpos, qvel = model.jnt_qposadr[driven], model.jnt_dofadr[driven]
+    servos = model.actuator_biastype[actuators[0]] != mujoco.mjtBias.mjBIAS_NONE  # else motors, told torques
+    stiffness, damping = np.array([[joint["stiffness"], joint["damping"]] for joint in joints]).T
 
     rng = np.random.default_rng(seed)
     fleet = [mujoco.MjData(model) for _ in range(robots)]
@@ -39,10 +41,10 @@ def walk(policy: str, xml: str, robots: int = 256, seconds: float = 20.0, seed: 
     phase, until, age = np.zeros(robots), rng.uniform(3, 8, robots), np.full(robots, 1e9)
     fallen, scores = np.zeros(robots, bool), []
     for step in range(round(seconds / dt)):
-        redraw = step * dt >= until
+        redraw, before = step * dt >= until, command.copy()
         until[redraw] += rng.uniform(3, 8, redraw.sum())
         command[redraw] = rng.uniform(low, high, (redraw.sum(), 3)) * (rng.random((redraw.sum(), 1)) > 0.1)
-        age[redraw] = 0.0
+        age[(command != before).any(axis=1)] = 0.0  # of what the robot is told: a stand after a stand is nothing new
         stepping = command.any(axis=1) | (age < gait["braking_seconds"])
         values = {
             "gyro": [data.sensor("gyro").data for data in fleet],
@@ -57,11 +59,13 @@ def walk(policy: str, xml: str, robots: int = 256, seconds: float = 20.0, seed: 
             [np.array(values[t["name"]]) * t["scale"] for t in contract["observation"]], axis=1
         )
         action, target = session.run(["action", "target"], {"observation": observation.astype(np.float32)})
+        target = np.clip(target, [joint["soft_lower"] for joint in joints], [joint["soft_upper"] for joint in joints])
         for robot, data in enumerate(fleet):
-            data.ctrl[actuators] = target[robot]
             for _ in range(round(dt / model.opt.timestep)):
+                torque = stiffness * (target[robot] - data.qpos[qpos]) - damping * data.qvel[qvel]
+                data.ctrl[actuators] = target[robot] if servos else torque
                 mujoco.mj_step(model, data)
-            touching = any(trunk in model.geom_bodyid[contact.geom] for contact in data.contact)
+            touching = any({0, trunk} == set(model.geom_bodyid[contact.geom]) for contact in data.contact)
             fallen[robot] |= touching or down(data)[2] > -0.5
         velocity = np.array([data.sensor("local_linvel").data[:2] for data in fleet])
         scores.append(np.where(fallen, np.nan, np.exp(-np.sum((command[:, :2] - velocity) ** 2, axis=1) / 0.25)))
