@@ -1,7 +1,8 @@
 """What an exported policy needs of a robot and promises to it, as typed data and as canonical JSON.
 
 The contract travels in the policy's own ONNX file. It is generated from the tables a policy was trained with, and read
-back strictly: an unknown version, a missing, unknown or mistyped key, or a number that is not finite is refused.
+back strictly: an unknown version, a missing, unknown or mistyped key, and a number that is not finite or that no robot
+has is refused. Keys that this library does not know are passed over in a contract of a newer minor version alone.
 Angles in rad, torques in N m, times in s; of a joint that slides, such as a gripper, m and N in their place.
 Axes: D observation, A action (one for each joint).
 """
@@ -12,6 +13,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Sequence
@@ -21,6 +23,15 @@ METADATA_KEY = "mjx_policies.contract"
 SCHEMA_VERSION = "1.0"
 """Readers refuse another number before the dot; the one behind it grows with keys that old readers may not need."""
 MAX_BYTES = 4 * 2**20  # of the JSON
+MAX_EXAMPLES = 64  # golden; each is a step of the policy where it is loaded
+
+# What a robot can be, generously. Beyond it numbers are no robot's, and arithmetic with them overflows or never ends.
+MIN_PERIOD, MAX_PERIOD = 1e-4, 1.0  # s, of control
+MAX_AGE = 2.0  # s, of a measurement that is acted on, and of delays
+MAX_POSITION, MAX_SPEED, MAX_EFFORT = 1e3, 1e3, 1e4  # rad, rad/s, N m, or m, m/s, N
+MAX_STIFFNESS, MAX_DAMPING = 1e5, 1e4  # N m / rad, N m s / rad
+MAX_HZ, MAX_BRAKING = 100.0, 60.0  # of a gait; s
+MAX_OBSERVED, SMALLEST = 1e6, 1e-3  # any other number; what must be above zero at all
 
 
 class ContractError(ValueError):
@@ -216,7 +227,7 @@ class Golden:
     Attributes:
       inputs, outputs: by name in the graph, each with a row for each example, flattened.
       sha256: of both, see `golden_sha256`.
-      tolerance: largest absolute difference allowed.
+      tolerance: largest absolute difference allowed, see `allowance`.
     """
 
     inputs: dict[str, tuple[tuple[float, ...], ...]]
@@ -292,12 +303,24 @@ def loads(text: str) -> Contract:
     if not isinstance(value, dict):
         raise ContractError("the contract is not a JSON object")
     version = value.get("schema_version")
-    major = SCHEMA_VERSION.split(".")[0]
-    if not isinstance(version, str) or version.split(".")[0] != major:
+    major, minor = SCHEMA_VERSION.split(".")
+    found = re.fullmatch(r"(\d{1,4})\.(\d{1,4})", version) if isinstance(version, str) else None
+    if found is None or found[1] != major:
         raise ContractError(f"the contract has schema version {version!r}, this library reads version {major}.x")
-    contract = _decode(Contract, value, "contract")
+    contract = _decode(Contract, value, "contract", newer=int(found[2]) > int(minor))
     _check(contract)
+    written = hashlib.sha256(_canonical({**value, "sha256": ""}).encode()).hexdigest()  # keys passed over included
+    if contract.sha256 not in (written, seal(contract).sha256):
+        raise ContractError("the contract does not match its own sha256: the file was altered")
     return contract
+
+
+def allowance(tolerance: float, largest: float) -> float:
+    """How far an output may be off whose golden values reach up to `largest`: above 100, in proportion to it.
+
+    Float32 is no finer there, and a tolerance of the contract's is at most 1e-3.
+    """
+    return tolerance * max(1.0, largest / 100)
 
 
 def golden_sha256(inputs: dict[str, Any], outputs: dict[str, Any]) -> str:
@@ -320,28 +343,29 @@ def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not a finite number")
 
 
-def _decode(kind: Any, value: Any, where: str) -> Any:
-    """`value` as an instance of the annotation `kind`."""
+def _decode(kind: Any, value: Any, where: str, newer: bool = False) -> Any:
+    """`value` as an instance of the annotation `kind`; of a `newer` contract unknown keys are passed over."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin in (types.UnionType, typing.Union):
-        return None if value is None else _decode(args[0], value, where)
+        return None if value is None else _decode(args[0], value, where, newer)
     if dataclasses.is_dataclass(kind):
         if not isinstance(value, dict):
             raise ContractError(f"{where} must be an object")
         hints = typing.get_type_hints(kind)
         missing, unknown = sorted(hints.keys() - value.keys()), sorted(value.keys() - hints.keys())
-        if missing or unknown:
+        if missing or (unknown and not newer):
             fault = f"lacks {', '.join(missing)}" if missing else f"has unknown keys {', '.join(unknown)}"
             raise ContractError(f"{where} {fault}")
-        return cast(Any, kind)(**{name: _decode(hint, value[name], f"{where}.{name}") for name, hint in hints.items()})
+        fields = {name: _decode(hint, value[name], f"{where}.{name}", newer) for name, hint in hints.items()}
+        return cast(Any, kind)(**fields)
     if origin is tuple:
         if not isinstance(value, list):
             raise ContractError(f"{where} must be a list")
-        return tuple(_decode(args[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+        return tuple(_decode(args[0], item, f"{where}[{i}]", newer) for i, item in enumerate(value))
     if origin is dict:
         if not isinstance(value, dict):
             raise ContractError(f"{where} must be an object")
-        return {name: _decode(args[1], item, f"{where}.{name}") for name, item in value.items()}
+        return {name: _decode(args[1], item, f"{where}.{name}", newer) for name, item in value.items()}
     if kind is float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not _finite(value):
             raise ContractError(f"{where} must be a finite number")
@@ -368,6 +392,14 @@ def _check(contract: Contract) -> None:
     def choice(where: str, value: str, known: Sequence[str]) -> None:
         need(value in known, f"{where} is {value!r}, this library knows {', '.join(known)}")
 
+    def within(where: str, owner: Any, **limits: float | tuple[float, float]) -> None:
+        """That numbers lie between two limits, or between minus and plus one."""
+        for name, limit in limits.items():
+            low, high = limit if isinstance(limit, tuple) else (-limit, limit)
+            value = getattr(owner, name)
+            for number in value if isinstance(value, tuple) else (value,):
+                need(low <= number <= high, f"{where}{name} is {number:g}, it must lie between {low:g} and {high:g}")
+
     timing, action = contract.timing, contract.action
     servo = action.type == "joint_position"
     choice("contract.robot.quaternion_order", contract.robot.quaternion_order, ("wxyz",))
@@ -375,6 +407,14 @@ def _check(contract: Contract) -> None:
     for name in ("control_dt", "physics_dt", "max_observation_age"):
         need(getattr(timing, name) > 0, f"contract.timing.{name} must be above zero")
     need(len(timing.delay) == 2 and 0 <= timing.delay[0] <= timing.delay[1], "contract.timing.delay must rise from 0")
+    within(
+        "contract.timing.",
+        timing,
+        control_dt=(MIN_PERIOD, MAX_PERIOD),
+        physics_dt=(1e-6, MAX_PERIOD),
+        max_observation_age=(MIN_PERIOD, MAX_AGE),
+        delay=MAX_AGE,
+    )
     need(bool(contract.joints), "contract.joints is empty")
     for kind in ("joints", "observation", "commands"):
         names = [item.name for item in getattr(contract, kind)]
@@ -386,18 +426,40 @@ def _check(contract: Contract) -> None:
             need(getattr(joint, name) >= 0, f"{where}: {name} must not be negative")
         need(joint.effort > 0, f"{where}: effort must be above zero")
         need(joint.velocity >= 0 and (joint.velocity > 0 or not servo), f"{where}: velocity must be above zero")
+        reach = MAX_POSITION if servo else MAX_EFFORT
+        within(
+            f"{where}: ",
+            joint,
+            default=reach,
+            home=reach,
+            scale=reach,
+            lower=reach,
+            upper=reach,
+            stiffness=MAX_STIFFNESS,
+            damping=MAX_DAMPING,
+            velocity=(SMALLEST if servo else 0.0, MAX_SPEED),
+            effort=(SMALLEST, MAX_EFFORT),
+        )
     for term in contract.observation:
         where = f"contract.observation: {term.name}"
         need(term.size > 0 and term.history > 0, f"{where}: size and history must be at least 1")
         need(
             term.clip >= 0 and term.noise >= 0 and term.bias >= 0, f"{where}: clip, noise and bias must not be negative"
         )
+        within(f"{where}: ", term, scale=MAX_OBSERVED, clip=MAX_OBSERVED, noise=MAX_OBSERVED, bias=MAX_OBSERVED)
         choice(f"{where}: fill", term.fill, ("first", "zero"))
     need(action.clip >= 0 and action.horizon > 0, "contract.action: clip must not be negative, horizon at least 1")
     need(action.rate_limit > 0 or not servo, "contract.action: rate_limit must be above zero")
+    # A clip below the smallest number would hold every action at zero, which 0 says for "none".
+    smallest = SMALLEST if action.clip > 0 else 0.0
+    within("contract.action.", action, clip=(smallest, MAX_OBSERVED))
+    within("contract.action.", action, rate_limit=(SMALLEST if servo else 0.0, MAX_SPEED))
     for command in contract.commands:
         need(command.low <= command.high, f"contract.commands: {command.name} has its range upside down")
-    need(contract.gait is None or contract.gait.hz > 0, "contract.gait.hz must be above zero")
+        within(f"contract.commands: {command.name}: ", command, low=MAX_POSITION, high=MAX_POSITION)
+    if contract.gait is not None:
+        need(contract.gait.hz > 0, "contract.gait.hz must be above zero")
+        within("contract.gait.", contract.gait, hz=(SMALLEST, MAX_HZ), braking_seconds=(0.0, MAX_BRAKING))
     for noise in contract.noise:
         choice(f"contract.noise: {noise.input}", noise.distribution, ("normal", "uniform", "gumbel"))
     golden = contract.golden
@@ -405,6 +467,6 @@ def _check(contract: Contract) -> None:
     need(bool(golden.inputs) and bool(golden.outputs), "contract.golden is empty")
     rows = {len(values) for values in (*golden.inputs.values(), *golden.outputs.values())}
     need(len(rows) == 1 and rows != {0}, "contract.golden must hold equally many examples of everything")
+    need(max(rows) <= MAX_EXAMPLES, f"contract.golden has more than {MAX_EXAMPLES} examples")
     found = golden_sha256(golden.inputs, golden.outputs)
     need(found == golden.sha256, "contract.golden does not match its own sha256: the file was altered")
-    need(seal(contract).sha256 == contract.sha256, "the contract does not match its own sha256: the file was altered")

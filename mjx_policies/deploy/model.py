@@ -24,6 +24,7 @@ from mjx_policies.deploy.protobuf import Field, Message, Schema, WireError, read
 
 MAX_BYTES = 64 * 2**20  # of a file
 MAX_NUMBERS = 2**20  # of an input or output for one robot
+MAX_KERNEL, MAX_POOL = 2**14, 2**10  # numbers of which a convolution and a pooling make one
 MIN_OPSET, MAX_OPSET = 17, 23
 DOMAINS = ("", "ai.onnx")  # two names of ONNX's own operators
 FLOAT, STRING = 1, 8  # TensorProto.DataType
@@ -36,8 +37,8 @@ ELEMENT_BY_ELEMENT = (
     "Sum Tan Tanh ThresholdedRelu Where Xor"
 )
 LAYERS = (
-    "Attention AveragePool BatchNormalization Conv ConvTranspose Einsum GRU Gemm GlobalAveragePool GlobalMaxPool "
-    "GroupNormalization InstanceNormalization LSTM LayerNormalization LogSoftmax MatMul MaxPool RMSNormalization RNN "
+    "Attention AveragePool BatchNormalization Conv ConvTranspose Einsum Gemm GlobalAveragePool GlobalMaxPool "
+    "GroupNormalization InstanceNormalization LayerNormalization LogSoftmax MatMul MaxPool RMSNormalization "
     "RotaryEmbedding Softmax"
 )
 ALONG_AXES = (
@@ -49,7 +50,12 @@ ARRANGEMENT = (
     "ScatterElements ScatterND Shape Size Slice Split Squeeze Tile Transpose Trilu Unsqueeze"
 )
 OPERATORS = frozenset(" ".join((ELEMENT_BY_ELEMENT, LAYERS, ALONG_AXES, ARRANGEMENT)).split())
-"""What a policy may use: functions of numbers alone, that always take as long; no loops, branches or random numbers."""
+"""What a policy may use: functions of numbers alone, that always take as long; no branches, random numbers, loops. Nor
+GRU, LSTM and RNN, which loop over a sequence inside: a recurrent policy hands its state from one step to the next."""
+
+WINDOWED = {"Conv": MAX_KERNEL, "ConvTranspose": MAX_KERNEL, "AveragePool": MAX_POOL, "MaxPool": MAX_POOL}
+"""Operators of which one number takes as much work as their window has numbers, and the most that one may have: a
+single operator cannot be interrupted where a policy is tried. The work of all others is bounded by their memory."""
 
 CONSTANTS = frozenset(("value", "value_float", "value_floats", "value_int", "value_ints"))  # attributes of Constant
 
@@ -110,6 +116,7 @@ def parse_model(data: bytes) -> Model:
     if sum(kind == "graph" for kind, _ in found) > 1:
         raise ContractError("an operator holds a graph of its own. Export the policy without branches and loops.")
     _check_flow(graph)
+    _check_windows(graph)
     contract = _contract(model)
     if hashlib.sha256(graph.raw).hexdigest() != contract.graph_sha256:
         raise ContractError(
@@ -297,6 +304,27 @@ def _check_flow(graph: Message) -> None:
     for value in graph.all("output"):
         if value.one("name", "") not in known:
             raise ContractError(f"the output {show(value.one('name', ''))} is not computed. Export the policy again.")
+
+
+def _check_windows(graph: Message) -> None:
+    """That no operator makes a number from too many, see `WINDOWED`."""
+    shapes = {tensor.one("name", ""): tensor.all("dims") for tensor in graph.all("initializer")}
+    for node in graph.all("node"):
+        kind = node.one("op_type")
+        if kind not in WINDOWED:
+            continue
+        if WINDOWED[kind] == MAX_KERNEL:
+            weights = [*node.all("input"), "", ""][1]
+            if weights not in shapes:
+                raise ContractError(f"the weights of a {kind} are computed. Export a policy whose weights are fixed.")
+            window = shapes[weights][1:]
+        else:
+            window = next((a.all("ints") for a in node.all("attribute") if a.one("name") == "kernel_shape"), [])
+        if math.prod(max(1, size) for size in window) > WINDOWED[kind]:
+            raise ContractError(
+                f"a {kind} makes each number from {show(list(window))} others, {WINDOWED[kind]:,} at most are allowed. "
+                "Export a smaller network."
+            )
 
 
 def _define(name: str, known: set[str]) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from mjx_policies.deploy.contract import Contract, ContractError
+from mjx_policies.deploy.contract import Contract, ContractError, allowance
 from mjx_policies.deploy.model import Model, read_model, show, show_all
 
 if TYPE_CHECKING:
@@ -19,7 +21,9 @@ if TYPE_CHECKING:
 FLOAT32 = np.dtype(np.float32)
 LARGEST = float(np.finfo(FLOAT32).max)
 CPU = ["CPUExecutionProvider"]
-LOADING_MEMORY = 2**30  # bytes beyond what the process has, for a file whose size may not pass 64 MiB
+LOADING_MEMORY = 2**29  # bytes beyond what the process has, for a file whose size may not pass 64 MiB
+LOADING_SECONDS = 10.0  # of computing, for making a session of a file and trying its examples
+TIMED_STEPS = 3  # after which a policy that was never quick enough is refused
 
 State = tuple[np.ndarray, ...]
 """What the policy carries: an array for each of the contract's states, in their order, [*shape] or [B, *shape]."""
@@ -112,16 +116,19 @@ class Policy:
         self._num_states = len(self.contract.state)
         self._resets = [state.reset for state in self.contract.state]
         self._still = [noise.deterministic for noise in self.contract.noise]
+        self._run_options: tuple[onnxruntime.RunOptions, ...] = ()
         if any(abs(value) > LARGEST for value in self._resets + self._still):
             raise ContractError("the contract has a state or noise that float32 cannot hold. Export the policy again.")
         _check_runtime()
-        with _bounded_memory(), _as_policy_error("onnxruntime refuses the policy"):
-            self._session = _session(model.data)
-            self._bind_one()
         examples = _examples("input", self.contract.golden.inputs, self._inputs, self._shapes)
         expected = _examples("output", self.contract.golden.outputs, self._outputs, self._output_shapes)
-        with _bounded_memory():
+        with _bounded_time() as (options, run_options), _bounded_memory():
+            with _as_policy_error("onnxruntime refuses the policy"):
+                self._session = _session(model.data, options)
+                self._bind_one()
+            self._run_options = (run_options,)
             self._check_examples(examples, expected)
+        self._run_options = ()
 
     def initial_state(self, batch: int | None = None) -> State:
         """The state before the first step, of one robot or of B of them."""
@@ -164,7 +171,7 @@ class Policy:
             for own, value in zip(self._own_inputs[len(given) :], self._still, strict=True):
                 own[...] = value
         try:
-            self._session.run_with_iobinding(self._binding)
+            self._session.run_with_iobinding(self._binding, *self._run_options)
         except Exception as error:  # its errors have no common base
             raise PolicyError(f"onnxruntime failed: {_one_line(error)}") from error
         action, target, *state = self._own_outputs
@@ -176,7 +183,7 @@ class Policy:
             given += tuple(np.full(lead + s, value, FLOAT32) for s, value in zip(shapes, self._still, strict=True))
         feed = dict(zip(self._inputs, given, strict=True))
         try:
-            found = self._session.run(self._outputs, feed)
+            found = self._session.run(self._outputs, feed, *self._run_options)
         except Exception as error:  # see above
             raise PolicyError(f"onnxruntime failed: {_one_line(error)}") from error
         for name, array, shape in zip(self._outputs, found, self._output_shapes, strict=True):
@@ -210,12 +217,13 @@ class Policy:
         self._own_outputs = [a.reshape(shape) for a, shape in zip(outputs, self._output_shapes, strict=True)]
 
     def _check_examples(self, inputs: list[np.ndarray], expected: list[np.ndarray]) -> None:
-        """That the policy answers as in its contract: one by one, and all at once."""
-        tolerance = self.contract.golden.tolerance
+        """That the policy answers as in its contract, one by one and all at once, and in time."""
+        golden, timing = self.contract.golden, self.contract.timing
+        tolerances = [allowance(golden.tolerance, float(np.abs(array).max())) for array in expected]
 
         def compare(step: Step, rows: slice) -> None:
-            for name, array, wanted in zip(
-                self._outputs, (step.action, step.target, *step.state), expected, strict=True
+            for name, array, wanted, tolerance in zip(
+                self._outputs, (step.action, step.target, *step.state), expected, tolerances, strict=True
             ):
                 difference = np.abs(array - wanted[rows]).max()
                 if not difference <= tolerance:  # NaN never passes
@@ -228,9 +236,17 @@ class Policy:
             last = 1 + self._num_states
             return self.step(inputs[0], tuple(inputs[1:last]), inputs[last:])
 
-        examples = len(inputs[0])
+        examples, quickest = len(inputs[0]), np.inf
+        lasts = timing.control_dt * self.contract.action.horizon  # s, as long as the actions of one step do
         for row in range(examples):
+            start = time.thread_time()  # of computing: a busy computer does not change it
             step = run([array[row, ...] for array in inputs])  # an array even where a number is all there is
+            quickest = min(quickest, time.thread_time() - start)
+            if row + 1 >= min(TIMED_STEPS, examples) and quickest > lasts:
+                raise PolicyError(
+                    f"a step takes {1e3 * quickest:.1f} ms of computing here and its actions last {1e3 * lasts:.1f} "
+                    "ms, so it cannot keep its own clock. Use a faster computer or export a smaller network."
+                )
             compare(Step(step.action[None], step.target[None], tuple(a[None] for a in step.state)), slice(row, row + 1))
         compare(run(inputs), slice(0, examples))
 
@@ -248,16 +264,17 @@ def _check_runtime() -> None:
         ) from None
 
 
-def _session(data: bytes) -> onnxruntime.InferenceSession:
+def _session(data: bytes, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
     """A session for bytes that `model.read_model` found to be in order."""
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 2  # warnings and worse
     # Else bytes that are an ONNX file, and were checked as such, would also be tried as onnxruntime's own format.
     options.add_session_config_entry("session.load_model_format", "ONNX")
+    # The export has done it, and what runs while a session is made cannot be interrupted.
+    options.add_session_config_entry("optimization.disable_specified_optimizers", "ConstantFolding")
     session = onnxruntime.InferenceSession(data, options, providers=CPU)
     session.disable_fallback()  # an error must come out, not a second try
     return session
@@ -297,6 +314,55 @@ def _as_policy_error(what: str) -> Iterator[None]:
 def _one_line(error: Exception, longest: int = 400) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+@contextlib.contextmanager
+def _bounded_time() -> Iterator[tuple[onnxruntime.SessionOptions, onnxruntime.RunOptions]]:
+    """Options with which to make a session and run it. They make onnxruntime give up after `LOADING_SECONDS`.
+
+    That is, after the operator at hand. A small graph can ask for any amount of work. Computing is counted, not
+    waiting, so that a policy that is loaded on a busy computer is not refused for that.
+
+    Raises:
+      PolicyError: it was given up.
+    """
+    import onnxruntime
+
+    options, run_options = onnxruntime.SessionOptions(), onnxruntime.RunOptions()
+    seconds = _thread_clock()
+    end, done, late = seconds() + LOADING_SECONDS, threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.05):
+            if seconds() > end:
+                late.set()
+                run_options.terminate = True
+                if hasattr(options, "set_load_cancellation_flag"):  # not in the oldest onnxruntime allowed
+                    options.set_load_cancellation_flag(True)
+                return
+
+    watcher = threading.Thread(target=watch, name="policy loading", daemon=True)
+    watcher.start()
+    try:
+        yield options, run_options
+    except PolicyError as error:
+        if late.is_set():
+            raise PolicyError(
+                f"loading was given up after {LOADING_SECONDS:g} s of computing: the network takes far too long for a "
+                "robot. Export a smaller one."
+            ) from error
+        raise
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _thread_clock() -> Callable[[], float]:
+    """Seconds that the calling thread has computed, for any thread to ask; plain time where nobody counts that."""
+    if not hasattr(time, "pthread_getcpuclockid"):
+        return time.monotonic
+    clock = time.pthread_getcpuclockid(threading.get_ident())
+    return lambda: time.clock_gettime(clock)
 
 
 @contextlib.contextmanager

@@ -285,6 +285,19 @@ def size_from_observation(model):
     node("Expand", ["lower", "sizes"])(model)
 
 
+def convolution(size):
+    def change(model):
+        model.graph.initializer.append(numpy_helper.from_array(np.zeros((1, size, 1), np.float32), "kernel"))
+        node("Conv", ["observation", "kernel"])(model)
+
+    return change
+
+
+def computed_kernel(model):
+    node("Identity", ["weight_0"], ("kernel",))(model)
+    node("Conv", ["observation", "kernel"])(model)
+
+
 IN_GRAPH = {  # changes of the graph that its hash agrees with
     "external weight": (external_weight, "'weight_0' lies outside the file"),
     "external entry": (external_entry_alone, "lies outside the file"),
@@ -334,6 +347,10 @@ IN_GRAPH = {  # changes of the graph that its hash agrees with
     "weight as input": (weight_as_input, "defines 'observation' twice"),
     "name used twice": (node("Identity", ["observation"], ("flat",)), "defines 'flat' twice"),
     "out of order": (reversed_nodes, "before it is computed"),
+    "loop over a sequence": (node("LSTM", ["observation", "weight_0", "weight_1"]), "uses 'LSTM'"),
+    "wide convolution": (convolution(2**14 + 1), r"a Conv makes each number from \[16385, 1\] others, 16,384 at most"),
+    "computed convolution": (computed_kernel, "the weights of a Conv are computed"),
+    "wide pooling": (node("MaxPool", ["observation"], kernel_shape=[40, 40]), "a MaxPool makes each number from"),
     "size from observation": (size_from_observation, "Expand makes an array whose size depends on the numbers"),
 }
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import resource
+import time
 
 import numpy as np
 import onnx
@@ -330,6 +331,44 @@ def test_a_small_graph_cannot_take_all_memory(policies, size):
     with pytest.raises(PolicyError, match="onnxruntime"):
         Policy(parse_model(signed(policies, model)))
     assert resource.getrlimit(resource.RLIMIT_AS) == before
+
+
+def slow(policies, size, layers, control_dt=0.02):
+    """A small file that multiplies large matrices, and whose answers are right all the same."""
+    model = rewired(
+        policies,
+        ("ConstantOfShape", ["tall"], ["first"]),
+        ("ConstantOfShape", ["square"], ["weight"]),
+        ("MatMul", ["old", "first"], ["layer_0"]),
+        *(("MatMul", [f"layer_{i}", "weight"], [f"layer_{i + 1}"]) for i in range(layers)),
+        ("ReduceSum", [f"layer_{layers}", "last"], ["nothing"], ("keepdims", 1)),
+        ("Add", ["old", "nothing"], ["action"]),
+        constants=[("tall", np.array([A, size])), ("square", np.array([size, size])), ("last", np.array([1]))],
+    )
+    contract = policies.example_contract()
+    timing = dataclasses.replace(contract.timing, control_dt=control_dt, max_observation_age=0.04)
+    plain = policies.complete(dataclasses.replace(contract, timing=timing), policies.perceptron(contract))
+    text = contracts.dumps(dataclasses.replace(plain, graph_sha256=policies.graph_hash(model)))
+    return policies.with_text(model, text)
+
+
+def test_a_policy_that_cannot_keep_its_own_clock_is_refused(policies):
+    with pytest.raises(
+        PolicyError, match=r"a step takes .* ms of computing here and its actions last 0\.5 ms, so it can"
+    ):
+        Policy(parse_model(slow(policies, 2000, 1, control_dt=5e-4)))
+    Policy(parse_model(slow(policies, 50, 1)))
+
+
+@pytest.mark.parametrize("layers", [60, 1000], ids=["while it runs", "while it is made"])
+def test_a_small_graph_cannot_take_all_time(policies, monkeypatch, layers):
+    """Neither where it runs nor where its session is made, nor by what depends on no input."""
+    monkeypatch.setattr(module, "LOADING_SECONDS", 0.05 if layers == 60 else 0.1)
+    data = slow(policies, 2000 if layers == 60 else 2, layers)
+    start = time.thread_time()
+    with pytest.raises(PolicyError, match=r"loading was given up after 0\.0?[15] s of computing"):
+        Policy(parse_model(data))
+    assert time.thread_time() - start < 5
 
 
 def test_a_file_is_never_taken_for_the_format_of_onnxruntime(policies):
