@@ -20,14 +20,33 @@ from mjx_policies.heads.base import ActionHead, Noise, masked_mean
 from mjx_policies.types import Array, PyTree
 
 
-def bounded_std(log_std: Array, min_std: float, max_std: float) -> Array:  # [...] -> [...]
-    """The standard deviation within bounds that pass the gradient on, so that one at a bound can come back.
+@jax.custom_vjp
+def _bounded(x: Array, low: float, high: float) -> Array:  # [...] -> [...]
+    return jnp.clip(x, low, high)
 
-    The bound acts on the logarithm: far below the floor, the gradient of exp(log_std) itself would be too small to
-    return.
+
+def _bounded_forward(x, low, high):
+    return jnp.clip(x, low, high), (x, low, high)
+
+
+def _bounded_backward(saved, gradient):
+    x, low, high = saved
+    outward = (x <= low) & (gradient > 0) | (x >= high) & (gradient < 0)  # where a descent step would lead
+    return jnp.where(outward, 0.0, gradient).astype(x.dtype), None, None
+
+
+_bounded.defvjp(_bounded_forward, _bounded_backward)
+
+
+def bounded_std(log_std: Array, min_std: float, max_std: float) -> Array:  # [...] -> [...]
+    """The standard deviation, within bounds that it neither sticks to nor winds up behind.
+
+    At a bound and beyond, the gradient of a loss, which is minimised, passes as if there were no bound where a descent
+    step leads back, and is zero where it leads farther out: steps that change nothing would have to be undone one by
+    one before the deviation could move again. The bound acts on the logarithm: far below the floor, the gradient of
+    exp(log_std) itself would be too small to return.
     """
-    fixed = jax.lax.stop_gradient(log_std)
-    return jnp.exp(jnp.clip(fixed, math.log(min_std), math.log(max_std)) + (log_std - fixed))
+    return jnp.exp(_bounded(log_std, math.log(min_std), math.log(max_std)))
 
 
 def gaussian_head(

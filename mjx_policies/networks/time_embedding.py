@@ -15,7 +15,7 @@ class TimeEmbedding(nn.Module):
     Attributes:
       features: F, even.
       min_period, max_period: in the unit of the times; in between periods grow by a constant factor. Those of Black et
-        al. 2024 (arXiv:2410.24164): a fortieth of the steps between the levels of noise, up to four times [0, 1].
+        al. 2024 (arXiv:2410.24164): two fifths of the step between a hundred levels of noise, up to four times [0, 1].
     """
 
     features: int = 32

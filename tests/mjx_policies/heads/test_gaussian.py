@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from scipy import stats
 
-from mjx_policies.heads.gaussian import gaussian_head
+from mjx_policies.heads.gaussian import bounded_std, gaussian_head
 from mjx_policies.heads.squashed import squashed_gaussian_head
 from mjx_policies.networks.mlp import MLP
 
@@ -69,14 +70,34 @@ def test_the_deviation_stays_in_bounds_and_can_come_back(log_std, std):
     params = params | {"log_std": jnp.full(2, log_std)}
     np.testing.assert_allclose(head.distribution(params, EMBEDDING).stddev(), std, rtol=1e-6)
 
-    def log_prob(log_std):
-        return head.log_prob(params | {"log_std": log_std}, EMBEDDING, head.mode(params, EMBEDDING) + 0.5)
+    def loss(log_std, distance):
+        return -head.log_prob(params | {"log_std": log_std}, EMBEDDING, head.mode(params, EMBEDDING) + distance)
 
-    # d log N / d log std at a distance of 0.5, as if there were no bound.
-    expected = 0.5**2 / std**2 - 1
-    gradient = jax.grad(log_prob)(params["log_std"])
-    np.testing.assert_allclose(gradient, expected, rtol=1e-4)
-    assert (np.abs(gradient) > 0).all()
+    for distance in (0.0, 0.5, 3.0):  # nearer than the deviation, it should be narrower; farther, wider
+        wanted = distance**2 / std**2 - 1  # d log N / d log std, as if there were no bound
+        leads_out = (log_std < -2 and wanted < 0) or (log_std > 1 and wanted > 0)
+        gradient = jax.grad(loss)(params["log_std"], distance)
+        np.testing.assert_allclose(gradient, 0.0 if leads_out else -wanted, rtol=1e-4)
+
+
+def test_the_deviation_does_not_wind_up_behind_its_bound():
+    """However long a loss asked for less than the floor, the deviation rises with the first steps that ask for more."""
+    optimizer = optax.adam(1e-2)
+
+    @jax.jit
+    def descend(carry, wanted):
+        params, state = carry
+        gradient = jax.grad(lambda x: jnp.square(jnp.log(bounded_std(x, 0.05, 2.0)) - wanted))(params)
+        updates, state = optimizer.update(gradient, state)
+        params = optax.apply_updates(params, updates)
+        return (params, state), bounded_std(params, 0.05, 2.0)
+
+    for bound, out, back in ((0.05, 1e-3, 1.0), (2.0, 40.0, 1.0)):
+        carry = (jnp.asarray(0.0), optimizer.init(jnp.asarray(0.0)))
+        carry, _ = jax.lax.scan(descend, carry, jnp.full(3000, jnp.log(out)))
+        np.testing.assert_allclose(bounded_std(carry[0], 0.05, 2.0), bound, rtol=1e-6)
+        _, std = jax.lax.scan(descend, carry, jnp.full(50, jnp.log(back)))
+        assert (jnp.abs(jnp.log(std / bound)) > 0.05).argmax() < 40 and std[-1] != bound
 
 
 def test_the_deviation_begins_as_asked():
