@@ -21,7 +21,7 @@ from mjx_policies.compiler import compiler_options
 from mjx_policies.data.episodes import Episode
 from mjx_policies.envs.base import DynamicsSampler, Env, EnvState, Nominal
 from mjx_policies.envs.experts.base import Expert
-from mjx_policies.envs.vectorize import all_finite, where_rows
+from mjx_policies.envs.vectorize import all_finite, sound, where_rows
 from mjx_policies.evaluation.policy import Policy, stateless
 from mjx_policies.types import Array, Number, Observation
 
@@ -179,10 +179,8 @@ def make_recorder(
 
     def advance(state, obs, carry, key, index):
         action, label, carry = actor.act(carry, state, obs, key, index)
-        state, timestep = env.step(state, action)
-        data = env.data(state)
-        finite = all_finite((data.qpos, data.qvel, timestep.obs, timestep.reward, action))
-        return state, carry, action, label, timestep, finite
+        after, timestep = env.step(state, action)
+        return after, carry, action, label, timestep, sound(env, state, after, timestep) & all_finite(action)
 
     def record(keys: Array) -> Attempts:
         num = len(keys)

@@ -19,7 +19,7 @@ from mjx_policies.agents.base import Info, Learner
 from mjx_policies.agents.gae import gae
 from mjx_policies.agents.on_policy import Rollout
 from mjx_policies.heads.base import ActionHead
-from mjx_policies.normalize import Normalizer, init_normalizer, merge, moments, normalize
+from mjx_policies.normalize import Normalizer, init_normalizer, merge, moments, normalize, without_outliers
 from mjx_policies.types import Array, Number, Observation, PyTree
 
 
@@ -328,7 +328,7 @@ def ppo(head: ActionHead, critic: nn.Module, config: PPOConfig, symmetry: Symmet
         # The moments move only now: during the rollout and all gradient steps the policy saw one normalisation, so the
         # first ratio is one.
         flat = jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), rollout.obs)
-        seen = moments(flat)
+        seen = moments(without_outliers(state.normalizer, flat))
         if symmetry is not None:  # the mirror images were seen too, or normalising and reflecting would not commute
             seen = merge(seen, mirror_moments(seen, symmetry))
         normalizer = merge(state.normalizer, seen)

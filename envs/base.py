@@ -39,6 +39,8 @@ class EnvSpec:
         if the task has none.
       home: for each action, the joint's angle at which the observation's `joint_position` is zero; empty where that is
         the target of a zero action.
+      max_speed: m/s or rad/s, beyond what any coordinate reaches while the simulation is sound; a robot that is faster
+        has diverged, see `vectorize.sound`.
     """
 
     observation: Table
@@ -53,6 +55,7 @@ class EnvSpec:
     gait: GaitClock | None = None
     stages: tuple[str, ...] = ()
     home: tuple[float, ...] = ()
+    max_speed: float = 300.0
 
 
 class Env(Protocol):

@@ -22,7 +22,7 @@ from flax import struct
 
 from mjx_policies.envs.base import DynamicsSampler, Env, EnvSpec, EnvState, Nominal, restart
 from mjx_policies.envs.physics.base import Data, Dynamics
-from mjx_policies.envs.vectorize import all_finite
+from mjx_policies.envs.vectorize import sound
 from mjx_policies.types import ActionTable, Array, Observation, Term, TimeStep
 
 _NOMINAL = Nominal()
@@ -67,7 +67,7 @@ def to_brax(env: Env, dynamics: DynamicsSampler = _NOMINAL, observation: Observa
             """Advances one control period."""
             inner, timestep = env.step(state.pipeline_state, action)
             obs = _arrange(timestep.obs, observation)
-            finite = _is_finite(env, inner, timestep)
+            finite = sound(env, state.pipeline_state, inner, timestep)
             return state.replace(
                 pipeline_state=inner,
                 obs=jax.tree.map(lambda new, old: jnp.where(finite, new, old), obs, state.obs),
@@ -265,8 +265,8 @@ def to_gymnasium(env: Env, dynamics: DynamicsSampler = _NOMINAL, observation: Ob
 
     @jax.jit
     def step(state: EnvState, action: Array) -> tuple[EnvState, Any, TimeStep, Array]:
-        state, timestep = env.step(state, action)
-        return state, _arrange(timestep.obs, observation), timestep, _is_finite(env, state, timestep)
+        after, timestep = env.step(state, action)
+        return after, _arrange(timestep.obs, observation), timestep, sound(env, state, after, timestep)
 
     def box(value: Any) -> Any:
         return gymnasium.spaces.Box(-np.inf, np.inf, value.shape, np.float32)
@@ -350,11 +350,6 @@ def _observation(obs: Any) -> Observation:
             f"the environment observes {', '.join(sorted(obs))}; only state and privileged_state are understood here"
         )
     return {names[name]: value for name, value in obs.items()}
-
-
-def _is_finite(env: Env, state: EnvState, timestep: TimeStep) -> Array:  # -> []
-    data = env.data(state)
-    return all_finite((data.qpos, data.qvel, timestep.obs, timestep.reward))
 
 
 def _without_nan(metrics: dict[str, Array]) -> dict[str, Array]:

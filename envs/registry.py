@@ -50,6 +50,7 @@ def go2_getup(backend: Backend = "auto", num_envs: int = 8192) -> Env:
         control_dt=getup.CONTROL_DT,
         episode_seconds=6.0,
         robot="go2",
+        max_speed=200.0,  # rad/s; joints reach 80 under the wildest of actions
         symmetric=True,
     )
     return getup.Go2Getup(getup.GetupWeights(), physics, spec)
@@ -202,6 +203,7 @@ def _go2_joystick(model: mujoco.MjModel, terrain: Terrain | None, backend: Backe
         control_dt=joystick.CONTROL_DT,
         episode_seconds=20.0,
         robot="go2",
+        max_speed=200.0,  # rad/s; joints reach 80 under the wildest of actions
         symmetric=True,
         score="track_linear",
         commands=joystick.command_ranges(commands),

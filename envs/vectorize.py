@@ -11,14 +11,16 @@ out again. When more than P episodes end in a rollout, starts are handed out aga
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import mujoco
+import numpy as np
 from flax import struct
 
 from mjx_policies.envs.base import DynamicsSampler, Env, EnvSpec, EnvState, Nominal, select, take
-from mjx_policies.types import Array, Observation, TimeStep
+from mjx_policies.types import Array, Observation, Table, TimeStep
 
 _NOMINAL = Nominal()
 
@@ -131,17 +133,17 @@ class VectorEnv:
         env = state.env
         envs, timestep = jax.vmap(env.step)(state.envs, action)
         steps = state.steps + 1
-        finite = jax.vmap(all_finite)((env.data(envs).qpos, env.data(envs).qvel, timestep.obs, timestep.reward))
-        terminated = timestep.terminated & finite
+        well = jax.vmap(functools.partial(sound, env))(state.envs, envs, timestep)
+        terminated = timestep.terminated & well
         # A quarantined robot counts as cut off where it was last well: the learner sees nothing of what went wrong.
-        truncated = ((steps >= self.episode_steps) | timestep.truncated) & ~terminated | ~finite
-        final_obs = where_rows(finite, timestep.obs, state.obs)
-        metrics = jax.tree.map(lambda value: jnp.where(finite, value, jnp.nan), timestep.metrics)
+        truncated = ((steps >= self.episode_steps) | timestep.truncated) & ~terminated | ~well
+        final_obs = where_rows(well, timestep.obs, state.obs)
+        metrics = jax.tree.map(lambda value: jnp.where(well, value, jnp.nan), timestep.metrics)
 
         done = terminated | truncated
         number = state.next_start + jnp.cumsum(done) - 1  # [B]
         start = number % self.pool_size
-        metrics["nan_resets"] = jnp.where(finite, 0.0, 1.0)
+        metrics["nan_resets"] = jnp.where(well, 0.0, 1.0)
         metrics["reused_starts"] = jnp.where(done & (number >= self.pool_size), 1.0, 0.0)
         fresh_envs = take(env, state.pool[0], start)
         fresh_obs = jax.tree.map(lambda x: x[start], state.pool[1])
@@ -155,7 +157,7 @@ class VectorEnv:
         )
         return state, TimeStep(
             obs=obs,
-            reward=jnp.where(finite, timestep.reward, 0.0),
+            reward=jnp.where(well, timestep.reward, 0.0),
             terminated=terminated,
             truncated=truncated,
             metrics=metrics,
@@ -188,6 +190,37 @@ def vectorize(
 def all_finite(tree) -> Array:  # -> []
     """Whether no leaf holds a NaN or an infinity."""
     return jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]).all()
+
+
+FARTHEST, STRONGEST = 1e3, 1e4  # m or rad, and N: no task reaches so far, and no robot here pushes so hard
+
+
+def largest(table: Table, max_speed: float) -> np.ndarray:  # -> [D]
+    """The largest magnitude of each entry of an observation that physics can lead to, from the units of its table."""
+    by_unit = {"m": FARTHEST, "rad": FARTHEST, "N": STRONGEST} | dict.fromkeys(
+        ("m/s", "rad/s", "m/s, rad/s", "m/s, m/s, rad/s"), max_speed
+    )
+    bounds = [np.full(term.size, abs(term.scale) * by_unit.get(term.unit, np.inf), np.float32) for term in table]
+    return np.concatenate(bounds) if bounds else np.zeros(0, np.float32)
+
+
+def sound(env: Env, before: EnvState, after: EnvState, timestep: TimeStep) -> Array:  # -> []
+    """Whether the step of one robot from `before` to `after` is physics, and no simulation on its way to infinity.
+
+    A simulation that diverges passes through numbers that are finite and as harmful: one robot at 1e5 rad/s would widen
+    a normaliser for good. So all must be finite, no coordinate may be, or have been on average over the step, faster
+    than `EnvSpec.max_speed`, and no entry of the observation with a unit may be larger than physics allows.
+    """
+    old, new = env.data(before), env.data(after)
+    bounds = {"state": largest(env.spec.observation, env.spec.max_speed)}
+    if env.spec.privileged:
+        bounds["privileged"] = largest(env.spec.privileged, env.spec.max_speed)
+    return (
+        all_finite((new.qpos, new.qvel, timestep.obs, timestep.reward))
+        & jnp.all(jnp.abs(new.qvel) <= env.spec.max_speed)
+        & jnp.all(jnp.abs(new.qpos - old.qpos) <= env.spec.max_speed * env.spec.control_dt)
+        & jnp.stack([jnp.all(jnp.abs(timestep.obs[name]) <= bound) for name, bound in bounds.items()]).all()
+    )
 
 
 def where_rows(mask: Array, a, b):  # [B], [B, ...], [B, ...] -> [B, ...]

@@ -50,6 +50,21 @@ def moments(batch: PyTree) -> Normalizer:  # [N, ...]
     )
 
 
+def without_outliers(normalizer: Normalizer, batch: PyTree, deviations: float = 30.0) -> PyTree:  # [N, ...]
+    """`batch`, cut at so many deviations from the mean so far: what one batch can do to the moments is bounded.
+
+    A network sees no more than `clip` deviations anyway, while a single sample far beyond would widen the deviation of
+    all that follow. A deviation counts as 0.1 at least, so that an entry that has not moved yet can begin to, and
+    nothing is cut before there are moments to judge by.
+    """
+
+    def cut(x, mean, variance):
+        width = jnp.where(normalizer.count >= 1, deviations * jnp.maximum(jnp.sqrt(variance), 0.1), jnp.inf)
+        return jnp.clip(x, mean - width, mean + width)
+
+    return jax.tree.map(cut, batch, normalizer.mean, normalizer.variance)
+
+
 def merge(a: Normalizer, b: Normalizer) -> Normalizer:
     """The moments of both sets of samples together."""
     count = a.count + b.count

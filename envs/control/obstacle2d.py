@@ -41,6 +41,7 @@ SPEC = EnvSpec(
     control_dt=CONTROL_DT,
     episode_seconds=4.0,
     stages=STAGES,
+    max_speed=100.0,
 )
 
 

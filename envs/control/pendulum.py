@@ -19,7 +19,9 @@ OBSERVATION = (
     Term("velocity", 1, unit="rad/s", scale=0.2, noise=0.1),
 )
 METRICS = ("upright",)
-SPEC = EnvSpec(observation=OBSERVATION, privileged=(), action=ACTION, control_dt=CONTROL_DT, episode_seconds=4.0)
+SPEC = EnvSpec(
+    observation=OBSERVATION, privileged=(), action=ACTION, control_dt=CONTROL_DT, episode_seconds=4.0, max_speed=100.0
+)
 
 
 @struct.dataclass

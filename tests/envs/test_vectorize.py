@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from mjx_policies.envs import load, vectorize
 from mjx_policies.envs.base import EnvSpec, restart, transition
+from mjx_policies.envs.vectorize import largest, sound
 from mjx_policies.randomization.latency import ActionDelay, ObservationLatency
 from mjx_policies.randomization.pushes import Pushes
 from mjx_policies.randomization.sensors import SensorNoise
@@ -360,6 +361,65 @@ def test_quarantine_on_the_c_engine(monkeypatch, tmp_path):
     np.testing.assert_array_equal(sick.final_obs["state"][2], first.obs["state"][2])
     _, next_one = step(sick_state, action)
     assert np.isfinite(next_one.obs["state"]).all() and not next_one.metrics["nan_resets"].any()
+
+
+@pytest.fixture(scope="module")
+def pendulums():
+    """Four of them on the C engine, and one step: after it, what is returned, and what the others keep."""
+    envs = vectorize(load("Pendulum", "cpu"), 4)
+    state, _ = envs.init(jax.random.key(0), stagger=False)
+    step = jax.jit(envs.step)
+
+    def after(speed=None, angle=None):
+        data = state.envs.data
+        qvel = data.qvel if speed is None else data.qvel.at[2].set(speed)
+        qpos = data.qpos if angle is None else data.qpos.at[2].set(angle)
+        return step(state.replace(envs=state.envs.replace(data=data.replace(qpos=qpos, qvel=qvel))), walk(4))
+
+    return state, after
+
+
+@settings(max_examples=25, deadline=None)
+@given(exponent=st.floats(2.1, 37), sign=st.sampled_from([-1, 1]))
+def test_a_speed_beyond_physics_is_quarantined_however_finite(pendulums, tmp_path_factory, exponent, sign):
+    state, after = pendulums
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("warnings"))  # the engine writes some where it is
+        sick_state, sick = after(speed=sign * 10**exponent)
+    well_state, well = after()
+    assert sick.metrics["nan_resets"].tolist() == [0, 0, 1, 0]
+    assert sick.reward[2] == 0 and sick.truncated[2] and not sick.terminated[2]
+    np.testing.assert_array_equal(sick.final_obs["state"][2], state.obs["state"][2])  # where it was last well
+    assert np.abs(sick.obs["state"]).max() < 10 and np.abs(sick_state.envs.data.qvel).max() < 10
+    others = np.array([0, 1, 3])
+    for got, expected in ((sick, well), (sick_state.envs, well_state.envs)):
+        chex.assert_trees_all_equal(*(jax.tree.map(lambda x: np.asarray(x)[others], tree) for tree in (got, expected)))
+
+
+def test_speeds_that_physics_knows_are_left_alone(pendulums):
+    for speed in (0.0, 9.0, -60.0):
+        _, timestep = pendulums[1](speed=speed)
+        assert not timestep.metrics["nan_resets"].any() and timestep.final_obs["state"][2, 2] != 0
+
+
+def test_what_is_observed_is_bounded_by_its_unit():
+    table = (
+        Term("height", 1, unit="m", scale=5.0),
+        Term("wish", 1, unit="1"),
+        Term("spin", 2, unit="rad/s", scale=-0.1),
+        Term("push", 1, unit="N"),
+    )
+    np.testing.assert_allclose(largest(table, 70.0), [5e3, np.inf, 7, 7, 1e4])
+    assert largest((), 70.0).shape == (0,)
+
+
+def test_a_jump_is_no_physics_either():
+    """A coordinate that was thrown far within a step, and stopped there, by a limit of its joint for example."""
+    _, timestep = TOY.reset(jax.random.key(0), {})
+    before = ToyState(ToyData(jnp.zeros(7), jnp.zeros(6)), {}, jnp.zeros(()))
+    for jump, expected in ((1.0, True), (5.9, True), (6.1, False), (-1e5, False)):  # 300 /s for 0.02 s
+        after = before.replace(data=ToyData(jnp.zeros(7).at[3].set(jump), jnp.zeros(6)))
+        assert bool(sound(TOY, before, after, timestep)) == expected
 
 
 def episode(envs, key, steps=7):

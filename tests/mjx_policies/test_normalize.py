@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mjx_policies.normalize import init_normalizer, merge, moments, normalize
+from mjx_policies.normalize import init_normalizer, merge, moments, normalize, without_outliers
 
 EXAMPLE = {"state": jnp.zeros(3), "privileged": jnp.zeros((2, 2))}
 
@@ -75,6 +75,29 @@ def test_a_constant_entry_neither_explodes_nor_hides():
     np.testing.assert_allclose(normalize(normalizer, {"x": jnp.asarray([7.02])})["x"], 2.0, rtol=0.02)
     assert float(normalize(normalizer, {"x": jnp.asarray([8.0])})["x"][0]) == 10.0
     assert float(normalize(normalizer, {"x": jnp.asarray([6.0])}, clip=3.0)["x"][0]) == -3.0
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**31), size=st.sampled_from([1e3, 1e5, 1e9, 1e20]), first=st.booleans())
+def test_one_sample_far_away_does_little_to_the_moments(seed, size, first):
+    batch = jax.tree.map(jnp.asarray, draw(seed, 400))
+    spoiled = jax.tree.map(lambda x: x.at[7].set(-size), batch)
+    before = init_normalizer(EXAMPLE) if first else moments(draw(seed, 100))
+    after, well = (merge(before, moments(without_outliers(before, x))) for x in (spoiled, batch))
+    if first:  # of what nothing is known yet, nothing is cut
+        assert float(jnp.sqrt(after.variance["state"]).min()) > size / 25
+        return
+    assert_same(without_outliers(before, batch), batch, rtol=0, atol=0)
+    for x, y, std in zip(*map(jax.tree.leaves, (after.mean, well.mean, jax.tree.map(np.std, batch))), strict=True):
+        assert (np.abs(x - y) < 0.1 * std + 0.2).all()  # 30 deviations, or 3, for one in 500 samples
+    for x, y in zip(*(jax.tree.leaves(n.variance) for n in (after, well)), strict=True):
+        assert (np.sqrt(x) < 2 * np.sqrt(y) + 0.2).all()
+
+
+def test_an_entry_that_never_moved_can_begin_to():
+    still = merge(init_normalizer({"x": jnp.zeros(1)}), moments({"x": jnp.zeros((5000, 1))}))
+    contact = {"x": jnp.ones((50, 1))}
+    assert_same(without_outliers(still, contact), contact, rtol=0, atol=0)
 
 
 def test_merging_nothing_changes_nothing():
