@@ -2,7 +2,7 @@
 
 Where there is a screen, MuJoCo's viewer opens in real time: up and down arrows change the forward velocity, A and D the
 sideways velocity, left and right arrows the turn; space stands still, R starts anew. Elsewhere, or with --video, a
-robot that follows a script of commands is filmed. A task without commands is attempted again and again.
+video shows a robot that follows a script of commands. A task without commands is attempted again and again.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ from mjx_policies.envs.film import film, scene_camera
 from mjx_policies.envs.registry import scene
 from mjx_policies.randomization.imperfections import imperfect
 from mjx_policies.training.errors import UserError, clean_errors
+from mjx_policies.training.files import output_file
 from mjx_policies.training.plots import running_mean
 from mjx_policies.training.progress import open_console
+from mjx_policies.training.waiting import working
 
 FPS = 25
 COMMAND_SECONDS = 3.0
@@ -41,6 +43,7 @@ class Play:
 
     run: Path  # run folder
     video: str = ""  # mp4 file to write instead of opening a window; without a screen: play.mp4 in the run folder
+    overwrite: bool = False  # replace the file that --video names
     seconds: float = 0.0  # s, of each command or attempt in the video; 0: 3 s a command, a whole episode an attempt
     imperfections: float = 0.0  # part of the imperfections it was trained with: 0 is the robot as its model says
     seed: int = 0  # of the start, the robot and its disturbances
@@ -53,6 +56,8 @@ class Play:
 def main(play: Play) -> None:
     jax.config.update("jax_platforms", "cpu")  # one robot runs fastest on the C engine
     with clean_errors(ValueError):
+        if play.video:
+            video_file(play)  # before what takes long
         policy = load_policy(play.run, AnyRun, backend="cpu")
         env, dynamics = imperfect(policy.task, policy.config.imperfections.scaled(play.imperfections))
     console = open_console()
@@ -64,10 +69,8 @@ def main(play: Play) -> None:
 
 
 def record(play: Play, policy: Policy, env: Env, dynamics: DynamicsSampler, console: Console) -> None:
-    """Films the script."""
-    path = Path(play.video) if play.video else play.run / "play.mp4"
-    if path.suffix != ".mp4":
-        raise UserError(f"--video {path} must end in .mp4.")
+    """Records a video of the script."""
+    path = video_file(play)
     follows = hasattr(policy.task, "commands")
     names, commands = script(policy.task, play.seconds or COMMAND_SECONDS) if follows else attempts(env, play.seconds)
     starts = 1 if follows else ATTEMPTS
@@ -92,7 +95,7 @@ def record(play: Play, policy: Policy, env: Env, dynamics: DynamicsSampler, cons
         begin = (*start(env, dynamics, key_start), robot.init(key_init))
         return jax.lax.scan(step, begin, (jnp.asarray(commands), jnp.arange(len(commands))))[1]
 
-    with console.status(f"drawing {path}"):
+    with working(console, f"drawing {path}"):
         keys = jax.random.split(jax.random.key(play.seed), starts)
         qpos, mocap_pos, twist, ended = map(np.concatenate, jax.device_get(run(keys)))  # one start after the other
         stride = max(1, round(1 / (FPS * env.spec.control_dt)))
@@ -113,6 +116,17 @@ def record(play: Play, policy: Policy, env: Env, dynamics: DynamicsSampler, cons
         )
     end = ", and it fell" if follows else ", and the task was lost on the way"
     console.print(f"{path}: {len(qpos) * env.spec.control_dt:.0f} s" + (end if ended.any() else ""))
+
+
+def video_file(play: Play) -> Path:
+    """Where the video goes.
+
+    Raises:
+      UserError: somebody else's file is there, or none can be.
+    """
+    if play.video and Path(play.video).suffix != ".mp4":
+        raise UserError(f"--video {play.video} must end in .mp4.")
+    return output_file(play.video, "--video", play.overwrite, default=play.run / "play.mp4")
 
 
 def attempts(env: Env, seconds: float) -> tuple[list[str], np.ndarray]:

@@ -1,5 +1,6 @@
 """The script on a small run, and the parts that need no screen."""
 
+import dataclasses
 import importlib.util
 import subprocess
 import sys
@@ -27,11 +28,11 @@ with RunFolder.create(sys.argv[2], run) as folder:
 
 def play(*arguments):
     command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600)
 
 
 def test_a_run_is_filmed(tmp_path):
-    subprocess.run([sys.executable, "-c", MAKE, str(SCRIPT.parent), str(tmp_path / "run")], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", MAKE, str(SCRIPT.parent), str(tmp_path / "run")], check=True, timeout=600)
     done = play("--run", tmp_path / "run", "--video", tmp_path / "clip.mp4", "--seconds", 0.05)
     assert done.returncode == 0, done.stderr
     assert "Pendulum, trained for 96 steps" in done.stdout
@@ -58,6 +59,19 @@ def script():
     finally:
         sys.path.remove(str(SCRIPT.parent))
     return module
+
+
+def test_a_video_replaces_only_its_own_file(script, tmp_path):
+    (tmp_path / "play.mp4").write_text("of the last time")
+    (tmp_path / "holiday.mp4").write_text("somebody's")
+    assert script.video_file(script.Play(tmp_path)) == tmp_path / "play.mp4"
+    named = script.Play(tmp_path, str(tmp_path / "holiday.mp4"))
+    with pytest.raises(ValueError, match=r"holiday.mp4 exists already: .* --overwrite"):
+        script.video_file(named)
+    assert script.video_file(dataclasses.replace(named, overwrite=True)).name == "holiday.mp4"
+    with pytest.raises(ValueError, match=r"--video a/README.md must end in .mp4"):
+        script.video_file(script.Play(tmp_path, "a/README.md", overwrite=True))
+    assert not Path("a").exists()
 
 
 LOW, HIGH = np.array([-1.0, -0.4, -1.2]), np.array([1.5, 0.45, 1.3])
