@@ -3,7 +3,8 @@
 What a real arm would be run with: controller, loop at the control rate, plans made in another thread while the arm
 moves, and measurements that arrive `latency` late. Episodes begin as those of the run's evaluation did and are judged
 as they were. The exit code is 0, or 1 if fewer succeed than there, by more than `max_drop`; evaluation.json beside the
-file says how many did. The folder `arm` beside the file gets arm.json and a film.
+file says how many did. The folder `arm` beside the file gets arm.json and a video; after Ctrl-C, arm.json of the
+episodes that were done.
 
 Each arm has a process of its own with three threads, which share Python's lock: the simulation takes it for about
 0.2 ms of every 5 ms, the loop for 1 ms of every 50 ms, and the planner lets go of it while onnxruntime computes. As
@@ -27,7 +28,6 @@ import mujoco
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -39,8 +39,10 @@ from mjx_policies.deploy.robots.franka_driving import franka_limits
 from mjx_policies.evaluation.comparison import difference_of_rates
 from mjx_policies.evaluation.statistics import Estimate, proportion
 from mjx_policies.training.errors import UserError, clean_errors
-from mjx_policies.training.files import read_json, write_json
+from mjx_policies.training.files import output_file, read_json, write_json
+from mjx_policies.training.preemption import Preemption
 from mjx_policies.training.progress import open_console
+from mjx_policies.training.waiting import counting, working
 
 TASK = "FrankaPickCube"
 ROBOT = "franka"
@@ -59,9 +61,10 @@ class Arms:
     draw: bool = True  # by samples where the policy can, as it was evaluated
     real_time: bool = True  # else as fast as it goes, on a busy computer: nothing is late and a plan is there at once
     robots: int = 0  # arms at once; 0: one for each core
-    films: int = 3  # episodes in the film
+    films: int = 3  # episodes in the video
     max_drop: float = 0.05  # of the success, below that of the evaluation
     out: Path | None = None  # folder; arm beside the file by default
+    overwrite: bool = False  # replace files that are in the folder of --out already
 
     def __post_init__(self) -> None:
         for name, least in {"episodes": 1, "robots": 0, "films": 0, "latency": 0.0, "max_drop": 0.0}.items():
@@ -72,27 +75,38 @@ class Arms:
 
 
 def main(arms: Arms) -> int:
-    """Prints the table, writes the folder and returns the exit code."""
-    out = arms.out or arms.policy.parent / "arm"
+    """Writes the folder, prints the table and returns the exit code."""
+    folder = arms.policy.parent / "arm"
     with clean_errors(ValueError, OSError):
         open_policy(arms)
         before = read_success(arms.policy.parent / "evaluation.json")
-        if out.exists() and not out.is_dir():
-            raise UserError(f"{out} is a file: choose a folder for --out.")
-        out.mkdir(parents=True, exist_ok=True)
+        results, video = (
+            output_file(arms.out and arms.out / name, "--out", arms.overwrite, default=folder / name)
+            for name in ("arm.json", "arm.mp4")
+        )
     console = open_console()
-    with console.status("placing cubes"):
+    with working(console, "placing cubes"):
         model, task, starts = draw_starts(arms.episodes)
     with clean_errors(ChunkError, ContractError, PolicyError):
-        episodes = run(arms, model, task, starts, console)
+        episodes, stopped = run(arms, model, task, starts, console)
+    if not episodes:
+        print(f"error: {stopped} came before any episode was done, so there is nothing to write.", file=sys.stderr)
+        return 128 + signal.Signals[stopped]
     success = proportion(sum(episode.success for episode in episodes), len(episodes))
-    found = report(arms, episodes, success, before)
-    console.print(table(arms, found, success, before))
-    write_json(out / "arm.json", found)
-    if arms.films:
-        with console.status("drawing"):
-            film_episodes(episodes, starts, arms.films, out / "arm.mp4")
-    console.print(f"{out / 'arm.json'}" + (f", {out / 'arm.mp4'}" if arms.films else ""))
+    found = report(arms, episodes, success, before) | {"stopped_by": stopped}
+    with clean_errors(OSError):
+        write_json(results, found)
+    filmed = bool(arms.films) and not stopped
+    try:
+        if filmed:
+            with clean_errors(OSError), working(console, f"drawing {video}"):
+                film_episodes(episodes, starts, arms.films, video)
+    finally:
+        console.print(table(arms, found, success, before))
+    console.print(f"{results}" + (f", {video}" if filmed else ""))
+    if stopped:
+        console.print(f"{len(episodes)} of {arms.episodes} episodes, stopped by {stopped}")
+        return 128 + signal.Signals[stopped]
     return 1 if before is not None and before.value - success.value > arms.max_drop else 0
 
 
@@ -183,32 +197,33 @@ def work(start: Start, driving: Driving, number: int) -> Episode:
     return run_episode(_opened["policy"], _opened["model"], _opened["task"], start, driving, seed=number)
 
 
-def run(arms: Arms, model: mujoco.MjModel, task: Task, starts: list[Start], console: Console) -> list[Episode]:
-    """All episodes, several arms side by side."""
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+def run(
+    arms: Arms, model: mujoco.MjModel, task: Task, starts: list[Start], console: Console
+) -> tuple[list[Episode], str]:
+    """All episodes, several arms side by side; and the name of the signal that ended it early, empty without one."""
     driving = Driving(arms.latency, arms.refill, arms.draw, arms.real_time)
     workers = min(arms.robots or len(os.sched_getaffinity(0)), len(starts))
     context = multiprocessing.get_context("spawn")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # or the workers would go on without us
     pool = concurrent.futures.ProcessPoolExecutor(
         workers, mp_context=context, initializer=begin_work, initargs=(arms, model, task, context.Barrier(workers))
     )
-    found = []
+    found: dict[int, Episode] = {}
+    finished = False
     try:
-        with Progress(*columns, console=console) as progress:
-            bar = progress.add_task("episodes", total=len(starts))
-            futures = [pool.submit(work, start, driving, number) for number, start in enumerate(starts)]
-            for future in futures:
-                found.append(future.result())
-                successes = sum(episode.success for episode in found)
-                progress.update(bar, advance=1, description=f"{successes} of {len(found)} succeeded")
-    except BaseException:
-        for worker in list(pool._processes.values()):  # the pool itself would finish what it has begun
-            worker.kill()
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
-    pool.shutdown()
-    return found
+        with Preemption() as preemption, counting(console, "episodes", len(starts)) as progress:
+            numbers = {pool.submit(work, start, driving, number): number for number, start in enumerate(starts)}
+            waiting = set(numbers)
+            while waiting and not preemption.requested:
+                done, waiting = concurrent.futures.wait(waiting, 0.5, concurrent.futures.FIRST_COMPLETED)
+                found.update((numbers[future], future.result()) for future in done)
+                progress(len(found), f"{sum(episode.success for episode in found.values())} succeeded")
+        finished = not waiting
+    finally:
+        if not finished:  # the pool itself would finish what it has begun
+            for worker in list(pool._processes.values()):
+                worker.kill()
+        pool.shutdown(wait=finished, cancel_futures=True)
+    return [found[number] for number in sorted(found)], preemption.requested or ""
 
 
 def report(arms: Arms, episodes: list[Episode], success: Estimate, before: Estimate | None) -> dict[str, Any]:
@@ -246,7 +261,7 @@ def report(arms: Arms, episodes: list[Episode], success: Estimate, before: Estim
 def table(arms: Arms, found: dict[str, Any], success: Estimate, before: Estimate | None) -> Table:
     """For the terminal."""
     way = "real time" if arms.real_time else "lock-step"
-    rows = Table(title=f"{arms.policy}: {arms.episodes} episodes in {way}, measurements {1e3 * arms.latency:g} ms late")
+    rows = Table(title=f"{arms.policy}: {success.count} episodes in {way}, measurements {1e3 * arms.latency:g} ms late")
     rows.add_column("")
     rows.add_column("", justify="right")
     rows.add_row("success [95 %]", str(success))
@@ -295,4 +310,5 @@ def film_episodes(episodes: list[Episode], starts: list[Start], number: int, pat
 if __name__ == "__main__":
     with clean_errors(ValueError):
         chosen = tyro.cli(Arms, description=__doc__)
-    sys.exit(main(chosen))
+    with clean_errors():
+        sys.exit(main(chosen))

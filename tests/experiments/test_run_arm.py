@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 
+from mjx_policies.deploy import chunks, loop
 from mjx_policies.envs.franka import pick_cube
 from mjx_policies.evaluation.statistics import proportion
 
@@ -23,7 +24,7 @@ DEPLOY = Path(__file__).parents[1] / "mjx_policies" / "deploy"
 
 def imported(path):
     spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
 
@@ -103,7 +104,7 @@ def one_action(contract):
         ),
         (lambda: one_action(franka.contract(noise=())), (), "makes one action at a time"),
         (franka.contract, ("--latency", "0.2"), "latency is 0.2 s, it must lie below 0.1 s"),
-        (franka.contract, ("--out", "{file}"), "is a file: choose a folder for --out"),
+        (franka.contract, ("--out", "{file}"), "cannot create the folder"),
     ],
 )
 def test_bad_input_is_told_in_one_sentence(tmp_path, capsys, make, more, sentence):
@@ -126,6 +127,30 @@ def test_bad_input_is_told_in_one_sentence(tmp_path, capsys, make, more, sentenc
 def test_settings_out_of_range_are_refused(tmp_path, capsys, more, sentence):
     assert command(tmp_path / "policy.onnx", *more) == 2
     assert sentence in " ".join(capsys.readouterr().err.split())
+
+
+def test_what_was_done_before_a_signal_is_kept_and_printed(tmp_path, monkeypatch, capsys):
+    script = imported(EXPERIMENTS / "run_arm.py")
+    files.write_policy(tmp_path / "policy.onnx", franka.contract())
+    statistics = loop.Statistics(10, 0, 0.001, 0.001, 0.002, 0, 0, 0, ())
+    drawn = chunks.Statistics(1, 5, 0)
+    episode = script.Episode(True, 2.0, "", np.zeros((3, 9)), np.zeros(3), 0, np.ones(2), statistics, drawn, 0.0)
+    monkeypatch.setattr(script, "draw_starts", lambda number: (None, None, []))
+    for found, stopped, code in (([episode] * 3, "SIGTERM", 143), ([episode], "SIGINT", 130), ([], "SIGINT", 130)):
+        monkeypatch.setattr(script, "run", lambda *arguments, given=(found, stopped): given)
+        assert script.main(script.Arms(tmp_path / "policy.onnx", episodes=5)) == code
+        output = capsys.readouterr()
+        if found:
+            written = json.loads((tmp_path / "arm" / "arm.json").read_text())
+            assert written["success"]["count"] == len(found) and written["stopped_by"] == stopped
+            assert f"{len(found)} of 5 episodes, stopped by {stopped}" in output.out
+        else:
+            assert "SIGINT came before any episode was done" in output.err
+    (tmp_path / "arm.json").write_text("somebody's")
+    with pytest.raises(SystemExit):
+        script.main(script.Arms(tmp_path / "policy.onnx", out=tmp_path))
+    assert "arm.json exists already" in capsys.readouterr().err
+    assert (tmp_path / "arm.json").read_text() == "somebody's"
 
 
 @pytest.mark.parametrize("text", ["{}", "[]", '{"conditions": {"nominal": {"success": {"value": 1}}}}', "nothing"])
