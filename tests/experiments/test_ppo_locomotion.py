@@ -77,7 +77,7 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     arguments = [sys.executable, str(SCRIPT), *TINY, "--seed", "3", "--steps", "256", "--run-dir", str(folder)]
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "PYTHONWARNINGS": "default"}
-    process = subprocess.run(arguments, capture_output=True, text=True, timeout=120, env=environment, check=False)
+    process = subprocess.run(arguments, capture_output=True, text=True, timeout=600, env=environment, check=False)
     return folder, process
 
 
@@ -205,7 +205,7 @@ def test_a_run_is_judged_anew(finished, tmp_path):
 
     def judge(*arguments):
         command = [sys.executable, str(script), *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
 
     again = tmp_path / "new" / "again.json"
     done = judge("--run", folder, "--robots", "3", "--json", again)

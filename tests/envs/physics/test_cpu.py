@@ -166,14 +166,14 @@ def test_two_threads_never_share_an_engine(walker):
     def work(run, start):
         results = []
         for _ in range(10):
-            together.wait(timeout=30)
+            together.wait(timeout=300)
             results.append(jax.device_get(run(*start)))
         return results
 
     with ThreadPoolExecutor(2) as pool:
         futures = [pool.submit(work, run, start) for run, start in zip(programs, inputs, strict=True)]
         for future, wanted in zip(futures, expected, strict=True):
-            for result in future.result(timeout=120):
+            for result in future.result(timeout=300):
                 chex.assert_trees_all_equal(result, wanted)
     assert 1 <= len(physics._idle[4, ()]) <= 2
     # Whether they met above is up to the scheduler; taken by hand, three engines are three.

@@ -33,7 +33,7 @@ def test_batches_are_made_ahead_and_not_without_end():
     with Feed(made.append, put=lambda batch: batch, threads=2, ahead=5) as feed:
         assert not made  # nothing before the first is asked for
         next(feed)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 60
         while len(made) < 6 and time.monotonic() < deadline:
             time.sleep(0.01)
         time.sleep(0.05)

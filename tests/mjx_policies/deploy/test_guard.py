@@ -27,7 +27,7 @@ from mjx_policies.deploy.guard import (
 )
 from mjx_policies.deploy.robot import Reading, Targets
 
-PATIENCE = 30.0  # s, for processes to start and end on a busy machine
+PATIENCE = 300.0  # s, for processes to start and end on a busy machine
 
 # A robot that notes what it is told in a file. The guard's process imports it, so it lives in a module of its own.
 ROBOT = """
