@@ -60,11 +60,16 @@ def learner():
     return bc(Flat(), gaussian_head(Linear(), (H, A), init_std=0.3, min_std=0.02))
 
 
+@pytest.fixture(scope="module")
+def update(learner):
+    """One compiled program for all tests of that learner."""
+    return jax.jit(learner.update)
+
+
 def start(learner, key=0, hyper=HYPER, batch=None):
     batch = batch or windows(0, 1000)
-    return learner.init(
-        jax.random.key(key), {"state": jnp.asarray(batch.observation["state"][0])}, scales(batch), hyper
-    )
+    init = jax.jit(learner.init)  # compiled once for each learner
+    return init(jax.random.key(key), {"state": jnp.asarray(batch.observation["state"][0])}, scales(batch), hyper)
 
 
 def train(learner, state, steps, key=1):
@@ -86,31 +91,34 @@ def trained(learner):
 def test_it_does_what_the_demonstrator_does(learner, trained):
     state, info = trained
     test = windows(1234)
-    found = jax.vmap(learner.mode, in_axes=(None, 0))(state, test.observation)
+    found = jax.jit(jax.vmap(learner.mode, in_axes=(None, 0)))(state, test.observation)
     # In the units of the data; its own spread is about 0.12.
     assert np.abs(found - test.action).mean() < 0.01
     assert info["loss/train"][-1] < info["loss/train"][0]
     noise = jnp.zeros((H, A))
     np.testing.assert_allclose(
-        learner.act(state, {"state": jnp.asarray(test.observation["state"][0])}, noise), found[0], rtol=1e-4, atol=1e-5
+        jax.jit(learner.act)(state, jax.tree.map(lambda x: jnp.asarray(x[0]), test.observation), noise),
+        found[0],
+        rtol=1e-4,
+        atol=1e-5,
     )
-    drawn = jax.vmap(lambda key: learner.plan(state, key, {"state": jnp.asarray(test.observation["state"][0])}))(
-        jax.random.split(jax.random.key(5), 2000)
-    )
+    seen = {"state": jnp.asarray(test.observation["state"][0])}
+    plans = jax.jit(jax.vmap(lambda key: learner.plan(state, key, seen)))
+    drawn = plans(jax.random.split(jax.random.key(5), 2000))
     np.testing.assert_allclose(drawn.mean(0), found[0], atol=0.01)
 
 
-def test_padding_teaches_nothing(learner):
+def test_padding_teaches_nothing(learner, update):
     batch = windows(0)
     mask = np.ones((N, H), bool)
     mask[:, 1:] = False
     garbage = batch.action.copy()
     garbage[:, 1:] = 1e3
     state, key = start(learner), jax.random.key(3)
-    clean = learner.update(state, key, batch.replace(action_mask=mask))[0]
-    dirty = learner.update(state, key, batch.replace(action_mask=mask, action=garbage))[0]
+    clean = update(state, key, batch.replace(action_mask=mask))[0]
+    dirty = update(state, key, batch.replace(action_mask=mask, action=garbage))[0]
     chex.assert_trees_all_equal(clean.params, dirty.params)
-    assert float(learner.loss(state, key, batch.replace(action=garbage))) > 1e3
+    assert float(jax.jit(learner.loss)(state, key, batch.replace(action=garbage))) > 1e3
 
 
 @pytest.mark.parametrize("place", range(H))
@@ -124,7 +132,7 @@ def test_padding_is_the_nearest_real_action_also_where_steps_have_scales_of_thei
     garbage = one.action.copy()
     garbage[:, 0], garbage[:, 2:] = np.nan, 1e3
     mask = np.arange(H)[None] == 1  # what came before an episode is padding too
-    found = learner.loss(state, jax.random.key(0), one.replace(action=garbage, action_mask=mask))
+    found = jax.jit(learner.loss)(state, jax.random.key(0), one.replace(action=garbage, action_mask=mask))
     np.testing.assert_allclose(found, (one.action[0, 1] / size[place]).sum(), rtol=1e-5)
 
 
@@ -132,8 +140,9 @@ def test_every_step_of_a_batch_counts_alike(learner):
     """Also those of windows that are mostly padding."""
     mask = np.arange(H) < np.arange(N)[:, None] % H + 1
     batch, state, key = windows(0).replace(action_mask=mask), start(learner), jax.random.key(3)
-    alone = jax.vmap(lambda one: learner.loss(state, key, jax.tree.map(lambda x: x[None], one)))(batch)
-    np.testing.assert_allclose(learner.loss(state, key, batch), np.average(alone, weights=mask.sum(axis=1)), rtol=1e-5)
+    alone = jax.jit(jax.vmap(lambda one: learner.loss(state, key, jax.tree.map(lambda x: x[None], one))))(batch)
+    together = jax.jit(learner.loss)(state, key, batch)
+    np.testing.assert_allclose(together, np.average(alone, weights=mask.sum(axis=1)), rtol=1e-5)
 
 
 def test_kernels_alone_decay():
@@ -147,7 +156,8 @@ def test_kernels_alone_decay():
     state = start(learner, hyper=dataclasses.replace(HYPER, weight_decay=0.5))
     state = dataclasses.replace(state, params=jax.tree.map(lambda x: x + 1.0, state.params))
     plain = dataclasses.replace(state, hyper=dataclasses.replace(state.hyper, weight_decay=jnp.zeros(())))
-    (with_decay, _), (without, _) = (learner.update(each, jax.random.key(0), windows(0)) for each in (state, plain))
+    update = jax.jit(learner.update)
+    (with_decay, _), (without, _) = (update(each, jax.random.key(0), windows(0)) for each in (state, plain))
     rate = float(learning_rate(state.step, state.hyper))
     for (path, before), a, b in zip(
         jax.tree_util.tree_leaves_with_path(state.params),
@@ -160,20 +170,21 @@ def test_kernels_alone_decay():
 
 def test_the_learning_rate_rises_and_falls():
     steps = np.arange(700)
-    found = np.array([learning_rate(jnp.asarray(step), HYPER) for step in steps])
+    found = np.asarray(jax.jit(jax.vmap(lambda step: learning_rate(step, HYPER)))(steps))
     # optax warms up from zero in step 0 and so is one step behind until the warm-up ends.
     expected = optax.warmup_cosine_decay_schedule(0.0, 1e-2, 20, 600)
-    np.testing.assert_allclose(found[20:], [expected(step) for step in steps[20:]], atol=1e-8)
-    np.testing.assert_allclose(found[:20], [expected(step + 1) for step in steps[:20]], rtol=1e-5)
+    expected = np.asarray(jax.jit(jax.vmap(expected))(np.r_[1:21, 20:700]))
+    np.testing.assert_allclose(found[20:], expected[20:], atol=1e-8)
+    np.testing.assert_allclose(found[:20], expected[:20], rtol=1e-5)
 
 
-def test_the_average_starts_with_the_first_step_and_forgets_slowly(learner):
+def test_the_average_starts_with_the_first_step_and_forgets_slowly(learner, update):
     assert float(ema_decay(jnp.asarray(0), HYPER)) == 0.0
     assert float(ema_decay(jnp.asarray(10_000), HYPER)) == pytest.approx(0.99)
     state = start(learner)
     parameters, average = [], None
     for step in range(4):
-        state, _ = learner.update(state, jax.random.key(step), windows(step))
+        state, _ = update(state, jax.random.key(step), windows(step))
         keep = min(0.99, 1 - (1 + step) ** -0.75)
         newest = state.params
         average = newest if average is None else jax.tree.map(lambda a, p, k=keep: k * a + (1 - k) * p, average, newest)
@@ -181,15 +192,13 @@ def test_the_average_starts_with_the_first_step_and_forgets_slowly(learner):
     chex.assert_trees_all_close(state.average, average, rtol=1e-4, atol=1e-6)
 
 
-def test_dropout_hides_what_is_seen(learner):
+def test_dropout_hides_what_is_seen(learner, update):
     hidden = start(learner, hyper=HYPER.replace(observation_dropout=1.0))
     shown = start(learner)
     key, batch = jax.random.key(3), windows(0)
     other = batch.replace(observation={"state": batch.observation["state"][::-1]})
-    chex.assert_trees_all_equal(
-        learner.update(hidden, key, batch)[0].params, learner.update(hidden, key, other)[0].params
-    )
-    assert learner.update(shown, key, batch)[1]["loss/train"] != learner.update(shown, key, other)[1]["loss/train"]
+    chex.assert_trees_all_equal(update(hidden, key, batch)[0].params, update(hidden, key, other)[0].params)
+    assert update(shown, key, batch)[1]["loss/train"] != update(shown, key, other)[1]["loss/train"]
 
 
 def test_seeds_batch_like_a_loop(learner):
@@ -197,8 +206,12 @@ def test_seeds_batch_like_a_loop(learner):
     example = {"state": jnp.asarray(windows(0).observation["state"][0])}
     found = scales(windows(0, 1000))
     batch, key = windows(3), jax.random.key(7)
-    together = jax.vmap(lambda k: learner.update(learner.init(k, example, found, HYPER), key, batch)[0].params)(keys)
-    alone = [learner.update(learner.init(k, example, found, HYPER), key, batch)[0].params for k in keys]
+
+    def learn(k):
+        return learner.update(learner.init(k, example, found, HYPER), key, batch)[0].params
+
+    together, one = jax.jit(jax.vmap(learn))(keys), jax.jit(learn)
+    alone = [one(k) for k in keys]
     chex.assert_trees_all_close(together, jax.tree.map(lambda *x: jnp.stack(x), *alone), rtol=1e-4, atol=1e-5)
 
 
@@ -246,10 +259,16 @@ def test_actions_relative_to_what_was_seen_are_learnt_and_given_back():
     state = start(plain, batch=batch)
     state = dataclasses.replace(state, scales=dataclasses.replace(state.scales, action=scale))
     key, moved = jax.random.key(0), batch.replace(action=batch.action - shift)
-    np.testing.assert_allclose(relative.loss(state, key, batch), plain.loss(state, key, moved), rtol=1e-5)
+    losses = jax.jit(relative.loss)(state, key, batch), jax.jit(plain.loss)(state, key, moved)
+    np.testing.assert_allclose(*losses, rtol=1e-5)
     seen = jax.tree.map(lambda x: x[0], batch.observation)
-    np.testing.assert_allclose(relative.mode(state, seen), plain.mode(state, seen) + shift[0], rtol=1e-5)
-    np.testing.assert_allclose(relative.plan(state, key, seen), plain.plan(state, key, seen) + shift[0], rtol=1e-5)
+
+    @jax.jit
+    def acted(state):
+        return tuple((each.mode(state, seen), each.plan(state, key, seen)) for each in (relative, plain))
+
+    for found, expected in zip(*acted(state), strict=True):
+        np.testing.assert_allclose(found, expected + shift[0], rtol=1e-5)
     assert np.ptp(scale.size, axis=0).min() > 0
 
 
@@ -259,9 +278,10 @@ def test_noise_of_observations_adds_what_it_must_to_the_error_of_a_linear_policy
     batch = jax.tree.map(lambda x: np.repeat(x[:1], 4096, axis=0), windows(0))
     quiet = start(learner)
     noisy = dataclasses.replace(quiet, hyper=dataclasses.replace(quiet.hyper, observation_noise=jnp.asarray(0.3)))
-    plain, more = (float(learner.update(state, jax.random.key(0), batch)[1]["loss/train"]) for state in (quiet, noisy))
+    update = jax.jit(learner.update)
+    plain, more = (float(update(state, jax.random.key(0), batch)[1]["loss/train"]) for state in (quiet, noisy))
     kernel = jax.tree.leaves(quiet.params["head"])[1]
     assert kernel.shape == (OBSERVATIONS * 3, H * A)
     expected = 0.09 * float((kernel**2).sum(axis=0).mean())
     assert more - plain == pytest.approx(expected, rel=0.1)
-    assert float(learner.loss(noisy, jax.random.key(0), batch)) == pytest.approx(plain, rel=1e-5)
+    assert float(jax.jit(learner.loss)(noisy, jax.random.key(0), batch)) == pytest.approx(plain, rel=1e-5)

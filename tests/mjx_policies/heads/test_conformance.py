@@ -118,7 +118,7 @@ def trained(head):
         carry, losses = jax.lax.scan(step, (params, optimizer.init(params)), jax.random.split(jax.random.key(1), 400))
         return carry[0], losses
 
-    before = head.init(jax.random.key(0), EMBEDDING)
+    before = jax.jit(head.init)(jax.random.key(0), EMBEDDING)
     after, losses = jax.jit(run, compiler_options=compiler_options())(before)
     return before, after, np.asarray(losses)
 
