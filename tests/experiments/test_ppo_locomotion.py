@@ -199,13 +199,11 @@ def test_evaluations_are_spread_and_leave_the_end_alone(shared):
     assert shared.spacing(100, 0) == 0
 
 
-def test_a_run_is_judged_anew(finished, tmp_path):
+def test_a_run_is_judged_anew(finished, tmp_path, run_script):
     folder, _ = finished
-    script = SCRIPT.with_name("evaluate.py")
 
     def judge(*arguments):
-        command = [sys.executable, str(script), *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+        return run_script("evaluate.py", *arguments)
 
     again = tmp_path / "new" / "again.json"
     done = judge("--run", folder, "--robots", "3", "--json", again)

@@ -1,0 +1,28 @@
+import runpy
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+
+
+@pytest.fixture
+def run_script(capsys, monkeypatch):
+    """`(name, *arguments) -> (returncode, stdout, stderr)`: a script in this process, which spares its imports."""
+
+    def run(name, *arguments):
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", [str(EXPERIMENTS / name), *map(str, arguments)])
+            patch.syspath_prepend(str(EXPERIMENTS))  # where it finds its neighbours
+            try:
+                runpy.run_path(str(EXPERIMENTS / name), run_name="__main__")
+                code = 0
+            except SystemExit as stop:
+                code = stop.code
+        told = capsys.readouterr()
+        return SimpleNamespace(returncode=code, stdout=told.out, stderr=told.err)
+
+    return run
