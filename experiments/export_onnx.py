@@ -162,4 +162,5 @@ def commit() -> str:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Export, description=__doc__))
+    with clean_errors():
+        main(tyro.cli(Export, description=__doc__))

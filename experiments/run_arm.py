@@ -14,6 +14,7 @@ many arms as there are cores leave every core mostly idle; the table says how ma
 from __future__ import annotations
 
 import concurrent.futures
+import concurrent.futures.process
 import dataclasses
 import functools
 import multiprocessing
@@ -187,7 +188,8 @@ _opened: dict[str, Any] = {}  # of a process that drives arms
 
 def begin_work(arms: Arms, model: mujoco.MjModel, task: Task, ready: Any) -> None:
     """In a new process; waits for the others, whose imports would make the first arm late."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group, and the parent ends the others
+    for number in (signal.SIGINT, signal.SIGTERM):  # may reach the whole group, and the parent ends the others
+        signal.signal(number, signal.SIG_IGN)
     _opened.update(policy=open_policy(arms), model=model, task=task)
     ready.wait()
 
@@ -218,6 +220,8 @@ def run(
                 found.update((numbers[future], future.result()) for future in done)
                 progress(len(found), f"{sum(episode.success for episode in found.values())} succeeded")
         finished = not waiting
+    except concurrent.futures.process.BrokenProcessPool:
+        raise UserError("a process of the simulation died, perhaps for want of memory: try fewer --robots.") from None
     finally:
         if not finished:  # the pool itself would finish what it has begun
             for worker in list(pool._processes.values()):

@@ -11,6 +11,7 @@ did. After Ctrl-C it gets the results of the robots that were done.
 from __future__ import annotations
 
 import concurrent.futures
+import concurrent.futures.process
 import dataclasses
 import multiprocessing
 import os
@@ -197,6 +198,10 @@ def run(gate: Gate, console: Console) -> tuple[dict[str, list[Episode]], str]:
                 failures = sum(episode.failed for episode in episodes)
                 progress(len(episodes), f"{failures} failed")
         finished = not waiting
+    except concurrent.futures.process.BrokenProcessPool:
+        raise UserError(
+            "a process of the simulation died, perhaps for want of memory: try fewer --processes."
+        ) from None
     finally:
         if not finished:  # the pool itself would finish what it has begun
             for worker in list(pool._processes.values()):
@@ -206,8 +211,9 @@ def run(gate: Gate, console: Console) -> tuple[dict[str, list[Episode]], str]:
 
 
 def leave_signals_alone() -> None:
-    """In a worker: Ctrl-C reaches the whole group, and the parent ends the workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """In a worker: a signal may reach the whole group, and the parent ends the workers."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def judge(gate: Gate, name: str, contract: Contract, episodes: list[Episode]) -> Verdict:
@@ -244,7 +250,7 @@ def table(gate: Gate, verdicts: dict[str, Verdict], stopped: str) -> Table:
     found = Table(title=Text(f"{gate.policy}: {count}, {gate.seconds:g} s each"), box=box.SIMPLE_HEAD, padding=(0, 1))
     for column in ("condition", "failures [95 %]", "fell", "stopped", "linear", "yaw", "result"):
         found.add_column(column, justify="left" if column in ("condition", "result") else "right", no_wrap=True)
-    styles = {True: ("pass", "green"), False: ("fail", "bold red"), None: ("–", "")}
+    styles = {True: ("pass", "green"), False: ("fail", "bold red"), None: ("-", "")}
     for name, verdict in verdicts.items():
         word, style = styles[verdict.passed]
         found.add_row(

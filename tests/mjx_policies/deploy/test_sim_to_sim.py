@@ -127,7 +127,7 @@ def test_conditions_far_beyond_training_count_only_for_a_policy_that_was_trained
     assert counting(trained(**go2 | weak)) == always | {"weak_leg"}
 
 
-@pytest.mark.parametrize("name", CONDITIONS)
+@pytest.mark.parametrize("name", ["nominal", "noise", "pushes", "combined", *BEYOND])  # all draws among them
 def test_the_same_seed_gives_the_same_episode(scene, policy, name):
     first, second = (run_episode(policy, scene, CONDITIONS[name], 0.2, seed=3) for _ in range(2))
     np.testing.assert_array_equal(first.qpos, second.qpos)
