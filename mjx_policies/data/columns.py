@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,24 +101,41 @@ def from_pictures(column: Any, shape: tuple[int, ...], where: str) -> np.ndarray
     pa = load("pyarrow", "reading a dataset")
     if not (pa.types.is_struct(column.type) and "bytes" in {field.name for field in column.type}):
         raise UserError(f"{where} is of the type {column.type}, it must hold pictures.")
-    height, width, channels = shape
-    frames = np.empty((len(column), *shape), np.uint8)
-    for index, entry in enumerate(column):
-        data = entry.as_py() and entry.as_py()["bytes"]
-        if not data or len(data) > MAX_PNG:
-            raise UserError(f"picture {index} of {where} is missing, lies outside the file, or is too long.")
-        try:
-            with Image.open(io.BytesIO(data), formats=["PNG", "JPEG"]) as image:
-                if image.size != (width, height):  # known before anything is decoded
-                    raise UserError(
-                        f"picture {index} of {where} is {image.height} by {image.width}, not {height} by {width}."
-                    )
-                frames[index] = np.asarray(image.convert(CHANNELS[channels])).reshape(shape)
-        except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-            if isinstance(error, UserError):
-                raise
-            raise UserError(f"picture {index} of {where} is damaged.") from None
+    files = (entry.as_py() and entry.as_py()["bytes"] for entry in column)
+    return decode_pictures(files, len(column), shape, where)
+
+
+def decode_pictures(files: Iterable[bytes | None], count: int, shape: tuple[int, ...], where: str) -> np.ndarray:
+    """PNG or JPEG files as arrays: [T, H, W, C], or [T, H, W] where the shape has two sizes only."""
+    height, width, *channels = shape
+    frames = np.empty((count, *shape), np.uint8)
+    for index, data in enumerate(files):
+        name = f"picture {index} of {where}"
+        with _picture(data, name) as image:
+            if image.size != (width, height):  # known before anything is decoded
+                raise UserError(f"{name} is {image.height} by {image.width}, not {height} by {width}.")
+            frames[index] = np.asarray(image.convert(CHANNELS[channels[0] if channels else 1])).reshape(shape)
     return frames
+
+
+def picture_shape(data: bytes, where: str) -> tuple[int, ...]:
+    """What `decode_pictures` makes of such a file: [H, W, 3], or [H, W] of one that is grey."""
+    with _picture(data, where) as image:
+        return (image.height, image.width, *(() if image.mode == "L" else (3,)))
+
+
+@contextlib.contextmanager
+def _picture(data: bytes | None, name: str) -> Iterator[Any]:
+    """An image of Pillow, not decoded yet, and one sentence for whatever is wrong with it."""
+    if not data or len(data) > MAX_PNG:
+        raise UserError(f"{name} is missing, lies outside the file, or is too long.")
+    try:
+        with Image.open(io.BytesIO(data), formats=["PNG", "JPEG"]) as image:
+            yield image
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{name} is damaged.") from None
 
 
 def read_table(

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from mjx_policies.data.dataset import Dataset
+from mjx_policies.data.dataset import Dataset, readable, remarks
 from mjx_policies.data.formats import read
 from mjx_policies.data.statistics import Statistics, statistics_of
 from mjx_policies.training.errors import clean_errors
@@ -48,8 +48,7 @@ def describe(dataset: Dataset) -> str:
     lines += ["", f"Tasks: {', '.join(dataset.tasks)}", "", "| array | type | shape of a step |", "|---|---|---|"]
     for name, feature in dataset.features.items():
         lines.append(f"| {name} | {feature.dtype} | {' x '.join(map(str, feature.shape))} |")
-    if dataset.left_out:
-        lines += ["", f"Left out, because an episode holds numbers only: {', '.join(dataset.left_out)}"]
+    lines += [line for sentence in remarks(dataset) for line in ("", sentence)]
     return "\n".join(lines)
 
 
@@ -78,7 +77,8 @@ def main(asked: Describe) -> None:
     with console.status("reading") as status:
 
         def episodes():
-            for number, episode in enumerate(dataset, 1):
+            say = lambda sentence: console.print(sentence, highlight=False)  # noqa: E731
+            for number, episode in enumerate(readable(dataset, say), 1):
                 status.update(f"reading: {number} of {len(dataset)} episodes")
                 outcomes["success" if episode.success else "unknown" if episode.success is None else "failure"] += 1
                 rewards.append(math.fsum(episode.reward))

@@ -67,7 +67,13 @@ class Episode:
                 )
         for name in ("action", "reward"):
             values = _numbers(getattr(self, name), name)
-            object.__setattr__(self, name, values.astype(np.float32, copy=False))
+            learnt = values.astype(np.float32, copy=False)
+            if values.dtype.kind in "iu" and (learnt != values).any():
+                where = [int(index) for index in np.argwhere(learnt != values)[0]]
+                raise UserError(
+                    f"{name} holds {values[tuple(where)]} at {where}, which float32 cannot hold exactly: divide it."
+                )
+            object.__setattr__(self, name, learnt)
         self._check()
 
     def __len__(self) -> int:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from mjx_policies.data import lerobot, minari, robomimic
 from mjx_policies.data.dataset import Dataset
 from mjx_policies.data.episodes import Episode
+from mjx_policies.data.paths import telling
 from mjx_policies.training.errors import UserError
 
 WritableFormat = Literal["lerobot", "robomimic"]
@@ -25,15 +26,26 @@ def read(path: str | Path, *, fps: float | None = None) -> Dataset:
       fps: steps per second, for a format that does not say.
 
     Raises:
-      UserError: there is none, or it cannot be read.
+      UserError: there is none, it cannot be read, or it says another rate.
     """
     path = Path(path)
-    for name, module in FORMATS.items():
-        if module.recognise(path):
-            return module.read(path) if name == "lerobot" else module.read(path, fps=fps)
-    if not path.exists():
-        raise UserError(f"{path} does not exist. Check the path.")
+    with telling(path, "read"):
+        for module in FORMATS.values():
+            if module.recognise(path):
+                return module.read(path, fps=fps)
+        if not path.exists():
+            raise UserError(f"{path} does not exist. Check the path.")
     raise UserError(f"{path} is no dataset of {', '.join(FORMATS)}. Name the folder, or the .hdf5 file.")
+
+
+def kept(dataset: Dataset) -> dict[str, Any]:
+    """What a dataset says of the robot, as options of a `Writer` that is to say the same."""
+    state = dataset.features.get("state")
+    return {
+        "robot": dataset.robot,
+        "action_names": dataset.features["action"].names,
+        "environment": state.environment if state is not None else (),
+    }
 
 
 def write(path: str | Path, episodes: Iterable[Episode], format: WritableFormat = "lerobot", **options: Any) -> None:

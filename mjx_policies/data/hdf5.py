@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from mjx_policies.data.dataset import MAX_EPISODE_BYTES
+from mjx_policies.data.episodes import NAME
 from mjx_policies.data.packages import load
 from mjx_policies.data.paths import check_plain
 from mjx_policies.deploy.model import show
@@ -22,6 +24,8 @@ from mjx_policies.training.errors import UserError
 
 MAX_FILE = 2**40  # bytes
 MAX_TEXT = 2**26  # bytes
+MAX_DEPTH = 8  # of groups in groups
+JPEG = b"\xff\xd8\xff"  # how such a file begins
 # H5Z_FILTER_DEFLATE, SHUFFLE, FLETCHER32, SZIP, NBIT, SCALEOFFSET, and LZF of h5py: those that come with the library.
 FILTERS = frozenset((1, 2, 3, 4, 5, 6, 32000))
 
@@ -83,6 +87,69 @@ def numbers(group: Any, name: str) -> np.ndarray:
     return _array(group, name)[()]
 
 
+def arrays_below(group: Any, pictures: bool = False) -> tuple[list[tuple[str, Any, str]], list[str]]:
+    """The arrays in a group and in the groups in it, of which an observation can be made.
+
+    Args:
+      group: whose names, where groups lie in it, are joined by `_`.
+      pictures: whether files of pictures count, see `is_pictures`.
+
+    Returns:
+      Name, group and key of each array, and the names of what holds no row of plain numbers for each step.
+
+    Raises:
+      UserError: something lies in another file, or is nested too deep.
+    """
+    found: list[tuple[str, Any, str]] = []
+    left_out: list[str] = []
+
+    def look(inside: Any, prefix: str, depth: int) -> None:
+        if depth > MAX_DEPTH:
+            raise UserError(f"{inside.name} is nested more than {MAX_DEPTH} deep.")
+        for key in names(inside):
+            if is_group(inside, key):
+                look(subgroup(inside, key), f"{prefix}{key}_", depth + 1)
+                continue
+            name, array = prefix + key, _stored(inside, key)
+            fits = _is_numeric(array) and array.ndim >= 1 and math.prod(array.shape[1:]) > 0
+            fits = fits or (pictures and is_pictures(inside, key))
+            fits = fits and NAME.fullmatch(name) is not None and name != "action"
+            if fits:
+                found.append((name, inside, key))
+            else:
+                left_out.append(name)
+
+    look(group, "", 0)
+    return found, left_out
+
+
+def is_pictures(group: Any, name: str) -> bool:
+    """Whether an array holds a JPEG file for each step: bytes of any number, or as many for each."""
+    array = _stored(group, name)
+    if load("h5py", "a dataset in HDF5").check_vlen_dtype(array.dtype) == np.uint8:
+        return array.ndim == 1 and len(array) > 0
+    return (
+        array.dtype == np.uint8
+        and array.ndim == 2
+        and array.shape[0] > 0
+        and array.shape[1] > len(JPEG)
+        and array[0, : len(JPEG)].tobytes() == JPEG
+    )
+
+
+def picture_files(group: Any, name: str, count: int | None = None) -> list[bytes]:
+    """The files of `is_pictures`, or the first `count` of them."""
+    array = _stored(group, name)
+    files: list[bytes] = []
+    size = 0
+    for index in range(len(array) if count is None else min(count, len(array))):
+        files.append(np.asarray(array[index], np.uint8).tobytes())
+        size += len(files[-1])
+        if size > MAX_EPISODE_BYTES:
+            raise UserError(f"{array.name} would take more than the {MAX_EPISODE_BYTES:,} bytes an episode may have.")
+    return files
+
+
 def texts(group: Any, name: str) -> list[str]:
     """A vector of texts."""
     h5py = load("h5py", "a dataset in HDF5")
@@ -111,6 +178,10 @@ def attribute(group: Any, name: str, kind: type, default: Any = None) -> Any:
         raise UserError(f"the attribute {show(name)} of {group.name} must be one number or text.")
     value = group.attrs[name]
     value = value.decode() if isinstance(value, bytes) else value.item() if isinstance(value, np.generic) else value
+    if kind is int and text:
+        return _whole(value)
+    if kind is int and type(value) is int and value >= 2**63:
+        return default  # a seed that fits nowhere else
     if kind is float and type(value) is int:
         value = float(value)
     if kind is bool and value in (0, 1):
@@ -153,8 +224,17 @@ def _stored(group: Any, name: str) -> Any:
 
 def _array(group: Any, name: str) -> Any:
     array = _stored(group, name)
-    if array.dtype.kind not in "fiub" or array.dtype.fields is not None or array.shape is None:
+    if not _is_numeric(array):
         raise UserError(f"{array.name} is of the type {array.dtype}, it must hold plain numbers.")
     if math.prod(array.shape) * array.dtype.itemsize > MAX_EPISODE_BYTES:
         raise UserError(f"{array.name} would take more than the {MAX_EPISODE_BYTES:,} bytes an episode may have.")
     return array
+
+
+def _is_numeric(array: Any) -> bool:
+    return array.dtype.kind in "fiub" and array.dtype.fields is None and array.shape is not None
+
+
+def _whole(text: str) -> int | None:
+    """A number that was written as text; None for a text such as `None`."""
+    return int(text) if re.fullmatch(r"-?[0-9]{1,18}", text) else None

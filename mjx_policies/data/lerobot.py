@@ -2,11 +2,13 @@
 
 What LeRobot has no place for stands in further columns of the table of episodes, which it ignores: `success`,
 `terminated`, `seed`, `strategy`, and what the last action led to. Files of others say with `next.done` and
-`next.success` whether an episode ended and succeeded; there a time limit cannot be told from an end.
+`next.success` whether an episode ended and succeeded; there a time limit cannot be told from an end. An episode whose
+steps have several tasks has them all, in the order of its steps.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,16 +17,29 @@ import numpy as np
 
 from mjx_policies.data import films
 from mjx_policies.data.columns import from_arrow, from_pictures, read_rows_of, read_table
-from mjx_policies.data.dataset import check_index, check_memory
+from mjx_policies.data.dataset import Feature, check_index, check_memory
 from mjx_policies.data.episodes import Episode
 from mjx_policies.data.lerobot_episodes import FINAL, MAX_FILE, EpisodeRow, read_rows
-from mjx_policies.data.lerobot_layout import ACTION, DONE, INFO, REWARD, SUCCESS, fill, observation_name, read_info
+from mjx_policies.data.lerobot_layout import (
+    ACTION,
+    DONE,
+    ENVIRONMENT,
+    INFO,
+    REWARD,
+    SUCCESS,
+    TASKS,
+    fill,
+    join,
+    observation_name,
+    read_info,
+)
 from mjx_policies.data.lerobot_writer import Writer
 from mjx_policies.data.packages import load
 from mjx_policies.data.paths import inside
 from mjx_policies.training.errors import UserError
 
 FORMAT = "lerobot"
+TASK_COLUMNS = frozenset(("task", "__index_level_0__"))
 
 
 def recognise(path: Path) -> bool:
@@ -32,13 +47,20 @@ def recognise(path: Path) -> bool:
     return (path / INFO).exists()
 
 
-def read(path: str | Path) -> LeRobotDataset:
+def read(path: str | Path, *, fps: float | None = None) -> LeRobotDataset:
     """Opens a dataset.
 
+    Args:
+      path: its folder.
+      fps: steps per second, which these datasets say themselves.
+
     Raises:
-      UserError: it is missing, of another version, damaged, or reaches out of its folder.
+      UserError: it is missing, of another version or rate, damaged, or reaches out of its folder.
     """
-    return LeRobotDataset(Path(path))
+    dataset = LeRobotDataset(Path(path))
+    if fps is not None and fps != dataset.fps:
+        raise UserError(f"{path} says that it has {dataset.fps:g} steps a second, not {fps:g}: leave out fps.")
+    return dataset
 
 
 def write(path: str | Path, episodes: Iterable[Episode], **options: Any) -> None:
@@ -59,19 +81,26 @@ class LeRobotDataset:
         self.info = read_info(path)
         self.rows = read_rows(path, self.info)
         self.fps = self.info.fps
-        self.tasks = tuple(dict.fromkeys(task for row in self.rows for task in row.tasks[:1]))
+        self.tasks = tuple(dict.fromkeys(task for row in self.rows for task in row.tasks))
         self.lengths = [row.length for row in self.rows]
         self._offsets = []  # of each episode in its file, where episodes lie in order
         ends: dict[tuple[int, int], int] = {}
         for row in self.rows:
             self._offsets.append(ends.get(row.data, 0))
             ends[row.data] = self._offsets[-1] + row.length
-        self.left_out = self.info.left_out
+        self.left_out, self.robot, self.notes = self.info.left_out, self.info.robot, self.info.notes
+        several = sum(len(row.tasks) > 1 for row in self.rows)
+        if several:
+            self.notes += (f"{several:,} episodes have steps of several tasks: each has all of its tasks.",)
         self.features = {
             observation_name(name): feature
             for name, feature in self.info.features.items()
             if name == ACTION or name.startswith("observation.")
         }
+        if self.info.environment:
+            own, other = self.features["state"], self.features.pop(observation_name(ENVIRONMENT))
+            size = own.shape[0] + other.shape[0]
+            self.features["state"] = Feature(own.dtype, (size,), environment=self.info.environment)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -139,10 +168,10 @@ class LeRobotDataset:
             "success": None if succeeded is None else bool(succeeded.any()),
         }
         return Episode(
-            observation={observation_name(name): v for name, v in values.items() if name.startswith("observation.")},
+            observation=self._observation(values),
             action=values[ACTION],
             reward=np.zeros(row.length, np.float32) if reward is None else reward[:, 0],
-            task="".join(row.tasks[:1]),
+            task=self._task(row),
             fps=self.fps,
             final_observation=self._final(row) if row.final else None,
             **(foreign if row.own is None else row.own),
@@ -151,4 +180,35 @@ class LeRobotDataset:
     def _final(self, row: EpisodeRow) -> dict[str, np.ndarray]:
         names = [name for name in self.info.features if name.startswith("observation.")]
         table = read_table(row.table, [FINAL + name for name in names], [("episode_index", "=", row.index)])
-        return {observation_name(name): self._column(name, table[FINAL + name], row.table)[0] for name in names}
+        return self._observation({name: self._column(name, table[FINAL + name], row.table)[0] for name in names})
+
+    def _observation(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """The features that are observations, by our names."""
+        found = {observation_name(name): each for name, each in values.items() if name.startswith("observation.")}
+        if self.info.environment:
+            other = found.pop(observation_name(ENVIRONMENT))
+            found["state"] = join(found["state"], other, self.info.environment)
+        return found
+
+    def _task(self, row: EpisodeRow) -> str:
+        """The tasks of an episode in the order of its steps: the table of episodes names them in any order."""
+        if len(row.tasks) < 2:
+            return "".join(row.tasks)
+        path = self._data(row)
+        table = read_rows_of(path, ["task_index"], self._offsets[row.index], row.length)
+        numbers = from_arrow(table["task_index"], "int64", (1,), f"task_index in {path}")[:, 0]
+        return "; ".join(dict.fromkeys(self._task_of(int(number)) for number in numbers))
+
+    def _task_of(self, number: int) -> str:
+        if number not in self._task_names:
+            raise UserError(f"{self.path / TASKS} lacks the task {number}. Copy the dataset again.")
+        return self._task_names[number]
+
+    @functools.cached_property
+    def _task_names(self) -> dict[int, str]:
+        """The table of tasks; their words are the index of a data frame, whose name has changed."""
+        table = read_table(inside(self.path, TASKS, MAX_FILE), ["task_index"], optional=TASK_COLUMNS)
+        words = [table[name].to_pylist() for name in table.column_names if name in TASK_COLUMNS]
+        if not words:
+            raise UserError(f"{self.path / TASKS} lacks the words of tasks. Copy the dataset again.")
+        return dict(zip(table["task_index"].to_pylist(), map(str, words[0]), strict=True))

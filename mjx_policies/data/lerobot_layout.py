@@ -6,6 +6,9 @@ meta/tasks.parquet                       task, task_index
 meta/episodes/chunk-000/file-000.parquet one row for each episode: length, files, statistics
 data/chunk-000/file-000.parquet          one row for each step
 videos/<feature>/chunk-000/file-000.mp4  frames of a camera, unless pictures are among the data
+
+LeRobot's policies tell the robot's own state from that of its environment, so what is not the robot's own in our
+observation `state` is a feature of its own there; its entry in meta/info.json says where its numbers stood.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from mjx_policies.data.columns import is_picture
-from mjx_policies.data.dataset import Feature
+from mjx_policies.data.dataset import Feature, note_integers
 from mjx_policies.data.episodes import NAME
 from mjx_policies.deploy.model import show
 from mjx_policies.training.errors import UserError
@@ -36,6 +39,8 @@ DATA = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 EPISODES = "meta/episodes/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
 VIDEO = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 
+STATE, ENVIRONMENT = "observation.state", "observation.environment_state"
+PLACES = "places"  # key of the second in meta/info.json: where its numbers stand in the observation `state`
 ACTION, REWARD, DONE, SUCCESS = PLAIN = ("action", "next.reward", "next.done", "next.success")
 COUNTERS = {
     name: {"dtype": dtype, "shape": [1], "names": None}
@@ -80,6 +85,10 @@ class Info:
       left_out: names of the others.
       data_path, video_path: templates.
       episodes: their number, when the file was written.
+      robot: its type; empty if nobody says.
+      environment: which numbers of our observation `state` are kept as `ENVIRONMENT`; none where that is a feature of
+        somebody else's.
+      notes: see `dataset.Dataset`.
     """
 
     fps: float
@@ -90,6 +99,9 @@ class Info:
     data_path: str
     video_path: str
     episodes: int
+    robot: str
+    environment: tuple[int, ...]
+    notes: tuple[str, ...]
 
 
 def read_info(root: Path) -> Info:
@@ -114,7 +126,12 @@ def read_info(root: Path) -> Info:
     for name, feature in features.items():
         if name in COUNTERS:
             continue
-        kind, parsed = _feature(name, feature, path)
+        try:
+            kind, parsed = _feature(name, feature, path)
+        except UserError:
+            if name == ACTION or (isinstance(feature, dict) and feature.get("dtype") in kinds):
+                raise
+            kind, parsed = "", None  # an odd feature that nobody needs
         if parsed is None or not (name in PLAIN or _is_observation(name)):
             left_out.append(name)
             continue
@@ -136,7 +153,39 @@ def read_info(root: Path) -> Info:
         if kinds["video"]
         else VIDEO,
         episodes=_whole(data.get("total_episodes"), "total_episodes", path),
+        robot=data["robot_type"] if isinstance(data.get("robot_type"), str) else "",
+        environment=_places(features, kept),
+        notes=() if np.dtype(kept[ACTION].dtype).kind == "f" else (note_integers(kept[ACTION].dtype),),
     )
+
+
+def _places(features: Mapping[str, Any], kept: Mapping[str, Feature]) -> tuple[int, ...]:
+    """Where the numbers of `ENVIRONMENT` stand in the observation that both vectors make together."""
+    if STATE not in kept or ENVIRONMENT not in kept:
+        return ()
+    own, other = kept[STATE], kept[ENVIRONMENT]
+    places = features[ENVIRONMENT].get(PLACES)
+    fits = isinstance(places, list) and all(type(place) is int for place in places)
+    fits = fits and own.dtype == other.dtype and len(own.shape) == 1 and other.shape == (len(places),)
+    together = own.shape[0] + len(places) if fits else 0
+    return tuple(places) if fits and len({*places} & {*range(together)}) == len(places) else ()
+
+
+def join(own: np.ndarray, other: np.ndarray, places: Sequence[int]) -> np.ndarray:  # [..., M], [..., N] -> [..., M + N]
+    """The observation `state` from its two features."""
+    together = np.empty((*own.shape[:-1], own.shape[-1] + len(places)), own.dtype)
+    together[..., list(places)] = other
+    together[..., _others(together.shape[-1], places)] = own
+    return together
+
+
+def split(state: np.ndarray, places: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """The inverse of `join`."""
+    return state[..., _others(state.shape[-1], places)], state[..., list(places)]
+
+
+def _others(size: int, places: Sequence[int]) -> list[int]:
+    return [place for place in range(size) if place not in set(places)]
 
 
 def check_version(version: Any, root: Path) -> None:
@@ -170,7 +219,11 @@ def info_json(fps: float, features: Mapping[str, Any], robot: str, episodes: int
 
 
 def features_json(
-    arrays: Mapping[str, np.ndarray], videos: bool, fps: float, action_names: Sequence[str] = ()
+    arrays: Mapping[str, np.ndarray],
+    videos: bool,
+    fps: float,
+    action_names: Sequence[str] = (),
+    environment: Sequence[int] = (),
 ) -> dict[str, Any]:
     """What `meta/info.json` says of features, from their arrays [T, ...]."""
     features: dict[str, Any] = {}
@@ -179,6 +232,8 @@ def features_json(
         if not is_picture(dtype, shape):
             names = list(action_names) if name == ACTION and [len(action_names)] == list(shape) else None
             features[name] = {"dtype": dtype, "shape": list(shape), "names": names}
+            if name == ENVIRONMENT and environment:
+                features[name][PLACES] = list(environment)
             continue
         kind = "video" if videos and shape[-1] == 3 else "image"
         features[name] = {"dtype": kind, "shape": list(shape), "names": ["height", "width", "channels"]}
@@ -219,6 +274,8 @@ def _feature(name: str, feature: Any, path: Path) -> tuple[str, Feature | None]:
         names = feature.get("names")
         if isinstance(names, list) and names[:1] in (["channels"], ["channel"]) and len(shape) == 3:
             shape = [*shape[1:], shape[0]]  # pictures are decoded with their channels last, whatever a writer meant
+        if len(shape) == 3 and shape[2] == 1 and kind == "video":
+            return kind, None  # a map of depths, which no picture holds
         if len(shape) != 3 or math.prod(shape) not in range(1, 2**28) or (shape[2] != 3 and kind == "video"):
             raise UserError(f"{path} gives the camera {show(name)} the shape {show(shape)}, not [height, width, 3].")
         return kind, Feature("uint8", tuple(shape))

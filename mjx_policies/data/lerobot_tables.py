@@ -47,13 +47,35 @@ def steps_table(arrays: Mapping[str, np.ndarray], features: Mapping[str, Any]) -
     """One row for each step, without what lies in films."""
     pa = load("pyarrow", "writing a dataset")
     kinds = {name: features[name]["dtype"] if name in features else "" for name in arrays}
-    return pa.table(
-        {
-            name: to_pictures(values) if kinds[name] == "image" else to_arrow(values)
-            for name, values in arrays.items()
-            if kinds[name] != "video"
-        }
+    kept = {name: values for name, values in arrays.items() if kinds[name] != "video"}
+    table = pa.table(
+        {name: to_pictures(values) if kinds[name] == "image" else to_arrow(values) for name, values in kept.items()}
     )
+    described = {name: _hugging_face(values, kinds[name] == "image") for name, values in kept.items()}
+    fields = []
+    for field in table.schema:
+        kind = described[field.name]["_type"]
+        if kind.startswith("Array"):
+            extension = f"datasets.features.features.{kind}ExtensionType"
+            shape = json.dumps([described[field.name]["shape"], described[field.name]["dtype"]])
+            field = field.with_metadata({"ARROW:extension:name": extension, "ARROW:extension:metadata": shape})
+        fields.append(field)
+    return table.cast(pa.schema(fields, {"huggingface": json.dumps({"info": {"features": described}})}))
+
+
+def _hugging_face(values: np.ndarray, camera: bool) -> dict[str, Any]:  # [T, ...]
+    """What a column is to Hugging Face `datasets`, which takes lists of lists for ragged unless told their shape.
+
+    It believes this only of columns whose Arrow type agrees, which for more than one axis is an extension of its own.
+    """
+    shape, number = values.shape[1:], {"dtype": values.dtype.name, "_type": "Value"}
+    if camera:
+        return {"_type": "Image"}
+    if shape == (1,):
+        return number
+    if len(shape) == 1:
+        return {"feature": number, "length": shape[0], "_type": "Sequence"}
+    return {"shape": list(shape), "dtype": values.dtype.name, "_type": f"Array{len(shape)}D"}
 
 
 def episode_row(

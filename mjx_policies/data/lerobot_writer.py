@@ -8,11 +8,14 @@ leaves episodes in two places, which agree.
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mjx_policies.data import films
 from mjx_policies.data.columns import read_table
@@ -23,6 +26,7 @@ from mjx_policies.data.lerobot_layout import (
     COUNTERS,
     DATA,
     DATA_MB,
+    ENVIRONMENT,
     EPISODES,
     FILES_PER_CHUNK,
     INFO,
@@ -30,10 +34,13 @@ from mjx_policies.data.lerobot_layout import (
     STATS,
     TASKS,
     VIDEO,
+    feature_name,
     features_json,
     fill,
     info_json,
+    observation_name,
     read_info,
+    split,
 )
 from mjx_policies.data.lerobot_statistics import Summary, combine, summarise, to_json
 from mjx_policies.data.lerobot_tables import (
@@ -46,8 +53,10 @@ from mjx_policies.data.lerobot_tables import (
     tasks_table,
 )
 from mjx_policies.data.packages import load
+from mjx_policies.data.paths import telling
+from mjx_policies.training.checkpoint import remove
 from mjx_policies.training.errors import UserError
-from mjx_policies.training.files import flush_to_disk, read_json, replacing, write_json
+from mjx_policies.training.files import flush_to_disk, make_folder, read_json, replacing, write_json
 
 LOCK = ".lock"
 MERGE_EVERY = 256  # episodes
@@ -63,6 +72,8 @@ class Writer:
         that is continued stays as it is.
       robot: name of the robot, for a new dataset.
       action_names: of the numbers of an action, which tell whether they are targets, say, or changes of targets.
+      environment: which numbers of the observation `state` are not of the robot but of what is around it, such as
+        objects and goals: what policies of LeRobot ask for where there are no pictures. Reading puts them back.
 
     Raises:
       UserError: the folder holds something, or something else than such a dataset, or another process writes to it.
@@ -76,24 +87,30 @@ class Writer:
         videos: bool = False,
         robot: str = "",
         action_names: Sequence[str] = (),
+        environment: Sequence[int] = (),
     ):
         load("pyarrow", "writing a dataset")
         self.path = Path(path)
         self._videos, self._robot, self._action_names = videos, robot, tuple(action_names)
+        self._environment = tuple(environment)
         self._features: dict[str, Any] = {}  # as in meta/info.json
         self._fps = 0.0
         self._tasks: list[str] = []
         self._episodes = self._frames = 0
         self._loose: list[int] = []  # numbers of files that hold one episode
         self._summaries: list[Mapping[str, Summary]] = []
-        if self.path.exists() and not self.path.is_dir():
-            raise UserError(f"{self.path} is a file, and a dataset is a folder. Choose another path.")
-        if append and not ((self.path / INFO).exists() or (self.path / LOCK).exists()):
-            raise UserError(f"{self.path} holds no dataset to append to. Check the path.")
-        if not append and self.path.exists() and any(self.path.iterdir()):
-            raise UserError(f"{self.path} holds something already. Choose another path, delete it, or go on with it.")
-        self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(self.path / LOCK, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        with telling(self.path, "write"):
+            if self.path.exists() and not self.path.is_dir():
+                raise UserError(f"{self.path} is a file, and a dataset is a folder. Choose another path.")
+            if append and not ((self.path / INFO).exists() or (self.path / LOCK).exists()):
+                raise UserError(f"{self.path} holds no dataset to append to. Check the path.")
+            if not append and self.path.exists() and any(self.path.iterdir()):
+                raise UserError(
+                    f"{self.path} holds something already. Choose another path, delete it, or go on with it."
+                )
+            self._made_folder = not self.path.exists()
+            make_folder(self.path, "the dataset")
+            self._lock = os.open(self.path / LOCK, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if append:
@@ -114,8 +131,10 @@ class Writer:
         Raises:
           UserError: it does not fit those before it: other observations, types, shapes or another rate.
         """
+        places = self._environment if ENVIRONMENT not in map(feature_name, episode.observation) else ()
+        episode = self._divided(episode)
         arrays = step_arrays(episode)
-        features = features_json(arrays, self._videos, episode.fps, self._action_names)
+        features = features_json(arrays, self._videos, episode.fps, self._action_names, places)
         self._check(features, episode.fps)
         self._features, self._fps = self._features or features, episode.fps
         number = self._episodes
@@ -186,6 +205,14 @@ class Writer:
             os.close(self._lock)
             self._lock = -1
 
+    def discard(self) -> None:
+        """Deletes all that this writer made, for work that failed; not for a dataset that it went on with."""
+        self.release()
+        for path in self.path.iterdir():
+            remove(path)
+        if self._made_folder:
+            self.path.rmdir()
+
     def _check(self, features: Mapping[str, Any], fps: float) -> None:
         """That an episode is like those before it; that a first one can be kept as asked."""
         if not self._features:
@@ -203,6 +230,29 @@ class Writer:
         new, old = (", ".join(each[ACTION].get("names") or ()) for each in (features, self._features))
         if new and old and new != old:
             raise UserError(f"the actions of the episode are {new}, those of the dataset {old}: they must agree.")
+
+    def _divided(self, episode: Episode) -> Episode:
+        """With the numbers of the environment as an observation of their own."""
+        state = episode.observation.get("state")
+        name = observation_name(ENVIRONMENT)
+        if not self._environment or state is None or name in episode.observation:
+            return episode
+        if state.ndim != 2 or not {*self._environment} < {*range(state.shape[1])}:
+            raise UserError(
+                f"the numbers {list(self._environment)} of a state of the shape {list(state.shape[1:])} cannot be "
+                "those of the environment: some must be the robot's."
+            )
+
+        def divide(values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+            own, other = split(values["state"], self._environment)
+            return {**values, "state": own, name: other}
+
+        final = episode.final_observation
+        return dataclasses.replace(
+            episode,
+            observation=divide(episode.observation),
+            final_observation=None if final is None else divide(final),
+        )
 
     def _is_camera(self, name: str) -> bool:
         return name in self._features and self._features[name]["dtype"] in CAMERAS
@@ -256,7 +306,7 @@ class Writer:
             raise UserError(f"{self.path} was not written by this package: convert it, then append to the result.")
         self._features = {name: value for name, value in described["features"].items() if name not in COUNTERS}
         self._fps, self._robot = info.fps, described.get("robot_type") or ""
-        self._videos = bool(info.videos)
+        self._videos, self._environment = bool(info.videos), info.environment
         self._tasks = list(dict.fromkeys(task for row in rows for task in row.tasks))
         self._episodes, self._frames = len(rows), sum(row.length for row in rows)
         used = {row.table for row in rows}

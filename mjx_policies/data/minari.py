@@ -5,21 +5,21 @@
   observations [T + 1, ...] or a group of such, actions [T, A], rewards, terminations, truncations [T], infos
 
 There is one more observation than actions: the last is what the last action led to. A plain observation becomes
-`state`, a dict one entry for each name, nested names joined by `_`. Minari knows no rate, so it must be given, and says
-of success only what `infos/success` holds.
+`state`, a dict one entry for each name, nested names joined by `_`. Pictures are JPEG files unless the writer was told
+otherwise. Minari knows no rate, so it must be given, and says of success only what `infos/success` holds.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mjx_policies.data import hdf5
-from mjx_policies.data.dataset import Feature, check_fps, check_index, check_memory
+from mjx_policies.data.columns import decode_pictures, picture_shape
+from mjx_policies.data.dataset import Alike, Feature, check_fps, check_index, check_memory
 from mjx_policies.data.episodes import Episode
 from mjx_policies.data.paths import inside
 from mjx_policies.deploy.model import show
@@ -28,7 +28,6 @@ from mjx_policies.training.files import read_json
 
 FORMAT = "minari"
 MAX_JSON = 2**26  # bytes
-MAX_DEPTH = 8  # of nested observations
 _EPISODE = re.compile(r"episode_([0-9]{1,9})")
 
 
@@ -58,7 +57,7 @@ class MinariDataset:
     def __init__(self, path: Path, fps: float | None):
         self.path = path
         self.fps = check_fps(fps, path)
-        self.left_out: tuple[str, ...] = ()
+        self.robot = ""
         folder = _folder(path)
         metadata = read_json(folder / "metadata.json", MAX_JSON)
         if not isinstance(metadata, dict):
@@ -73,21 +72,31 @@ class MinariDataset:
         self._file = inside(folder, "main_data.hdf5", hdf5.MAX_FILE)
         with hdf5.opened(self._file) as root:
             numbers = sorted(int(found[1]) for name in hdf5.names(root) if (found := _EPISODE.fullmatch(name)))
-            if not numbers or numbers != list(range(len(numbers))):
-                raise UserError("it has no episodes, or not all from 0 to the last.")
-            groups = [hdf5.subgroup(root, f"episode_{number}") for number in numbers]
-            self.lengths = [hdf5.shape_of(group, "rewards")[0][0] for group in groups]
-            first = groups[0]
-            self.features = {"action": _feature(*hdf5.shape_of(first, "actions"), "float32")}
-            for name, group, key in _observations(first):
-                self.features[name] = _feature(*hdf5.shape_of(group, key))
+            if not numbers:
+                raise UserError("it has no episodes.")
+            alike = Alike()
+            for number in numbers:
+                with alike.episode(f"episode {number}") as found:
+                    group = hdf5.subgroup(root, f"episode_{number}")
+                    found.length = hdf5.shape_of(group, "rewards")[0][0]
+                    found.features = {"action": _feature(*hdf5.shape_of(group, "actions"), "float32")}
+                    observations, found.left_out = _observations(group)
+                    found.features |= {name: _observed(parent, key) for name, parent, key in observations}
+        self._numbers = numbers
+        self.lengths, self.features, self.left_out = alike.lengths, alike.features, alike.left_out
+        self._alike = alike
+        missing = sorted(set(range(numbers[-1])) - set(numbers))
+        words = f"Episodes {', '.join(map(str, missing[:5]))}{' ...' if len(missing) > 5 else ''} are missing."
+        self.notes = (words,) if missing else ()
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     def __getitem__(self, index: int) -> Episode:
-        index = check_index(index, len(self))
-        check_memory(self.features.values(), self.lengths[index] + 1, f"episode {index} of {self._file}")
+        place = check_index(index, len(self))
+        index = self._numbers[place]
+        self._alike.check(place, self._file)
+        check_memory(self.features.values(), self.lengths[place] + 1, f"episode {index} of {self._file}")
         with hdf5.opened(self._file) as root:
             group = hdf5.subgroup(root, f"episode_{index}")
             action, reward = hdf5.numbers(group, "actions"), hdf5.numbers(group, "rewards").reshape(-1)
@@ -95,7 +104,7 @@ class MinariDataset:
                 raise UserError(
                     f"episode {index} has actions of the type {action.dtype}: only continuous ones are read."
                 )
-            rows = {name: hdf5.numbers(parent, key) for name, parent, key in _observations(group)}
+            rows = {name: self._rows(name, parent, key) for name, parent, key in _observations(group)[0]}
             for name, values in rows.items():
                 if values.ndim == 0 or len(values) != len(action) + 1:
                     raise UserError(
@@ -118,27 +127,29 @@ class MinariDataset:
                 seed=hdf5.attribute(group, "seed", int),
             )
 
+    def _rows(self, name: str, group: Any, key: str) -> np.ndarray:
+        if not hdf5.is_pictures(group, key):
+            return hdf5.numbers(group, key)
+        files = hdf5.picture_files(group, key)
+        return decode_pictures(files, len(files), self.features[name].shape, f"{group.name}/{key}")
+
 
 def _folder(path: Path) -> Path:
     return path / "data" if (path / "data").is_dir() else path
 
 
-def _observations(episode: Any) -> Iterator[tuple[str, Any, str]]:
-    """Name, group and key of each array of observations."""
+def _observations(episode: Any) -> tuple[list[tuple[str, Any, str]], list[str]]:
+    """See `hdf5.arrays_below`."""
     if hdf5.is_group(episode, "observations"):
-        yield from _nested(hdf5.subgroup(episode, "observations"), "", 0)
-    else:
-        yield "state", episode, "observations"
+        return hdf5.arrays_below(hdf5.subgroup(episode, "observations"), pictures=True)
+    return [("state", episode, "observations")], []
 
 
-def _nested(group: Any, prefix: str, depth: int) -> Iterator[tuple[str, Any, str]]:
-    if depth > MAX_DEPTH:
-        raise UserError(f"{group.name} is nested more than {MAX_DEPTH} deep.")
-    for key in hdf5.names(group):
-        if hdf5.is_group(group, key):
-            yield from _nested(hdf5.subgroup(group, key), f"{prefix}{key}_", depth + 1)
-        else:
-            yield prefix + key, group, key
+def _observed(group: Any, key: str) -> Feature:
+    if hdf5.is_pictures(group, key):
+        (first,) = hdf5.picture_files(group, key, 1)
+        return Feature("uint8", picture_shape(first, f"picture 0 of {group.name}/{key}"))
+    return _feature(*hdf5.shape_of(group, key))
 
 
 def _feature(shape: tuple[int, ...], dtype: np.dtype, name: str = "") -> Feature:

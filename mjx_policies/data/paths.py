@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from mjx_policies.deploy.model import show
@@ -19,6 +21,15 @@ def beside(path: Path, ending: str) -> Path:
 def about(path: Path) -> Path:
     """The folder beside a dataset that says how it came about."""
     return beside(path, ".about")
+
+
+@contextlib.contextmanager
+def telling(path: Path, what: str) -> Iterator[None]:
+    """One sentence for what the system has against a path, such as a name that is too long: `cannot read PATH: ...`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"cannot {what} {path}: {error.strerror or error}. Check the path.") from None
 
 
 def inside(root: Path, relative: str, max_bytes: int) -> Path:

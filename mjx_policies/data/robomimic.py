@@ -6,8 +6,9 @@ data/demo_0          attribute num_samples
 mask/<filter>        names of some of the demos
 
 What it has no place for are further attributes of each demo: `success`, `terminated`, `task`, `fps`, `seed`,
-`strategy`. In files of others `dones` ends with 1 if the task ended, the rate is the control_freq of robosuite, and
-nobody says what succeeded. A rate in neither place must be given.
+`strategy`; and of `data`: `mjx_policies`, the names of the robot and its actions (JSON). In files of others `dones`
+ends with 1 if the task ended, the rate is the control_freq of robosuite, and nobody says what succeeded. A rate in
+neither place must be given. Groups in `obs` are taken apart, their names joined by `_`; texts are left out.
 
 A file of HDF5 does not survive its writer's death. So each episode is first a file of its own in a folder beside,
 `NAME.parts`, which `read` takes as well; `close` makes one of them all.
@@ -15,7 +16,10 @@ A file of HDF5 does not survive its writer's death. So each episode is first a f
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,15 +29,16 @@ from typing import Any
 import numpy as np
 
 from mjx_policies.data import hdf5
-from mjx_policies.data.dataset import Feature, check_fps, check_index, check_memory
+from mjx_policies.data.dataset import Alike, Described, Feature, check_index, check_memory, note_integers
 from mjx_policies.data.episodes import Episode
 from mjx_policies.data.packages import load
-from mjx_policies.data.paths import inside
+from mjx_policies.data.paths import inside, telling
 from mjx_policies.deploy.model import show
 from mjx_policies.training.errors import UserError
-from mjx_policies.training.files import flush_to_disk, replacing
+from mjx_policies.training.files import flush_to_disk, make_folder, replacing
 
 FORMAT = "robomimic"
+ABOUT = "mjx_policies"  # attribute of `data`: robot, action_names, environment
 GYM = 2  # robomimic's EnvType for what is not robosuite
 _DEMO = re.compile(r"demo_([0-9]{1,9})")
 _OWN = {"success": bool, "terminated": bool, "task": str, "fps": float, "seed": int, "strategy": str}
@@ -72,53 +77,47 @@ class RobomimicDataset:
 
     def __init__(self, path: Path, fps: float | None = None, mask: str = ""):
         self.path = path
-        self.left_out: tuple[str, ...] = ()
+        self.notes: tuple[str, ...] = ()
         if path.exists() or not _parts(path).is_dir():
             files = [path]
         else:
             names = [file.name for file in _parts(path).glob("demo_*.hdf5")]
             files = [inside(_parts(path), name, hdf5.MAX_FILE) for name in names]
         self._demos: list[tuple[Path, str]] = []
-        self.lengths: list[int] = []
-        tasks = []
-        self.features: dict[str, Feature] = {}
-        for file, demo, length, task, found, features in sorted(
-            self._scan(files, mask), key=lambda each: _number(each[1])
-        ):
-            self._demos.append((file, demo))
-            self.lengths.append(length)
-            tasks.append(task)
-            fps = found if fps is None else fps
-            self.features = self.features or features
-        if not self._demos:
-            raise UserError(f"{path} holds no demos.")
-        self.tasks = tuple(dict.fromkeys(tasks))
-        self.fps = check_fps(fps, path)
-
-    def _scan(self, files: Sequence[Path], mask: str) -> Iterable[tuple[Path, str, int, str, float | None, Any]]:
-        """File, name, length, task, rate and features of each demo."""
-        for file in files:
+        self._alike = Alike()
+        self.robot = ""
+        names: tuple[str, ...] = ()
+        environment: tuple[int, ...] = ()
+        integers: set[str] = set()
+        by_number = sorted(((file, name) for file in files for name in _demos(file, mask)), key=lambda x: _number(x[1]))
+        for file, demos in itertools.groupby(by_number, key=lambda each: each[0]):
             with hdf5.opened(file) as root:
                 data = hdf5.subgroup(root, "data")
-                environment = _environment(data)
-                chosen = set(hdf5.texts(hdf5.subgroup(root, "mask"), mask)) if mask else None
-                for name in hdf5.names(data):
-                    if _DEMO.fullmatch(name) is None or (chosen is not None and name not in chosen):
-                        continue
-                    demo = hdf5.subgroup(data, name)
-                    features = {"action": _feature(demo, "actions")}
-                    observations = hdf5.subgroup(demo, "obs")
-                    features |= {key: _feature(observations, key) for key in hdf5.names(observations)}
-                    length = hdf5.shape_of(demo, "actions")[0][0]
-                    task = hdf5.attribute(demo, "task", str, environment.get("env_name", ""))
-                    fps = hdf5.attribute(demo, "fps", float, _control_frequency(environment))
-                    yield file, name, length, task, fps, features
+                self.robot, names, environment = _about(data)
+                _environment(data)  # damage to what all demos share
+                for _, name in demos:
+                    self._demos.append((file, name))
+                    with self._alike.episode(name) as found:
+                        _describe(data, name, found)
+                        kind = hdf5.shape_of(hdf5.subgroup(data, name), "actions")[1]
+                        integers |= {kind.name} if kind.kind != "f" else set()
+        if not self._demos:
+            raise UserError(f"{path} holds no demos.")
+        self.lengths, self.tasks, self.left_out = self._alike.lengths, self._alike.tasks, self._alike.left_out
+        self.features = self._alike.features
+        for name, key, value in (("action", "names", names), ("state", "environment", environment)):
+            feature = self.features.get(name)
+            if feature is not None and value:
+                self.features[name] = dataclasses.replace(feature, **{key: value})
+        self.notes = tuple(map(note_integers, sorted(integers)))
+        self.fps = self._alike.settle_fps(fps, path)
 
     def __len__(self) -> int:
         return len(self._demos)
 
     def __getitem__(self, index: int) -> Episode:
         file, name = self._demos[check_index(index, len(self))]
+        self._alike.check(check_index(index, len(self)), file)
         check_memory(self.features.values(), self.lengths[index], f"{name} of {file}")
         with hdf5.opened(file) as root:
             data = hdf5.subgroup(root, "data")
@@ -127,12 +126,9 @@ class RobomimicDataset:
             action = hdf5.numbers(demo, "actions")
             if samples is not None and samples != len(action):
                 raise UserError(f"{name} has {len(action)} actions, its num_samples is {samples}.")
-            observations = hdf5.subgroup(demo, "obs")
-            observation = {key: _rows(hdf5.numbers(observations, key)) for key in hdf5.names(observations)}
-            final = None
-            if hdf5.has(demo, "next_obs"):
-                following = hdf5.subgroup(demo, "next_obs")
-                final = {key: _rows(hdf5.numbers(following, key))[-1] for key in hdf5.names(following)}
+            observation, following = (_observations(demo, name) for name in ("obs", "next_obs"))
+            whole = following.keys() == observation.keys() and all(map(len, following.values()))
+            final = {key: rows[-1] for key, rows in following.items()} if whole else None
             own = {key: hdf5.attribute(demo, key, kind) for key, kind in _OWN.items()}
             if own["terminated"] is None:
                 own["terminated"] = bool(hdf5.has(demo, "dones") and hdf5.numbers(demo, "dones").reshape(-1)[-1:].any())
@@ -148,35 +144,86 @@ class RobomimicDataset:
             )
 
 
+def _demos(file: Path, mask: str) -> list[str]:
+    """Names of the demos in a file, or of those in a filter."""
+    with hdf5.opened(file) as root:
+        chosen = set(hdf5.texts(hdf5.subgroup(root, "mask"), mask)) if mask else None
+        found = [name for name in hdf5.names(hdf5.subgroup(root, "data")) if _DEMO.fullmatch(name)]
+    return found if chosen is None else [name for name in found if name in chosen]
+
+
+def _describe(data: Any, name: str, found: Described) -> None:
+    """Fills in what is known of a demo before it is read."""
+    demo, environment = hdf5.subgroup(data, name), _environment(data)
+    shape, _ = hdf5.shape_of(demo, "actions")
+    if not shape:
+        raise UserError(f"{demo.name} holds 'actions' as one number, it must have a row for each step.")
+    observations, found.left_out = hdf5.arrays_below(hdf5.subgroup(demo, "obs"))
+    found.length = shape[0]
+    found.features = {"action": Feature("float32", shape[1:] or (1,))}
+    for key, parent, member in observations:
+        rows, dtype = hdf5.shape_of(parent, member)
+        found.features[key] = Feature(dtype.name, rows[1:] or (1,))
+    found.task = hdf5.attribute(demo, "task", str, environment.get("env_name", ""))
+    found.fps = hdf5.attribute(demo, "fps", float, _control_frequency(environment))
+
+
+def _observations(demo: Any, name: str) -> dict[str, np.ndarray]:
+    """The observations of a demo by name; none where the demo has no such group."""
+    if not hdf5.has(demo, name):
+        return {}
+    found, _ = hdf5.arrays_below(hdf5.subgroup(demo, name))
+    return {key: _rows(hdf5.numbers(parent, member)) for key, parent, member in found}
+
+
 class Writer:
     """Adds episodes to a new file; use it as a context, or call `close`.
 
     Args:
       path: ends in `.hdf5`; it must not exist yet.
       append: continue one whose writer was killed before it closed it.
+      robot, action_names, environment: see `lerobot_writer.Writer`; they are kept for whoever converts the file.
 
     Raises:
       UserError: the file is there already, or parts of it are and `append` is not asked for.
     """
 
-    def __init__(self, path: str | Path, *, append: bool = False):
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        append: bool = False,
+        robot: str = "",
+        action_names: Sequence[str] = (),
+        environment: Sequence[int] = (),
+    ):
         load("h5py", "writing a dataset of robomimic")
         self.path = Path(path)
+        self._about: dict[str, Any] = {
+            "robot": robot,
+            "action_names": list(action_names),
+            "environment": list(environment),
+        }
         self._parts = _parts(self.path)
         self._first: Episode | None = None
         if self.path.suffix not in (".hdf5", ".h5"):
             raise UserError(f"a file of robomimic ends in .hdf5, {self.path} does not.")
-        if self.path.exists() or self.path.is_symlink():
-            raise UserError(f"{self.path} exists already. Choose another path or delete it.")
-        if self._parts.exists() != append:
-            words = "is what a killed writer left: append, or delete it" if not append else "does not exist"
-            raise UserError(f"{self._parts} {words}.")
-        self._parts.mkdir(parents=True, exist_ok=append)
+        with telling(self._parts, "write"):
+            if self.path.exists() or self.path.is_symlink():
+                raise UserError(f"{self.path} exists already. Choose another path or delete it.")
+            if self._parts.exists() != append:
+                words = "is what a killed writer left: append, or delete it" if not append else "does not exist"
+                raise UserError(f"{self._parts} {words}.")
+        make_folder(self._parts, "the dataset")
         for leftover in self._parts.glob(".*.tmp"):
             leftover.unlink()
         self._count = len(list(self._parts.glob("demo_*.hdf5")))
         if self._count:
-            self._first = RobomimicDataset(self.path)[0]
+            before = RobomimicDataset(self.path)
+            self._first, features = before[0], before.features
+            state = features.get("state")
+            kept = (before.robot, list(features["action"].names), list(state.environment) if state is not None else [])
+            self._about = {name: value or old for (name, value), old in zip(self._about.items(), kept, strict=True)}
 
     def __len__(self) -> int:
         return self._count
@@ -191,9 +238,12 @@ class Writer:
         h5py = load("h5py", "writing a dataset of robomimic")
         path = self._parts / f"demo_{self._count}.hdf5"
         with replacing(path) as temporary:
-            with h5py.File(temporary, "w") as file:
-                data = _make_data(file, episode, len(episode))
+            # In memory first: where the disk is full, HDF5 may end the process instead of raising an error.
+            with h5py.File(path.name, "w", driver="core", backing_store=False) as file:
+                data = _make_data(file, episode, len(episode), self._about)
                 _make_demo(data.create_group(f"demo_{self._count}"), episode)
+                file.flush()
+                temporary.write_bytes(file.id.get_file_image())
             flush_to_disk(temporary)
         flush_to_disk(self._parts)
         self._first = self._first or episode
@@ -219,16 +269,23 @@ class Writer:
             return
         if self._first is not None:
             h5py = load("h5py", "writing a dataset of robomimic")
+            parts = [self._parts / f"demo_{number}.hdf5" for number in range(self._count)]
             with replacing(self.path) as temporary:
+                with open(temporary, "wb") as whole:  # that there is room, see `add`
+                    os.posix_fallocate(whole.fileno(), 0, sum(part.stat().st_size for part in parts))
                 with h5py.File(temporary, "w") as file:
-                    data = _make_data(file, self._first, 0)
-                    for number in range(self._count):
-                        with h5py.File(self._parts / f"demo_{number}.hdf5", "r") as part:
+                    data = _make_data(file, self._first, 0, self._about)
+                    for number, path in enumerate(parts):
+                        with h5py.File(path, "r") as part:
                             data.attrs["total"] += part["data"].attrs["total"]
                             part.copy(f"data/demo_{number}", data)
                 flush_to_disk(temporary)
             flush_to_disk(self.path.parent)
         shutil.rmtree(self._parts)
+
+    def discard(self) -> None:
+        """Deletes all that this writer made, for work that failed; not for a dataset that it went on with."""
+        shutil.rmtree(self._parts, ignore_errors=True)
 
     def __enter__(self) -> Writer:
         return self
@@ -238,10 +295,12 @@ class Writer:
             self.close()
 
 
-def _make_data(file: Any, episode: Episode, total: int) -> Any:
+def _make_data(file: Any, episode: Episode, total: int, about: Mapping[str, Any]) -> Any:
     data = file.create_group("data")
     data.attrs["total"] = total
     data.attrs["env_args"] = json.dumps({"env_name": episode.task, "env_type": GYM, "env_kwargs": {}})
+    if any(about.values()):
+        data.attrs[ABOUT] = json.dumps(about)
     return data
 
 
@@ -297,17 +356,21 @@ def _environment(data: Any) -> Mapping[str, Any]:
     return found
 
 
+def _about(data: Any) -> tuple[str, tuple[str, ...], tuple[int, ...]]:
+    """Name of the robot, names of its actions, numbers of its environment, where this package wrote them."""
+    try:
+        found = json.loads(hdf5.attribute(data, ABOUT, str, "{}"))
+        names, environment = tuple(found.get("action_names", ())), tuple(found.get("environment", ()))
+        fits = all(isinstance(name, str) for name in names) and all(type(place) is int for place in environment)
+        return (str(found.get("robot", "")), names, environment) if fits else ("", (), ())
+    except (ValueError, RecursionError, AttributeError, TypeError):
+        return "", (), ()  # nothing that an episode needs
+
+
 def _control_frequency(environment: Mapping[str, Any]) -> float | None:
     options = environment.get("env_kwargs")
     found = options.get("control_freq") if isinstance(options, dict) else None
     return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
-
-
-def _feature(group: Any, name: str) -> Feature:
-    shape, dtype = hdf5.shape_of(group, name)
-    if not shape:
-        raise UserError(f"{group.name} holds {show(name)} as one number, it must have a row for each step.")
-    return Feature("float32" if name == "actions" else dtype.name, shape[1:] or (1,))
 
 
 def _rows(values: np.ndarray) -> np.ndarray:  # [T, ...]

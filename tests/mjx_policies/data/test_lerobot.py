@@ -2,6 +2,7 @@ import io
 import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from mjx_policies.data import lerobot, lerobot_writer
+from mjx_policies.data import formats, lerobot, lerobot_writer
 from mjx_policies.data.episodes import Episode
 from mjx_policies.data.lerobot_statistics import combine, summarise
 
@@ -139,6 +140,81 @@ def test_actions_have_names_that_agree(make_episode, tmp_path):
         lerobot.write(tmp_path / "a", [make_episode(4, 2)], append=True, action_names=("u", "v", "w"))
     lerobot.write(tmp_path / "b", [make_episode(4)])
     assert lerobot.read(tmp_path / "b").features["action"].names == ()
+
+
+def test_the_environment_is_a_feature_of_its_own(make_episode, assert_same, tmp_path):
+    """LeRobot's ACT and Diffusion Policy ask for pictures or an `observation.environment_state`."""
+    episodes = [make_episode(4, n, final=n != 1) for n in range(3)]
+    about = {"robot": "fr3", "environment": (3, 1)}
+    lerobot.write(tmp_path, episodes[:2], **about)
+    lerobot.write(tmp_path, episodes[2:], append=True)
+    features = json.loads((tmp_path / "meta/info.json").read_text())["features"]
+    assert (features["observation.state"]["shape"], features["observation.environment_state"]["shape"]) == ([2], [2])
+    rows = pq.read_table(tmp_path / "data/chunk-000/file-000.parquet")
+    np.testing.assert_array_equal(rows["observation.state"][0].as_py(), episodes[0].observation["state"][0, [0, 2]])
+    other = rows["observation.environment_state"][0].as_py()
+    np.testing.assert_array_equal(other, episodes[0].observation["state"][0, [3, 1]])
+    dataset = lerobot.read(tmp_path)
+    assert (dataset.robot, dataset.features["state"].shape, dataset.features["state"].environment) == (
+        "fr3",
+        (4,),
+        (3, 1),
+    )
+    for found, expected in zip(dataset, episodes, strict=True):
+        assert_same(found, expected)
+    del features["observation.environment_state"]["places"]  # as LeRobot's own datasets are
+    info = json.loads((tmp_path / "meta/info.json").read_text())
+    (tmp_path / "meta/info.json").write_text(json.dumps({**info, "features": features}))
+    foreign = lerobot.read(tmp_path)[0].observation
+    assert foreign["state"].shape == foreign["environment_state"].shape == (4, 2)
+    with pytest.raises(ValueError, match="some must be the robot's"):
+        lerobot.write(tmp_path / "all", episodes, environment=range(4))
+
+
+def test_columns_say_what_they_are(written):
+    """To Hugging Face `datasets`, which needs it for more than one axis: see its `Features.from_dict`."""
+    schema = pq.read_schema(written / "data/chunk-000/file-000.parquet")
+    features = json.loads(schema.metadata[b"huggingface"])["info"]["features"]
+    assert list(features) == schema.names
+    kind = schema.field("observation.grid").metadata
+    assert kind[b"ARROW:extension:name"] == b"datasets.features.features.Array2DExtensionType"
+    assert json.loads(kind[b"ARROW:extension:metadata"]) == [[2, 3], "int64"]
+    assert features["observation.grid"] == {"shape": [2, 3], "dtype": "int64", "_type": "Array2D"}
+    assert features["observation.pixels"] == {"_type": "Image"}
+    assert features["next.done"] == {"dtype": "bool", "_type": "Value"}
+    assert features["action"]["length"] == 3 and features["action"]["feature"]["dtype"] == "float32"
+
+
+def test_a_task_for_each_step(official_lerobot, tmp_path):
+    official_lerobot.write(tmp_path)
+    path = tmp_path / "data/chunk-000/file-000.parquet"
+    table = pq.read_table(path)
+    numbers = pa.array([1, 1, 0, 0, *[1] * 6], pa.int64())
+    pq.write_table(table.set_column(table.column_names.index("task_index"), "task_index", numbers), path)
+    episodes = tmp_path / "meta/episodes/chunk-000/file-000.parquet"
+    rows = pq.read_table(episodes)
+    unordered = pa.array([["lift", "place"], ["place"], ["lift"]])
+    pq.write_table(rows.set_column(rows.column_names.index("tasks"), "tasks", unordered), episodes)
+    dataset = lerobot.read(tmp_path)
+    assert [dataset[n].task for n in range(3)] == ["place; lift", "place", "lift"]
+    assert dataset.notes == ("1 episodes have steps of several tasks: each has all of its tasks.",)
+
+
+def test_odd_features_are_left_out(official_lerobot, tmp_path):
+    official_lerobot.write(tmp_path)
+    info = json.loads((tmp_path / "meta/info.json").read_text())
+    odd = {
+        "observation.note": {"dtype": "string", "shape": [1], "names": None},
+        "observation.mode": {"shape": [1]},
+        "observation.ragged": {"dtype": "float32", "shape": None},
+        "observation.depth": {"dtype": "video", "shape": [32, 48, 1], "names": ["height", "width", "channels"]},
+    }
+    (tmp_path / "meta/info.json").write_text(json.dumps({**info, "features": {**info["features"], **odd}}))
+    dataset = lerobot.read(tmp_path)
+    assert dataset.left_out == ("subtask", *odd) and dataset.robot == "so100"
+    np.testing.assert_array_equal(dataset[1].observation["state"], official_lerobot.contents()[1]["state"])
+    with pytest.raises(ValueError, match="says that it has 10 steps a second, not 50"):
+        formats.read(tmp_path, fps=50)
 
 
 def test_a_dataset_can_be_continued(make_episode, assert_same, tmp_path):

@@ -1,10 +1,15 @@
+import io
 import json
+import re
 
 import h5py
 import numpy as np
 import pytest
+from PIL import Image
 
 from mjx_policies.data import minari
+from mjx_policies.data.dataset import readable
+from mjx_policies.training.errors import UserError
 
 
 def official(folder, nested, **metadata):
@@ -49,6 +54,74 @@ def test_reads_the_official_layout(nested, tmp_path):
         assert episode.success == ((number == 1) if nested else None)
 
 
+def picture(t):
+    row, column = np.mgrid[:32, :40]
+    return np.stack([row * 4 + t, column * 4, 0 * row + 60], -1).astype(np.uint8)  # smooth: JPEG hardly changes it
+
+
+def jpeg(frame):
+    buffer = io.BytesIO()
+    Image.fromarray(frame).save(buffer, "JPEG", quality=95)
+    return np.frombuffer(buffer.getvalue(), np.uint8)
+
+
+def test_pictures_are_read_whether_packed_or_not(tmp_path):
+    """Minari keeps them as JPEG files unless told otherwise: a row of bytes each, or rows of their own lengths."""
+    official(tmp_path / "data", True)
+    frames = np.stack([picture(t) for t in range(15)])
+    files = [jpeg(frame) for frame in frames]
+    with h5py.File(tmp_path / "data" / "main_data.hdf5", "a") as file:
+        for number in range(11):
+            seen = file[f"episode_{number}/observations"]
+            count = number + 5
+            rows = seen.create_dataset("ragged", (count,), h5py.vlen_dtype(np.uint8))
+            for t in range(count):
+                rows[t] = files[t]
+            longest = max(map(len, files))
+            seen["even"] = np.stack([np.pad(each, (0, longest - len(each))) for each in files[:count]])
+            seen["grey"] = np.stack([np.tile(jpeg(frames[0, ..., 0]), (count, 1))])[0]
+            seen["raw"] = frames[:count]
+            seen["mission"] = ["open the door"] * count
+    dataset = minari.read(tmp_path, fps=10)
+    assert dataset.features["ragged"].shape == dataset.features["raw"].shape == (32, 40, 3)
+    assert dataset.features["grey"].shape == (32, 40) and dataset.left_out == ("mission",)
+    episode = dataset[3]
+    for name in ("ragged", "even"):
+        assert episode.observation[name].dtype == np.uint8
+        assert np.abs(episode.observation[name].astype(int) - frames[:7]).max() <= 8
+        assert np.abs(episode.final_observation[name].astype(int) - frames[7]).max() <= 8
+    assert np.abs(episode.observation["grey"][6].astype(int) - frames[0, ..., 0]).max() <= 8
+    np.testing.assert_array_equal(episode.observation["raw"], frames[:7], strict=True)
+
+
+@pytest.mark.parametrize(("seed", "found"), [("None", None), ("17", 17), (np.uint64(2**64 - 1), None), (5, 5)])
+def test_a_seed_may_be_text_or_none(seed, found, tmp_path):
+    official(tmp_path / "data", False)
+    with h5py.File(tmp_path / "data" / "main_data.hdf5", "a") as file:
+        file["episode_0"].attrs["seed"] = seed
+    assert minari.read(tmp_path, fps=10)[0].seed == found
+
+
+def test_one_odd_episode_leaves_the_others(tmp_path):
+    official(tmp_path / "data", False)
+    with h5py.File(tmp_path / "data" / "main_data.hdf5", "a") as file:
+        del file["episode_0/actions"]
+        file["episode_1/rewards"][1] = np.nan
+        del file["episode_2/observations"]
+        file["episode_2/observations"] = np.zeros((7, 4))
+        del file["episode_5"]
+    dataset, said = minari.read(tmp_path, fps=10), []
+    assert len(dataset) == 10 and dataset.features["state"].shape == (3,)
+    assert dataset.notes == ("Episodes 5 are missing.",)
+    assert [len(episode) for episode in readable(dataset, said.append)] == [7, 8, 10, 11, 12, 13, 14]
+    for sentence, words in zip(
+        said, ("lacks 'actions'", r"reward holds nan at \[1\]", r"state is float64 \[4\] in episode 2"), strict=True
+    ):
+        assert re.search(words, sentence), sentence
+    with pytest.raises(UserError, match=r"none of 2 episodes can be read; the first: .*lacks 'actions'"):
+        list(readable(dataset, said.append, 2))
+
+
 def test_what_is_missing_is_said(tmp_path):
     official(tmp_path / "data", False, data_format="arrow")
     with pytest.raises(ValueError, match="as 'arrow', this package reads hdf5"):
@@ -70,6 +143,6 @@ def test_discrete_actions_are_refused(tmp_path):
     official(tmp_path / "data", False)
     with h5py.File(tmp_path / "data" / "main_data.hdf5", "a") as file:
         del file["episode_0/actions"]
-        file["episode_0/actions"] = np.zeros((4, 1), int)
+        file["episode_0/actions"] = np.zeros((4, 2), int)
     with pytest.raises(ValueError, match="only continuous"):
         minari.read(tmp_path, fps=10)[0]

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from mjx_policies.data import robomimic
+from mjx_policies.data.dataset import readable
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +95,66 @@ def test_a_rate_that_nobody_tells_must_be_given(tmp_path):
     with pytest.raises(ValueError, match="pass it as fps"):
         robomimic.read(tmp_path / "a.hdf5")
     assert robomimic.read(tmp_path / "a.hdf5", fps=30)[0].fps == 30
+
+
+def test_texts_and_groups_among_observations(tmp_path):
+    contents = official(tmp_path / "a.hdf5")
+    with h5py.File(tmp_path / "a.hdf5", "a") as file:
+        for demo in file["data"].values():
+            steps = len(demo["actions"])
+            for name in ("obs", "next_obs"):
+                demo[f"{name}/language"] = ["lift the cube"] * steps
+                demo[f"{name}/camera/depth"] = np.full((steps, 2), 0.5)
+                demo[f"{name}/scale"] = 1.5
+                demo[f"{name}/object poses"] = np.zeros((steps, 2))
+    dataset = robomimic.read(tmp_path / "a.hdf5")
+    assert set(dataset.left_out) == {"language", "scale", "object poses"}
+    assert set(dataset.features) == {"action", "robot0_eef_pos", "agentview_image", "camera_depth"}
+    for episode, (_, position, _, _) in zip(dataset, contents, strict=True):
+        np.testing.assert_array_equal(episode.observation["camera_depth"], np.full((len(position), 2), 0.5))
+        np.testing.assert_array_equal(episode.final_observation["robot0_eef_pos"], position[-1] + 1)
+
+
+def test_demos_of_several_rates_are_not_taken_for_one_another(episodes, tmp_path):
+    robomimic.write(tmp_path / "a.hdf5", episodes[:4])
+    with h5py.File(tmp_path / "a.hdf5", "a") as file:
+        file["data/demo_0"].attrs["fps"] = 10.0
+    dataset, said = robomimic.read(tmp_path / "a.hdf5"), []
+    assert dataset.fps == 20 and [each.fps for each in readable(dataset, said.append)] == [20] * 3
+    assert len(said) == 1 and "demo_0 has 10 steps a second, others 20" in said[0]
+    slow = robomimic.read(tmp_path / "a.hdf5", fps=10)
+    assert [len(each) for each in readable(slow, said.append)] == [len(episodes[0])]
+    with pytest.raises(ValueError, match="says that it has 20 steps a second, not 30: leave out fps"):
+        robomimic.read(tmp_path / "a.hdf5", fps=30)
+
+
+def test_whole_numbers_as_actions_are_told_of(tmp_path):
+    official(tmp_path / "a.hdf5")
+    with h5py.File(tmp_path / "a.hdf5", "a") as file:
+        for demo in file["data"].values():
+            steps = len(demo["actions"])
+            del demo["actions"]
+            demo["actions"] = np.arange(2 * steps).reshape(steps, 2)
+        file["data/demo_1/actions"][2, 1] = 2**24 + 1
+    dataset = robomimic.read(tmp_path / "a.hdf5")
+    assert dataset.notes == ("Actions are int64 in the files, and float32 in an episode.",)
+    np.testing.assert_array_equal(dataset[1].action, np.arange(10, dtype=np.float32).reshape(5, 2), strict=True)
+    with pytest.raises(ValueError, match=r"action holds 16777217 at \[2, 1\], which float32 cannot hold exactly"):
+        dataset[0]
+
+
+def test_the_robot_is_named(episodes, assert_same, tmp_path):
+    about = {"robot": "fr3", "action_names": ("x", "y", "z"), "environment": (1, 3)}
+    path = tmp_path / "a.hdf5"
+    with pytest.raises(RuntimeError), robomimic.Writer(path, **about) as writer:
+        writer.add(episodes[0])
+        raise RuntimeError
+    robomimic.write(path, episodes[1:3], append=True)  # by one who does not say
+    dataset = robomimic.read(path)
+    assert dataset.robot == "fr3" and dataset.features["action"].names == ("x", "y", "z")
+    assert dataset.features["state"].environment == (1, 3)
+    for found, expected in zip(dataset, episodes, strict=False):
+        assert_same(found, expected)
 
 
 def test_what_a_stopped_writer_left_can_be_read_and_continued(make_episode, assert_same, tmp_path):
