@@ -1,7 +1,8 @@
 """Clones a demonstrator and shows what it learned: python experiments/bc_pretrain.py --task FrankaPickCube --head act
 
 Without --demos the task's expert demonstrates first. The run folder ends with config.json, checkpoints, metrics.csv,
-curves.png, evaluation.json and episode.mp4; of the checkpoints, the one that did best in simulation is the result.
+curves.png, evaluation.json and episode.mp4, and with demonstrations.json, by which a run that is resumed knows whether
+it still learns from the same; of the checkpoints, the one that did best in simulation is the result.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from demos import check_rate, check_same, check_task
+from demos import check_rate, check_same, check_task, describe_robot
 from rich.console import Console
 
 from mjx_policies.agents import bc_run
@@ -22,7 +22,7 @@ from mjx_policies.agents.demonstrations import Attempts, expert_actor, make_reco
 from mjx_policies.agents.restore import Policy, load_policy
 from mjx_policies.agents.trials import EVALUATION_SEED, film_trial, make_trials
 from mjx_policies.data import lerobot
-from mjx_policies.data.dataset import Dataset
+from mjx_policies.data.dataset import Dataset, readable
 from mjx_policies.data.formats import read
 from mjx_policies.data.store import Store, build, fingerprint, in_memory, open_store
 from mjx_policies.envs.base import Env
@@ -42,9 +42,10 @@ from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.files import read_json, replacing, write_json
 from mjx_policies.training.loop import Job, Outcome, Schedule, train
 from mjx_policies.training.plots import plot_curves
-from mjx_policies.training.preemption import Preempted, Preemption
+from mjx_policies.training.preemption import Preempted, Preemption, exit_code
 from mjx_policies.training.progress import open_console
 from mjx_policies.training.run_folder import RunFolder, read_config
+from mjx_policies.training.waiting import working
 from mjx_policies.types import table_size
 
 ITERATION = 100  # gradient steps, at most
@@ -117,7 +118,11 @@ class Parts(NamedTuple):
 
 
 def complete(run: CloningRun) -> None:
-    """Trains, or continues, and leaves a finished run folder."""
+    """Trains, or continues, and leaves a finished run folder.
+
+    Raises:
+      SystemExit: a signal stopped it, see `exit_code`.
+    """
     console = open_console()
     path = Path(run.run_dir or f"runs/{run.task}-{run.head}-{datetime.now():%Y%m%d-%H%M%S}")
     if run.resume and all((path / name).exists() for name in RESULTS):
@@ -134,13 +139,18 @@ def complete(run: CloningRun) -> None:
             run = dataclasses.replace(run, backend=resolve_backend(run.backend))  # wherever it is resumed
         task = load(run.task, run.backend, min(BATCH, run.robots), run.actions)
         check(run, task)
+    stopped = ""
     with RunFolder.start(path, run, run.resume) as folder, Preemption() as preemption:
         try:
             with clean_errors(ValueError):  # demonstrations that do not suit the head
                 parts = assemble(run, task, folder, preemption, console)
-            learn(run, task, parts, folder, preemption, console)
+            if learn(run, task, parts, folder, preemption, console) == "preempted":
+                stopped = preemption.requested or "SIGTERM"  # which another host was sent
         except Preempted as signal:
             console.print(f"{signal} asked to stop. Run again with --resume and the same --run-dir ({path}).")
+            stopped = str(signal)
+    if stopped:
+        raise SystemExit(exit_code(stopped))
 
 
 def check(run: CloningRun, task: Env) -> None:
@@ -193,7 +203,7 @@ def check_dataset(path: str, name: str, task: Env) -> None:
 
 def assemble(run: CloningRun, task: Env, folder: RunFolder, preemption: Preemption, console: Console) -> Parts:
     """Demonstrations, and the learner that suits them."""
-    with console.status("reading demonstrations"):
+    with working(console, "reading demonstrations"):
         store = open_demonstrations(run, task, folder.path, preemption, console)
         demonstrations = bc_run.prepare(store, run, task.spec)
     shape = (run.horizon, task.spec.action.size)
@@ -206,7 +216,7 @@ def assemble(run: CloningRun, task: Env, folder: RunFolder, preemption: Preempti
     elif folder.resumed and checkpoint_steps(folder.path / "checkpoints"):
         fitted = registry.read_fitted(run.head, shape, folder.path)
     else:
-        with console.status("fitting the head to what it will say"):
+        with working(console, "fitting the head to what it will say"):
             fitted = bc_run.fit_head(run, demonstrations, task.spec)
             registry.save_fitted(fitted, folder.path)
     return Parts(demonstrations, bc_run.make_cloner(run, task.spec, fitted), begin)
@@ -238,7 +248,14 @@ def open_demonstrations(run: CloningRun, task: Env, folder: Path, preemption: Pr
     if count < run.episodes:
         raise UserError(f"{path} holds {count} demonstrations, fewer than --episodes {run.episodes}; 0 takes all.")
     datasets = [(dataset, count), *((more, len(more)) for more in map(read, run.more))]
-    episodes = (each[i] for each, episodes in datasets for i in range(episodes))
+    for each, _ in datasets:
+        for sentence in each.notes:
+            console.print(f"{each.path}: {sentence}", highlight=False)
+
+    def say(sentence: str) -> None:
+        console.print(sentence, highlight=False)
+
+    episodes = (episode for each, count in datasets for episode in readable(each, say, count))
     names = [bc_run.OBSERVATION]
     if (folder / "store").exists():  # the run's own copy
         store = open_store(folder / "store")
@@ -301,8 +318,10 @@ def demonstrate(run: CloningRun, task: Env, path: Path, preemption: Preemption, 
         seed=run.seed % MAX_SEED,
         batch=ATTEMPTS,
     )
-    about = {"robot": task.spec.robot, "action_names": task.spec.action.names}
-    with lerobot.Writer(path, append=path.exists(), **about) as writer, console.status("") as status:
+    with (
+        lerobot.Writer(path, append=path.exists(), **describe_robot(task.spec)) as writer,
+        console.status("") as status,
+    ):
 
         def report(account: Account, attempts: Attempts) -> bool:
             del attempts
@@ -314,10 +333,8 @@ def demonstrate(run: CloningRun, task: Env, path: Path, preemption: Preemption, 
         preemption.check()
 
 
-def learn(
-    run: CloningRun, task: Env, parts: Parts, folder: RunFolder, preemption: Preemption, console: Console
-) -> None:
-    """Trains and finishes a run."""
+def learn(run: CloningRun, task: Env, parts: Parts, folder: RunFolder, preemption: Preemption, console: Console) -> str:
+    """Trains and finishes a run; returns how training ended, see `training.job.Outcome`."""
     judge = Judge(run, task, parts.cloner)
     iterations = run.evaluations * -(-run.steps // (run.evaluations * ITERATION))  # so that the last is evaluated
     per_iteration = -(-run.steps // iterations)
@@ -344,6 +361,7 @@ def learn(
         )
     if outcome.status == "done":
         finish(run, task, judge, outcome, folder, preemption, console)
+    return outcome.status
 
 
 def describe(run: CloningRun, parts: Parts) -> str:
@@ -407,11 +425,11 @@ def finish(
         console.print,
         best=True,
     )
-    with console.status("evaluating") as status, clock("evaluate"):
+    with working(console, f"evaluating in {run.robots:,} episodes of each kind"), clock("evaluate"):
 
         def report(condition: str, done: int) -> None:
+            del condition, done
             preemption.check()
-            status.update(f"evaluating {condition} robots: {done} of {run.robots}")
 
         tried = judge.full(learner, report)
     evaluation = together(tried)
@@ -430,7 +448,7 @@ def finish(
         steps="gradient steps",
     )
     preemption.check()
-    with console.status("drawing episode.mp4"), clock("film"):
+    with working(console, "drawing episode.mp4"), clock("film"):
         achieved, shown = next(iter(tried[0]["nominal"].shown.items()))
         words = f"{run.task}, {run.head}: {'success' if achieved else 'no success'}"
         with replacing(folder.path / "episode.mp4") as temporary:

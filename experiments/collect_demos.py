@@ -38,8 +38,9 @@ from mjx_policies.training import config
 from mjx_policies.training.config import may_change
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.files import read_json, write_json
-from mjx_policies.training.preemption import Preemption
+from mjx_policies.training.preemption import Preemption, exit_code
 from mjx_policies.training.progress import duration, open_console
+from mjx_policies.training.waiting import working
 
 LINE_SECONDS = 10.0  # from one line to the next, where there is no terminal
 FILMED = 3  # episodes of each strategy
@@ -122,14 +123,14 @@ def main(asked: Collect) -> None:
             f"{asked.path}: stopped by {preemption.requested} with {done:,} of {wanted:,} demonstrations; "
             f"go on with --resume --out {asked.path}"
         )
-    else:
-        title = f"{asked.task}: demonstrations of the scripted expert"
-        show(asked.path, task, title, console, account.tally, account.seconds)
-        if shown is not None:
-            with console.status("filming"):
-                film(asked, task, shown, account.attempts, expert.strategies)
-        beside = "figures, picture and film" if asked.film else "figures and picture"
-        console.print(f"{asked.path}: {done:,} demonstrations; {beside} in {about(asked.path)}")
+        raise SystemExit(exit_code(preemption.requested or "SIGTERM"))
+    title = f"{asked.task}: demonstrations of the scripted expert"
+    show(asked.path, task, title, console, account.tally, account.seconds)
+    if shown is not None:
+        with working(console, "drawing film.mp4"):
+            film(asked, task, shown, account.attempts, expert.strategies)
+    beside = "figures, picture and film" if asked.film else "figures and picture"
+    console.print(f"{asked.path}: {done:,} demonstrations; {beside} in {about(asked.path)}")
 
 
 def attempt(

@@ -1,22 +1,27 @@
 """Writes a dataset in another format: python experiments/convert_dataset.py demos demos.hdf5
 
-Reads LeRobot, robomimic and Minari, writes LeRobot or, where OUT ends in .hdf5, robomimic. A conversion that was
-stopped goes on with --append.
+Reads LeRobot, robomimic and Minari, writes LeRobot or, where OUT ends in .hdf5, robomimic. Episodes that cannot be read
+are skipped, and told of. A conversion that was stopped goes on with --append; one that failed leaves nothing.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tyro
-from rich.progress import track
 
 from mjx_policies.data import lerobot, robomimic
-from mjx_policies.data.formats import read
+from mjx_policies.data.dataset import Dataset, readable, remarks
+from mjx_policies.data.episodes import Episode
+from mjx_policies.data.formats import kept, read
 from mjx_policies.training.errors import UserError, clean_errors
+from mjx_policies.training.preemption import Preempted, Preemption, exit_code
 from mjx_policies.training.progress import open_console
+from mjx_policies.training.waiting import counting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,34 +40,79 @@ def main(convert: Convert) -> None:
     """Reads an episode, writes it, and so on."""
     dataset = read(convert.source, fps=convert.fps)
     to_robomimic = convert.out.suffix in (".hdf5", ".h5")
-    if convert.append and convert.only_successes:
-        raise UserError(
-            "--append counts episodes, so it cannot go on with --only-successes: delete OUT and begin anew."
-        )
     if to_robomimic and convert.videos:
         raise UserError("robomimic has no videos: leave out --videos, or choose a folder for LeRobot.")
     if convert.out.resolve() == convert.source.resolve():
         raise UserError(f"{convert.out} is what is to be converted: choose another OUT.")
     console = open_console()
+    for sentence in remarks(dataset):
+        console.print(sentence, highlight=False)
     writer: Any
     if to_robomimic:
-        writer = robomimic.Writer(convert.out, append=convert.append)
+        writer = robomimic.Writer(convert.out, append=convert.append, **kept(dataset))
     else:
-        writer = lerobot.Writer(
-            convert.out,
-            append=convert.append,
-            videos=convert.videos,
-            action_names=dataset.features["action"].names,
+        writer = lerobot.Writer(convert.out, append=convert.append, videos=convert.videos, **kept(dataset))
+    skipped: list[str] = []
+
+    def say(sentence: str) -> None:
+        skipped.extend([sentence] if sentence.startswith("skipped") else [])
+        console.print(sentence, highlight=False)
+
+    total, stopped = len(dataset), ""
+    with Preemption() as preemption, counting(console, "episodes", total) as progress:
+        try:
+            with writer:
+                for episode in pending(convert, dataset, len(writer), say):
+                    preemption.check()
+                    writer.add(episode)
+                    progress(len(writer) + len(skipped), "")
+                written = len(writer)
+            if not written:
+                raise UserError(
+                    f"{convert.source} has no episode that is known to have succeeded: nothing was written."
+                )
+        except Preempted as signal:
+            stopped = str(signal)
+        except Exception:
+            if not convert.append:
+                writer.discard()
+            raise
+    if stopped:
+        console.print(
+            f"{convert.out}: stopped by {stopped} after {len(writer):,} of {total:,} episodes; go on with --append",
+            highlight=False,
         )
-    with writer:
-        for index in track(range(len(writer), len(dataset)), "converting", console=console):
-            episode = dataset[index]
-            if episode.success or not convert.only_successes:
-                writer.add(episode)
-        written = len(writer)
-    if not written:
-        raise UserError(f"{convert.source} has no episode that is known to have succeeded: nothing was written.")
-    console.print(f"{convert.out}: {written:,} of {len(dataset):,} episodes", highlight=False)
+        raise SystemExit(exit_code(stopped))
+    words = f"; {len(skipped):,} skipped" if skipped else ""
+    console.print(f"{convert.out}: {written:,} of {total:,} episodes{words}", highlight=False)
+
+
+def pending(convert: Convert, dataset: Dataset, done: int, say: Callable[[str], None]) -> Iterator[Episode]:
+    """The episodes that are still to be written, after the `done` ones that OUT holds already.
+
+    Raises:
+      UserError: those are not the first of this source.
+    """
+    before = read(convert.out) if done else ()
+    foreign = f"{convert.out} holds other episodes than those of {convert.source}: --append goes on with a conversion "
+    foreign += "of the same source, with the same options. Choose another OUT."
+    passed = 0
+    for episode in readable(dataset, say):
+        if convert.only_successes and not episode.success:
+            continue
+        if passed < done:
+            if not same(before[passed], episode):
+                raise UserError(foreign)
+            passed += 1
+            continue
+        yield episode
+    if passed < done:
+        raise UserError(foreign)
+
+
+def same(a: Episode, b: Episode) -> bool:
+    """Whether one is a copy of the other; pictures may have become video."""
+    return a.task == b.task and np.array_equal(a.action, b.action) and np.array_equal(a.reward, b.reward)
 
 
 if __name__ == "__main__":

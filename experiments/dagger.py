@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 from bc_training import CloningRun, check_datasets, complete
+from demos import describe_robot
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -36,6 +37,7 @@ from mjx_policies.training.metrics import MetricsCsv
 from mjx_policies.training.plots import BLUE, GREY
 from mjx_policies.training.progress import open_console
 from mjx_policies.training.run_folder import RunFolder
+from mjx_policies.training.waiting import working
 
 _SEEDS = 0x646167  # tells attempts of rounds from those of a campaign
 MAX_EVALUATION = 2**20  # bytes
@@ -86,10 +88,12 @@ def main(asked: Dagger) -> None:
             if not (folder / "evaluation.json").exists():
                 previous = path / f"round_{number - 1}" if number > 1 else first
                 label(asked, previous, path / f"labels_{number}", number, console)
-                learn(asked, policy.config, previous, path, number)
-            if not (folder / "evaluation.json").exists():
-                console.print(f"Run again with --resume and --run-dir {path} to go on with round {number}.")
-                return
+                try:
+                    learn(asked, policy.config, previous, path, number)
+                except SystemExit:
+                    if not (folder / "evaluation.json").exists() and folder.exists():
+                        console.print(f"Run again with --resume and --run-dir {path} to go on with round {number}.")
+                    raise
             results.append(result(folder, number))
             rows.write(results[-1])
         draw(path / "rounds.png", results, f"{policy.config.task}, {policy.config.head}")
@@ -108,7 +112,7 @@ def label(asked: Dagger, previous: Path, path: Path, number: int, console: Conso
     """Records what the expert would have done where the policy of the last round goes."""
     if path.exists():
         return
-    with console.status(f"round {number}: the policy acts, the expert says what it would have done"):
+    with working(console, f"round {number}: the policy acts, the expert says what it would have done"):
         policy = load_policy(previous, CloningRun)
         config = policy.config
         task = load(config.task, config.backend, asked.episodes, config.actions)
@@ -131,7 +135,7 @@ def label(asked: Dagger, previous: Path, path: Path, number: int, console: Conso
     partial = path.with_name(f".{path.name}.partial")
     if partial.exists():
         remove(partial)
-    lerobot.write(partial, episodes, robot=task.spec.robot, action_names=task.spec.action.names)
+    lerobot.write(partial, episodes, **describe_robot(task.spec))
     partial.rename(path)
 
 

@@ -13,8 +13,7 @@ import tyro
 from rich.console import Console
 
 from mjx_policies.data import lerobot, packages, robomimic
-from mjx_policies.data.dataset import Dataset
-from mjx_policies.data.episodes import NotFiniteError
+from mjx_policies.data.dataset import Dataset, readable
 from mjx_policies.data.formats import WritableFormat, read
 from mjx_policies.data.paths import about, beside
 from mjx_policies.data.quality import Tally
@@ -27,8 +26,16 @@ from mjx_policies.randomization.presets import PRESETS
 from mjx_policies.training import config
 from mjx_policies.training.errors import UserError
 from mjx_policies.training.files import make_folder, write_atomic, write_json
+from mjx_policies.types import table_size, table_slices
 
 C = TypeVar("C")
+ROBOT = frozenset(
+    (
+        *("gyro", "gravity", "joint_position", "joint_velocity", "finger_opening", "tcp_position", "tcp_rotation"),
+        *("position", "velocity", "angle_cos_sin", "cart_velocity", "pole_velocity", "last_action"),
+    )
+)
+"""Terms of observations that are the robot's own; others are of objects, goals and commands."""
 RATE_TOLERANCE = 0.01  # portion by which a recorder's clock may be off
 
 
@@ -50,6 +57,15 @@ def prepare(path: Path, format: WritableFormat) -> None:
     make_folder(about(path), "--out")
 
 
+def describe_robot(spec: EnvSpec) -> dict[str, Any]:
+    """What a dataset says of the robot, as options of its writer: its name, its actions, and what is not the robot."""
+    rows = table_slices(spec.observation)
+    others = [place for term, where in rows.items() if term not in ROBOT for place in range(where.start, where.stop)]
+    if len(others) == table_size(spec.observation):
+        others = []
+    return {"robot": spec.robot, "action_names": spec.action.names, "environment": others}
+
+
 @contextlib.contextmanager
 def open_writer(path: Path, format: WritableFormat, spec: EnvSpec, resume: bool) -> Iterator[Any]:
     """Whatever happens, what was added can be read afterwards; the caller closes.
@@ -62,9 +78,9 @@ def open_writer(path: Path, format: WritableFormat, spec: EnvSpec, resume: bool)
             raise UserError(
                 f"{path} is finished, and a file of robomimic cannot go on: collect into another, with another --seed."
             )
-        yield robomimic.Writer(path, append=resume)
+        yield robomimic.Writer(path, append=resume, **describe_robot(spec))
         return
-    writer = lerobot.Writer(path, append=resume, robot=spec.robot, action_names=spec.action.names)
+    writer = lerobot.Writer(path, append=resume, **describe_robot(spec))
     try:
         yield writer
     finally:
@@ -124,8 +140,8 @@ def check_task(dataset: Dataset, path: str | Path, task: str) -> None:
       UserError: it was.
     """
     try:
-        recorded = dataset[0].task if len(dataset) else task
-    except NotFiniteError:  # for those to say who read it all
+        recorded = next((each.task for each in readable(dataset, lambda sentence: None)), task)
+    except UserError:  # for those to say who read it all
         return
     if recorded in TASKS and recorded != task:
         raise UserError(f"{path} was recorded in {recorded}, not in {task}: take another dataset, or that task.")

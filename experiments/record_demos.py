@@ -49,7 +49,7 @@ from mjx_policies.training import config
 from mjx_policies.training.config import may_change
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.files import read_json, write_json
-from mjx_policies.training.preemption import Preemption
+from mjx_policies.training.preemption import Preemption, exit_code
 from mjx_policies.training.progress import open_console
 from mjx_policies.types import table_slices
 
@@ -147,6 +147,8 @@ def main(asked: Record, keys: Read | None = None) -> None:
     if len(writer):
         show(asked.path, task, f"{asked.task}: demonstrations by hand", console)
         console.print(f"figures and picture in {about(asked.path)}")
+    if preemption.requested is not None:
+        raise SystemExit(exit_code(preemption.requested))
 
 
 def first_seed(asked: Record, episodes: int) -> int:

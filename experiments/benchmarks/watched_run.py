@@ -15,6 +15,7 @@ from pathlib import Path
 
 from mjx_policies.training.errors import UserError
 from mjx_policies.training.metrics import read_metrics
+from mjx_policies.training.preemption import exit_code
 
 EXPERIMENTS = Path(__file__).parents[1]
 POLL = 0.05  # s
@@ -118,7 +119,7 @@ def watch(
         finally:
             stop(process)
     if not rows:
-        if process.returncode > 0:
+        if process.returncode > 0 and process.returncode != exit_code("SIGTERM"):  # which `stop` sent
             lines = output.read_text(encoding="utf-8").splitlines()
             raise UserError(f"{' '.join(command)} failed with code {process.returncode}: {' '.join(lines[-1:])}")
         return Watched(None, None, budget, 0, last=math.nan, best=math.nan, started=math.nan, rate=math.nan)

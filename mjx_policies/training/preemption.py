@@ -11,6 +11,11 @@ from types import FrameType
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)  # schedulers, Ctrl-C, submitit
 
 
+def exit_code(name: str) -> int:
+    """Of a process that a signal of this name stopped: 130 for SIGINT, 143 for SIGTERM, as shells have it."""
+    return 128 + signal.Signals[name]
+
+
 class Preempted(Exception):
     """A signal asked to stop. The message is its name."""
 

@@ -87,6 +87,9 @@ def test_a_campaign_leaves_a_dataset_with_figures_picture_and_film(whole):
     dataset = read(whole)
     assert len(dataset) == 10 and dataset.fps == 10 and dataset.tasks == ("Obstacle2D",)
     assert all(episode.success and episode.strategy in ("left", "right") for episode in dataset)
+    features = json.loads((whole / "meta/info.json").read_text())["features"]
+    assert features["observation.environment_state"]["places"] == [4, 5, 6, 7]  # of the obstacle and the goal
+    assert features["observation.state"]["shape"] == [4] and dataset[0].observation["state"].shape[1:] == (8,)
     about = whole.with_name("whole.about")
     figures = json.loads((about / "quality.json").read_text())
     assert figures["episodes"] == 10 and figures["steps"] == sum(dataset.lengths)
@@ -128,7 +131,9 @@ def test_a_campaign_that_was_stopped_goes_on_as_if_it_had_not_been(
             signal.raise_signal(signal.SIGTERM)
 
     monkeypatch.setattr(script, "save_campaign", interrupted)
-    script.main(ask(script, out, format=format))
+    with pytest.raises(SystemExit) as stop:
+        script.main(ask(script, out, format=format))
+    assert stop.value.code == 143  # as shells say of SIGTERM
     assert f"{path}: stopped by SIGTERM with 4 of 10 demonstrations; go on with --resume --out {path}" in (
         capsys.readouterr().out
     )
