@@ -90,6 +90,51 @@ def test_nothing_is_computed_anew_that_does_not_depend_on_the_input(exported):
     assert not [node.name for node in model.graph.node if set(node.input) <= constants]
 
 
+def test_other_tools_find_the_graph_in_order(exported):
+    graph = onnx.load_from_string(exported.data).graph
+    computed = [name for node in graph.node for name in node.output]
+    read = {name for node in graph.node for name in node.input}
+    outputs = [value.name for value in graph.output]
+    assert read.isdisjoint(outputs), "an output is read inside"
+    assert {value.name for value in graph.value_info} <= set(computed) - set(outputs), "types of what is not there"
+    assert {tensor.name for tensor in graph.initializer} <= read
+    sizes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    layers = [node for node in graph.node if node.op_type == "Gemm"]
+    assert [[sizes[name] for name in node.input[1:]] for node in layers] == [[[D, 16], [16]], [[16, A], [A]]]
+    assert not any(node.attribute for node in layers), "factors other than 1"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_the_graph_can_be_quantised_and_converted_to_float16(exported, tmp_path):
+    from onnxruntime.quantization import quantize_dynamic
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    observation = OBSERVATIONS[:7]
+    expected = session(exported).run(["action", "target"], {"observation": observation})
+    (tmp_path / "policy.onnx").write_bytes(exported.data)
+    quantize_dynamic(tmp_path / "policy.onnx", tmp_path / "int8.onnx")
+    integers = onnx.load(tmp_path / "int8.onnx")
+    assert sum(node.op_type == "MatMulInteger" for node in integers.graph.node) == 2
+    half = convert_float_to_float16(onnx.load_from_string(exported.data), keep_io_types=True)
+    assert any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in half.graph.initializer)
+    for converted, atol in ((integers, 0.2), (half, 0.02)):
+        run = onnxruntime.InferenceSession(converted.SerializeToString(), providers=["CPUExecutionProvider"]).run
+        for found, wanted in zip(run(["action", "target"], {"observation": observation}), expected, strict=True):
+            np.testing.assert_allclose(found, wanted, atol=atol)
+
+
+@pytest.mark.parametrize("size", [150.0, 1e4])
+def test_large_outputs_are_exported_and_loaded(size):
+    """As of torques; the tolerance goes with them, and stays what it was for all others."""
+    act = mlp()
+    found = export_policy(lambda o: size * act(o), TABLE, DESCRIBED, OBSERVATIONS)
+    golden = found.contract.golden
+    actions = np.abs(np.array(golden.outputs["action"]))
+    assert actions.max() > size / 2 and golden.tolerance <= 1e-3 * (1 + 1e-9)
+    assert contract.allowance(golden.tolerance, actions.max()) == pytest.approx(1e-5 * actions.max(), rel=1e-6)
+    assert contract.allowance(golden.tolerance, 3.0) == golden.tolerance
+
+
 def test_bytes_are_the_same_in_another_process(exported):
     script = (
         "import sys; sys.path.insert(0, sys.argv[1]); import test_onnx_file as t; "
