@@ -272,5 +272,5 @@ def verdict(diagnosis: Diagnosis) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    with clean_errors():
+    with clean_errors(OSError):
         raise SystemExit(main(tyro.cli(Doctor, description=__doc__)))

@@ -24,6 +24,7 @@ import numpy as np
 from mjx_policies.deploy import contract
 from mjx_policies.deploy.model import parse_model
 from mjx_policies.deploy.policy import Policy, PolicyError
+from mjx_policies.export.parity import spread
 from mjx_policies.export.tidy import tidy
 from mjx_policies.export.unroll import unrolled
 from mjx_policies.training.packages import require
@@ -184,12 +185,12 @@ def _golden_inputs(
     noise: Sequence[contract.Noise],
     observations: np.ndarray,
 ) -> dict[str, np.ndarray]:
-    """[G, ...] of each input: observations met, then all zeros and large ones; states and noise from a fixed draw."""
-    size = observations.shape[1]
+    """[G, ...] of each input: observations met, their mean and extremes; states and noise from a fixed draw."""
     chosen = observations[np.linspace(0, len(observations) - 1, EXAMPLES - 2).astype(int)]
-    extremes = np.stack([np.zeros(size), np.where(np.arange(size) % 2, 10.0, -10.0)])
+    mean, reach = spread(observations)
+    extreme = mean + np.where(np.arange(len(mean)) % 2, reach, -reach)
     rng = np.random.default_rng(0)
-    found = {"observation": np.concatenate([chosen, extremes])}
+    found = {"observation": np.concatenate([chosen, [mean, extreme]])}
     draws: dict[str, Callable[..., Any]] = {
         "normal": rng.standard_normal,
         "uniform": rng.random,

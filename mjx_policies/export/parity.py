@@ -13,6 +13,7 @@ from mjx_policies.deploy.policy import Policy
 from mjx_policies.types import Array
 
 BATCH = 1000
+EXTREME = 10.0  # deviations from the mean, beyond which normalizers cut what they are given
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,10 +36,18 @@ class Parity:
 
 
 def extremes(observations: np.ndarray, num: int, seed: int = 0) -> np.ndarray:  # [N, D] -> [num, D]
-    """Observations that no robot makes: each entry anywhere within ten times the largest one met."""
-    random = np.random.default_rng(seed)
-    bound = 10 * np.abs(observations).max(axis=0) + 1
-    return random.uniform(-bound, bound, (num, observations.shape[1])).astype(np.float32)
+    """Observations that no robot makes: each entry anywhere within ten deviations of the mean of those met.
+
+    Deviations, since a policy scales what it observes by them: one raw unit can be a thousand, where the rounding of
+    any sound network shows. An entry that never changed stays as it was.
+    """
+    mean, reach = spread(observations)
+    return np.random.default_rng(seed).uniform(mean - reach, mean + reach, (num, len(mean))).astype(np.float32)
+
+
+def spread(observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # [N, D] -> [D], [D]
+    """Their mean and ten of their standard deviations, in float64."""
+    return observations.mean(axis=0, dtype=np.float64), EXTREME * observations.std(axis=0, dtype=np.float64)
 
 
 def measure_parity(act: Callable[[Array], Array], policy: Policy, observations: np.ndarray) -> Parity:

@@ -16,7 +16,8 @@ import pytest
 from mjx_policies.deploy import contract
 from mjx_policies.envs.registry import TASKS, load
 from mjx_policies.export import Provenance, describe, export_policy
-from mjx_policies.export.onnx_file import IR_VERSION, OPSET
+from mjx_policies.export.onnx_file import IR_VERSION, OPSET, _golden_inputs
+from mjx_policies.export.parity import extremes
 from mjx_policies.networks.mlp import MLP
 from mjx_policies.types import ActionTable
 
@@ -133,6 +134,17 @@ def test_large_outputs_are_exported_and_loaded(size):
     assert actions.max() > size / 2 and golden.tolerance <= 1e-3 * (1 + 1e-9)
     assert contract.allowance(golden.tolerance, actions.max()) == pytest.approx(1e-5 * actions.max(), rel=1e-6)
     assert contract.allowance(golden.tolerance, 3.0) == golden.tolerance
+
+
+def test_extremes_are_judged_in_deviations():
+    """A raw unit may be a thousand deviations, and the zero too: there any sound policy differs by its rounding."""
+    met = np.random.default_rng(0).normal((0.5, 0.0, 3.0), (1e-3, 1.0, 0.0), (1000, 3)).astype(np.float32)
+    mean, deviation = met.mean(axis=0, dtype=float), met.std(axis=0, dtype=float)
+    golden = _golden_inputs({"observation": (3,)}, (), (), met)["observation"]
+    for found in (extremes(met, 5000), golden):
+        away = np.abs(found - mean)
+        assert found.dtype == np.float32 and (away <= 10.01 * deviation + 1e-6).all()
+        assert (away[:, :2].max(axis=0) > 9.9 * deviation[:2]).all() and (found[:, 2] == 3.0).all()
 
 
 def test_bytes_are_the_same_in_another_process(exported):
