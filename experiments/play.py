@@ -49,8 +49,9 @@ class Play:
     seed: int = 0  # of the start, the robot and its disturbances
 
     def __post_init__(self) -> None:
-        if self.seconds < 0 or self.imperfections < 0:
-            raise ValueError("seconds and imperfections must not be negative")
+        for name in ("seconds", "imperfections"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise ValueError(f"--{name} is {getattr(self, name)}, it must not be negative")
 
 
 def main(play: Play) -> None:

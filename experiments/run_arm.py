@@ -70,9 +70,9 @@ class Arms:
     def __post_init__(self) -> None:
         for name, least in {"episodes": 1, "robots": 0, "films": 0, "latency": 0.0, "max_drop": 0.0}.items():
             if not getattr(self, name) >= least:  # true of NaN too
-                raise ValueError(f"{name} is {getattr(self, name)}, it must be at least {least:g}")
+                raise ValueError(f"--{name.replace('_', '-')} is {getattr(self, name)}, it must be at least {least:g}")
         if not 0 < self.refill <= 1:
-            raise ValueError(f"refill is {self.refill:g}, it must lie above 0, and not above 1")
+            raise ValueError(f"--refill is {self.refill:g}, it must lie above 0, and not above 1")
 
 
 def main(arms: Arms) -> int:

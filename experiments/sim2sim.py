@@ -62,19 +62,21 @@ class Gate:
     def __post_init__(self) -> None:
         unknown = sorted(set(self.conditions) - set(CONDITIONS))
         if unknown:
-            raise ValueError(f"unknown conditions {', '.join(unknown)}; known: {', '.join(CONDITIONS)}")
+            raise ValueError(
+                f"--conditions names {', '.join(unknown)}, which are unknown; known: {', '.join(CONDITIONS)}"
+            )
         if not self.conditions or len(set(self.conditions)) < len(self.conditions):
-            raise ValueError("conditions must name at least one, and none twice")
+            raise ValueError("--conditions must name at least one, and none twice")
         if self.robots < 2:
-            raise ValueError(f"robots is {self.robots}, an interval needs at least 2")
+            raise ValueError(f"--robots is {self.robots}, an interval needs at least 2")
         if not 0.1 <= self.seconds <= 3600:
-            raise ValueError(f"seconds is {self.seconds:g}, it must lie between 0.1 and 3600")
+            raise ValueError(f"--seconds is {self.seconds:g}, it must lie between 0.1 and 3600")
         for name in ("processes", "seed"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}, it must not be negative")
+                raise ValueError(f"--{name} is {getattr(self, name)}, it must not be negative")
         for name in ("max_failures", "min_tracking"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, it must lie between 0 and 1")
+                raise ValueError(f"--{name.replace('_', '-')} is {getattr(self, name)}, it must lie between 0 and 1")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -75,11 +75,11 @@ class Teleop:
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 2**16:
-            raise ValueError(f"port is {self.port}, it must lie between 0 and {2**16 - 1}.")
+            raise ValueError(f"--port is {self.port}, it must lie between 0 and {2**16 - 1}.")
         if not 0 <= self.seconds < np.inf:
-            raise ValueError(f"seconds is {self.seconds}, it must not be negative.")
+            raise ValueError(f"--seconds is {self.seconds}, it must not be negative.")
         if not 0 < self.speed <= 1:
-            raise ValueError(f"speed is {self.speed}, it must lie above 0, and not above 1.")
+            raise ValueError(f"--speed is {self.speed}, it must lie above 0, and not above 1.")
 
 
 class Clock:
