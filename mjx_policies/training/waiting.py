@@ -16,14 +16,18 @@ LINE_SECONDS = 10.0  # between lines where there is no terminal
 
 
 @contextlib.contextmanager
-def working(console: Console, what: str, line_seconds: float | None = None) -> Iterator[None]:
-    """Says what is being done and, while the block lasts, that it still is."""
+def working(console: Console, what: str, line_seconds: float | None = None) -> Iterator[Callable[[str], None]]:
+    """Says what is being done and, while the block lasts, that it still is; gives a function that changes the words."""
     if console.is_terminal:
-        with console.status(what):
-            yield
+        with console.status(what) as status:
+            yield status.update
         return
     console.print(f"{what} ...", highlight=False)
     started, ended = time.monotonic(), threading.Event()
+
+    def update(words: str) -> None:
+        nonlocal what
+        what = words
 
     def repeat() -> None:
         while not ended.wait(line_seconds or LINE_SECONDS):
@@ -32,7 +36,7 @@ def working(console: Console, what: str, line_seconds: float | None = None) -> I
     thread = threading.Thread(target=repeat, daemon=True)
     thread.start()
     try:
-        yield
+        yield update
     finally:
         ended.set()
         thread.join()

@@ -17,6 +17,15 @@ def test_work_without_a_terminal_says_now_and_then_that_it_goes_on():
     assert len(console.file.getvalue().splitlines()) == len(lines), "it goes on after the work"
 
 
+def test_the_words_change_with_the_work():
+    for terminal in (False, True):
+        console = LiteralConsole(file=io.StringIO(), force_terminal=terminal, width=80, color_system=None)
+        with waiting.working(console, "evaluating", line_seconds=0.02) as update:
+            update("evaluating a[b], 64 of 256")
+            time.sleep(0.3)
+        assert "a[b], 64 of 256" in console.file.getvalue()
+
+
 def test_what_is_done_is_told_every_ten_seconds_and_at_the_end(monkeypatch):
     fake = SimpleNamespace(now=0.0, monotonic=lambda: fake.now)
     monkeypatch.setattr(waiting, "time", fake)
