@@ -163,7 +163,7 @@ def make_evaluation(
             placed = {"mocap_pos": data.mocap_pos} if task.physics.model.nmocap else {}
             return {"qpos": data.qpos, "obs": state.obs["state"], **placed}
 
-        return run_episodes(envs, lambda obs: learner.mode(learner_state, obs), key, record)
+        return run_episodes(envs, lambda obs: learner.mode(learner_state, obs), key, record, task.spec.criteria)
 
     def evaluate(
         learner_state: PPOState,
@@ -183,7 +183,7 @@ def make_evaluation(
                 parts.append(dataclasses.replace(episodes, recording=None))
                 report(name, min(robots, batch * len(parts)))
             whole = jax.tree.map(lambda *part: np.concatenate(part)[:robots], *parts)
-            evaluation[name] = summarize(whole, task.spec.control_dt, task.spec.stages)
+            evaluation[name] = summarize(whole, task.spec)
         return evaluation, dataclasses.replace(parts[0], recording=recording)
 
     return evaluate
@@ -200,8 +200,8 @@ def film_episode(config: Config, episodes: Episodes, path: Path, seconds: float 
     # What is recorded at the last step belongs to the next episode already.
     ends = np.clip(np.asarray(episodes.length) - 1, 1, round(seconds / spec.control_dt))  # [B]
     qpos = np.asarray(episodes.recording["qpos"])  # [T, B, nq]
-    if spec.stages:
-        robot = int(np.argmax(judge(episodes, spec.control_dt, spec.stages).achieved))
+    if spec.stages or (spec.criteria and not spec.commands):
+        robot = int(np.argmax(judge(episodes, spec).achieved))
     else:
         way = qpos[ends - 1, np.arange(len(ends)), :2] - qpos[0, :, :2]
         robot = int(np.argmax(np.linalg.norm(way, axis=-1)))

@@ -61,7 +61,7 @@ def make_trials(
             data = env.data(state.envs)
             return {"action": action, "qpos": data.qpos} | ({"mocap_pos": data.mocap_pos} if placed else {})
 
-        return run_episodes(vectorize(env, batch, dynamics), policy(params), key, record)
+        return run_episodes(vectorize(env, batch, dynamics), policy(params), key, record, task.spec.criteria)
 
     def run(
         params: PyTree,
@@ -84,13 +84,14 @@ def make_trials(
                 whole = dataclasses.replace(part, recording=None)
                 parts.append(jax.tree.map(lambda x, start=start: x[: episodes - start], whole))
                 actions = actions or [recording["action"][:n, b] for b, n in enumerate(parts[0].length)]
-                for b, achieved in enumerate(judge(parts[-1], task.spec.control_dt, task.spec.stages).achieved):
-                    if bool(achieved) not in shown:
+                batch_outcomes = judge(parts[-1], task.spec)
+                for b, achieved in enumerate(batch_outcomes.achieved):
+                    if bool(achieved) not in shown and not batch_outcomes.cut_off[b]:
                         shown[bool(achieved)] = _show(recording, b, part.length[b], start + b, task.spec.control_dt)
                 report(name, min(episodes, start + batch))
             together = jax.tree.map(lambda *part: np.concatenate(part), *parts)
-            outcomes = judge(together, task.spec.control_dt, task.spec.stages)
-            figures = summarize(together, task.spec.control_dt, task.spec.stages)
+            outcomes = judge(together, task.spec)
+            figures = summarize(together, task.spec)
             found[name] = Trials(outcomes, figures, actions, dict(sorted(shown.items(), reverse=True)))
         return found
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from mjx_policies.envs.physics.base import Data, Dynamics, Physics
-from mjx_policies.types import ActionTable, Array, CommandRange, GaitClock, Observation, Table, TimeStep
+from mjx_policies.types import ActionTable, Array, CommandRange, Criterion, GaitClock, Observation, Table, TimeStep
 
 EnvState = Any
 S = TypeVar("S")
@@ -37,6 +37,9 @@ class EnvSpec:
       gait: the clock behind the observation's `gait`; None if the task has none.
       stages: what an episode of a manipulation task achieves one after the other, the last of which is success; empty
         if the task has none.
+      criteria: what an episode has to meet, all of it, to count as a success, or for commands as tracking; empty where
+        the metric `success` says so, or nothing does.
+      bounded_metrics: those that lie in [0, 1].
       home: for each action, the joint's angle at which the observation's `joint_position` is zero; empty where that is
         the target of a zero action.
       max_speed: m/s or rad/s, beyond what any coordinate reaches while the simulation is sound; a robot that is faster
@@ -54,6 +57,8 @@ class EnvSpec:
     commands: tuple[CommandRange, ...] = ()
     gait: GaitClock | None = None
     stages: tuple[str, ...] = ()
+    criteria: tuple[Criterion, ...] = ()
+    bounded_metrics: tuple[str, ...] = ()
     home: tuple[float, ...] = ()
     max_speed: float = 300.0
 

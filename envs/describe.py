@@ -17,6 +17,7 @@ def describe(spec: EnvSpec) -> str:
         'Observation `obs["privileged"]`': table_markdown(spec.privileged) if spec.privileged else "",
         f"Action, every {spec.control_dt:g} s": spec.action.markdown(),
         "Stages, the last of which is success": ", ".join(spec.stages),
+        "Success" + " of an episode without a fall" * bool(spec.commands): " and ".join(map(str, spec.criteria)),
     }
     return "\n\n".join(f"## {title}\n\n{table}" for title, table in parts.items() if table)
 

@@ -20,7 +20,10 @@ from mjx_policies.envs.physics import Backend, make_physics
 from mjx_policies.envs.quadruped import getup, joystick, scenes
 from mjx_policies.envs.quadruped.robot import action_table
 from mjx_policies.envs.quadruped.scenes import Terrain
-from mjx_policies.types import Term
+from mjx_policies.types import Criterion, Term
+
+TRACKED = ("track_linear", "track_yaw")  # metrics of a velocity task, see `joystick.reward_terms`
+TRACKING = 0.8  # their mean over an episode that counts as tracking: off by 0.24 m/s and 0.24 rad/s all the time
 
 _MODELS = pathlib.Path(__file__).parent / "models"
 
@@ -52,6 +55,8 @@ def go2_getup(backend: Backend = "auto", num_envs: int = 8192) -> Env:
         robot="go2",
         max_speed=200.0,  # rad/s; joints reach 80 under the wildest of actions
         symmetric=True,
+        criteria=getup.CRITERIA,
+        bounded_metrics=getup.METRICS,
     )
     return getup.Go2Getup(getup.GetupWeights(), physics, spec)
 
@@ -208,6 +213,8 @@ def _go2_joystick(model: mujoco.MjModel, terrain: Terrain | None, backend: Backe
         score="track_linear",
         commands=joystick.command_ranges(commands),
         gait=joystick.GAIT,
+        criteria=tuple(Criterion(f"{name} at least {TRACKING:g}", name, TRACKING) for name in TRACKED),
+        bounded_metrics=TRACKED,
     )
     return joystick.Go2Joystick(
         weights=joystick.JoystickWeights(),

@@ -7,6 +7,7 @@ contract of an exported policy, so none of them can disagree.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -143,6 +144,33 @@ class CommandRange:
 
 
 @dataclasses.dataclass(frozen=True)
+class Criterion:
+    """What an episode has to achieve, as a condition on one of the task's metrics.
+
+    Attributes:
+      about: the condition in words.
+      metric: its name.
+      least: the value it must have.
+      seconds: for which it must have it without a break, up to the end of the episode; None: on average over the
+        episode.
+    """
+
+    about: str
+    metric: str
+    least: float
+    seconds: float | None = None
+
+    def __str__(self) -> str:
+        if self.seconds is None:
+            return f"{self.about} on average over the episode"
+        return f"{self.about} throughout the last {self.seconds:g} s"
+
+    def steps(self, control_dt: float) -> int:
+        """Control steps in `seconds`."""
+        return 0 if self.seconds is None else math.ceil(self.seconds / control_dt - 1e-6)
+
+
+@dataclasses.dataclass(frozen=True)
 class GaitClock:
     """A clock that the observation shows as the cosine and sine of its phase.
 
@@ -189,6 +217,13 @@ class ActionTable:
     def size(self) -> int:
         """Number of actions."""
         return len(self.names)
+
+    @property
+    def reach(self) -> tuple[np.ndarray, np.ndarray]:  # [A], [A]
+        """The least and the greatest action that changes the target: `lower` and `upper` in units of the action."""
+        default, scale = np.asarray(self.default), np.asarray(self.scale)
+        ends = np.stack([(np.asarray(end) - default) / scale for end in (self.lower, self.upper)])
+        return ends.min(axis=0), ends.max(axis=0)
 
     def markdown(self) -> str:
         """The table as people read it: index, name, target of a zero action, its change for one unit, limits."""

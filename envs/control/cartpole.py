@@ -1,8 +1,12 @@
-"""Cart-pole swing-up. The pole hangs at first; zero angle is upright; control at 50 Hz through a force on the cart."""
+"""Cart-pole swing-up. The pole hangs at first; zero angle is upright; control at 50 Hz through a force on the cart.
+
+Success: the pole stands upright, within `UPRIGHT`, for the last two seconds of the episode.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +14,7 @@ from flax import struct
 
 from mjx_policies.envs.base import EnvSpec, restart, transition
 from mjx_policies.envs.physics.base import Data, Dynamics, Physics
-from mjx_policies.types import ActionTable, Array, Observation, Term, TimeStep, assemble
+from mjx_policies.types import ActionTable, Array, Criterion, Observation, Term, TimeStep, assemble
 
 CONTROL_DT = 0.02
 ACTION = ActionTable(names=("slider",), default=(0.0,), scale=(10.0,), lower=(-10.0,), upper=(10.0,))  # N
@@ -21,8 +25,18 @@ OBSERVATION = (
     Term("pole_velocity", 1, unit="rad/s", scale=0.2, noise=0.1),
 )
 METRICS = ("upright",)
+UPRIGHT = 0.2  # rad off the vertical, at most
 SPEC = EnvSpec(
-    observation=OBSERVATION, privileged=(), action=ACTION, control_dt=CONTROL_DT, episode_seconds=10.0, max_speed=100.0
+    observation=OBSERVATION,
+    privileged=(),
+    action=ACTION,
+    control_dt=CONTROL_DT,
+    episode_seconds=10.0,
+    criteria=(
+        Criterion(f"pole within {UPRIGHT:g} rad of upright", "upright", 0.5 * (1 + math.cos(UPRIGHT)), seconds=2.0),
+    ),
+    bounded_metrics=METRICS,
+    max_speed=100.0,
 )
 
 

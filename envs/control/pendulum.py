@@ -1,8 +1,12 @@
-"""Pendulum swing-up. The angle is zero upright; control at 50 Hz; the motor is too weak to lift the rod directly."""
+"""Pendulum swing-up. The angle is zero upright; control at 50 Hz; the motor is too weak to lift the rod directly.
+
+Success: the rod stands upright, within `UPRIGHT`, for the last second of the episode.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +14,7 @@ from flax import struct
 
 from mjx_policies.envs.base import EnvSpec, restart, transition
 from mjx_policies.envs.physics.base import Data, Dynamics, Physics
-from mjx_policies.types import ActionTable, Array, Observation, Term, TimeStep, assemble
+from mjx_policies.types import ActionTable, Array, Criterion, Observation, Term, TimeStep, assemble
 
 CONTROL_DT = 0.02
 ACTION = ActionTable(names=("hinge",), default=(0.0,), scale=(2.0,), lower=(-2.0,), upper=(2.0,))  # N m
@@ -19,8 +23,18 @@ OBSERVATION = (
     Term("velocity", 1, unit="rad/s", scale=0.2, noise=0.1),
 )
 METRICS = ("upright",)
+UPRIGHT = 0.2  # rad off the vertical, at most
 SPEC = EnvSpec(
-    observation=OBSERVATION, privileged=(), action=ACTION, control_dt=CONTROL_DT, episode_seconds=4.0, max_speed=100.0
+    observation=OBSERVATION,
+    privileged=(),
+    action=ACTION,
+    control_dt=CONTROL_DT,
+    episode_seconds=4.0,
+    criteria=(
+        Criterion(f"rod within {UPRIGHT:g} rad of upright", "upright", 0.5 * (1 + math.cos(UPRIGHT)), seconds=1.0),
+    ),
+    bounded_metrics=METRICS,
+    max_speed=100.0,
 )
 
 

@@ -1,4 +1,7 @@
-"""A quadruped gets up from any pose and stands. Control at 50 Hz through joint position servos. Axes: J joints (12)."""
+"""A quadruped gets up from any pose and stands. Control at 50 Hz through joint position servos. Axes: J joints (12).
+
+Success: it stands for the last two seconds of the episode, however it got there.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,11 @@ from mjx_policies.envs.quadruped.robot import SOFT_LIMIT, joint_limits
 from mjx_policies.envs.quadruped.scenes import ACTUATORS
 from mjx_policies.envs.quadruped.sensing import trunk_motion
 from mjx_policies.rotations import uniform_quaternion
-from mjx_policies.types import Array, Observation, Term, TimeStep, assemble
+from mjx_policies.types import Array, Criterion, Observation, Term, TimeStep, assemble
 
 CONTROL_DT = 0.02
 STANDING_HEIGHT = 0.32  # m, of the imu above the ground
+LEAST_HEIGHT = 0.8  # of that, for a robot to count as standing
 DROP_HEIGHT = 0.62  # m, of the trunk: a foot can be at most 0.615 m away from its middle
 ACTION_SCALE = 0.6  # rad: rolling over takes larger moves than walking
 
@@ -33,6 +37,7 @@ PRIVILEGED = (
     Term("height", 1, unit="m", frame="above the ground"),
 )
 METRICS = ("standing", "upright")
+CRITERIA = (Criterion(f"upright at {LEAST_HEIGHT:g} of the nominal height or more", "standing", 1.0, seconds=2.0),)
 
 
 @struct.dataclass
@@ -84,7 +89,7 @@ class Go2Getup:
         now = self._measure(data)
         terms = reward_terms(self, state, now, data, action)
         reward = sum(getattr(self.weights, name) * term for name, term in terms.items()) * CONTROL_DT
-        standing = (terms["upright"] > 0.95) & (now["height"] > 0.8 * STANDING_HEIGHT)
+        standing = (terms["upright"] > 0.95) & (now["height"] > LEAST_HEIGHT * STANDING_HEIGHT)
         known = terms | {"standing": jnp.where(standing, 1.0, 0.0)}
         metrics = {name: known[name] for name in METRICS}
         state = dataclasses.replace(state, data=data, last_action=action)

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-LIMIT = 1.0  # actions are made for [-1, 1]
-SATURATED = 0.999  # of the limit
+LIMIT = 1.0  # most actions lie in [-1, 1]
+TOLERANCE = 1e-3  # of the way from one limit to the other, within which an action counts as at the limit
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ActionFigures:
 
     Attributes:
       mean, std: of its values.
-      saturation: portion of the values at the limit or beyond it.
+      saturation: portion of the values at a limit or beyond it, where a further action changes nothing.
       rate: root mean square of the change from one step to the next.
       jerk: root mean square of the third difference, zero for any parabola; NaN if no episode has four steps.
     """
@@ -46,8 +46,14 @@ class ActionFigures:
     jerk: float
 
 
-def figures(episodes: Sequence[np.ndarray]) -> list[ActionFigures]:  # each [T, A] -> A
+def figures(
+    episodes: Sequence[np.ndarray], low: np.ndarray, high: np.ndarray
+) -> list[ActionFigures]:  # each [T, A], [A], [A] -> A
     """The figures of each dimension; differences are never taken across the end of an episode.
+
+    Args:
+      episodes: the actions of each.
+      low, high: the limits of the action, see `ActionTable.reach`. An action of 1 is none where a joint goes further.
 
     Raises:
       ValueError: no step, or episodes of different sizes of action.
@@ -55,7 +61,9 @@ def figures(episodes: Sequence[np.ndarray]) -> list[ActionFigures]:  # each [T, 
     _check(episodes)
     values = np.concatenate(episodes)
     mean, std = values.mean(axis=0), values.std(axis=0)
-    saturation = np.mean(np.abs(values) >= SATURATED * LIMIT, axis=0)
+    low, high = np.asarray(low, float), np.asarray(high, float)
+    margin = np.where(np.isfinite(high - low), TOLERANCE * (high - low), 0.0)
+    saturation = np.mean((values <= low + margin) | (values >= high - margin), axis=0)
     rate, jerk = (_rms_difference(episodes, order) for order in (1, 3))
     return [ActionFigures(*map(float, row)) for row in zip(mean, std, saturation, rate, jerk, strict=True)]
 
@@ -78,7 +86,7 @@ def histogram(values: np.ndarray, edges: np.ndarray) -> Histogram:  # [N]
 
 
 def common_edges(samples: Sequence[np.ndarray], bins: int = 40) -> np.ndarray:  # each [N] -> [bins + 1]
-    """Edges that show all of some samples, at least from one limit to the other."""
+    """Edges that show all of some samples, from -1 to 1 at least."""
     low = min(-LIMIT, *(float(np.min(sample)) for sample in samples))
     high = max(LIMIT, *(float(np.max(sample)) for sample in samples))
     return np.linspace(low, high, bins + 1)

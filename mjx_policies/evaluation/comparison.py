@@ -6,18 +6,21 @@ Two policies that met the same robots and starts are compared pair by pair, whic
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import special
 
-from mjx_policies.evaluation.statistics import Estimate, proportion
+from mjx_policies.evaluation.outcomes import Goal, Outcomes
+from mjx_policies.evaluation.statistics import Estimate, mean, proportion
 
 SIGNIFICANCE = 0.05  # probability of telling apart what is equal
 POWER = 0.8  # probability of telling apart what differs
+MANY_TRIALS = 5_000  # more need no exact power: normal distributions say the same within a few trials
 
 Alternative = Literal["two-sided", "greater", "less"]
 
@@ -31,7 +34,11 @@ class Comparison:
       difference: first minus second.
       p_value: probability of a difference at least as large between policies that are equally good, both ways.
       test: what gave it.
-      trials_needed: of each policy, for `POWER` to tell the observed rates apart; None if they are equal.
+      goal: what counts as success, see `Outcomes`.
+      disagreement: portion of pairs in which only one succeeded; None for trials that are not paired.
+      reward: mean difference of returns, first minus second; None if returns were not compared.
+      p_adjusted: the p-value raised for the number of comparisons; the same as `p_value` by default.
+      comparisons: how many were made, of which this is one.
     """
 
     first: Estimate
@@ -39,12 +46,33 @@ class Comparison:
     difference: Estimate
     p_value: float
     test: str
-    trials_needed: int | None
+    goal: Goal = "success"
+    disagreement: float | None = None
+    reward: Estimate | None = None
+    p_adjusted: float = math.nan
+    comparisons: int = 1
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.p_adjusted):
+            object.__setattr__(self, "p_adjusted", self.p_value)
 
     @property
     def told_apart(self) -> bool:
-        """Whether the difference is more than chance explains."""
-        return self.p_value < SIGNIFICANCE
+        """Whether the difference is more than chance explains in so many comparisons."""
+        return self.p_adjusted < SIGNIFICANCE
+
+    @property
+    def conflicting(self) -> bool:
+        """Whether the policy that succeeds more often has the lower return."""
+        return self.reward is not None and self.reward.value * self.difference.value < 0
+
+    @functools.cached_property
+    def trials_needed(self) -> int | None:
+        """Of each policy, for `POWER` to tell the observed rates apart; None if they are equal."""
+        if not self.first.count:
+            return None
+        significance = SIGNIFICANCE / self.comparisons  # what Holm asks of the smallest p-value
+        return trials_needed(self.first.value, self.second.value, self.disagreement, significance=significance)
 
     @property
     def more_trials(self) -> int | None:
@@ -54,12 +82,24 @@ class Comparison:
 
     def verdict(self, first: str, second: str) -> str:
         """What follows, in words. `first` and `second` name the policies."""
+        if not self.first.count:
+            return f"No episode of both {first} and {second} ran to its end: there is nothing to compare."
         rates = f"{self.first.value:.1%} against {self.second.value:.1%}"
         points = f"{100 * self.difference.value:+.1f} points [{100 * self.difference.low:+.1f}, "
-        figures = f"{rates}, {points}{100 * self.difference.high:+.1f}], p = {self.p_value:.2g}, {self.test}"
+        raised = f" (Holm's correction for {self.comparisons} comparisons: {self.p_adjusted:.2g})"
+        p = f"p = {self.p_value:.2g}{raised if self.comparisons > 1 else ''}"
+        figures = f"{rates}, {points}{100 * self.difference.high:+.1f}], {p}, {self.test}"
         if self.told_apart:
-            better, worse = (first, second) if self.difference.value > 0 else (second, first)
-            return f"{better} succeeds more often than {worse}: {figures}."
+            higher, lower = (first, second) if self.difference.value > 0 else (second, first)
+            said = f"{higher} {DOES[self.goal]} more often than {lower}: {figures}."
+            if self.conflicting:
+                assert self.reward is not None
+                by = f"{abs(self.reward.value):.3g}{self._range()}"
+                said += (
+                    f" But the return of {lower} is higher by {by}: the two measures disagree, so neither policy is "
+                    "preferable on all counts."
+                )
+            return said
         undecided = f"These episodes do not tell {first} and {second} apart: {figures}."
         if self.more_trials is None:
             return f"{undecided} Both succeeded equally often."
@@ -69,6 +109,50 @@ class Comparison:
             f"{undecided} If the rates are what they seem, it takes about {self.more_trials:,} more episodes of each "
             f"to show it with a probability of {POWER:.0%}."
         )
+
+    def _range(self) -> str:
+        assert self.reward is not None
+        ends = sorted((self.reward.low, self.reward.high), reverse=self.reward.value < 0)
+        low, high = (math.copysign(1, self.reward.value) * end for end in ends)
+        return f" [{low:.3g}, {high:.3g}]" if math.isfinite(high - low) else ""
+
+
+DOES: dict[Goal, str] = {
+    "success": "succeeds",
+    "tracking": "stays up and tracks its commands",
+    "survival": "stays up",
+}
+
+
+def compare_with_first(policies: Mapping[str, Outcomes]) -> list[tuple[str, str, Comparison]]:
+    """First policy, other policy, and their comparison pair by pair, corrected for how many there are (Holm 1979).
+
+    Args:
+      policies: name -> outcomes of the same episodes.
+    """
+    (first, ours), *others = policies.items()
+    found = [compare_outcomes(ours, theirs) for _, theirs in others]
+    adjusted = holm([comparison.p_value for comparison in found])
+    return [
+        (first, name, dataclasses.replace(comparison, p_adjusted=p, comparisons=len(found)))
+        for (name, _), comparison, p in zip(others, found, adjusted, strict=True)
+    ]
+
+
+def compare_outcomes(first: Outcomes, second: Outcomes) -> Comparison:
+    """Compares how often two policies reached their goal in the same episodes, and their returns.
+
+    Pairs of which one episode was cut off are left out.
+    """
+    whole = ~(first.cut_off | second.cut_off)
+    if not whole.any():
+        nothing = Estimate(math.nan, math.nan, math.nan, 0)
+        return Comparison(nothing, nothing, nothing, p_value=1.0, test="no test", goal=first.goal)
+    return dataclasses.replace(
+        compare_pairs(first.achieved[whole], second.achieved[whole]),
+        goal=first.goal,
+        reward=difference_of_means(first.reward[whole], second.reward[whole]),
+    )
 
 
 def compare_pairs(first: ArrayLike, second: ArrayLike) -> Comparison:  # [N], [N] bool
@@ -89,7 +173,7 @@ def compare_pairs(first: ArrayLike, second: ArrayLike) -> Comparison:  # [N], [N
         difference=difference_of_rates(*rates, correlation=_phi(a, b)),
         p_value=mcnemar(only_a, only_b),
         test=f"McNemar's exact test on {a.size:,} pairs of which {only_a + only_b:,} differ",
-        trials_needed=trials_needed(rates[0].value, rates[1].value, (only_a + only_b) / a.size),
+        disagreement=(only_a + only_b) / a.size,
     )
 
 
@@ -101,7 +185,6 @@ def compare_counts(successes: int, trials: int, successes_other: int, trials_oth
         difference=difference_of_rates(*rates),
         p_value=fisher(successes, trials, successes_other, trials_other),
         test=f"Fisher's exact test on {trials:,} and {trials_other:,} trials",
-        trials_needed=trials_needed(rates[0].value, rates[1].value),
     )
 
 
@@ -167,23 +250,12 @@ def difference_of_rates(first: Estimate, second: Estimate, correlation: float = 
     return Estimate(value, low, high, min(first.count, second.count))
 
 
-def difference_of_means(
-    first: ArrayLike, second: ArrayLike, confidence: float = 0.95, resamples: int = 10_000, seed: int = 0
-) -> Estimate:  # [N], [N] -> []
-    """Mean of first minus second over paired episodes, with the interval of a bootstrap over pairs (Efron 1979).
+def difference_of_means(first: ArrayLike, second: ArrayLike) -> Estimate:  # [N], [N] -> []
+    """Mean of first minus second over paired episodes, with Student's interval.
 
     Pairs of which one was not measured (NaN) are left out.
     """
-    pairs = np.asarray(first, float) - np.asarray(second, float)
-    pairs = pairs[~np.isnan(pairs)]
-    if not pairs.size:
-        return Estimate(math.nan, math.nan, math.nan, 0)
-    rng = np.random.default_rng(seed)
-    block = max(1, 2_000_000 // pairs.size)  # resamples at once, for memory
-    sizes = [min(block, resamples - start) for start in range(0, resamples, block)]
-    means = [pairs[rng.integers(0, pairs.size, (size, pairs.size))].mean(axis=1) for size in sizes]
-    low, high = np.quantile(np.concatenate(means), [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Estimate(float(pairs.mean()), float(low), float(high), pairs.size)
+    return mean(np.asarray(first, float) - np.asarray(second, float))
 
 
 def trials_needed(
@@ -193,25 +265,104 @@ def trials_needed(
     power: float = POWER,
     significance: float = SIGNIFICANCE,
 ) -> int | None:
-    """Trials of each policy that tell two success rates apart, two-sided; None if they are equal.
+    """Trials of each policy with which the exact test tells two success rates apart, two-sided; None if they are equal.
 
-    n = (z_(1-significance/2) sqrt(d) + z_power sqrt(d - (rate - other)^2))^2 / (rate - other)^2 (Connett, Smith and
-    McHugh 1987), where d is the portion of pairs in which only one of the two succeeds.
+    The probability that the test does so is summed over what can happen, for numbers of trials about the one that
+    follows from normal distributions, which alone promises too much: the exact tests keep below the significance that
+    they are allowed. As many trials have the power that is asked for, and one trial less has not.
 
     Args:
       rate, other: the rates.
-      disagreement: d; that of independent trials by default, which need not be paired then.
+      disagreement: portion of pairs in which only one of the two succeeds, for McNemar's test; None for trials that
+        are not paired and Fisher's test.
       power: probability of telling them apart.
       significance: probability of telling apart what is equal.
     """
     difference = abs(rate - other)
     if difference == 0:
         return None
-    if disagreement is None:
-        disagreement = rate * (1 - other) + other * (1 - rate)
+    paired = disagreement is not None
+    portion = rate * (1 - other) + other * (1 - rate) if disagreement is None else disagreement
+    # Connett, Smith and McHugh 1987; the first term is what a test with normal distributions would need.
     z_significance, z_power = special.ndtri(1 - significance / 2), special.ndtri(power)
-    spread = math.sqrt(max(0.0, disagreement - difference**2))
-    return math.ceil(((z_significance * math.sqrt(disagreement) + z_power * spread) / difference) ** 2)
+    spread = math.sqrt(max(0.0, portion - difference**2))
+    normal = ((z_significance * math.sqrt(portion) + z_power * spread) / difference) ** 2
+    # Fleiss, Tytun and Ury 1980: what the steps of an exact test cost.
+    stepped = normal / 4 * (1 + math.sqrt(1 + 4 / (normal * difference))) ** 2
+    if normal > MANY_TRIALS:
+        return math.ceil(stepped)
+
+    def enough(n: int) -> bool:
+        if paired:
+            return power_of_mcnemar(n, portion, difference, significance) >= power
+        return power_of_fisher(n, rate, other, significance) >= power
+
+    low, high = max(1, math.floor(0.9 * normal)), math.ceil(stepped)
+    while not enough(high):
+        high = math.ceil(1.05 * high) + 1
+    while low > 1 and enough(low):
+        low = low // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def power_of_mcnemar(pairs: int, disagreement: float, difference: float, significance: float = SIGNIFICANCE) -> float:
+    """The probability that McNemar's exact test tells two policies apart.
+
+    Args:
+      pairs: episodes of each.
+      disagreement: portion of pairs in which only one of the two succeeds.
+      difference: of the success rates, at most `disagreement`.
+      significance: of the test.
+    """
+    differ = _likely(pairs, disagreement)  # pairs that may differ
+    # At most `few` of them in the rarer direction are significant.
+    few = np.floor(np.nan_to_num(special.bdtrik(significance / 2, differ, 0.5), nan=-1.0)).astype(int)
+    few += special.bdtr(np.maximum(few + 1, 0), differ, 0.5) * 2 < significance  # where rounding has gone below
+    few -= (few >= 0) & (special.bdtr(np.maximum(few, 0), differ, 0.5) * 2 >= significance)
+    share = min(1.0, 0.5 + 0.5 * difference / disagreement)  # of the pairs that differ, for the better policy
+    told = np.where(few >= 0, special.bdtr(np.maximum(few, 0), differ, 1 - share), 0.0)
+    told += np.where(few >= 0, special.bdtr(np.maximum(few, 0), differ, share), 0.0)
+    return float(np.sum(_binomial(pairs, disagreement, differ) * np.minimum(told, 1.0)))
+
+
+def power_of_fisher(trials: int, rate: float, other: float, significance: float = SIGNIFICANCE) -> float:
+    """The probability that Fisher's exact test tells two policies apart that are tried equally often.
+
+    Args:
+      trials: of each.
+      rate, other: how often they succeed.
+      significance: of the test.
+    """
+    first, second = (np.zeros(trials + 1) for _ in range(2))
+    for found, p in ((first, rate), (second, other)):
+        counts = _likely(trials, p)
+        found[counts] = _binomial(trials, p, counts)
+    ends = [np.flatnonzero(found)[[0, -1]] for found in (first, second)]
+    power = 0.0
+    for total in range(ends[0][0] + ends[1][0], ends[0][1] + ends[1][1] + 1):
+        # Given the total, tables (a, total - a) and (total - a, a) are equally probable, and the rarer the further
+        # apart: the p-value is twice the lower tail.
+        reach = 5 * math.sqrt(total * (2 * trials - total) / (2 * trials - 1)) + 1  # ten standard deviations
+        fewer = np.arange(max(0, total - trials, math.floor(total / 2 - reach)), (total - 1) // 2 + 1)
+        log_tables = _log_choose(trials, fewer) + _log_choose(trials, total - fewer)
+        tail = np.cumsum(np.exp(log_tables - _log_choose(2 * trials, total)))
+        told = fewer[2 * tail < significance]
+        power += float(np.sum(first[told] * second[total - told] + first[total - told] * second[told]))
+    return power
+
+
+def _likely(trials: int, p: float) -> np.ndarray:
+    """The counts of successes within eight standard deviations of the mean, beyond which there is nothing to add."""
+    reach = 8 * math.sqrt(trials * p * (1 - p)) + 1
+    return np.arange(max(0, math.floor(trials * p - reach)), min(trials, math.ceil(trials * p + reach)) + 1)
+
+
+def _binomial(trials: int, p: float, counts: np.ndarray) -> np.ndarray:
+    log_p = special.xlogy(counts, p) + special.xlog1py(trials - counts, -p)
+    return np.exp(_log_choose(trials, counts) + log_p)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -101,7 +101,9 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Html:
 
 
 def rate_bar(rate: Estimate) -> Html:
-    """A rate between 0 and 1 and its interval as a bar."""
+    """A rate between 0 and 1 and its interval as a bar; an empty one where it is unknown."""
+    if not rate.count:
+        return tag("div", class_="track", role="img", aria_label=percent(rate))
     low, high = (min(1.0, max(0.0, x)) for x in (rate.low, rate.high))
     return tag(
         "div",
@@ -175,7 +177,9 @@ def legend(names: Sequence[str]) -> Html:
 
 
 def percent(rate: Estimate) -> str:
-    """A rate and its interval, in percent."""
+    """A rate and its interval, in percent; a dash where it is unknown."""
+    if not rate.count:
+        return "–"
     return f"{100 * rate.value:.1f} % [{100 * rate.low:.1f}, {100 * rate.high:.1f}]"
 
 

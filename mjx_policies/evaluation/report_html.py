@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mjx_policies.evaluation.actions import common_edges, figures, histogram, wasserstein
-from mjx_policies.evaluation.comparison import Comparison, compare_pairs, difference_of_means, holm
+from mjx_policies.evaluation.comparison import Comparison, compare_outcomes, compare_with_first, holm
 from mjx_policies.evaluation.latency import Latency
 from mjx_policies.evaluation.outcomes import STAGE, Outcomes, by_time
 from mjx_policies.evaluation.page import (
@@ -28,7 +28,7 @@ from mjx_policies.evaluation.page import (
     tag,
     video,
 )
-from mjx_policies.evaluation.statistics import proportion
+from mjx_policies.evaluation.statistics import Estimate
 from mjx_policies.evaluation.trials import Trials
 
 MAX_STRIP = 512  # episodes drawn one by one
@@ -53,12 +53,14 @@ class Report:
       judged: the condition of the headline and the verdict.
       explained: condition -> what it is, in words; those that explain themselves may be left out.
       episode_seconds: time limit.
+      goal: what an episode has to achieve, in words; empty where its stages say so.
       action_names: of each dimension; empty if they mean different things to different policies.
+      action_limits: [A] and [A], see `ActionTable.reach`.
       demonstrated: [T, A] actions of each demonstration, to compare with; empty if there are none.
       latency: policy -> how long a decision takes.
       control_dt: s, how long it may take.
       films: of single episodes.
-      about: how all this can be had again: seed, versions, ...
+      about: what it takes to reproduce this: seed, versions, ...
     """
 
     title: str
@@ -69,6 +71,8 @@ class Report:
     episode_seconds: float
     action_names: Sequence[str]
     control_dt: float
+    action_limits: tuple[np.ndarray, np.ndarray]
+    goal: str = ""
     demonstrated: Sequence[np.ndarray] = ()
     latency: Mapping[str, Latency] = dataclasses.field(default_factory=dict)
     films: Sequence[Film] = ()
@@ -93,59 +97,68 @@ def render(report: Report) -> str:
         *_films(report.films),
         *_actions(report),
         *_latency(report),
-        section("How to have this again", table(("", ""), [(key, value) for key, value in report.about.items()])),
+        section("Reproduce", table(("", ""), [(key, value) for key, value in report.about.items()])),
     ]
     return page(report.title, *parts)
 
 
 def comparisons(report: Report) -> list[tuple[str, str, Comparison]]:
-    """First policy, other policy, and their comparison in the condition judged, pair by pair."""
-    (first, ours), *others = report.outcomes.items()
-    return [(first, name, compare_pairs(ours.achieved, theirs.achieved)) for name, theirs in others]
+    """See `compare_with_first`, in the condition judged."""
+    return compare_with_first(report.outcomes)
 
 
 def _headline(report: Report) -> Html:
     cards = []
     for name, outcomes in report.outcomes.items():
-        rate = proportion(int(outcomes.achieved.sum()), len(outcomes.achieved))
+        rate = outcomes.rate
         cards.append(
             tag(
                 "div",
                 soft(f"{outcomes.goal}, {report.judged}" + (f", {name}" if len(report.policies) > 1 else "")),
-                tag("div", f"{100 * rate.value:.1f} %", class_="big"),
+                tag("div", f"{100 * rate.value:.1f} %" if rate.count else "unknown", class_="big"),
                 rate_bar(rate),
-                soft(f"95 % interval {100 * rate.low:.1f} to {100 * rate.high:.1f}, {rate.count:,} episodes"),
+                *([soft(_interval(rate))] if rate.count else []),
+                *([soft(_left_out(outcomes))] if outcomes.cut_off.any() else []),
                 class_="card",
             )
         )
-    return tag("div", *cards, class_="cards")
+    goal = report.outcomes[next(iter(report.policies))].goal
+    stated = [soft(f"{goal.capitalize()} of an episode: {report.goal}.")] if report.goal else []
+    return tag("div", tag("div", *cards, class_="cards"), *stated)
+
+
+def _interval(rate: Estimate) -> str:
+    return f"95 % interval {100 * rate.low:.1f} to {100 * rate.high:.1f}, {rate.count:,} episodes"
+
+
+def _left_out(outcomes: Outcomes) -> str:
+    return f"{int(outcomes.cut_off.sum()):,} more episodes were cut off before their time and count neither way"
 
 
 def _verdicts(report: Report) -> list[Html]:
     if len(report.policies) < 2:
         return []
     found = comparisons(report)
-    adjusted = holm([comparison.p_value for _, _, comparison in found])
     parts = [tag("p", comparison.verdict(first, other), class_="verdict") for first, other, comparison in found]
-    if len(found) > 1:
-        words = ", ".join(f"{other} {p:.2g}" for (_, other, _), p in zip(found, adjusted, strict=True))
-        parts.append(soft(f"{len(found)} comparisons were made; p-values raised for that (Holm): {words}."))
-    rows = []
     first = next(iter(report.policies))
-    for other, condition in itertools.product(list(report.policies)[1:], report.policies[first]):
-        ours, theirs = (report.policies[name][condition].outcomes for name in (first, other))
-        pairs = compare_pairs(ours.achieved, theirs.achieved)
+    ours = report.policies[first]
+    names = list(itertools.product(list(report.policies)[1:], ours))
+    compared = [compare_outcomes(ours[at].outcomes, report.policies[other][at].outcomes) for other, at in names]
+    rows = []
+    for (other, condition), pairs, p in zip(names, compared, holm([pairs.p_value for pairs in compared]), strict=True):
         difference = pairs.difference
         points = dataclasses.replace(
             difference, value=100 * difference.value, low=100 * difference.low, high=100 * difference.high
         )
-        reward = difference_of_means(ours.reward, theirs.reward)
-        rows.append((f"{other}, {condition}", number(points), f"{pairs.p_value:.2g}", number(reward)))
-    parts.append(table((f"{first} minus", f"{ours.goal}, points", "p, not adjusted", "return"), rows))
+        reward = "–" if pairs.reward is None else number(pairs.reward)
+        rows.append((f"{other}, {condition}", number(points), f"{p:.2g}", reward))
+    goal = report.outcomes[first].goal
+    corrected = f"p, Holm over {len(rows)}" if len(rows) > 1 else "p"
+    parts.append(table((f"{first} minus", f"{goal}, points", corrected, "return"), rows))
     parts.append(
         soft(
-            "Every policy met the same robots and starts, so episodes are compared in pairs. This says which of these "
-            "policies is better, not which way of training: that takes several seeds of each."
+            "Every policy met the same robots and starts, so episodes are compared in pairs. These policies are "
+            "compared, not the ways in which they were trained: that takes several seeds of each."
         )
     )
     return [section("Comparison", *parts)]
@@ -157,16 +170,16 @@ def _conditions(report: Report) -> Html:
     if len(report.policies) > 1:
         rows = []
         for policy, trials in report.policies.items():
-            rates = [proportion(int(t.outcomes.achieved.sum()), len(t.outcomes.achieved)) for t in trials.values()]
-            rows.append((policy, *(shaded(percent(rate), rate.value) for rate in rates)))
+            rates = [tried.outcomes.rate for tried in trials.values()]
+            rows.append((policy, *(shaded(percent(rate), rate.value if rate.count else 0.0) for rate in rates)))
         return section(f"{goal.capitalize()} by condition", table(("trained as", *names), rows))
     trials = next(iter(report.policies.values()))
     shown = _common_figures(trials)
     rows = []
     for condition, tried in trials.items():
-        achieved = tried.outcomes.achieved
-        rate = proportion(int(achieved.sum()), len(achieved))
-        rows.append((condition, rate_bar(rate), percent(rate), *(number(tried.figures[name]) for name in shown)))
+        rate = tried.outcomes.rate
+        known = [number(tried.figures[name]) if name in tried.figures else "–" for name in shown]
+        rows.append((condition, rate_bar(rate), percent(rate), *known))
     explained = "; ".join(f"{name}: {report.explained[name]}" for name in trials if report.explained.get(name))
     header = ("condition", "", goal, *(name.replace("_", " ") for name in shown))
     return section(f"{goal.capitalize()} by condition", table(header, rows), soft(explained))
@@ -174,8 +187,13 @@ def _conditions(report: Report) -> Html:
 
 def _common_figures(trials: Mapping[str, Trials]) -> list[str]:
     """Figures worth a column: what the bar, the stages or another column do not say already."""
-    names = next(iter(trials.values())).figures
-    left_out = ("success", "falls", "completion" if not any(name.startswith(STAGE) for name in names) else "")
+    names = dict.fromkeys(name for tried in trials.values() for name in tried.figures)
+    goal = next(iter(trials.values())).outcomes.goal
+    left_out = (
+        goal,
+        "falls" if goal == "survival" else "",
+        "completion" if not any(name.startswith(STAGE) for name in names) else "",
+    )
     return [name for name in names if "/" not in name and name not in left_out]
 
 
@@ -186,7 +204,7 @@ def _stages(report: Report) -> list[Html]:
     for name, outcomes in report.outcomes.items():
         rows = []
         for stage, reached in outcomes.stages.items():
-            rate = proportion(int(reached.sum()), len(reached))
+            rate = outcomes.rate_of(reached)
             rows.append((stage.replace("_", " "), rate_bar(rate), percent(rate), f"{int(reached.sum())}"))
         if len(report.policies) > 1:
             parts.append(soft(name))
@@ -217,7 +235,7 @@ def _episodes(report: Report) -> Html:
     if first.goal == "success" and any(outcomes.achieved.any() for outcomes in report.outcomes.values()):
         lines = [by_time(outcomes, report.episode_seconds) for outcomes in report.outcomes.values()]
         parts.append(tag("div", curves(lines, "s"), class_="card plot"))
-        parts.append(soft("Portion of all episodes that had succeeded by a time."))
+        parts.append(soft("Portion of the episodes that had succeeded by a time."))
         if len(lines) > 1:
             parts.append(legend(list(report.outcomes)))
     return section(f"Episode by episode, {report.judged}", *parts)
@@ -227,14 +245,14 @@ def _told(i: int, outcomes: Outcomes) -> str:
     if outcomes.achieved[i]:
         took = outcomes.seconds_to_success[i]
         return f"episode {i}: " + (f"success after {took:.1f} s" if np.isfinite(took) else outcomes.goal)
-    what = "failed" if outcomes.failed[i] else "out of time"
+    what = "failed" if outcomes.failed[i] else "cut off" if outcomes.cut_off[i] else "out of time"
     return f"episode {i}: {what} after {outcomes.seconds[i]:.1f} s, {outcomes.completion[i]:.0%} complete"
 
 
 def _films(films: Sequence[Film]) -> list[Html]:
     if not films:
         return []
-    return [section("Films", tag("div", *(video(film.mp4, film.caption) for film in films), class_="films"))]
+    return [section("Videos", tag("div", *(video(film.mp4, film.caption) for film in films), class_="films"))]
 
 
 def _actions(report: Report) -> list[Html]:
@@ -244,7 +262,7 @@ def _actions(report: Report) -> list[Html]:
     if report.demonstrated:
         samples["demonstrations"] = list(report.demonstrated)
     together = {name: np.concatenate(episodes) for name, episodes in samples.items()}
-    by_name = {name: figures(episodes) for name, episodes in samples.items()}
+    by_name = {name: figures(episodes, *report.action_limits) for name, episodes in samples.items()}
     names = list(report.action_names)
     plots, rows = [], []
     for a, dimension in enumerate(names):
@@ -262,8 +280,9 @@ def _actions(report: Report) -> list[Html]:
     header = ["action", "mean", "std", "saturated", "rate", "jerk"]
     header += ["distance to demonstrations"] if report.demonstrated else []
     remark = (
-        "In units of the action. Saturated: at a limit. Rate and jerk: root mean square of the first and third "
-        "difference from step to step." + (" Distance: Wasserstein-1." if report.demonstrated else "")
+        "In units of the action. Saturated: at a limit of the actuator's target, where more changes nothing. Rate and "
+        "jerk: root mean square of the first and third difference from step to step."
+        + (" Distance: Wasserstein-1." if report.demonstrated else "")
     )
     return [
         section(

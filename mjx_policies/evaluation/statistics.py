@@ -22,7 +22,7 @@ class Estimate:
     def __str__(self) -> str:
         if not self.count:
             return "–"
-        if not math.isfinite(self.high - self.low):  # of one sample
+        if not math.isfinite(self.high - self.low):  # of one sample, or of equal ones
             return f"{self.value:.3f}"
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
@@ -31,13 +31,8 @@ def proportion(successes: int, trials: int, confidence: float = 0.95) -> Estimat
     """A success rate with Wilson's score interval (Wilson 1927), which stays in [0, 1] and is sound near both ends."""
     if not 0 <= successes <= trials or trials < 1:
         raise ValueError(f"{successes} successes in {trials} trials: need 0 <= successes <= trials and a trial")
-    z = special.ndtri((1 + confidence) / 2)
     rate = successes / trials
-    middle = (rate + z**2 / (2 * trials)) / (1 + z**2 / trials)
-    half = z / (1 + z**2 / trials) * math.sqrt(rate * (1 - rate) / trials + z**2 / (4 * trials**2))
-    low = 0.0 if successes == 0 else middle - half
-    high = 1.0 if successes == trials else middle + half
-    return Estimate(rate, low, high, trials)
+    return Estimate(rate, *_wilson(rate, trials, confidence), trials)
 
 
 def mean(
@@ -45,7 +40,13 @@ def mean(
 ) -> Estimate:
     """A mean with Student's interval; samples that are NaN (nothing to measure) are left out.
 
-    `lowest` and `highest` are what a sample can be; the mean cannot lie beyond them, so neither does its interval.
+    Samples that are all equal do not say how much they vary: the interval is infinite then, or Wilson's where samples
+    are bounded, since of all numbers in a range those at its two ends vary most.
+
+    Args:
+      samples: independent ones.
+      confidence: of the interval.
+      lowest, highest: what a sample can be; the mean cannot lie beyond them, so neither does its interval.
     """
     measured = np.asarray(samples, float)
     measured = measured[~np.isnan(measured)]
@@ -54,7 +55,20 @@ def mean(
     value = float(measured.mean())
     if measured.size == 1:
         return Estimate(value, lowest, highest, 1)
+    if measured.min() == measured.max():
+        width = highest - lowest
+        if not math.isfinite(width):
+            return Estimate(value, lowest, highest, measured.size)
+        low, high = _wilson((value - lowest) / width, measured.size, confidence)
+        return Estimate(value, lowest + width * low, lowest + width * high, measured.size)
     half = float(
         special.stdtrit(measured.size - 1, (1 + confidence) / 2) * measured.std(ddof=1) / math.sqrt(measured.size)
     )
     return Estimate(value, max(lowest, value - half), min(highest, value + half), measured.size)
+
+
+def _wilson(rate: float, trials: int, confidence: float) -> tuple[float, float]:
+    z = special.ndtri((1 + confidence) / 2)
+    middle = (rate + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    half = z / (1 + z**2 / trials) * math.sqrt(rate * (1 - rate) / trials + z**2 / (4 * trials**2))
+    return 0.0 if rate == 0 else middle - half, 1.0 if rate == 1 else middle + half

@@ -36,7 +36,7 @@ class Trials:
       figures: their summary.
       actions: [T, A] of each episode of the first batch.
       shown: the first episode that achieved the goal and the first that did not, in this order, as far as
-        there are any.
+        there are any that were not cut off.
     """
 
     outcomes: Outcomes

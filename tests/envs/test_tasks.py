@@ -42,6 +42,15 @@ def test_a_task_matches_its_tables_and_stays_finite(task):
         assert not timestep.truncated.any()  # time limits are not the task's business
 
 
+def test_a_task_says_what_success_is(task):
+    """By stages or by criteria on what it measures; to survive is none, for doing nothing survives."""
+    spec, names = task[0].spec, sys.modules[type(task[0]).__module__].METRICS
+    assert bool(spec.stages) != bool(spec.criteria) and ("success" in names) == bool(spec.stages)
+    assert {criterion.metric for criterion in spec.criteria} | set(spec.bounded_metrics) <= set(names)
+    lasting = all(criterion.seconds is not None for criterion in spec.criteria)
+    assert lasting or spec.commands, "commands are tracked on average; what is to be reached has to last"
+
+
 def test_a_task_starts_alike_from_one_key_and_leaves_its_input_alone(task):
     env, reset, step = task
     keys = jax.random.split(jax.random.key(1), 4)

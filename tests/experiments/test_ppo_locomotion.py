@@ -102,7 +102,7 @@ def test_a_run_ends_with_a_complete_folder(finished):
     assert (evaluation["task"], evaluation["steps"], evaluation["interval"]) == ("Pendulum", 256, 0.95)
     assert set(evaluation["conditions"]) == {"nominal", "randomized"}
     for figures in evaluation["conditions"].values():
-        assert figures["upright"]["count"] == 3 and figures["falls"]["value"] == 0.0
+        assert figures["upright"]["count"] == 3 and figures["failures"]["value"] == 0.0
     assert (folder / "walk.mp4").read_bytes()[4:8] == b"ftyp"
     assert (folder / "curves.png").read_bytes()[:4] == b"\x89PNG"
 

@@ -8,7 +8,7 @@ from flax import struct
 
 from mjx_policies.evaluation.episodes import run_episodes
 from mjx_policies.evaluation.policy import Policy
-from mjx_policies.types import TimeStep
+from mjx_policies.types import Criterion, TimeStep
 
 LIMIT = 6
 
@@ -25,7 +25,8 @@ class Clocks:
     The metric `even` is measured in even steps only, `never` in none, and `late` only in episodes after the first.
     """
 
-    def __init__(self, lengths):
+    def __init__(self, lengths, leaves=False):
+        self.leaves = leaves  # episodes are cut off instead of terminated
         self.lengths = jnp.asarray(lengths)
         self.num_envs = len(lengths)
         self.episode_steps = LIMIT
@@ -39,8 +40,9 @@ class Clocks:
 
     def step(self, state, action):
         steps, total = state.steps + 1, state.total + 1
-        terminated = steps == self.lengths
-        truncated = (steps == LIMIT) & ~terminated
+        ended = steps == self.lengths
+        terminated = ended & ~jnp.asarray(self.leaves)
+        truncated = (ended | (steps == LIMIT)) & ~terminated
         timestep = self._timestep(steps, total, terminated, truncated, action)
         return ClockState(jnp.where(terminated | truncated, 0, steps), total), timestep
 
@@ -62,6 +64,7 @@ def episodes():
         lambda obs: 10 * obs["state"],
         jax.random.key(0),
         record=lambda state, action: state.total[0],
+        criteria=(Criterion("", "action", 20.0, seconds=1.0), Criterion("", "even", 0.0)),
     )
 
 
@@ -91,6 +94,28 @@ def test_the_last_value_is_that_of_the_last_step_of_the_first_episode(episodes):
     np.testing.assert_array_equal(episodes.final["even"], [np.nan, 2, 4, np.nan, 6])
     np.testing.assert_array_equal(episodes.final["action"], [0, 10, 30, 40, 50])
     assert np.isnan(episodes.final["late"]).all(), "a later episode was measured"
+
+
+def test_a_criterion_counts_the_steps_in_a_row_up_to_the_last(episodes):
+    assert list(episodes.held) == ["action"], "the other is judged on average"
+    np.testing.assert_array_equal(episodes.held["action"], [0, 0, 2, 3, 4])
+    # In reverse it is broken at the end; a metric that is not measured does not hold.
+    falling = (Criterion("", "action", -25.0, seconds=1.0), Criterion("", "never", -1.0, seconds=1.0))
+    broken = run_episodes(Clocks([1, 4, 99]), lambda obs: -10 * obs["state"], jax.random.key(0), criteria=falling)
+    np.testing.assert_array_equal(broken.held["action"], [1, 0, 0])
+    np.testing.assert_array_equal(broken.held["never"], [0, 0, 0])
+
+
+def test_a_criterion_on_what_is_not_measured_is_refused():
+    with pytest.raises(ValueError, match="no metric 'height' to judge episodes by; there are even, never, late"):
+        run_episodes(Clocks([1]), lambda obs: obs["state"], jax.random.key(0), criteria=(Criterion("", "height", 0.0),))
+
+
+def test_what_ends_before_its_time_without_the_task_is_cut_off(episodes):
+    assert not np.asarray(episodes.cut_off).any(), "terminated, or out of time"
+    leaving = run_episodes(Clocks([1, 5, 99], leaves=True), lambda obs: obs["state"], jax.random.key(0))
+    np.testing.assert_array_equal(leaving.cut_off, [True, True, False])
+    np.testing.assert_array_equal(leaving.terminated, [False, False, False])
 
 
 def test_the_recording_goes_to_the_time_limit(episodes):

@@ -59,6 +59,7 @@ def trials(successes, stages=True, seed=0):
         seconds=np.where(failed, 2.0, 5.0),
         seconds_to_success=np.where(achieved, 3.0, np.nan),
         reward=rng.normal(achieved.astype(float), 0.1),
+        cut_off=np.zeros(EPISODES, bool),
     )
     figures = {
         "success": proportion(successes, EPISODES),
@@ -80,6 +81,7 @@ def report():
         episode_seconds=5.0,
         action_names=("x", f"grip {NASTY}"),
         control_dt=0.05,
+        action_limits=(np.array([-1.0, -2.0]), np.array([1.0, 2.0])),
         demonstrated=[np.full((10, 2), 0.5)],
         latency={f"ours {NASTY}": latency_of([0.01, 0.02, 0.06], 0.05)},
         films=[Film(b"film", f"episode 3 {NASTY}")],
@@ -135,12 +137,14 @@ def test_policies_are_compared_with_the_first(report):
     report = dataclasses.replace(report, policies=policies, latency={}, films=(), demonstrated=())
     found = comparisons(report)
     assert [(first, other) for first, other, _ in found] == [("A", "B"), ("A", "C")]
-    assert found[0][2] == compare_pairs(np.arange(40) < 36, np.arange(40) < 20)
+    assert found[0][2].p_value == compare_pairs(np.arange(40) < 36, np.arange(40) < 20).p_value
+    assert found[0][2].p_adjusted == 2 * found[0][2].p_value, "the smaller of two"
     words = Parsed(render(report)).words
     assert found[0][2].verdict("A", "B") in words and "A succeeds more often than B" in words
     assert "do not tell A and C apart" in words and "more episodes of each" in words
-    assert "2 comparisons were made" in words and "B, nominal 40 [" in words
-    assert "Latency" not in words and "Films" not in words and "distance to demonstrations" not in words
+    assert "(Holm's correction for 2 comparisons: " in words and "p, Holm over 2" in words
+    assert "B, nominal 40 [" in words and "better" not in words
+    assert "Latency" not in words and "Videos" not in words and "distance to demonstrations" not in words
 
 
 def test_a_task_without_stages_or_success_has_a_page(report):
@@ -151,6 +155,32 @@ def test_a_task_without_stages_or_success_has_a_page(report):
     walker = Trials(outcomes, figures, [np.zeros((2, 2))], {})
     words = Parsed(render(dataclasses.replace(report, policies={"A": {"nominal": walker}}))).words
     assert "Survival by condition" in words and "How far it gets" not in words and "succeeded by a time" not in words
+
+
+def test_robots_that_left_the_terrain_are_reported_apart(report):
+    """Of a task with commands: 36 track them, 3 of these leave before their time, 2 of the others fall."""
+    tried = trials(36, stages=False)
+    cut_off = np.arange(EPISODES) < 3
+    outcomes = dataclasses.replace(
+        tried.outcomes, goal="tracking", achieved=tried.outcomes.achieved & ~cut_off, cut_off=cut_off
+    )
+    figures = {"tracking": outcomes.rate, "falls": outcomes.rate_of(outcomes.failed), "return": mean([1.0, 2.0])}
+    walker = dataclasses.replace(tried, outcomes=outcomes, figures=figures)
+    left = dataclasses.replace(outcomes, achieved=outcomes.achieved & False, cut_off=np.ones(EPISODES, bool))
+    gone = dataclasses.replace(walker, outcomes=left, figures={"tracking": left.rate, "return": mean([])})
+    report = dataclasses.replace(
+        report, policies={"A": {"nominal": walker, "gone": gone}}, goal="no fall and x at least 0.8"
+    )
+    parsed = Parsed(render(report))
+    expected = proportion(33, 37)
+    assert f"tracking, nominal {100 * expected.value:.1f} % 95 % interval" in parsed.words
+    assert "37 episodes 3 more episodes were cut off before their time and count neither way" in parsed.words
+    assert "Tracking of an episode: no fall and x at least 0.8." in parsed.words
+    titles = [found["title"] for name, found in parsed.elements if name == "span" and "title" in found]
+    assert titles[0] == "episode 0: cut off after 5.0 s, 0% complete"
+    assert "condition tracking falls return" in parsed.words and "gone – – –" in parsed.words
+    nobody = dataclasses.replace(report, policies={"A": {"nominal": gone}, "B": {"nominal": walker}})
+    assert "unknown" in Parsed(render(nobody)).words and "there is nothing to compare" in Parsed(render(nobody)).words
 
 
 def test_what_is_not_markup_is_escaped():

@@ -59,8 +59,23 @@ def test_the_interval_stays_among_what_can_be():
     assert mean([0.5], lowest=0.0, highest=1.0) == Estimate(0.5, 0.0, 1.0, 1)
 
 
-def test_equal_samples_have_no_spread():
-    assert mean(np.full(9, 2.5)) == Estimate(2.5, 2.5, 2.5, 9)
+def test_equal_samples_do_not_say_how_much_they_vary():
+    """Two seeds with the same score would be certain to the last digit."""
+    assert mean([0.7, 0.7]) == Estimate(0.7, -math.inf, math.inf, 2)
+    assert mean(np.full(9, 2.5), lowest=0.0) == Estimate(2.5, 0.0, math.inf, 9)
+    assert str(mean([0.7, 0.7])) == "0.700", "no interval is shown"
+    always, expected = mean([1.0] * 5, lowest=0.0, highest=1.0), proportion(5, 5)
+    assert (always.low, always.high) == (expected.low, expected.high)
+    third = mean([-1.0, -1.0], lowest=-2.0, highest=1.0)  # a third of the way
+    assert -2.0 < third.low < -1.0 < third.high < 1.0 and third.high - third.low > 1.5
+
+
+def test_the_interval_of_seeds_that_are_often_equal_covers_what_it_promises():
+    """Two seeds, of which each either works or half works; simulated with NumPy."""
+    scores = np.where(np.random.default_rng(0).random((1000, 2)) < 0.5, 0.6, 1.0)
+    intervals = [mean(row, lowest=0.0, highest=1.0) for row in scores]
+    assert all(0.0 <= interval.low <= interval.high <= 1.0 for interval in intervals)
+    assert np.mean([interval.low <= 0.8 <= interval.high for interval in intervals]) > 0.93
 
 
 def test_it_prints_with_its_interval():
