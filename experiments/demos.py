@@ -24,6 +24,7 @@ from mjx_policies.envs.registry import TASKS
 from mjx_policies.randomization.imperfections import Imperfections, imperfect
 from mjx_policies.randomization.presets import PRESETS
 from mjx_policies.training import config
+from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.errors import UserError
 from mjx_policies.training.files import make_folder, write_atomic, write_json
 from mjx_policies.types import table_size, table_slices
@@ -110,14 +111,14 @@ def parse(
 
     which, _ = tyro.cli(Which, args=arguments, return_unknown_args=True, add_help=False)
     if not which.resume:
-        return tyro.cli(kind, description=description, args=arguments)
+        return parse_arguments(kind, description, arguments)
     if not which.out:
         raise UserError("--resume goes on with the dataset in --out, which is missing: pass the dataset's path.")
     out = Path(which.out)
     begun = next((path for path in (out, beside(out, ".hdf5")) if (about(path) / file).exists()), None)
     if begun is None:
         raise UserError(f"{out} was not begun by this script: there is no {about(out) / file}.")
-    return tyro.cli(kind, description=description, args=arguments, default=before(begun))
+    return parse_arguments(kind, description, arguments, default=before(begun))
 
 
 def check_same(path: Path, before: Any, now: Any) -> None:

@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
-import tyro
 from opening import AnyRun
 from rich.console import Console
 from screen import has_screen
@@ -26,6 +25,7 @@ from mjx_policies.envs.command import measured_twist, takes_commands, with_comma
 from mjx_policies.envs.film import film, scene_camera
 from mjx_policies.envs.registry import scene
 from mjx_policies.randomization.imperfections import imperfect
+from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.files import output_file
 from mjx_policies.training.plots import running_mean
@@ -266,4 +266,4 @@ def drive(play: Play, policy: Policy, env: Env, dynamics: DynamicsSampler, conso
 
 if __name__ == "__main__":
     with clean_errors():
-        main(tyro.cli(Play, description=__doc__))
+        main(parse_arguments(Play, __doc__))

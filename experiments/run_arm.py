@@ -39,6 +39,7 @@ from mjx_policies.deploy.policy import Policy, PolicyError, load_policy
 from mjx_policies.deploy.robots.franka_driving import franka_limits
 from mjx_policies.evaluation.comparison import difference_of_rates
 from mjx_policies.evaluation.statistics import Estimate, proportion
+from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.files import output_file, read_json, write_json
 from mjx_policies.training.preemption import Preemption
@@ -313,6 +314,6 @@ def film_episodes(episodes: list[Episode], starts: list[Start], number: int, pat
 
 if __name__ == "__main__":
     with clean_errors(ValueError):
-        chosen = tyro.cli(Arms, description=__doc__)
+        chosen = parse_arguments(Arms, __doc__)
     with clean_errors():
         sys.exit(main(chosen))

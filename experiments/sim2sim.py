@@ -33,6 +33,7 @@ from mjx_policies.deploy.policy import PolicyError, load_policy
 from mjx_policies.deploy.sim_to_sim import CONDITIONS, Episode, Scene, run_episode
 from mjx_policies.evaluation import statistics
 from mjx_policies.evaluation.statistics import Estimate
+from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.files import output_file, write_json
 from mjx_policies.training.preemption import Preemption
@@ -345,6 +346,6 @@ def record_episode(episode: Episode, contract: Contract, path: Path, seconds: fl
 
 if __name__ == "__main__":
     with clean_errors(ValueError):
-        chosen = tyro.cli(Gate, description=__doc__)
+        chosen = parse_arguments(Gate, __doc__)
     with clean_errors():
         sys.exit(main(chosen))

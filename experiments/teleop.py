@@ -45,6 +45,7 @@ from mjx_policies.deploy.operator import HandOperator
 from mjx_policies.deploy.policy import PolicyError, load_policy
 from mjx_policies.deploy.robots.simulated import SimulatedRobot
 from mjx_policies.deploy.sim_to_sim import Scene
+from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.progress import open_console
 
@@ -634,6 +635,6 @@ def status_line(status: Status, stage: Stage, hand: HandOperator) -> str:
 
 if __name__ == "__main__":
     with clean_errors(ValueError):
-        chosen = tyro.cli(Teleop, description=__doc__)
+        chosen = parse_arguments(Teleop, __doc__)
     with clean_errors():
         main(chosen)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
-from mjx_policies.training.errors import UserError
+from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.run_folder import read_config
 
 C = TypeVar("C")
@@ -20,6 +20,39 @@ class _Which:
 
     run_dir: str = ""
     resume: bool = False
+
+
+def parse_arguments(
+    kind: type[C], description: str | None = None, arguments: Sequence[str] | None = None, default: C | None = None
+) -> C:
+    """Reads a configuration from a command line.
+
+    What the configuration objects to is told in one sentence that begins with `error:`, as all that a user can mend;
+    tyro would put the name of the class before it, which is none of the user's business.
+
+    Args:
+      kind: the frozen dataclass.
+      description: above the list of flags.
+      arguments: those of this process by default.
+      default: values of what is not given; those of the class by default.
+
+    Raises:
+      SystemExit: the arguments make no configuration, which is then told, or ask for help.
+    """
+    # The same class without its own objections, which come below. It keeps what tyro finds its comments by.
+    about = ("__doc__", "__module__", "__qualname__", "__firstlineno__")  # the last since Python 3.13
+    known = {name: vars(kind).get(name, getattr(kind, name)) for name in about if hasattr(kind, name)}
+    unchecked = type(kind.__name__, (kind,), {"__post_init__": lambda self: None, **known})
+    given = {"args": arguments, "description": description}
+    if default is not None:
+        given["default"] = unchecked(**_values(default))
+    found = tyro.cli(unchecked, **given)
+    with clean_errors(ValueError):
+        return kind(**_values(found))
+
+
+def _values(config: Any) -> dict[str, Any]:
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.init}
 
 
 def parse(kind: type[C], description: str | None = None, arguments: Sequence[str] | None = None) -> C:
@@ -38,7 +71,7 @@ def parse(kind: type[C], description: str | None = None, arguments: Sequence[str
     """
     which, _ = tyro.cli(_Which, args=arguments, return_unknown_args=True, add_help=False)
     if not which.resume:
-        return tyro.cli(kind, description=description, args=arguments)
+        return parse_arguments(kind, description, arguments)
     if not which.run_dir:
         raise UserError("--resume continues the run in --run-dir, which is missing: pass the folder of the run.")
-    return tyro.cli(kind, description=description, args=arguments, default=read_config(which.run_dir, kind))
+    return parse_arguments(kind, description, arguments, default=read_config(which.run_dir, kind))

@@ -16,6 +16,7 @@ from mjx_policies.training.errors import UserError
 C = TypeVar("C")
 _CLASS = "_class"  # key that holds the name of a dataclass, so that unions can be read back
 _FREE = "may_change"
+_ANOTHER = "{where} holds other settings than are wanted here: another script or version has written it."
 
 
 def may_change(default: Any) -> Any:
@@ -132,23 +133,24 @@ def _read_union(kinds: Sequence[Any], data: Any, where: str) -> Any:
             return _read(kind, data, where)
         except UserError:
             continue
+    if all(map(dataclasses.is_dataclass, kinds)):
+        raise UserError(_ANOTHER.format(where=where))
     raise UserError(f"{where} should be {' or '.join(map(_name, kinds))}, not {str(data)[:80]!r}.")
 
 
 def _read_dataclass(kind: Any, data: Any, where: str) -> Any:
     if not isinstance(data, dict) or data.get(_CLASS) != kind.__name__:
-        found = data.get(_CLASS) if isinstance(data, dict) else data
-        raise UserError(f"{where} should be a {kind.__name__}, not {str(found)[:80]!r}.")
+        raise UserError(_ANOTHER.format(where=where))
     hints = typing.get_type_hints(kind, include_extras=True)
     names = [field.name for field in _fields(kind)]
     unknown = sorted(set(data) - {_CLASS, *names})
     if unknown:
-        raise UserError(f"{where} has the field {unknown[0]!r}, which {kind.__name__} does not know.")
+        raise UserError(f"{where} has the field {unknown[0]!r}, which this version does not know.")
     values = {name: _read(hints[name], data[name], f"{where}.{name}") for name in names if name in data}
     try:
         return kind(**values)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{where} is not a valid {kind.__name__}: {error}.") from None
+        raise UserError(f"{where} makes no sense: {error}.") from None
 
 
 def _read_sequence(kind: Any, arguments: tuple, data: Any, where: str) -> Any:

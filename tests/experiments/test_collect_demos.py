@@ -248,7 +248,7 @@ def test_a_campaign_goes_on_as_it_began(script, whole, tmp_path):
     ("damage", "sentence"),
     [
         ("[]", "does not describe a campaign"),
-        ('{"config": {}, "account": {}}', "config should be a Collect"),
+        ('{"config": {}, "account": {}}', "config holds other settings than are wanted here"),
         ("{", "campaign.json"),
         ('{"config": 1}', "does not describe a campaign"),
     ],

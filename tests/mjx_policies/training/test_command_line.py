@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from mjx_policies.training.command_line import parse
+from mjx_policies.training.command_line import parse, parse_arguments
 from mjx_policies.training.config import may_change
 from mjx_policies.training.errors import UserError
 from mjx_policies.training.run_folder import RunFolder
@@ -17,7 +17,7 @@ class Hyper:
 @dataclasses.dataclass(frozen=True)
 class Config:
     task: str = "Pendulum"
-    layers: tuple[int, ...] = (128, 128)
+    layers: tuple[int, ...] = (128, 128)  # widths of the network
     hyper: Hyper = dataclasses.field(default_factory=Hyper)
     steps: int = may_change(0)
     run_dir: str = may_change("")
@@ -25,7 +25,7 @@ class Config:
 
     def __post_init__(self):
         if self.steps < 0:
-            raise ValueError("steps is negative")
+            raise ValueError("--steps is negative")
 
 
 def test_a_resumed_run_is_as_it_was_but_for_what_is_given(tmp_path):
@@ -47,9 +47,18 @@ def test_a_run_that_is_not_there_cannot_be_resumed(tmp_path):
         parse(Config, arguments=("--resume", "--run-dir", str(tmp_path)))
 
 
-def test_what_makes_no_configuration_and_help_are_left_to_the_parser(capsys):
-    with pytest.raises(SystemExit):
-        parse(Config, arguments=("--steps", "-1"))
+def test_help_is_left_to_the_parser(capsys):
     with pytest.raises(SystemExit) as caught:
         parse(Config, "What it does.", arguments=("--help",))
-    assert caught.value.code == 0 and "What it does." in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert caught.value.code == 0 and "What it does." in said and "widths of the network" in said
+
+
+@pytest.mark.parametrize("default", [None, Config(steps=7)])
+def test_what_makes_no_configuration_is_told_without_its_class(capsys, default):
+    with pytest.raises(SystemExit) as caught:
+        parse_arguments(Config, arguments=("--steps", "-1"), default=default)
+    assert caught.value.code == 2 and capsys.readouterr().err == "error: --steps is negative\n"
+    assert parse_arguments(Config, arguments=("--task", "Go2"), default=default) == dataclasses.replace(
+        default or Config(), task="Go2"
+    )
