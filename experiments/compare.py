@@ -1,25 +1,29 @@
-"""Tells whether one policy is better than another: python experiments/compare.py runs/a runs/b
+"""Compares policies in the same episodes: python experiments/compare.py runs/a runs/b
 
 Both meet the same robots and starts, so episodes are compared in pairs. Prints the verdict with its interval and
 p-value, or how many more episodes it takes, and writes a page with everything there is to see, comparison.html in the
-folder of the first run. More than two runs make a table of how each bears what it was or was not trained for.
+folder of the first run. More than two runs make a table of how each bears what it was or was not trained for, and
+p-values are corrected for the number of comparisons. Where success and return disagree, no policy is preferred.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
+import math
 from pathlib import Path
+from typing import Any
 
 import tyro
-from judging import Tests, judge, open_subject, write_page
+from judging import Tests, judge, open_subject, output_files, write_page
 from rich.table import Table
 
+from mjx_policies.evaluation.comparison import Comparison
 from mjx_policies.evaluation.page import percent
 from mjx_policies.evaluation.report_html import Report, comparisons
-from mjx_policies.evaluation.statistics import proportion
+from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.errors import UserError, clean_errors
-from mjx_policies.training.files import make_folder, write_json
+from mjx_policies.training.files import write_json
 from mjx_policies.training.progress import open_console
 
 
@@ -44,11 +48,6 @@ class Compare(Tests):
 
 def main(asked: Compare) -> None:
     """Prints the verdict and writes the page."""
-    page = Path(asked.report) if asked.report else asked.runs[0] / "comparison.html"
-    if asked.report:
-        make_folder(page.parent, "--report")
-    if asked.json:
-        make_folder(Path(asked.json).parent, "--json")
     console = open_console()
     with clean_errors(ValueError):
         called = names(asked.runs)
@@ -60,16 +59,19 @@ def main(asked: Compare) -> None:
                     f"{called[0]} was trained on {task} and {other.name} on {other.task}: only policies of one task "
                     "can be compared."
                 )
+        page, figures = output_files(asked, asked.report, asked.json, asked.runs[0] / "comparison.html")
         report = judge(subjects, asked, console, f"{task}: {' against '.join(called)}")
-    console.print(rates(report, f"{task}, {asked.robots:,} episodes each"))
     verdicts = comparisons(report)
+    if figures is not None:
+        rows = [{"policies": [a, b], **to_json(comparison)} for a, b, comparison in verdicts]
+        write_json(figures, {"task": task, "goal": report.goal, "condition": report.judged, "comparisons": rows})
+    write_page(page, report)
+    console.print(rates(report, f"{task}, {asked.robots:,} episodes each"))
     for first, other, comparison in verdicts:
         console.print(f"{report.judged}: {comparison.verdict(first, other)}", highlight=False)
-    if asked.json:
-        rows = [{"policies": [a, b], **dataclasses.asdict(comparison)} for a, b, comparison in verdicts]
-        write_json(Path(asked.json), {"task": task, "condition": report.judged, "comparisons": rows})
-    write_page(page, report)
-    console.print(f"report: {page}")
+    if report.goal:
+        console.print(f"{verdicts[0][2].goal} of an episode: {report.goal}", highlight=False)
+    console.print(f"report: {page}", highlight=False)
 
 
 def names(runs: tuple[Path, ...]) -> list[str]:
@@ -79,17 +81,29 @@ def names(runs: tuple[Path, ...]) -> list[str]:
 
 
 def rates(report: Report, title: str) -> Table:
-    """One row for each condition, one column for each policy."""
+    """One row for each condition and policy."""
+    first = next(iter(report.policies.values()))
     table = Table(title=title, title_justify="left")
     table.add_column("")
-    for name in report.policies:
-        table.add_column(f"{name} [95 %]", justify="right")
-    for condition in next(iter(report.policies.values())):
-        achieved = [trials[condition].outcomes.achieved for trials in report.policies.values()]
-        table.add_row(condition, *(percent(proportion(int(a.sum()), len(a))) for a in achieved))
+    table.add_column("policy", overflow="fold")
+    table.add_column(f"{report.outcomes[next(iter(report.policies))].goal} [95 %]", justify="right", no_wrap=True)
+    for condition in first:
+        for number, (name, trials) in enumerate(report.policies.items()):
+            table.add_row("" if number else condition, name, percent(trials[condition].outcomes.rate))
     return table
+
+
+def to_json(comparison: Comparison) -> dict[str, Any]:
+    """What JSON can hold of a comparison: no number for what is unknown."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(x) for key, x in value.items()}
+        return None if isinstance(value, float) and not math.isfinite(value) else value
+
+    return plain(dataclasses.asdict(comparison) | {"trials_needed": comparison.trials_needed})
 
 
 if __name__ == "__main__":
     with clean_errors():
-        main(tyro.cli(Compare, description=__doc__))
+        main(parse_arguments(Compare, __doc__))

@@ -11,6 +11,7 @@ over seeds. The folder of the results ends with heads.md, heads.json and heads.p
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import time
@@ -22,8 +23,8 @@ from typing import Any, Literal
 import tyro
 from head_contest import Demonstrated, Learned, Tried, demonstrate, figures, learn, make_judge, sampling_seconds
 from head_pictures import draw_bars, draw_lines, draw_paths
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from mjx_policies.agents import bc_run
@@ -36,11 +37,14 @@ from mjx_policies.envs.physics import Backend
 from mjx_policies.envs.registry import load
 from mjx_policies.evaluation.statistics import Estimate, mean
 from mjx_policies.heads.registry import HEADS, STEPPED
+from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.files import make_folder, write_atomic, write_json
 from mjx_policies.training.progress import duration, open_console
 from mjx_policies.training.run_folder import provenance
+from mjx_policies.training.waiting import working
 
+RESULTS = ("heads.json", "heads.md", "heads.png")
 CHUNKS = (1, 4, 8, 16)
 SAMPLER_STEPS = (1, 2, 5, 10, 16)
 ENSEMBLE = 0.01  # decay of the weights, Zhao et al. 2023 (arXiv:2304.13705)
@@ -73,7 +77,7 @@ LIGHT = ("mixture", "bins")
 
 @dataclasses.dataclass(frozen=True)
 class Contest:
-    """Clones a demonstrator with every head."""
+    """Trains every head on the same demonstrations."""
 
     heads: tuple[str, ...] = ()  # to compare; by default all, or those that suit the sweep
     sweep: Literal["steps", "chunk"] | None = None  # what success is drawn against, in the place of one table of heads
@@ -99,6 +103,7 @@ class Contest:
     draw: bool = True  # act by samples also where a head knows its most likely chunk, or it could not take both ways
     seed: int = 0  # of the first policy, and of the demonstrations
     out: str = ""  # folder for the results; empty: runs/heads-<task>-<time>
+    overwrite: bool = False  # replace results that are in --out
 
     def __post_init__(self) -> None:
         for name in ("seeds", "demos", "starts", "repetitions", "size", "steps", "slow_steps", "batch_size"):
@@ -166,43 +171,30 @@ class Clones:
 
 
 class Shown:
-    """A bar for the head at work.
+    """Says which head is at work on what, and how far it is.
 
     Args:
-      console: where to draw; lines in the place of bars where it is no terminal.
+      console: where to.
     """
 
     def __init__(self, console: Console):
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            TextColumn("{task.percentage:>3.0f}%"),
-            TimeElapsedColumn(),
-        )
-        self._console, self._bar = console, Progress(*columns, console=console, transient=True)
-        self._task: TaskID | None = None
+        self._console, self._open = console, contextlib.ExitStack()
+        self._words, self._update = "", lambda words: None
 
     def __enter__(self) -> Shown:
-        if self._console.is_terminal:
-            self._bar.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._bar.stop()
+        self._open.close()
 
     def phase(self, words: str) -> None:
         """What begins now."""
-        if self._task is not None:
-            self._bar.remove_task(self._task)
-        self._task = self._bar.add_task(words, total=None)
-        if not self._console.is_terminal:
-            self._console.print(f"{words} ...", highlight=False)
+        self._open.close()
+        self._words, self._update = words, self._open.enter_context(working(self._console, words))
 
     def progress(self, done: int, total: int) -> None:
         """How far it is."""
-        assert self._task is not None
-        self._bar.update(self._task, completed=done, total=total)
+        self._update(f"{self._words}: {done:,} of {total:,}")
 
 
 def main(contest: Contest) -> None:
@@ -214,11 +206,12 @@ def main(contest: Contest) -> None:
     with clean_errors(ValueError):
         robots = contest.seeds * contest.repetitions * contest.starts
         task = load(contest.task, contest.backend, robots, contest.actions)
-        if not task.spec.stages:
-            raise UserError(f"{contest.task} does not say when it is solved, so no head could be told from another.")
         load_expert(contest.task, task)
-    if (contest.folder / "heads.json").exists():
-        raise UserError(f"{contest.folder} holds the results of a comparison: choose another --out.")
+    for name in RESULTS:
+        if (contest.folder / name).exists() and not contest.overwrite:
+            raise UserError(
+                f"{contest.folder} holds a {name} already: choose another --out, or replace it with --overwrite."
+            )
     make_folder(contest.folder, "--out")
     with Shown(console) as shown, clean_errors(ValueError):
         match contest.sweep:
@@ -238,7 +231,7 @@ def compare(contest: Contest, task: Env, shown: Shown, console: Console) -> None
     tried: dict[str, Tried] = {}
     for name in contest.heads or HEADS:
         clones = clone(contest, task, name, demonstrated, shown)
-        shown.phase(f"{name}: trying")
+        shown.phase(f"{name}: evaluating")
         tried[name] = make_judge(clones.config, clones.cloner, task, contest.starts, contest.repetitions)(
             clones.learned.state
         )
@@ -298,7 +291,7 @@ def sweep_chunk(contest: Contest, task: Env, shown: Shown, console: Console) -> 
             clones = clone(contest, task, name, demonstrated, shown)
 
             def tell(words: str, clones: Clones = clones, **changes: Any) -> dict[str, Estimate]:
-                shown.phase(f"{clones.config.head}: trying {words}")
+                shown.phase(f"{clones.config.head}: evaluating {words}")
                 config = dataclasses.replace(clones.config, **changes)
                 judge = make_judge(config, clones.cloner, task, contest.starts, contest.repetitions)
                 return figures(judge(clones.learned.state))
@@ -326,7 +319,7 @@ def sweep_steps(contest: Contest, task: Env, shown: Shown, console: Console) -> 
     for name in contest.heads or tuple(STEPPED):
         clones = clone(contest, task, name, demonstrated, shown)
         for steps in SAMPLER_STEPS:
-            shown.phase(f"{name}: trying {steps} steps")
+            shown.phase(f"{name}: evaluating {steps} steps")
             cloner = bc_run.make_cloner(clones.config, task.spec, num_steps=steps)
             judge = make_judge(clones.config, cloner, task, contest.starts, contest.repetitions)
             state = clones.learned.state
@@ -358,7 +351,7 @@ def cells(row: Mapping[str, Any]) -> list[str]:
     for name in COLUMNS:
         value = row.get(name)
         if name == "both" and value is not None:
-            found.append(f"{round(value.value * value.count)} of {value.count}")
+            found.append(f"{round(value.value * value.count)} of {value.count}" if value.count else "unknown")
         elif isinstance(value, Estimate):
             found.append(interval(value, 1000 if name.endswith("_seconds") else 1))
         else:
@@ -366,10 +359,24 @@ def cells(row: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def short_cells(row: Mapping[str, Any]) -> list[str]:
+    """The same for 80 columns: rates in whole percent, times without intervals."""
+    found = []
+    for name, whole in zip(COLUMNS, cells(row), strict=True):
+        value = row.get(name)
+        if not isinstance(value, Estimate) or name == "both" or not value.count:
+            found.append(whole)
+        elif name.endswith("_seconds"):
+            found.append(f"{1000 * value.value:.3g}")
+        else:
+            found.append("{:.0f} [{:.0f}, {:.0f}]".format(*(100 * x for x in (value.value, value.low, value.high))))
+    return found
+
+
 def interval(estimate: Estimate, scale: float = 1.0) -> str:
-    """A value and its interval; a dash for what was not measured."""
+    """A value and its interval; `unknown` for what was not measured."""
     if not estimate.count:
-        return "–"
+        return "unknown"
     value, low, high = (f"{scale * x:.2f}" for x in (estimate.value, estimate.low, estimate.high))
     return f"{value} [{low}, {high}]" if math.isfinite(estimate.high - estimate.low) else value
 
@@ -379,14 +386,24 @@ def used(rows: Mapping[str, Mapping[str, Any]]) -> list[int]:
     return [i for i, name in enumerate(COLUMNS) if any(name in row for row in rows.values())]
 
 
+SHORT_COLUMNS = {
+    "success": "success %",
+    "lost": "lost %",
+    "coverage": "coverage %",
+    "both": "both ways",
+    "training_seconds": "training s",
+    "sampling_seconds": "sample ms",
+}
+
+
 def terminal_table(contest: Contest, rows: Mapping[str, Mapping[str, Any]]) -> Table:
-    """One row for each head."""
-    table = Table(title=heading(contest), title_justify="left")
+    """One row for each head, within 80 columns."""
+    table = Table(title=heading(contest), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     table.add_column("")
     for i in used(rows):
-        table.add_column(list(COLUMNS.values())[i], justify="right")
+        table.add_column(SHORT_COLUMNS[list(COLUMNS)[i]], justify="right")
     for name, row in rows.items():
-        table.add_row(name, *(cells(row)[i] for i in used(rows)))
+        table.add_row(name, *(short_cells(row)[i] for i in used(rows)))
     return table
 
 
@@ -420,12 +437,15 @@ def verdicts(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
         return []
     always = [name for name, row in judged.items() if row["both"].value == 1]
     never = [name for name, row in judged.items() if row["both"].value == 0]
+    unknown = [name for name, row in judged.items() if not row["both"].count]
+    sometimes = [name for name in judged if name not in (*always, *never, *unknown)]
     return [
         f"{what}: {', '.join(names)}."
         for what, names in (
             ("Around on both sides in every seed", always),
-            ("Around on both sides in some seeds", [name for name in judged if name not in (*always, *never)]),
+            ("Around on both sides in some seeds", sometimes),
             ("Around on both sides in no seed", never),
+            ("Too few successes to know the sides", unknown),
         )
         if names
     ]
@@ -489,7 +509,7 @@ def parse() -> Contest:
 
     which, _ = tyro.cli(Which, return_unknown_args=True, add_help=False)
     defaults: dict[str, Any] = ARM if which.task.startswith("Franka") else {}
-    return tyro.cli(Contest, description=__doc__, default=Contest(task=which.task, **defaults))
+    return parse_arguments(Contest, __doc__, default=Contest(task=which.task, **defaults))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import tyro
-from demos import check_task
+from demos import check_rate, check_task
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -34,6 +34,8 @@ from mjx_policies.diagnosis.overfitting import FIRST, Trace
 from mjx_policies.diagnosis.picture import draw_diagnosis, histogram
 from mjx_policies.diagnosis.runs import Run, read_run
 from mjx_policies.diagnosis.steps import Steps, tabulate
+from mjx_policies.envs.registry import TASKS, load
+from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.files import output_file, write_json
 from mjx_policies.training.progress import open_console
@@ -104,6 +106,9 @@ def main(asked: Doctor) -> int:
     if opened is not None and left is not None and left.task:
         assert dataset is not None
         check_task(opened, dataset, left.task)
+    if opened is not None:
+        assert dataset is not None
+        check_control_rate(opened, dataset, left.task if left is not None else "")
     picture = output_file(asked.picture, "--picture", asked.overwrite, default=default_picture(dataset, run))
     findings = output_file(asked.json, "--json", asked.overwrite) if asked.json else None
     if findings is not None and findings.resolve() == picture.resolve():
@@ -133,6 +138,18 @@ def sort_out(asked: Doctor) -> tuple[Path | None, Path | None]:
             "run folders."
         )
     return next(iter(datasets), None), next(iter(runs), None)
+
+
+def check_control_rate(dataset: Dataset, path: Path, task: str) -> None:
+    """That a dataset has the rate of its task, which is the run's, or else the one that it was recorded in.
+
+    Raises:
+      UserError: it has not.
+    """
+    recorded = [name for name in dataset.tasks if name in TASKS]
+    name = task or (recorded[0] if recorded else "")
+    if name in TASKS:
+        check_rate(dataset, path, name, load(name, num_envs=1).spec.control_dt)
 
 
 def default_picture(dataset: Path | None, run: Path | None) -> Path:
@@ -273,4 +290,4 @@ def verdict(diagnosis: Diagnosis) -> Iterator[str]:
 
 if __name__ == "__main__":
     with clean_errors(OSError):
-        raise SystemExit(main(tyro.cli(Doctor, description=__doc__)))
+        raise SystemExit(main(parse_arguments(Doctor, __doc__)))

@@ -1,7 +1,7 @@
-"""Judges the policy of a run anew: python experiments/evaluate.py --run runs/a --backend mjx
+"""Evaluates the policy of a run: python experiments/evaluate.py --run runs/a --backend mjx
 
 Prints a table and writes a page with everything there is to see, report.html in the run folder: success with its
-interval in each condition, how far episodes get, films, the policy's actions beside the demonstrations', its latency.
+interval in each condition, how far episodes get, videos, the policy's actions beside the demonstrations', its latency.
 With another backend it says how much of a result belongs to the simulator it was trained on.
 """
 
@@ -10,46 +10,44 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import tyro
-from judging import Tests, judge, open_subject, write_page
+from judging import Tests, judge, open_subject, output_files, write_page
 
 from mjx_policies.envs.physics import resolve_backend
 from mjx_policies.evaluation.report import evaluation_table, write_evaluation
+from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.errors import clean_errors
-from mjx_policies.training.files import make_folder
 from mjx_policies.training.progress import open_console
 
 
 @dataclasses.dataclass(frozen=True)
-class Judge(Tests):
-    """Judges the policy of a run."""
+class Evaluate(Tests):
+    """Evaluates the policy of a run."""
 
     run: Path = dataclasses.field(kw_only=True)  # run folder
     report: str = ""  # page to write; empty: report.html in the run folder
     json: str = ""  # file for the figures
 
 
-def main(asked: Judge) -> None:
-    """Prints the table that training ends with, and writes the page."""
-    page = Path(asked.report) if asked.report else asked.run / "report.html"
-    if asked.report:
-        make_folder(page.parent, "--report")
-    if asked.json:
-        make_folder(Path(asked.json).parent, "--json")
+def main(asked: Evaluate) -> None:
+    """Writes the page and the figures, and prints the table that training ends with."""
     console = open_console()
     with clean_errors(ValueError):
         subject = open_subject(asked.run, asked)
+        page, figures = output_files(asked, asked.report, asked.json, asked.run / "report.html")
         report = judge([subject], asked, console, f"{subject.task}: {subject.name}")
     steps, backend = subject.policy.steps, resolve_backend(asked.backend)
     evaluation = {condition: tried.figures for condition, tried in report.policies[subject.name].items()}
-    console.print(evaluation_table(evaluation, f"{subject.task} after {steps:,} steps, on {backend}"))
-    if asked.json:
-        about = {"task": subject.task, "steps": steps, "backend": backend, "seed": asked.seed}
-        write_evaluation(Path(asked.json), evaluation, about)
+    if figures is not None:
+        about = {"task": subject.task, "steps": steps, "backend": backend, "seed": asked.seed, "goal": report.goal}
+        write_evaluation(figures, evaluation, about)
     write_page(page, report)
-    console.print(f"report: {page}")
+    console.print(evaluation_table(evaluation, f"{subject.task} after {steps:,} steps, on {backend}"))
+    goal = report.outcomes[subject.name].goal
+    if report.goal:
+        console.print(f"{goal} of an episode: {report.goal}", highlight=False)
+    console.print(f"report: {page}", highlight=False)
 
 
 if __name__ == "__main__":
     with clean_errors():
-        main(tyro.cli(Judge, description=__doc__))
+        main(parse_arguments(Evaluate, __doc__))

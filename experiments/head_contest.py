@@ -214,21 +214,22 @@ def sampling_seconds(config: Config, cloner: Cloner, state: BCState, control_dt:
 def coverage(success: np.ndarray, side: np.ndarray) -> np.ndarray:  # [S, P, N], [S, P, N] -> [S]
     """Twice the probability that two successes from one start passed on different sides: 1 for a fair coin.
 
-    An unbiased estimate for each start, averaged over those with two successes; 0 if none has. A policy that takes
-    either side, but always the same one from the same start, covers nothing.
+    An unbiased estimate for each start, averaged over those with two successes; NaN, unknown, if none has. A policy
+    that takes either side, but always the same one from the same start, covers nothing.
     """
     left = (success & (side > 0)).sum(axis=1)  # [S, N]
     count = success.sum(axis=1)
     pairs = count * (count - 1) // 2
     usable = pairs > 0
     each = np.where(usable, 2 * left * (count - left) / np.maximum(pairs, 1), 0.0)
-    return each.sum(axis=1) / np.maximum(usable.sum(axis=1), 1)
+    return np.where(usable.any(axis=1), each.sum(axis=1) / np.maximum(usable.sum(axis=1), 1), np.nan)
 
 
 def figures(tried: Tried) -> dict[str, Estimate]:
     """Means over seeds with their intervals, over episodes if there is one seed; the sides only around an obstacle.
 
-    `both` is the portion of the seeds that go both ways from one and the same start: those that cover at least `BOTH`.
+    `both` is the portion of the seeds that go both ways from one and the same start: those that cover at least `BOTH`,
+    of those whose coverage is known.
     """
     found = {"success": tried.success.mean(axis=(1, 2)), "lost": tried.lost.mean(axis=(1, 2))}
     if tried.path is not None:
@@ -237,7 +238,7 @@ def figures(tried: Tried) -> dict[str, Estimate]:
         found |= {
             "coverage": covered,
             "left": left,
-            "both": (covered >= BOTH).astype(float),
+            "both": np.where(np.isnan(covered), np.nan, covered >= BOTH),
         }
     estimates = {name: mean(of_seeds, lowest=0.0, highest=1.0) for name, of_seeds in found.items()}
     if len(tried.success) == 1:

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from demos import check_task
+from demos import check_rate, check_task
 from opening import AnyRun
 from rich.console import Console
 
@@ -19,10 +19,12 @@ from mjx_policies.envs.base import Env
 from mjx_policies.envs.franka.actions import ActionName
 from mjx_policies.envs.physics import Backend, resolve_backend
 from mjx_policies.envs.registry import load
+from mjx_policies.evaluation.outcomes import goal_in_words
 from mjx_policies.evaluation.report_html import Film, Report, render
 from mjx_policies.randomization.conditions import Condition, conditions
 from mjx_policies.training.errors import UserError, disk_is_full
-from mjx_policies.training.files import write_atomic
+from mjx_policies.training.files import output_file, write_atomic
+from mjx_policies.training.waiting import working
 
 BATCH = 64  # robots at once; part of what a seed means, so the same for every policy
 MAX_DEMONSTRATIONS = 200  # whose actions are compared with
@@ -37,13 +39,14 @@ class Tests:
     seed: int = EVALUATION_SEED  # of starts, commands and robots
     conditions: tuple[str, ...] = ("nominal", "randomized")  # in what robots differ from their model; all: one by one
     demos: str = ""  # dataset of demonstrations, whose actions are compared with the policy's
-    films: bool = True  # of an episode that achieved the goal and of one that did not
+    films: bool = True  # videos of an episode that achieved the goal and of one that did not
+    overwrite: bool = False  # replace files that --report and --json name
 
     def __post_init__(self) -> None:
         if self.robots < 1:
-            raise ValueError(f"robots is {self.robots}, it must be at least 1")
+            raise ValueError(f"--robots is {self.robots}, it must be at least 1")
         if not self.conditions:
-            raise ValueError("conditions is empty: name one at least, such as nominal")
+            raise ValueError("--conditions is empty: name one at least, such as nominal")
 
     @property
     def batch(self) -> int:
@@ -100,13 +103,13 @@ def judge(subjects: Sequence[Subject], tests: Tests, console: Console, title: st
     tasks = {actions: load(name, tests.backend, tests.batch, actions) for actions in {s.actions for s in subjects}}
     task = tasks[subjects[0].actions]
     asked = chosen(task, tests)
-    demonstrated = demonstrations(tests.demos, name, task.spec.action.size) if tests.demos else []
+    demonstrated = demonstrations(tests.demos, name, task) if tests.demos else []
     policies, latency = {}, {}
-    with console.status("evaluating") as status:
+    with working(console, "compiling the evaluation") as update:
         for subject in subjects:
 
             def told(condition: str, done: int, who: str = subject.name) -> None:
-                status.update(f"evaluating {who}, {condition} robots: {done} of {tests.robots}")
+                update(f"evaluating {who}, {condition} robots: {done} of {tests.robots}")
 
             policy = subject.policy
             run = make_trials(tasks[subject.actions], policy.acts, asked, tests.batch, tests.seed)
@@ -120,6 +123,8 @@ def judge(subjects: Sequence[Subject], tests: Tests, console: Console, title: st
         judged="randomized" if "randomized" in asked else next(iter(asked)),
         explained={key: condition.about for key, condition in asked.items()},
         episode_seconds=task.spec.episode_seconds,
+        goal=goal_in_words(next(iter(policies[subjects[0].name].values())).outcomes, task.spec.criteria),
+        action_limits=task.spec.action.reach,
         action_names=task.spec.action.names if len(tasks) == 1 else (),  # or they mean different things
         control_dt=task.spec.control_dt,
         demonstrated=demonstrated,
@@ -141,27 +146,41 @@ def films(report: Report, task: str, seed: int, console: Console) -> list[Film]:
         tried = trials[report.judged]
         for achieved, shown in tried.shown.items():
             words = tried.outcomes.goal if achieved else f"no {tried.outcomes.goal}"
-            with console.status(f"filming {who}: {words}"):
+            with working(console, f"rendering the video of {who}: {words}"):
                 mp4 = film_trial(task, shown, report.control_dt, words)
             episode = f"episode {shown.number} of seed {seed}, {shown.seconds:.1f} s"
             found.append(Film(mp4, f"{who}, {report.judged}, {words}, {episode}"))
     return found
 
 
-def demonstrations(path: str, task: str, size: int) -> list[np.ndarray]:  # each [T, A]
+def demonstrations(path: str, name: str, task: Env) -> list[np.ndarray]:  # each [T, A]
     """Actions of the first demonstrations of a dataset.
 
     Raises:
-      UserError: there is no such dataset, it is of another task, or its actions have another size.
+      UserError: there is no such dataset, it is of another task or control rate, or its actions have another size.
     """
-    dataset = read(path)
-    check_task(dataset, path, task)
+    dataset, size = read(path), task.spec.action.size
+    check_task(dataset, path, name)
+    check_rate(dataset, path, name, task.spec.control_dt)
     actions = [dataset[i].action for i in range(min(len(dataset), MAX_DEMONSTRATIONS))]
     if not actions:
         raise UserError(f"{path} holds no demonstration.")
     if actions[0].shape[1] != size:
         raise UserError(f"the actions in {path} have {actions[0].shape[1]} numbers, those of this task {size}.")
     return actions
+
+
+def output_files(tests: Tests, report: str, json: str, default: Path) -> tuple[Path, Path | None]:
+    """Where the page and the figures go.
+
+    Raises:
+      UserError: nothing can be written there, or there is something already.
+    """
+    page = output_file(report, "--report", tests.overwrite, default)
+    figures = output_file(json, "--json", tests.overwrite) if json else None
+    if figures is not None and figures.resolve() == page.resolve():
+        raise UserError(f"--report and --json both name {page}: choose two files.")
+    return page, figures
 
 
 def write_page(path: Path, report: Report) -> None:

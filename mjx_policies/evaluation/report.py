@@ -16,8 +16,8 @@ from mjx_policies.training.files import write_json
 Evaluation = Mapping[str, Mapping[str, Estimate]]
 """Condition -> name of a figure -> its estimate."""
 
-MANY = 3  # conditions that fit beside each other on a terminal
-CHIEF = ("success", "completion", "falls", "return")  # of which the first two that there are stand for all
+MANY = 2  # conditions that fit beside each other in 80 columns
+CHIEF = ("success", "tracking", "completion", "falls", "return")  # of which the first two that there are stand for all
 
 
 def write_evaluation(path: Path, evaluation: Evaluation, about: Mapping[str, Any]) -> None:
@@ -42,7 +42,7 @@ def evaluation_table(evaluation: Evaluation, title: str, leave_out: str = "rewar
         for name in shown:
             table.add_column(name, justify="right")
         for condition, estimates in evaluation.items():
-            table.add_row(condition, *(str(estimates[name]) for name in shown))
+            table.add_row(condition, *(_cell(estimates, name) for name in shown))
         return table
     table.add_column("")
     for condition in evaluation:
@@ -50,8 +50,12 @@ def evaluation_table(evaluation: Evaluation, title: str, leave_out: str = "rewar
     names = dict.fromkeys(name for estimates in evaluation.values() for name in estimates)
     for name in names:
         if not name.startswith(leave_out):
-            table.add_row(name, *(str(estimates[name]) for estimates in evaluation.values()))
+            table.add_row(name, *(_cell(estimates, name) for estimates in evaluation.values()))
     return table
+
+
+def _cell(estimates: Mapping[str, Estimate], name: str) -> str:
+    return str(estimates[name]) if name in estimates else "–"
 
 
 def _finite(values: dict[str, float]) -> dict[str, float | None]:

@@ -23,8 +23,15 @@ class Estimate:
         if not self.count:
             return "–"
         if not math.isfinite(self.high - self.low):  # of one sample, or of equal ones
-            return f"{self.value:.3f}"
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+            return f"{self.value:.{self._decimals(self.value)}f}"
+        decimals = self._decimals(self.value, self.low, self.high)
+        return f"{self.value:.{decimals}f} [{self.low:.{decimals}f}, {self.high:.{decimals}f}]"
+
+    @staticmethod
+    def _decimals(*numbers: float) -> int:
+        """Of rates three; of large numbers fewer, which keeps tables within a terminal."""
+        largest = max(map(abs, numbers))
+        return 3 if largest < 10 else 2 if largest < 100 else 1 if largest < 1000 else 0
 
 
 def proportion(successes: int, trials: int, confidence: float = 0.95) -> Estimate:

@@ -273,6 +273,17 @@ def test_what_cannot_be_read_is_one_sentence(runs, tmp_path, capsys):
     assert not (tmp_path / "nowhere.about").exists() and (tmp_path / "file").read_text() == ""
 
 
+def test_a_dataset_of_another_rate_than_its_task_is_refused(runs, sets, tmp_path, capsys):
+    """With a run, and alone where it says what task it is of."""
+    slow = [dataclasses.replace(episode, fps=5.0) for episode in sets["Obstacle2D"][:2]]
+    write(tmp_path / "demos.hdf5", slow, "robomimic")
+    for paths in ((tmp_path / "demos.hdf5",), (tmp_path / "demos.hdf5", runs / "cloning")):
+        assert command(*paths) == 2
+        said = capsys.readouterr()
+        assert "has 5 steps a second, Obstacle2D acts 10 times a second" in said.err and said.err.count("\n") == 1
+    assert not (tmp_path / "demos.hdf5.about").exists()
+
+
 def test_a_run_and_demonstrations_of_different_tasks_are_refused(runs, sets, tmp_path, capsys):
     cloning = tmp_path / "run"
     shutil.copytree(runs / "cloning", cloning)

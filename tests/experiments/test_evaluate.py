@@ -71,6 +71,8 @@ def test_a_policy_is_judged_on_a_page_and_in_a_file(runs, tmp_path, capsys):
     assert script("evaluate.py", "--run", run, *FEW, *options) == 0
     said = capsys.readouterr().out
     assert "Obstacle2D after 100 steps, on cpu" in said and "stage/passed" in said and f"report: {page}" in said
+    assert "compiling the evaluation ..." in said and "rendering the video of obstacle2d1" in said, "no silence"
+    assert max(map(len, said.splitlines()[: said.splitlines().index(f"report: {page}")])) <= 80
     figures = json.loads(file.read_text())
     assert list(figures["conditions"]) == ["delay", "nominal"] and figures["seed"] == ppo_run.EVALUATION_SEED
     assert figures["conditions"]["nominal"]["success"]["count"] == 3
@@ -104,8 +106,8 @@ def test_two_policies_are_compared_on_the_same_episodes(runs, tmp_path, capsys):
     [
         ("evaluate.py", ("--run", "{runs}"), "is not a run folder"),
         ("evaluate.py", ("--run", "{runs}/pendulum3", "--conditions", "rain"), "there is no condition 'rain' for this"),
-        ("evaluate.py", ("--run", "{runs}/pendulum3", "--conditions"), "conditions is empty"),
-        ("evaluate.py", ("--run", "{runs}/pendulum3", "--robots", "0"), "robots is 0, it must be at least 1"),
+        ("evaluate.py", ("--run", "{runs}/pendulum3", "--conditions"), "error: --conditions is empty"),
+        ("evaluate.py", ("--run", "{runs}/pendulum3", "--robots", "0"), "error: --robots is 0, it must be at least 1"),
         ("evaluate.py", ("--run", "{runs}/pendulum3", "--demos", "{runs}/none"), "none"),
         ("compare.py", ("{runs}/obstacle2d1",), "pass two run folders at least"),
         ("compare.py", ("{runs}/obstacle2d1", "{runs}/pendulum3/../obstacle2d1"), "obstacle2d1 is given twice"),
@@ -128,8 +130,29 @@ def test_where_nothing_can_be_written_is_told_before_the_evaluation(runs, tmp_pa
         assert f"cannot create the folder {where.parent} for {flag}" in capsys.readouterr().err
 
 
-def test_a_page_that_cannot_be_written_loses_nothing(runs, tmp_path, capsys):
-    assert script("evaluate.py", "--run", runs / "pendulum3", *FEW, "--no-films", "--report", tmp_path) == 2
+def test_what_is_there_already_stays(runs, tmp_path, capsys):
+    """Told before the evaluation: a page, a file, a folder, and both at once."""
+    mine, new = tmp_path / "README.md", tmp_path / "new"
+    mine.write_text("mine")
+    for name, given in (("evaluate.py", ("--run", runs / "pendulum3")), ("compare.py", (runs / "obstacle2d1",) * 2)):
+        given = given if name == "evaluate.py" else (runs / "obstacle2d1", runs / "obstacle2d2")
+        for flags, sentence in (
+            (("--report", mine), f"{mine} exists already: choose another --report, or replace it with --overwrite"),
+            (("--json", mine), f"{mine} exists already: choose another --json, or replace it with --overwrite"),
+            (("--report", tmp_path), f"{tmp_path} is a folder"),
+            (("--report", new, "--json", new), f"--report and --json both name {new}: choose two files"),
+        ):
+            assert script(name, *given, *FEW, "--no-films", *flags) == 2
+            said = capsys.readouterr()
+            assert sentence in said.err and said.err.count("\n") == 1 and "evaluation" not in said.out
+    assert mine.read_text() == "mine" and not new.exists()
+
+
+def test_demonstrations_of_another_rate_are_refused(runs, tmp_path, capsys):
+    """The point robot acts ten times a second."""
+    rows = {"observation": {"state": np.zeros((4, 8), np.float32)}, "action": np.zeros((4, 2), np.float32)}
+    slow = Episode(**rows, reward=np.zeros(4, np.float32), terminated=False, success=True, task="Obstacle2D", fps=5.0)
+    write(tmp_path / "demos", [slow])
+    assert script("evaluate.py", "--run", runs / "obstacle2d1", *FEW, "--demos", tmp_path / "demos") == 2
     said = capsys.readouterr()
-    assert f"cannot write the report {tmp_path}: " in said.err
-    assert "Pendulum after 300 steps" in said.out, "what was measured is shown"
+    assert "has 5 steps a second, Obstacle2D acts 10 times a second" in said.err and said.err.count("\n") == 1

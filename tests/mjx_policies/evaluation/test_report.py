@@ -33,6 +33,25 @@ def test_many_conditions_stand_below_each_other():
     assert not any("stage/held" in line for line in lines)
 
 
+def test_tables_fit_80_columns():
+    """Of a velocity task with a return in the thousands; a figure that one condition lacks is a dash."""
+    walks = {name: proportion(9, 256) for name in ("tracking", "falls", "cut_off", "standing_speed")}
+    walks |= {"return": Estimate(-1234.5, -1300.0, -1200.0, 256), "seconds_to_success": Estimate(12.3, 11.2, 13.4, 9)}
+    others = {name: estimate for name, estimate in walks.items() if name != "cut_off"}
+    for evaluation in (
+        {"nominal": walks, "randomized": others},
+        {f"trunk_inertia{i}": walks if i else others for i in range(4)},
+    ):
+        console = Console(width=80)
+        with console.capture() as capture:
+            console.print(evaluation_table(evaluation, "Task"))
+        lines = capture.get().splitlines()
+        assert max(map(len, lines)) <= 80
+        rows = list(walks) if len(evaluation) == 2 else list(evaluation)
+        assert all(sum(name in line for line in lines) == 1 for name in rows), "one line each"
+    assert any("tracking" in line and "falls" in line for line in lines), "what stands for all"
+
+
 def test_the_file_holds_the_figures_and_no_infinity(tmp_path):
     path = tmp_path / "evaluation.json"
     write_evaluation(path, {"nominal": {"return": Estimate(4.0, -math.inf, math.inf, 1)}}, {"task": "Task"})

@@ -81,3 +81,5 @@ def test_the_interval_of_seeds_that_are_often_equal_covers_what_it_promises():
 def test_it_prints_with_its_interval():
     assert str(proportion(35, 50)) == "0.700 [0.562, 0.809]"
     assert str(mean([math.nan])) == "–"
+    assert str(Estimate(-123.456, -130.0, -117.2, 9)) == "-123.5 [-130.0, -117.2]", "no more digits than a table holds"
+    assert str(Estimate(12.3456, 11.0, 13.0, 9)) == "12.35 [11.00, 13.00]" and str(mean([4321.5])) == "4322"
