@@ -70,7 +70,7 @@ def main(asked: Compare) -> None:
     for first, other, comparison in verdicts:
         console.print(f"{report.judged}: {comparison.verdict(first, other)}", highlight=False)
     if report.goal:
-        console.print(f"{verdicts[0][2].goal} of an episode: {report.goal}", highlight=False)
+        console.print(report.goal, highlight=False)
     console.print(f"report: {page}", highlight=False)
 
 

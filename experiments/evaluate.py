@@ -42,9 +42,8 @@ def main(asked: Evaluate) -> None:
         write_evaluation(figures, evaluation, about)
     write_page(page, report)
     console.print(evaluation_table(evaluation, f"{subject.task} after {steps:,} steps, on {backend}"))
-    goal = report.outcomes[subject.name].goal
     if report.goal:
-        console.print(f"{goal} of an episode: {report.goal}", highlight=False)
+        console.print(report.goal, highlight=False)
     console.print(f"report: {page}", highlight=False)
 
 

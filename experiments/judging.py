@@ -123,7 +123,7 @@ def judge(subjects: Sequence[Subject], tests: Tests, console: Console, title: st
         judged="randomized" if "randomized" in asked else next(iter(asked)),
         explained={key: condition.about for key, condition in asked.items()},
         episode_seconds=task.spec.episode_seconds,
-        goal=goal_in_words(next(iter(policies[subjects[0].name].values())).outcomes, task.spec.criteria),
+        goal=goal_in_words(task.spec.criteria),
         action_limits=task.spec.action.reach,
         action_names=task.spec.action.names if len(tasks) == 1 else (),  # or they mean different things
         control_dt=task.spec.control_dt,

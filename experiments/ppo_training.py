@@ -16,6 +16,7 @@ from mjx_policies.agents.on_policy import OnPolicyState
 from mjx_policies.compiler import compiler_options
 from mjx_policies.envs.physics import resolve_backend
 from mjx_policies.evaluation.episodes import Episodes
+from mjx_policies.evaluation.outcomes import goal_in_words
 from mjx_policies.evaluation.report import evaluation_table, write_evaluation
 from mjx_policies.training.checkpoints import checkpoint_steps
 from mjx_policies.training.clock import Clock
@@ -102,7 +103,8 @@ def complete(run: Run, default_steps: int, display: Display) -> None:
         outcome = train(job, folder, schedule, show=display.progress, console=console, preemption=preemption)
         if outcome.status == "done":
             try:
-                finish(run, display, folder, evaluate, outcome, preemption, console)
+                words = goal_in_words(parts.envs.spec.criteria)
+                finish(run, display, words, folder, evaluate, outcome, preemption, console)
             except Preempted as signal:
                 console.print(
                     f"{signal} asked to stop: training is complete and saved. Run again with --resume and the same "
@@ -126,6 +128,7 @@ def brief(evaluation: ppo_run.Evaluation) -> dict[str, float]:
 def finish(
     run: Run,
     display: Display,
+    goal: str,
     folder: RunFolder,
     evaluate: Callable[..., tuple[ppo_run.Evaluation, Episodes]],
     outcome: Outcome[OnPolicyState],
@@ -141,8 +144,11 @@ def finish(
             status.update(f"evaluating {condition} robots: {done} of {run.robots}")
 
         evaluation, episodes = evaluate(outcome.state.learner, run.robots, report=report)
+    about = {"task": run.task, "steps": outcome.step, "goal": goal}
+    write_evaluation(folder.path / "evaluation.json", evaluation, about)
     console.print(evaluation_table(evaluation, f"{run.task} after {outcome.step:,} steps"))
-    write_evaluation(folder.path / "evaluation.json", evaluation, {"task": run.task, "steps": outcome.step})
+    if goal:
+        console.print(goal, highlight=False)
     last = {f"eval/{name}": value for name, value in brief(evaluation).items()}
     plot_curves(folder.path / "metrics.csv", folder.path / "curves.png", display.curves, title=run.task, last=last)
     preemption.check()

@@ -109,7 +109,7 @@ def judge(episodes: Episodes, task: Task) -> Outcomes:
         goal, achieved = "success", (final["success"] > 0) & ~diverged
         since = length - np.round(np.asarray(episodes.metrics["success"]) * length) + 1
     elif task.criteria:
-        goal = "success" if all(criterion.seconds is not None for criterion in task.criteria) else "tracking"
+        goal = goal_of(task.criteria)
         achieved, since = ~failed, np.zeros(len(length))
         for criterion in task.criteria:
             if criterion.seconds is None:
@@ -135,10 +135,18 @@ def judge(episodes: Episodes, task: Task) -> Outcomes:
     )
 
 
-def goal_in_words(outcomes: Outcomes, criteria: tuple[Criterion, ...]) -> str:
-    """What an episode has to achieve; empty where the stages of a task say so."""
-    never_falls = [] if outcomes.goal == "success" else ["no fall"]
-    return " and ".join([*never_falls, *map(str, criteria)])
+def goal_of(criteria: tuple[Criterion, ...]) -> Goal:
+    """The goal of a task with criteria: success if all have to last to the end, tracking if one counts on average."""
+    return "success" if all(criterion.seconds is not None for criterion in criteria) else "tracking"
+
+
+def goal_in_words(criteria: tuple[Criterion, ...]) -> str:
+    """A sentence on what an episode has to achieve; empty where the stages of a task say so."""
+    if not criteria:
+        return ""
+    goal = goal_of(criteria)
+    never_falls = [] if goal == "success" else ["no fall"]
+    return f"{goal} of an episode: {' and '.join([*never_falls, *map(str, criteria)])}"
 
 
 def summarize(episodes: Episodes, task: Task) -> dict[str, Estimate]:

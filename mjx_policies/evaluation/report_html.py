@@ -53,7 +53,7 @@ class Report:
       judged: the condition of the headline and the verdict.
       explained: condition -> what it is, in words; those that explain themselves may be left out.
       episode_seconds: time limit.
-      goal: what an episode has to achieve, in words; empty where its stages say so.
+      goal: a sentence on what an episode has to achieve, see `goal_in_words`; empty where its stages say so.
       action_names: of each dimension; empty if they mean different things to different policies.
       action_limits: [A] and [A], see `ActionTable.reach`.
       demonstrated: [T, A] actions of each demonstration, to compare with; empty if there are none.
@@ -122,8 +122,7 @@ def _headline(report: Report) -> Html:
                 class_="card",
             )
         )
-    goal = report.outcomes[next(iter(report.policies))].goal
-    stated = [soft(f"{goal.capitalize()} of an episode: {report.goal}.")] if report.goal else []
+    stated = [soft(f"{report.goal[:1].upper()}{report.goal[1:]}.")] if report.goal else []
     return tag("div", tag("div", *cards, class_="cards"), *stated)
 
 

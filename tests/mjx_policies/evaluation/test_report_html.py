@@ -169,7 +169,9 @@ def test_robots_that_left_the_terrain_are_reported_apart(report):
     left = dataclasses.replace(outcomes, achieved=outcomes.achieved & False, cut_off=np.ones(EPISODES, bool))
     gone = dataclasses.replace(walker, outcomes=left, figures={"tracking": left.rate, "return": mean([])})
     report = dataclasses.replace(
-        report, policies={"A": {"nominal": walker, "gone": gone}}, goal="no fall and x at least 0.8"
+        report,
+        policies={"A": {"nominal": walker, "gone": gone}},
+        goal="tracking of an episode: no fall and x at least 0.8",
     )
     parsed = Parsed(render(report))
     expected = proportion(33, 37)
