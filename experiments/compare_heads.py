@@ -369,7 +369,7 @@ def short_cells(row: Mapping[str, Any]) -> list[str]:
         elif name.endswith("_seconds"):
             found.append(f"{1000 * value.value:.3g}")
         else:
-            found.append("{:.0f} [{:.0f}, {:.0f}]".format(*(100 * x for x in (value.value, value.low, value.high))))
+            found.append("{:.0f} [{:.0f},{:.0f}]".format(*(100 * x for x in (value.value, value.low, value.high))))
     return found
 
 
@@ -391,17 +391,17 @@ SHORT_COLUMNS = {
     "lost": "lost %",
     "coverage": "coverage %",
     "both": "both ways",
-    "training_seconds": "training s",
-    "sampling_seconds": "sample ms",
+    "training_seconds": "train s",
+    "sampling_seconds": "plan ms",
 }
 
 
 def terminal_table(contest: Contest, rows: Mapping[str, Mapping[str, Any]]) -> Table:
     """One row for each head, within 80 columns."""
-    table = Table(title=heading(contest), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-    table.add_column("")
+    table = Table(title=heading(contest), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
+    table.add_column("", no_wrap=True)
     for i in used(rows):
-        table.add_column(SHORT_COLUMNS[list(COLUMNS)[i]], justify="right")
+        table.add_column(SHORT_COLUMNS[list(COLUMNS)[i]], justify="right", no_wrap=True)
     for name, row in rows.items():
         table.add_row(name, *(short_cells(row)[i] for i in used(rows)))
     return table

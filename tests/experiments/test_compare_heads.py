@@ -97,17 +97,17 @@ def test_coverage_without_a_success_is_unknown_and_the_table_fits_80_columns(con
     good = contest.figures(contest.Tried(~nowhere, nowhere, np.ones_like(side), np.zeros((2, 3, 4, 5, 2)), 0.0))
     assert good["coverage"].value == 0.0 and good["both"].value == 0.0
     costs = {"training_seconds": 123.4, "sampling_seconds": mean([0.0123, 0.0145], lowest=0.0)}
-    rows = {"mixture": failed | costs, "mse[1]": good | costs}
-    assert heads.cells(rows["mixture"])[2:4] == ["unknown", "unknown"]
+    rows = {"consistency": failed | costs, "mse[1]": good | costs}
+    assert heads.cells(rows["consistency"])[2:4] == ["unknown", "unknown"]
     assert heads.verdicts(rows) == [
         "Around on both sides in no seed: mse[1].",
-        "Too few successes to know the sides: mixture.",
+        "Too few successes to know the sides: consistency.",
     ]
     console = LiteralConsole(file=io.StringIO(), width=80)
     console.print(heads.terminal_table(heads.Contest(), rows))
     lines = console.file.getvalue().splitlines()
-    assert max(map(len, lines)) <= 80 and any("mse[1]" in line and "100 [34, 100]" in line for line in lines), lines
-    assert sum("mixture" in line for line in lines) == 1
+    assert max(map(len, lines)) <= 80 and any("mse[1]" in line and "100 [34,100]" in line for line in lines), lines
+    assert sum("consistency" in line for line in lines) == 1
 
 
 def test_figures_of_one_seed_have_the_interval_of_their_episodes(contest):
