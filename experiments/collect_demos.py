@@ -100,7 +100,7 @@ def main(asked: Collect) -> None:
         task = load(asked.task, asked.backend, asked.batch, asked.actions)
         expert = load_expert(asked.task, task)
         record = make_recorder(task, expert_actor(expert), robots(task, asked.randomize))
-    prepare(asked.path, asked.format)
+    prepare(asked.path, asked.format, asked.resume)
     campaign = Campaign(
         record=record,
         strategies=expert.strategies,

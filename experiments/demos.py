@@ -15,7 +15,7 @@ from rich.console import Console
 from mjx_policies.data import lerobot, packages, robomimic
 from mjx_policies.data.dataset import Dataset, readable
 from mjx_policies.data.formats import WritableFormat, read
-from mjx_policies.data.paths import about, beside
+from mjx_policies.data.paths import about, beside, telling
 from mjx_policies.data.quality import Tally
 from mjx_policies.data.survey import survey, to_json, to_markdown
 from mjx_policies.data.survey_picture import draw_survey
@@ -48,13 +48,18 @@ def dataset_path(out: str, task: str, format: WritableFormat) -> Path:
     return path
 
 
-def prepare(path: Path, format: WritableFormat) -> None:
+def prepare(path: Path, format: WritableFormat, resume: bool) -> None:
     """Makes the folder beside a dataset, before hours of work meet a package that is missing or a place out of bounds.
 
     Raises:
-      UserError: a dataset cannot be written there.
+      UserError: a dataset cannot be written there, or lies there already.
     """
     packages.load("h5py" if format == "robomimic" else "pyarrow", "writing a dataset")
+    with telling(path, "write"):
+        taken = any(path.iterdir()) if path.is_dir() else path.exists() or path.is_symlink()
+        taken = taken or (format == "robomimic" and beside(path, ".parts").exists())
+    if taken and not resume:
+        raise UserError(f"{path} holds something already: choose another --out, or go on with --resume --out {path}.")
     make_folder(about(path), "--out")
 
 

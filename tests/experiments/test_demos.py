@@ -1,13 +1,16 @@
 """What scripts with datasets share."""
 
+import contextlib
 import importlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from mjx_policies.data.episodes import Episode
 from mjx_policies.training.errors import UserError
+from mjx_policies.types import Term
 
 SCRIPTS = Path(__file__).parents[2] / "experiments"
 
@@ -22,6 +25,44 @@ def demos():
 def dataset(task):
     rows = np.zeros((3, 1), np.float32)
     return [Episode({"state": rows}, rows, np.zeros(3, np.float32), False, None, task, 20.0)]
+
+
+@pytest.mark.parametrize("format", ["lerobot", "robomimic"])
+def test_a_place_that_is_taken_is_left_as_it_is(demos, format, tmp_path):
+    path = tmp_path / "a" if format == "lerobot" else tmp_path / "a.hdf5"
+    taken = path if format == "lerobot" else path.with_name("a.hdf5.parts")
+    (taken / "meta").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"holds something already: choose another --out, or go on with --resume"):
+        demos.prepare(path, format, resume=False)
+    assert list(tmp_path.iterdir()) == [taken]
+    demos.prepare(path, format, resume=True)
+    assert (tmp_path / f"{path.name}.about").is_dir()
+    with pytest.raises(UserError, match="too long"):
+        demos.prepare(tmp_path / ("x" * 300), format, resume=False)
+
+
+@pytest.mark.parametrize(("fps", "fits"), [(20.0, True), (20.1, True), (19, False), (5, False), (50, False)])
+def test_a_dataset_has_the_rate_of_its_task(demos, fps, fits):
+    with (
+        contextlib.nullcontext()
+        if fits
+        else pytest.raises(
+            UserError,
+            match=rf"a has {fps} steps a second, FrankaStack acts 20 times a second: take a dataset of that rate",
+        )
+    ):
+        demos.check_rate(SimpleNamespace(fps=fps), "a", "FrankaStack", 0.05)
+
+
+def test_what_is_not_the_robot_is_told_apart(demos):
+    terms = (
+        Term("tcp_position", 2, "m"),
+        Term("cube_position", 3, "m"),
+        Term("last_action", 1, "1"),
+        Term("goal", 1, "m"),
+    )
+    spec = SimpleNamespace(observation=terms, robot="fr3", action=SimpleNamespace(names=("x",)))
+    assert demos.describe_robot(spec) == {"robot": "fr3", "action_names": ("x",), "environment": [2, 3, 4, 6]}
 
 
 def test_a_dataset_of_another_task_is_refused(demos):
