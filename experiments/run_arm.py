@@ -42,7 +42,7 @@ from mjx_policies.evaluation.statistics import Estimate, proportion
 from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.files import output_file, read_json, write_json
-from mjx_policies.training.preemption import Preemption
+from mjx_policies.training.preemption import Preemption, exit_code
 from mjx_policies.training.progress import open_console
 from mjx_policies.training.waiting import counting, working
 
@@ -93,7 +93,7 @@ def main(arms: Arms) -> int:
         episodes, stopped = run(arms, model, task, starts, console)
     if not episodes:
         print(f"error: {stopped} came before any episode was done, so there is nothing to write.", file=sys.stderr)
-        return 128 + signal.Signals[stopped]
+        return exit_code(stopped)
     success = proportion(sum(episode.success for episode in episodes), len(episodes))
     found = report(arms, episodes, success, before) | {"stopped_by": stopped}
     with clean_errors(OSError):
@@ -108,7 +108,7 @@ def main(arms: Arms) -> int:
     console.print(f"{results}" + (f", {video}" if filmed else ""))
     if stopped:
         console.print(f"{len(episodes)} of {arms.episodes} episodes, stopped by {stopped}")
-        return 128 + signal.Signals[stopped]
+        return exit_code(stopped)
     return 1 if before is not None and before.value - success.value > arms.max_drop else 0
 
 

@@ -36,7 +36,7 @@ from mjx_policies.evaluation.statistics import Estimate
 from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.files import output_file, write_json
-from mjx_policies.training.preemption import Preemption
+from mjx_policies.training.preemption import Preemption, exit_code
 from mjx_policies.training.progress import open_console
 from mjx_policies.training.waiting import counting, working
 
@@ -120,7 +120,7 @@ def main(gate: Gate) -> int:
     verdicts = {name: judge(gate, name, policy.contract, found) for name, found in episodes.items() if found}
     if not verdicts:
         print(f"error: {stopped} came before any robot was done, so there is nothing to write.", file=sys.stderr)
-        return 128 + signal.Signals[stopped]
+        return exit_code(stopped)
     with clean_errors(OSError):
         write_verdicts(results, gate, verdicts, stopped)
     worst_name, worst = find_worst(episodes)
@@ -135,7 +135,7 @@ def main(gate: Gate) -> int:
             console.print(line)
     if stopped:
         console.print(f"{results}: of {sum(map(len, episodes.values()))} robots, stopped by {stopped}")
-        return 128 + signal.Signals[stopped]
+        return exit_code(stopped)
     console.print(f"{results}; worst robot ({worst_name}): {video}, {plot}")
     return 0 if all(verdict.passed for verdict in verdicts.values() if verdict.covered) else 1
 

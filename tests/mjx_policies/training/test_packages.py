@@ -41,7 +41,7 @@ def test_a_missing_package_is_one_sentence(monkeypatch):
         r"writing needs onnx, which is missing: pip install 'mjx-policies\[export\]', in a clone '\.\[export\]'\."
     )
     with pytest.raises(UserError, match=sentence):
-        load("onnx.helper", "writing", "export")
+        load("onnx", "writing", "export")
     with pytest.raises(UserError, match=sentence):
         require(("numpy", "onnx"), "writing", "export")
     require(("numpy", "json"), "writing", "export")
