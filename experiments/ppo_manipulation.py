@@ -14,6 +14,7 @@ from ppo_training import Run as AnyRun
 
 from mjx_policies.agents.ppo import PPOConfig, PPOHyper
 from mjx_policies.envs.franka.actions import ActionName
+from mjx_policies.randomization.imperfections import Imperfections
 from mjx_policies.training.command_line import parse
 from mjx_policies.training.errors import clean_errors
 
@@ -58,6 +59,7 @@ class Run(AnyRun):
     symmetry: Literal["network", "loss", "none"] = "none"  # a Franka's tasks have none
     sizes: PPOConfig = dataclasses.field(default_factory=lambda: PPOConfig(num_epochs=4, num_minibatches=8))
     hyper: PPOHyper = dataclasses.field(default_factory=lambda: MANIPULATION)
+    imperfections: Imperfections = dataclasses.field(default_factory=Imperfections)
     mastery: float = 0.0  # the task's score at which robots become less perfect; 0: imperfect from the start
 
 

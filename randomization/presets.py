@@ -32,8 +32,8 @@ def go2() -> dict[str, Term]:
         "friction": friction(0.5, 1.56, "*_foot", operation="scale"),
         # Link masses of the URDF against a scale: cables, covers and screws are in no table.
         "mass": mass(0.9, 1.1),
-        # Battery out (about 1 kg) to a computer and a lidar on the back.
-        "payload": payload(-1.0, 2.0, "trunk"),
+        # Battery out (about 1 kg) to a computer, a lidar and what holds them on the back.
+        "payload": payload(-1.0, 2.5, "trunk"),
         # The same load mounted off centre; the trunk is 38 cm long and 9 cm wide.
         "center_of_mass": center_of_mass((-0.03, -0.02, -0.02), (0.03, 0.02, 0.02), "trunk"),
         # Inertia comes from CAD with uniform density, and a payload adds its own.

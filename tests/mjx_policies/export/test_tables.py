@@ -41,6 +41,7 @@ def test_legs_are_observed_from_where_they_stand_and_kept_within_the_limits_of_t
     task = load("Go2JoystickFlat", "cpu", 1)
     found = describe(task.spec, task.physics.model, Provenance("Go2JoystickFlat", 0, 0))
     np.testing.assert_array_equal(column(found, "home"), column(found, "default"))
+    assert found["action"].clip == 0, "an action of any size is observed as it was, as in training"
     lower, upper = column(found, "lower"), column(found, "upper")
     np.testing.assert_allclose(np.stack([lower, upper], 1), task.physics.model.jnt_range[1:], rtol=1e-12)
     np.testing.assert_allclose(column(found, "soft_lower"), lower + 0.05 * (upper - lower), rtol=1e-6)
