@@ -187,6 +187,8 @@ class GaitClock:
 class ActionTable:
     """What each action means: `target = clip(default + scale * action, lower, upper)`, in the units of the actuator.
 
+    An action beyond its own `clip` counts as one at it, for the target and as the `last_action` that is observed.
+
     Attributes:
       names: actuator names, in the order of the action.
       default: target of a zero action (rad for joint position servos).
@@ -194,6 +196,7 @@ class ActionTable:
       lower, upper: limits of the target.
       stiffness, damping: gains of the servo the target is sent to (N m / rad, N m s / rad); empty for a torque.
       velocity: highest speed of each joint (rad/s); empty if unknown.
+      clip: bound of the absolute action; 0 for none.
     """
 
     names: tuple[str, ...]
@@ -204,6 +207,7 @@ class ActionTable:
     stiffness: tuple[float, ...] = ()
     damping: tuple[float, ...] = ()
     velocity: tuple[float, ...] = ()
+    clip: float = 0.0
 
     def __post_init__(self) -> None:
         for field in ("default", "scale", "lower", "upper", "stiffness", "damping", "velocity"):
@@ -235,5 +239,7 @@ class ActionTable:
 
     def target(self, action: Array) -> Array:  # [..., A] -> [..., A]
         """The actuator targets for an action."""
+        if self.clip:
+            action = jnp.clip(action, -self.clip, self.clip)
         target = jnp.asarray(self.default) + jnp.asarray(self.scale) * action
         return jnp.clip(target, jnp.asarray(self.lower), jnp.asarray(self.upper))

@@ -9,11 +9,15 @@
 
 Every action lies in [-1, 1] and its last number is the gripper: more opens. An action space turns actions into targets
 of the servos, which move linearly within a control period from where the last one left them, as a robot's own 1 kHz
-loop interpolates. It keeps targets within the joint ranges and their speed within `SPEED` of the published one.
+loop interpolates. It keeps targets within `SOFT_LIMIT` of the joint ranges and their speed within `SPEED` of the
+published one, as the controller of a real arm does.
 In the spaces of changes a zero action means stay.
 
-Rows are the actions that arrive during the substeps of one period. Their mean counts: an action that comes half a
-period late does half of its work in this period and half in the next.
+Rows are the actions that act during the substeps of one period, and each counts from the substep on in which it
+arrives: an action that comes four substeps late moves nothing before, and goes on for the first four of the next
+period. So delayed motion is the undelayed one, later. A change is spread over the substeps of a period, one share for
+each row. A joint target is approached on a straight line that takes a whole period from its arrival; the approach that
+a period finds under way, its first row, ends when the next action arrives.
 
 Axes: J = 7 joints, A numbers of an action, S substeps of a control period. A target [J + 1] is what the joints (rad)
 and each finger (m) are told.
@@ -25,6 +29,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Literal, Protocol, get_args
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -36,10 +41,12 @@ from mjx_policies.envs.franka.robot import (
     GRIPPER_SPEED,
     HOME,
     OPENING,
+    SOFT_LIMIT,
     STIFFNESS,
     Limits,
     Variant,
     joint_limits,
+    within,
 )
 from mjx_policies.rotations import (
     from_matrix,
@@ -85,7 +92,12 @@ class ActionSpace(Protocol):
         ...
 
     def command(self, target: Array, rows: Array) -> tuple[Array, Array]:  # [J + 1], [S, A] -> [J + 1], [S, J + 1]
-        """The target at the end of a period, and what reaches the actuators in each substep on the way there."""
+        """The target at the end of a period, and what reaches the actuators in each substep on the way there.
+
+        Args:
+          target: where the period before left it.
+          rows: what acts in each substep, see the module.
+        """
         ...
 
     def toward(self, target: Array, q: Array, position: Array, rotation: Array, width: Array) -> Array:  # -> [A]
@@ -118,12 +130,13 @@ def action_space(name: ActionName, control_dt: float, variant: Variant = "fr3") 
         "pose_delta": PoseDelta,
         "top_down_delta": TopDownDelta,
     }
-    return kinds[name](control_dt, joint_limits(variant))
+    return kinds[name](control_dt, within(joint_limits(variant), SOFT_LIMIT))
 
 
 @dataclasses.dataclass(frozen=True)
 class JointTarget:
-    """Absolute joint angles about `HOME` and an absolute opening; the numbers span the ranges.
+    """Absolute joint angles about `HOME` and an absolute opening; the numbers span the ranges, of which the middle
+    nine tenths of the arm's are gone to.
 
     Targets far away are approached at the highest speed.
     """
@@ -136,16 +149,18 @@ class JointTarget:
     def table(self) -> ActionTable:
         """See `ActionSpace`."""
         lower, upper = _range(self.limits)
+        first, last = _range(within(self.limits, 1 / SOFT_LIMIT))
         default = np.array([*HOME, OPENING / 2])
         return ActionTable(
             names=ACTUATORS,
             default=tuple(default.tolist()),
-            scale=tuple(np.maximum(upper - default, default - lower).tolist()),
+            scale=tuple(np.maximum(last - default, default - first).tolist()),
             lower=tuple(lower.tolist()),
             upper=tuple(upper.tolist()),
             stiffness=STIFFNESS,
             damping=DAMPING,
             velocity=tuple(_reach(self.limits, 1.0).tolist()),
+            clip=1.0,
         )
 
     def init(self, q: Array, width: Array) -> Array:
@@ -158,9 +173,21 @@ class JointTarget:
 
     def command(self, target: Array, rows: Array) -> tuple[Array, Array]:
         """See `ActionSpace`."""
-        wanted = jnp.mean(self.table.target(jnp.clip(rows, -1.0, 1.0)), axis=0)
-        reach = _reach(self.limits, self.control_dt)
-        return _ramp(target, target + jnp.clip(wanted - target, -reach, reach), len(rows))
+        substeps = len(rows)
+        most = _reach(self.limits, self.control_dt) / substeps
+        begins = jnp.append(True, jnp.any(rows[1:] != rows[:-1], axis=1))  # [S] with each action that arrives
+        under_way = jnp.cumsum(begins) == 1
+        left = jnp.where(under_way, jnp.sum(under_way), substeps)  # [S] substeps that the approach takes
+
+        def substep(carry, row):
+            target, stride = carry
+            wanted, begins, left = row
+            stride = jnp.where(begins, jnp.clip((wanted - target) / left, -most, most), stride)
+            return (target + stride, stride), target + stride
+
+        wanted = self.table.target(rows)
+        (target, _), ctrl = jax.lax.scan(substep, (target, jnp.zeros_like(target)), (wanted, begins, left))
+        return target, ctrl
 
     def toward(self, target: Array, q: Array, position: Array, rotation: Array, width: Array) -> Array:
         """See `ActionSpace`."""
@@ -187,6 +214,7 @@ class JointDelta:
             scale=reach,
             lower=tuple(-x for x in reach),
             upper=reach,
+            clip=1.0,
         )
 
     def init(self, q: Array, width: Array) -> Array:
@@ -200,8 +228,13 @@ class JointDelta:
 
     def command(self, target: Array, rows: Array) -> tuple[Array, Array]:
         """See `ActionSpace`."""
-        change = _reach(self.limits, self.control_dt) * jnp.mean(jnp.clip(rows, -1.0, 1.0), axis=0)
-        return _ramp(target, _clip(target + change, self.limits), len(rows))
+        changes = _reach(self.limits, self.control_dt) * jnp.clip(rows, -1.0, 1.0) / len(rows)
+
+        def substep(target: Array, change: Array) -> tuple[Array, Array]:
+            target = _clip(target + change, self.limits)
+            return target, target
+
+        return jax.lax.scan(substep, target, changes)
 
     def toward(self, target: Array, q: Array, position: Array, rotation: Array, width: Array) -> Array:
         """See `ActionSpace`."""
@@ -234,6 +267,7 @@ class PoseDelta:
             scale=scale,
             lower=tuple(-x for x in scale),
             upper=scale,
+            clip=1.0,
         )
 
     def init(self, q: Array, width: Array) -> Array:
@@ -247,13 +281,14 @@ class PoseDelta:
 
     def command(self, target: Array, rows: Array) -> tuple[Array, Array]:
         """See `ActionSpace`."""
-        action = jnp.mean(jnp.clip(rows, -1.0, 1.0), axis=0)
-        change = jnp.asarray(self.table.scale) * action
-        position, rotation = tcp_pose(target[:-1])
-        turn = from_sixd(to_sixd(jnp.eye(3)) + change[3:9])
-        moves = jnp.any(action[:9] != 0)
-        end = _follow(target, position + change[:3], turn @ rotation, change[-1], moves, self.control_dt, self.limits)
-        return _ramp(target, end, len(rows))
+        share = 1 / len(rows)
+
+        def turned(rotation: Array, change: Array) -> Array:
+            turn = to_rotation_vector(from_matrix(from_sixd(to_sixd(jnp.eye(3)) + change[3:9] / share)))
+            return to_matrix(from_rotation_vector(share * turn)) @ rotation
+
+        changes = share * jnp.asarray(self.table.scale) * jnp.clip(rows, -1.0, 1.0)
+        return _lead(target, changes, turned, self.control_dt, self.limits)
 
     def toward(self, target: Array, q: Array, position: Array, rotation: Array, width: Array) -> Array:
         """See `ActionSpace`."""
@@ -287,6 +322,7 @@ class TopDownDelta:
             scale=scale,
             lower=tuple(-x for x in scale),
             upper=scale,
+            clip=1.0,
         )
 
     def init(self, q: Array, width: Array) -> Array:
@@ -300,13 +336,12 @@ class TopDownDelta:
 
     def command(self, target: Array, rows: Array) -> tuple[Array, Array]:
         """See `ActionSpace`."""
-        action = jnp.mean(jnp.clip(rows, -1.0, 1.0), axis=0)
-        change = jnp.asarray(self.table.scale) * action
-        position, rotation = tcp_pose(target[:-1])
-        down = pointing_down(turn_of(rotation) + change[3])
-        moves = jnp.any(action[:4] != 0)
-        end = _follow(target, position + change[:3], down, change[-1], moves, self.control_dt, self.limits)
-        return _ramp(target, end, len(rows))
+        changes = jnp.asarray(self.table.scale) * jnp.clip(rows, -1.0, 1.0) / len(rows)
+
+        def turned(rotation: Array, change: Array) -> Array:
+            return pointing_down(turn_of(rotation) + change[3])
+
+        return _lead(target, changes, turned, self.control_dt, self.limits)
 
     def toward(self, target: Array, q: Array, position: Array, rotation: Array, width: Array) -> Array:
         """See `ActionSpace`; of the rotation, the turn about the vertical."""
@@ -319,24 +354,40 @@ class TopDownDelta:
         return jnp.clip(change / jnp.asarray(self.table.scale), -1.0, 1.0)
 
 
-def _follow(
+def _lead(
     target: Array,
-    position: Array,
-    rotation: Array,
-    opening: Array,
-    moves: Array,
+    changes: Array,
+    turned: Callable[[Array, Array], Array],
     control_dt: float,
     limits: Limits,
-) -> Array:  # -> [J + 1]
-    """The target one period from now on the way to a pose within `WORKSPACE`, its gripper changed by `opening`.
+) -> tuple[Array, Array]:  # -> [J + 1], [S, J + 1]
+    """The targets of a hand whose pose changes in each substep, within `WORKSPACE`.
 
-    Unless it `moves` the arm stays bit for bit.
+    Where a change says nothing of the pose, the arm stays bit for bit.
+
+    Args:
+      target: [J + 1] at first.
+      changes: [S, A], first of the TCP's position (m), last of the opening (m).
+      turned: `(rotation, change) -> rotation`, by a change.
+      control_dt: s, of all S.
+      limits: of the arm.
     """
     low, high = jnp.asarray(WORKSPACE)
-    q, _ = follow(target[:-1], jnp.clip(position, low, high), rotation, limits)
-    q = jnp.where(moves, q, target[:-1])
-    step = _shorten(jnp.append(q - target[:-1], opening), _reach(limits, control_dt))
-    return _clip(target + step, limits)
+    reach = _reach(limits, control_dt) / len(changes)
+
+    def substep(carry: tuple[Array, Array, Array], change: Array) -> tuple[tuple[Array, Array, Array], Array]:
+        target, position, rotation = carry
+        moves = jnp.any(change[:-1] != 0)
+        position = jnp.where(moves, jnp.clip(position + change[:3], low, high), position)
+        rotation = jnp.where(moves, turned(rotation, change), rotation)
+        # What one step of inverse kinematics leaves of some millimetres, the next one makes up for.
+        q, _ = follow(target[:-1], position, rotation, limits, steps=1)
+        step = jnp.where(moves, q - target[:-1], 0.0)
+        target = _clip(target + _shorten(jnp.append(step, change[-1]), reach), limits)
+        return (target, position, rotation), target
+
+    (target, _, _), ctrl = jax.lax.scan(substep, (target, *tcp_pose(target[:-1])), changes)
+    return target, ctrl
 
 
 def _next_target(
@@ -366,11 +417,6 @@ def _shorten(step: Array, reach: np.ndarray) -> Array:  # [J + 1], [J + 1] -> [J
     """The step, joints slowed down together so that the TCP keeps its direction; the gripper by itself."""
     q = step[:-1] / jnp.maximum(jnp.max(jnp.abs(step[:-1]) / reach[:-1]), 1.0)
     return jnp.append(q, jnp.clip(step[-1], -reach[-1], reach[-1]))
-
-
-def _ramp(start: Array, end: Array, substeps: int) -> tuple[Array, Array]:  # -> [J + 1], [S, J + 1]
-    share = (jnp.arange(substeps) + 1)[:, None] / substeps
-    return end, start + share * (end - start)
 
 
 def _range(limits: Limits) -> tuple[np.ndarray, np.ndarray]:  # [J + 1], [J + 1]

@@ -23,6 +23,7 @@ HOME = (0.0, -0.25943, 0.0, -2.43148, 0.0, 2.17205, 0.7853982)
 OPENING = 0.04  # m, of each finger, fully open
 GRIPPER_SPEED = 0.2  # m/s of each finger, as published
 STIFFNESS = (1000.0,) * 4 + (400.0,) * 3 + (2000.0,)  # of the servos: N m / rad, N / m
+SOFT_LIMIT = 0.9  # of each joint's range: targets of the arm stay within it, as a controller's do
 DAMPING = (65.0,) * 2 + (60.0,) * 2 + (15.0,) * 3 + (0.0,)  # N m s / rad; the fingers' is that of their joints
 
 Variant = Literal["fr3", "panda"]
@@ -107,6 +108,13 @@ def joint_limits(variant: Variant = "fr3") -> Limits:
     """
     _check(variant)
     return LIMITS[variant]
+
+
+def within(limits: Limits, share: float) -> Limits:
+    """The limits with their ranges shrunk about their middles by a factor; or widened, above 1."""
+    lower, upper = np.array(limits.lower), np.array(limits.upper)
+    middle, half = (lower + upper) / 2, share * (upper - lower) / 2
+    return dataclasses.replace(limits, lower=tuple((middle - half).tolist()), upper=tuple((middle + half).tolist()))
 
 
 def robot_spec(variant: Variant = "fr3", lean: bool = False) -> mujoco.MjSpec:

@@ -124,7 +124,7 @@ def describe(
         "observation": observation,
         "action": contract.Action(
             type="joint_position" if servo else "joint_torque",
-            clip=0.0,
+            clip=table.clip,
             rate_limit=max(table.velocity, default=0.0),  # one for all joints, that of the fastest
             horizon=horizon,
         ),

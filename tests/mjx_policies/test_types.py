@@ -1,5 +1,7 @@
 """Observation and action tables."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -120,6 +122,8 @@ def test_an_action_is_a_scaled_offset_within_limits():
     expected = np.float32([[0.1, -1.5], [0.6, -1.75], [1.0, -1.0], [-0.2, -2.0]])
     np.testing.assert_allclose(ACTION.target(actions), expected, rtol=1e-6)  # one rounding in the sum
     np.testing.assert_array_equal(jax.vmap(ACTION.target)(actions), ACTION.target(actions))
+    clipped = dataclasses.replace(ACTION, clip=1.0)
+    np.testing.assert_allclose(clipped.target(actions), ACTION.target(jnp.clip(actions, -1.0, 1.0)))
 
 
 @pytest.mark.parametrize("field", ["default", "scale", "lower", "upper", "stiffness", "damping"])

@@ -10,9 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
+from mjx_policies.deploy.robot import Targets
+from mjx_policies.deploy.robots.simulated import Faults
+from mjx_policies.deploy.robots.simulated_arm import SimulatedArm
+from mjx_policies.envs.franka import scenes
 from mjx_policies.envs.franka.actions import SPEED, WORKSPACE, action_space
 from mjx_policies.envs.franka.kinematics import tcp_pose
-from mjx_policies.envs.franka.robot import ACTUATORS, GRIPPER_SPEED, HOME, joint_limits
+from mjx_policies.envs.franka.robot import ACTUATORS, GRIPPER_SPEED, HOME, joint_limits, within
 
 DT, SUBSTEPS = 0.05, 10
 NAMES = ("joint_target", "joint_delta", "pose_delta", "top_down_delta")
@@ -23,7 +27,7 @@ class Space:
     """An action space with its functions compiled once."""
 
     def __init__(self, name, variant):
-        self.space, self.limits = action_space(name, DT, variant), joint_limits(variant)
+        self.space, self.limits = action_space(name, DT, variant), within(joint_limits(variant), 0.9)
         self.size = self.space.table.size
         self.lower, self.upper = np.array([*self.limits.lower, 0]), np.array([*self.limits.upper, 0.04])
         self.reach = DT * np.array([*(SPEED * np.array(self.limits.velocity)), GRIPPER_SPEED])
@@ -108,7 +112,7 @@ def test_a_zero_target_is_home(target_space):
     np.testing.assert_allclose(target, [*HOME, 0.02], atol=1e-6)
 
 
-def test_targets_span_the_ranges(target_space):
+def test_targets_end_at_nine_tenths_of_the_ranges(target_space):
     for action, end in ((np.ones(8), target_space.upper), (-np.ones(8), target_space.lower)):
         target = target_space.start()
         for _ in range(120):
@@ -219,29 +223,84 @@ def test_targets_move_linearly_within_a_period(any_space):
     target, ctrl = any_space.hold(start, rng.uniform(-1, 1, any_space.size))
     assert np.abs(target - start).max() > 1e-3
     share = (np.arange(SUBSTEPS) + 1)[:, None] / SUBSTEPS
-    np.testing.assert_allclose(ctrl, start + share * (target - start), atol=1e-6)
+    # A straight line of the TCP bends that of the joints by the square of how far they go.
+    bend = 1e-6 if any_space.size == 8 else 1e-3
+    np.testing.assert_allclose(ctrl, start + share * (target - start), atol=bend)
 
 
-@pytest.mark.parametrize("late", [0, 1, 4, 9])
-def test_a_delay_shifts_joint_changes_in_time(late):
-    """Where targets are at the end of each period is where they were `late` substeps earlier without delay."""
-    space, rng = known("joint_delta", "fr3"), np.random.default_rng(1)
-    actions = rng.uniform(-1, 1, (6, 8)).astype(np.float32)
-    flat = np.repeat(actions, SUBSTEPS, axis=0)
-    prompt, delayed = np.zeros((2, 7, 8))
-    way = [np.asarray(space.start())[None]]
-    prompt[0] = delayed[0] = space.start()
-    shifted = np.concatenate([np.zeros((late, 8)), flat])[: len(flat)].astype(np.float32)
-    for k in range(6):
-        window = slice(k * SUBSTEPS, (k + 1) * SUBSTEPS)
-        prompt[k + 1], ctrl = space.command(jnp.asarray(prompt[k], jnp.float32), jnp.asarray(flat[window]))
-        delayed[k + 1], _ = space.command(jnp.asarray(delayed[k], jnp.float32), jnp.asarray(shifted[window]))
-        way.append(np.asarray(ctrl))
-    way = np.concatenate(way)  # [61, 8], undelayed, by substep
-    for k in range(1, 7):
-        np.testing.assert_allclose(delayed[k], way[k * SUBSTEPS - late], atol=2e-6)
+def test_the_action_to_hold_leaves_the_target_where_it_is(any_space):
+    start = any_space.start((0.3, 0.5, -1.0, -2.0, 1.0, 2.0, 0.5), 0.0)  # a hand that is told to close
+    target, ctrl = any_space.hold(start, any_space.space.hold(start))
+    np.testing.assert_allclose(ctrl, np.tile(start, (SUBSTEPS, 1)), atol=1e-6)
+    np.testing.assert_array_equal(ctrl[-1], target)
+
+
+@pytest.mark.parametrize("late", [1, 4, 10, 13])
+def test_a_delay_shifts_motion_in_time(any_space, late):
+    """Delayed by whole substeps, targets stay until the first action arrives, and then go the same way."""
+    rng, start = np.random.default_rng(1), any_space.start()
+    actions = rng.uniform(-1, 1, (6, any_space.size)).astype(np.float32)
+    prompt = np.repeat(actions, SUBSTEPS, axis=0)
+    held = np.tile(any_space.space.hold(start), (late, 1)).astype(np.float32)
+    delayed = np.concatenate([held, prompt])[: len(prompt)]
+
+    def way(rows):
+        target, found = start, []
+        for window in rows.reshape(6, SUBSTEPS, -1):
+            target, ctrl = any_space.command(target, jnp.asarray(window))
+            found.append(np.asarray(ctrl))
+        return np.concatenate(found)
+
+    np.testing.assert_allclose(way(delayed)[:late], np.tile(start, (late, 1)), atol=1e-6)
+    # What inverse kinematics leaves of a pose at the end of a period, micrometres, is forgotten elsewhere on the way.
+    exact = 5e-6 if any_space.size == 8 else 1e-4
+    np.testing.assert_allclose(way(delayed)[late:], way(prompt)[:-late], atol=exact)
+
+
+def test_changes_count_from_the_substep_in_which_they_arrive():
+    """Against a loop over substeps, one change and then another."""
+    space, start = known("joint_delta", "fr3"), known("joint_delta", "fr3").start()
+    first, second = np.full(8, 0.5), np.linspace(-2.0, 1.0, 8)  # beyond the limits
+    rows = np.concatenate([np.tile(first, (4, 1)), np.tile(second, (SUBSTEPS - 4, 1))])
+    expected, now = [], np.array(start, np.float64)
+    for row in rows:
+        now = np.clip(now + space.reach * np.clip(row, -1, 1) / SUBSTEPS, space.lower, space.upper)
+        expected.append(now)
+    _, ctrl = space.command(start, jnp.asarray(rows, jnp.float32))
+    np.testing.assert_allclose(ctrl, expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("late", [0, 4])
+def test_late_joint_targets_are_approached_as_by_the_simulated_robot(target_space, late):
+    rng, table, dt = np.random.default_rng(2), target_space.space.table, DT / SUBSTEPS
+    start = np.asarray(target_space.start())
+    robot = SimulatedArm(scenes.reach(lean=True), table.names, faults=Faults(action_latency=late * dt))
+    robot.reset(np.append(start, start[-1]))
+    # Changes that a period covers: a controller sends no others.
+    sent = start + np.cumsum(target_space.reach * rng.uniform(-0.3, 0.3, (6, 8)), axis=0)
+    prompt = np.repeat((sent - table.default) / table.scale, SUBSTEPS, axis=0)
+    held = np.tile(target_space.space.hold(jnp.asarray(start)), (late, 1))
+    rows = np.concatenate([held, prompt])[: len(prompt)].reshape(6, SUBSTEPS, 8)
+
+    def send(position):
+        robot.write(Targets(position, np.array(table.stiffness), np.array(table.damping)))
+
+    send(start)
+    robot.advance(late * dt)  # until it has arrived
+    target = jnp.asarray(start)
+    for position, window in zip(sent, rows, strict=True):
+        target, ctrl = target_space.command(target, jnp.asarray(window, jnp.float32))
+        send(position)
+        for expected in ctrl:
+            robot.advance(dt)
+            np.testing.assert_allclose(robot.data.ctrl, expected, atol=2e-6)
 
 
 def test_joint_actions_carry_the_gains_of_the_servos(target_space):
     table = target_space.space.table
     assert table.names == ACTUATORS and len(table.stiffness) == len(table.damping) == 8
+    # One unit spans the whole range, so that actions recorded with it mean the same wherever targets end.
+    limits = joint_limits()
+    whole = np.maximum(np.array(limits.upper) - HOME, HOME - np.array(limits.lower))
+    np.testing.assert_allclose(table.scale, [*whole, 0.02])
+    assert table.clip == 1.0

@@ -33,6 +33,7 @@ def test_a_franka_with_its_gripper():
     np.testing.assert_allclose(column(found, "soft_upper"), upper - inside)
     np.testing.assert_allclose(column(found, "effort"), [87] * 4 + [12] * 3 + [100])
     assert all(term.history == 2 and not term.newest_first for term in found["observation"])
+    assert found["action"].clip == 1.0, "as in training"
     assert found["action"].type == "joint_position" and found["action"].horizon == 16
     assert found["robot"].name == "franka"
 
