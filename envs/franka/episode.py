@@ -53,6 +53,17 @@ def between(uniform: Array, low: Any, high: Any) -> Array:
     return jnp.asarray(low) + (jnp.asarray(high) - jnp.asarray(low)) * uniform
 
 
+def away_from(place: Array, apart: float, uniform: Array, low: Any, high: Any) -> Array:  # [D], [D] in [0, 1) -> [D]
+    """A uniform draw from a box, but none nearer than `apart` to a place: so that no episode begins solved.
+
+    What would be nearer is taken half the box further along every axis, around its ends. That is far enough where half
+    the box's diagonal is twice `apart`, and every other draw stays what it is.
+    """
+    drawn = between(uniform, low, high)
+    further = between((uniform + 0.5) % 1.0, low, high)
+    return jnp.where(jnp.linalg.norm(drawn - place) < apart, further, drawn)
+
+
 def begin_episode(
     actions: ActionSpace, data: Data, dynamics: Dynamics, stages: tuple[str, ...], width: float | None = None
 ) -> FrankaState:

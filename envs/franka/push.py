@@ -19,6 +19,7 @@ from mjx_policies.envs.franka.actions import ActionSpace
 from mjx_policies.envs.franka.episode import (
     FrankaState,
     action_change,
+    away_from,
     begin_episode,
     between,
     conclude,
@@ -38,6 +39,7 @@ BLOCK_START = ((0.45, -0.15), (0.55, 0.15))  # x, y, corners
 TURN_START = 0.4  # rad, either way
 GOAL = ((0.5, -0.2), (0.65, 0.2))
 GOAL_RADIUS, GOAL_TURN = 0.02, 0.15  # m, rad
+APART = 3 * GOAL_RADIUS  # of block and goal at the start: beyond what counts as close
 
 OBSERVATION: Table = (*sensing.ARM, *sensing.object_terms("block"), sensing.GOAL)
 PRIVILEGED: Table = (
@@ -73,14 +75,15 @@ class FrankaPush:
     spec: EnvSpec = struct.field(pytree_node=False)
 
     def reset(self, key: Array, dynamics: Dynamics) -> tuple[FrankaState, TimeStep]:
-        """The gripper closed and near `READY`, block and goal apart on the table."""
+        """The gripper closed and near `READY`, block and goal at least `APART` on the table."""
         model = self.physics.model
         uniform, _ = draw_uniform(key, 12)
         block = jnp.append(between(uniform[7:9], *BLOCK_START), BLOCK[2])
         yaw = from_yaw(TURN_START * (2 * uniform[9] - 1))
         qpos = jnp.concatenate([start_arm(uniform[:7], opening=0.0), block, yaw])
         data = self.physics.init(qpos, jnp.zeros(model.nv), dynamics)
-        data = place(model, data, {"goal": jnp.append(between(uniform[10:12], *GOAL), 0.0)})
+        goal = away_from(block[:2], APART, uniform[10:12], *GOAL)
+        data = place(model, data, {"goal": jnp.append(goal, 0.0)})
         state = begin_episode(self.actions, data, dynamics, STAGES)
         return state, restart(self._observe(state), progress_metrics(state.progress, STAGES))
 

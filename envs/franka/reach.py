@@ -18,8 +18,8 @@ from mjx_policies.envs.franka.actions import ActionSpace
 from mjx_policies.envs.franka.episode import (
     FrankaState,
     action_change,
+    away_from,
     begin_episode,
-    between,
     conclude,
     move,
     start_arm,
@@ -34,6 +34,7 @@ from mjx_policies.types import Array, Observation, Table, TimeStep, assemble
 EPISODE_SECONDS = 3.0
 GOAL = ((0.35, -0.25, 0.1), (0.65, 0.25, 0.45))  # x, y, z, corners
 NEAR, AT_GOAL = 0.05, 0.02
+APART = 1.5 * NEAR  # of gripper and goal at the start
 
 OBSERVATION: Table = (*sensing.ARM, sensing.GOAL)
 PRIVILEGED: Table = ()
@@ -66,11 +67,13 @@ class FrankaReach:
     spec: EnvSpec = struct.field(pytree_node=False)
 
     def reset(self, key: Array, dynamics: Dynamics) -> tuple[FrankaState, TimeStep]:
-        """The gripper near `READY`, the goal anywhere in front."""
+        """The gripper near `READY`, the goal anywhere in front that is at least `APART` away."""
         model = self.physics.model
         uniform, _ = draw_uniform(key, 10)
-        data = self.physics.init(start_arm(uniform[:7]), jnp.zeros(model.nv), dynamics)
-        data = place(model, data, {"goal": between(uniform[7:10], *GOAL)})
+        arm = start_arm(uniform[:7])
+        data = self.physics.init(arm, jnp.zeros(model.nv), dynamics)
+        goal = away_from(tcp_pose(arm[:7])[0], APART, uniform[7:10], *GOAL)
+        data = place(model, data, {"goal": goal})
         state = begin_episode(self.actions, data, dynamics, STAGES)
         return state, restart(self._observe(state), progress_metrics(state.progress, STAGES))
 

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mjx_policies.compiler import compiler_options
+from mjx_policies.deploy.robots.franka_sensing import tcp_pose as deployed_tcp
 from mjx_policies.envs.franka import drawer, peg_insert, pick_cube, push, reach, scenes, sensing, stack
-from mjx_policies.envs.franka.episode import action_change
+from mjx_policies.envs.franka.episode import action_change, away_from
 from mjx_policies.envs.franka.kinematics import tcp_pose
 from mjx_policies.envs.mocap import place
 from mjx_policies.envs.progress import HOLD_SECONDS
@@ -169,6 +170,36 @@ def test_actions_can_be_chosen(actions):
         state, timestep = step(state, toward(state))
     np.testing.assert_allclose(sensing.tcp_position(env.physics.model, state.data), goal, atol=2e-3)
     assert timestep.obs["state"].shape == (7 + 7 + 1 + 3 + 6 + 3 + env.spec.action.size,)
+
+
+@pytest.mark.parametrize("module", [push, reach])
+def test_no_episode_begins_near_its_goal(module):
+    """Wherever the block, or the hand, is at the start."""
+    rng, (low, high) = np.random.default_rng(0), np.array(module.GOAL)
+    middle = np.array([0.5, 0.0, 0.2])[: low.size]
+    places = middle + rng.uniform(-1, 1, (20000, low.size)) * np.array([0.05, 0.15, 0.02])[: low.size]
+    uniform = rng.uniform(size=places.shape).astype(np.float32)
+    draw = jax.vmap(lambda place, portion: away_from(place, module.APART, portion, *module.GOAL))
+    goals = np.asarray(draw(jnp.float32(places), uniform))
+    plain = low + uniform * (high - low)
+    near = np.linalg.norm(plain - places, axis=1) < module.APART
+    assert 0.005 < near.mean() < 0.2
+    assert np.linalg.norm(goals - places, axis=1).min() >= module.APART - 1e-6
+    assert (goals >= low - 1e-6).all() and (goals <= high + 1e-6).all()
+    np.testing.assert_allclose(goals[~near], plain[~near], atol=1e-6)
+
+
+def test_push_and_reach_begin_so(build):
+    for key in jax.random.split(jax.random.key(7), 100):
+        for name, apart in (("FrankaPush", push.APART), ("FrankaReach", reach.APART)):
+            task = build(name)
+            data = task.reset(key, {})[0].data
+            goal = np.asarray(data.mocap_pos[task.model.body("goal").mocapid[0]])
+            if name == "FrankaPush":
+                away = np.asarray(data.qpos[task.model.joint("block").qposadr[0] :][:2]) - goal[:2]
+            else:
+                away = deployed_tcp(np.asarray(data.qpos[:7]))[0] - goal
+            assert np.linalg.norm(away) >= apart - 1e-6
 
 
 # Each task's own success, on both sides of its limits, and closed forms of its reward.
