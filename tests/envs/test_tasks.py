@@ -72,8 +72,24 @@ def test_what_reaches_the_motors_is_what_was_applied(task):
     step = jit(env.step)
     applied, _ = step(one, action, rows)
     other, _ = step(one, -action)
-    # A mean of equal rows may differ from them in the last bit.
+    # Two programs may differ in the last bit.
     np.testing.assert_allclose(env.data(applied).qpos, env.data(other).qpos, atol=1e-6)
+
+
+def test_until_the_first_command_a_robot_keeps_the_targets_it_was_told(task):
+    env, reset, _ = task
+    state, _ = reset(jax.random.split(jax.random.key(3), 4), {})
+    one, table = jax.tree.map(lambda x: x[0], state), env.spec.action
+    action = env.hold(one)
+    assert action.shape == (table.size,)
+    if env.spec.robot == "franka":  # all use the same action space; a hand with a peg is told to close
+        told = np.asarray(one.target)
+        np.testing.assert_allclose(table.target(action), told, atol=1e-6)
+        assert np.abs(told - table.default).max() > 0.05, "a zero action would move the arm"
+    elif type(env).__name__ == "Go2Getup":
+        np.testing.assert_allclose(table.target(action), env.data(one).qpos[7:], atol=1e-5)
+    else:  # at rest in the default pose, or without any force
+        np.testing.assert_array_equal(table.target(action), np.float32(table.default))
 
 
 def test_an_unknown_task_lists_those_there_are():
