@@ -10,6 +10,7 @@ Ends as a linter does: with 0 if nothing was found, with 1 if there is a suspect
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Iterator
@@ -39,6 +40,7 @@ from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.files import output_file, write_json
 from mjx_policies.training.progress import open_console
+from mjx_policies.training.waiting import working
 
 MAX_ROWS = 64  # numbers whose statistics are printed
 BARS = " ▁▂▃▄▅▆▇█"
@@ -114,6 +116,9 @@ def main(asked: Doctor) -> int:
     if findings is not None and findings.resolve() == picture.resolve():
         raise UserError(f"--picture and --json both name {picture}: choose two files.")
     diagnosis = examine(opened, left, console)
+    draw_diagnosis(picture, diagnosis, " and ".join(path.name for path in asked.paths))
+    if findings is not None:
+        write_json(findings, {"paths": [str(path) for path in asked.paths], **diagnosis.to_json()})
     if diagnosis.data is not None:
         console.print(statistics(diagnosis.data.steps))
     if diagnosis.trace is not None:
@@ -121,9 +126,6 @@ def main(asked: Doctor) -> int:
     console.print(checklist(diagnosis))
     for line in verdict(diagnosis):
         console.print(line, highlight=False)
-    draw_diagnosis(picture, diagnosis, " and ".join(path.name for path in asked.paths))
-    if findings is not None:
-        write_json(findings, {"paths": [str(path) for path in asked.paths], **diagnosis.to_json()})
     console.print(f"picture: {picture}", highlight=False)
     return 1 if diagnosis.suspects else 0
 
@@ -169,7 +171,9 @@ def examine(dataset: Dataset | None, run: Run | None, console: Console) -> Diagn
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    silent = contextlib.nullcontext(lambda words: None)  # the bars say it
+    lines = silent if console.is_terminal else working(console, "reading and checking")
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress, lines as say:
         steps, times, spoiled = None, None, None
         if dataset is not None:
             reading = Reading(dataset, progress)
@@ -183,9 +187,12 @@ def examine(dataset: Dataset | None, run: Run | None, console: Console) -> Diagn
                 run is not None
             )
             task = progress.add_task("looking", total=checks)
-            diagnosis = diagnose(
-                steps, run, report=lambda what: progress.update(task, advance=1, description=what), times=times
-            )
+
+            def report(what: str) -> None:
+                progress.update(task, advance=1, description=what)
+                say(f"checking: {what}")
+
+            diagnosis = diagnose(steps, run, report=report, times=times)
     if spoiled is not None:
         first: dict[str, Finding | None] = {"data: finite": spoiled}
         diagnosis = dataclasses.replace(diagnosis, findings=first | diagnosis.findings | first)

@@ -42,8 +42,8 @@ def parse_arguments(
     # The same class without its own objections, which come below. It keeps what tyro finds its comments by.
     about = ("__doc__", "__module__", "__qualname__", "__firstlineno__")  # the last since Python 3.13
     known = {name: vars(kind).get(name, getattr(kind, name)) for name in about if hasattr(kind, name)}
-    unchecked = type(kind.__name__, (kind,), {"__post_init__": lambda self: None, **known})
-    given = {"args": arguments, "description": description}
+    unchecked: Any = type(kind.__name__, (kind,), {"__post_init__": lambda self: None, **known})
+    given: dict[str, Any] = {"args": arguments, "description": description}
     if default is not None:
         given["default"] = unchecked(**_values(default))
     found = tyro.cli(unchecked, **given)
