@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 from bc_training import CloningRun, check_datasets, complete
-from demos import describe_robot
+from demos import check_same, describe_robot
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -36,7 +36,7 @@ from mjx_policies.training.files import read_json, replacing
 from mjx_policies.training.metrics import MetricsCsv
 from mjx_policies.training.plots import BLUE, GREY
 from mjx_policies.training.progress import open_console
-from mjx_policies.training.run_folder import RunFolder
+from mjx_policies.training.run_folder import RunFolder, read_config
 from mjx_policies.training.waiting import working
 
 _SEEDS = 0x646167  # tells attempts of rounds from those of a campaign
@@ -68,6 +68,11 @@ class Dagger:
 def main(asked: Dagger) -> None:
     """Runs the rounds that are left."""
     console, first = open_console(), Path(asked.run)
+    path = Path(asked.run_dir) if asked.run_dir else first / "dagger"
+    if asked.resume and all((path / name).exists() for name in (f"round_{asked.rounds}/evaluation.json", "rounds.png")):
+        check_same(path, read_config(path, Dagger), asked)
+        console.print(f"{path} is finished, with {asked.rounds} rounds: there is nothing to resume.")
+        return
     with clean_errors(ValueError):
         policy = load_policy(first, CloningRun)
         load_expert(policy.config.task, policy.task)
@@ -79,7 +84,6 @@ def main(asked: Dagger) -> None:
             f"mixing is for policies of one action, and {first} plans {policy.config.horizon}: leave it out, "
             "for the expert takes over within every attempt."
         )
-    path = Path(asked.run_dir) if asked.run_dir else first / "dagger"
     results = [result(first, 0)]
     with RunFolder.start(path, asked, asked.resume), open_table(path / "metrics.csv") as rows:
         rows.write(results[0])

@@ -1,6 +1,7 @@
 """What scripts with datasets share."""
 
 import contextlib
+import dataclasses
 import importlib
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ import pytest
 
 from mjx_policies.data.episodes import Episode
 from mjx_policies.training.errors import UserError
+from mjx_policies.training.run_folder import RunFolder
 from mjx_policies.types import Term
 
 SCRIPTS = Path(__file__).parents[2] / "experiments"
@@ -39,6 +41,19 @@ def test_a_place_that_is_taken_is_left_as_it_is(demos, format, tmp_path):
     assert (tmp_path / f"{path.name}.about").is_dir()
     with pytest.raises(UserError, match="too long"):
         demos.prepare(tmp_path / ("x" * 300), format, resume=False)
+
+
+def test_finished_rounds_of_corrections_have_nothing_to_resume(demos, tmp_path, capsys):
+    dagger = importlib.import_module("dagger")
+    asked = dagger.Dagger(run=str(tmp_path / "run"), rounds=2, run_dir=str(tmp_path / "rounds"))
+    RunFolder.create(tmp_path / "rounds", asked).close()
+    (tmp_path / "rounds/round_2").mkdir()
+    for name in ("round_2/evaluation.json", "rounds.png"):
+        (tmp_path / "rounds" / name).touch()
+    dagger.main(dataclasses.replace(asked, resume=True))
+    assert "rounds is finished, with 2 rounds" in capsys.readouterr().out
+    with pytest.raises(UserError, match="goes on as it began, but episodes: 50 in the run, now 9"):
+        dagger.main(dataclasses.replace(asked, resume=True, episodes=9))
 
 
 @pytest.mark.parametrize(("fps", "fits"), [(20.0, True), (20.1, True), (19, False), (5, False), (50, False)])
