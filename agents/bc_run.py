@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from typing import Literal, cast
 
 import jax
@@ -80,6 +81,8 @@ class Config:
             )
         if self.ensemble is not None and (self.latency or self.real_time):
             raise ValueError("ensemble averages a chunk of every step: leave out latency and real_time")
+        if self.ensemble is not None and not math.isfinite(self.ensemble):
+            raise ValueError(f"ensemble is {self.ensemble}, it must be a finite number")
         if not 0 <= self.seed <= self.seed + self.seeds <= 2**32:
             raise ValueError(f"seed is {self.seed}, it must be at least 0 and below 2**32, where seeds begin to repeat")
         if not 0 <= self.validation < 1:

@@ -20,6 +20,7 @@ Axes: H horizon, K executed, A action, O observations remembered.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -156,9 +157,14 @@ def temporal_ensemble(
     Args:
       plan, example, shape, remember: see `receding_horizon`.
       decay: above zero the oldest plan weighs most.
+
+    Raises:
+      ValueError: a size that makes no sense, or a decay that is not finite.
     """
     horizon, actions = shape
     _check(remember=remember)
+    if not math.isfinite(decay):
+        raise ValueError(f"decay is {decay}, it must be finite")
 
     def init(key: Array) -> EnsembleCarry:
         del key
@@ -170,13 +176,22 @@ def temporal_ensemble(
         age = jnp.arange(horizon)
         oldest = jnp.minimum(step, horizon - 1)
         usable = jnp.isfinite(plans).all(axis=(1, 2)) & (age <= step)
-        weights = jnp.where(usable, jnp.exp(-decay * (oldest - age)), 0.0)
+        weights = ensemble_weights(oldest - age, usable, decay)
         asked = jnp.where(usable[:, None], plans[age, age], 0.0)
         average = jnp.sum(weights[:, None] * asked, axis=0) / jnp.sum(weights)
         action = jnp.where(usable.any(), average, carry.action)
         return action, EnsembleCarry(history, plans, action)
 
     return Policy(init, act)
+
+
+def ensemble_weights(rank: Array, usable: Array, decay: float) -> Array:  # [H], [H] -> [H]
+    """exp(-decay rank), 0 where not usable, divided by the largest of them: for large decays others vanish, all stay
+    finite."""
+    decay = max(-1e30, min(decay, 1e30))  # what float32 holds even times a rank
+    end = jnp.where(usable, rank, len(rank) if decay >= 0 else -1)
+    first = jnp.min(end) if decay >= 0 else jnp.max(end)  # the usable one that weighs most
+    return jnp.where(usable, jnp.exp(-abs(decay) * jnp.abs(rank - first)), 0.0)
 
 
 def _no_history(example: Observation, remember: int) -> Observation:

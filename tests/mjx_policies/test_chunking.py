@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mjx_policies.chunking import real_time, receding_horizon, temporal_ensemble
+from mjx_policies.chunking import ensemble_weights, real_time, receding_horizon, temporal_ensemble
 from mjx_policies.heads.inpainting import soft_mask
 
 HORIZON = 8
@@ -53,6 +53,30 @@ def test_the_ensemble_equals_a_loop():
         weights = np.exp(-0.3 * np.arange(len(made)))
         values = [100 * s + (step - s) for s in made]
         np.testing.assert_allclose(action, weights @ values / weights.sum(), rtol=1e-5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.floats(allow_nan=False, allow_infinity=False),
+    st.lists(st.booleans(), min_size=4, max_size=4).filter(any),
+    st.integers(1, 4),
+)
+def test_weights_of_an_ensemble_are_finite_for_every_finite_decay(decay, usable, plans):
+    usable = np.array(usable) & (np.arange(4) < plans)
+    rank = plans - 1 - np.arange(4)
+    weights = np.asarray(ensemble_weights(rank, usable, decay))
+    assert np.isfinite(weights).all() and (weights[~usable] == 0).all()
+    if usable.any():
+        assert weights.max() == 1
+        if abs(decay) < 80:  # what float64 holds without any care
+            expected = np.where(usable, np.exp(-decay * rank), 0.0)
+            np.testing.assert_allclose(weights, expected / expected.max(), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("decay", [np.nan, np.inf, -np.inf])
+def test_a_decay_that_is_not_finite_is_refused(decay):
+    with pytest.raises(ValueError, match=r"decay is .*, it must be finite"):
+        temporal_ensemble(plan, EXAMPLE, (HORIZON, 2), decay)
 
 
 def failing(*steps):
