@@ -24,9 +24,10 @@ from mjx_policies.training.config import may_change
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.loop import Job, Outcome, Schedule, train
 from mjx_policies.training.plots import plot_curves
-from mjx_policies.training.preemption import Preempted, Preemption
+from mjx_policies.training.preemption import Preempted, Preemption, exit_code
 from mjx_policies.training.progress import open_console
-from mjx_policies.training.run_folder import RunFolder
+from mjx_policies.training.run_folder import RunFolder, read_config
+from mjx_policies.training.waiting import working
 
 
 class Display(NamedTuple):
@@ -71,12 +72,30 @@ def complete(run: Run, default_steps: int, display: Display) -> None:
     """
     console = open_console()
     path = Path(run.run_dir or f"runs/{run.task}-{datetime.now():%Y%m%d-%H%M%S}")
-    if run.resume and (path / "evaluation.json").exists() and not checkpoint_steps(path / "checkpoints"):
-        raise UserError(
-            f"{path} holds the results of a finished run, but no checkpoint to go on from: put its checkpoints back, "
-            "or choose another --run-dir for a new run."
+    iteration = run.num_envs * run.rollout_length
+    steps = -(-(run.steps or default_steps) // iteration) * iteration
+    if run.resume and (path / "evaluation.json").exists():
+        reached = checkpoint_steps(path / "checkpoints")
+        if not reached:
+            raise UserError(
+                f"{path} holds the results of a finished run, but no checkpoint to go on from: put its checkpoints "
+                "back, or choose another --run-dir for a new run."
+            )
+        shown = [path / name for name in ("curves.png", display.film)]
+        if reached[-1] >= steps and all(file.exists() for file in shown) and robots_before(path) == run.robots:
+            RunFolder.open(path, run).close()  # which refuses another configuration, and a run that is still going on
+            console.print(
+                f"{path} is finished: {reached[-1]:,} steps, evaluated, and nothing is left to do. Train on with more "
+                f"--steps, or evaluate anew with evaluate.py --run {path}."
+            )
+            return
+    if run.steps and steps != run.steps:
+        console.print(
+            f"--steps {run.steps:,} becomes {steps:,}: an iteration takes {iteration:,}, {run.rollout_length} of each "
+            f"of {run.num_envs:,} robots"
         )
-    with clean_errors(ValueError):  # before there is a folder: a run that cannot be built leaves none
+    # Before there is a folder: a run that cannot be built leaves none.
+    with clean_errors(ValueError), working(console, "building the task"):
         if not run.resume:
             run = dataclasses.replace(run, backend=resolve_backend(run.backend))  # wherever it is resumed
         parts = ppo_run.build(run)
@@ -84,8 +103,6 @@ def complete(run: Run, default_steps: int, display: Display) -> None:
         init = jax.jit(parts.runner.init, compiler_options=compiler_options(runs_once=True))
         init.eval_shape(jax.random.key(run.seed), run.hyper)
     with RunFolder.start(path, run, run.resume) as folder, Preemption() as preemption:
-        steps = run.steps or default_steps
-        iterations = -(-steps // parts.runner.steps_per_iteration)
         job = Job(
             init=lambda: init(jax.random.key(run.seed), run.hyper),
             step=parts.runner.step,
@@ -97,19 +114,26 @@ def complete(run: Run, default_steps: int, display: Display) -> None:
         )
         schedule = Schedule(
             total_steps=steps,
-            eval_every=spacing(iterations, run.evaluations),
+            eval_every=spacing(steps // iteration, run.evaluations),
             checkpoint_seconds=run.checkpoint_seconds,
         )
         outcome = train(job, folder, schedule, show=display.progress, console=console, preemption=preemption)
-        if outcome.status == "done":
-            try:
-                words = goal_in_words(parts.envs.spec.criteria)
-                finish(run, display, words, folder, evaluate, outcome, preemption, console)
-            except Preempted as signal:
-                console.print(
-                    f"{signal} asked to stop: training is complete and saved. Run again with --resume and the same "
-                    f"--run-dir ({path}) to evaluate and film."
-                )
+        if outcome.status != "done":
+            raise SystemExit(exit_code(preemption.requested))
+        try:
+            words = goal_in_words(parts.envs.spec.criteria)
+            finish(run, display, words, folder, evaluate, outcome, preemption, console)
+        except Preempted as signal:
+            console.print(
+                f"{signal} asked to stop: training is complete and saved. Run again with --resume and the same "
+                f"--run-dir ({path}) to evaluate and film."
+            )
+            raise SystemExit(signal.exit_code) from None
+
+
+def robots_before(path: Path) -> int:
+    """Of the evaluation that the run in a folder ended with."""
+    return read_config(path, Run).robots
 
 
 def spacing(iterations: int, evaluations: int) -> int:
@@ -137,22 +161,24 @@ def finish(
 ) -> None:
     """Writes and shows what a run leaves behind; a signal ends it at the next seam with `Preempted`."""
     clock = Clock(outcome.seconds)
-    with console.status("evaluating") as status, clock("evaluate"):
+    with working(console, "evaluating") as say, clock("evaluate"):
 
         def report(condition: str, done: int) -> None:
             preemption.check()
-            status.update(f"evaluating {condition} robots: {done} of {run.robots}")
+            say(f"evaluating {condition} robots: {done} of {run.robots}")
 
         evaluation, episodes = evaluate(outcome.state.learner, run.robots, report=report)
-    about = {"task": run.task, "steps": outcome.step, "goal": goal}
-    write_evaluation(folder.path / "evaluation.json", evaluation, about)
-    console.print(evaluation_table(evaluation, f"{run.task} after {outcome.step:,} steps"))
-    if goal:
-        console.print(goal, highlight=False)
-    last = {f"eval/{name}": value for name, value in brief(evaluation).items()}
-    plot_curves(folder.path / "metrics.csv", folder.path / "curves.png", display.curves, title=run.task, last=last)
+    try:  # files before tables, for they stay; and the table all the same where they cannot be written
+        about = {"task": run.task, "steps": outcome.step, "goal": goal}
+        write_evaluation(folder.path / "evaluation.json", evaluation, about)
+        last = {f"eval/{name}": value for name, value in brief(evaluation).items()}
+        plot_curves(folder.path / "metrics.csv", folder.path / "curves.png", display.curves, title=run.task, last=last)
+    finally:
+        console.print(evaluation_table(evaluation, f"{run.task} after {outcome.step:,} steps"))
+        if goal:
+            console.print(goal, highlight=False)
     preemption.check()
-    with console.status(f"drawing {display.film}"), clock("film"):
+    with working(console, f"drawing {display.film}"), clock("film"):
         ppo_run.film_episode(run, episodes, folder.path / display.film)
     spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in clock.seconds.items())
     console.print(f"{spent}\nrun folder: {folder.path}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -47,8 +48,27 @@ def parse_arguments(
     if default is not None:
         given["default"] = unchecked(**_values(default))
     found = tyro.cli(unchecked, **given)
-    with clean_errors(ValueError):
-        return kind(**_values(found))
+    with clean_errors():
+        try:
+            return kind(**_values(found))
+        except ValueError as error:
+            raise UserError(naming_flags(str(error), kind)) from None
+
+
+def naming_flags(message: str, kind: type) -> str:
+    """A sentence that begins with the name of a field, with that of its flag instead.
+
+    Example:
+      >>> @dataclasses.dataclass
+      ... class Config:
+      ...     run_dir: str = ""
+      >>> naming_flags("run_dir is missing", Config)
+      '--run-dir is missing'
+    """
+    found = re.match(r"([a-z_][\w.]*) (?=is |are |lies |must )", message)
+    if found is None or found[1].split(".")[0] not in {field.name for field in dataclasses.fields(kind)}:
+        return message
+    return f"--{found[1].replace('_', '-')} {message[found.end() :]}"
 
 
 def _values(config: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from mjx_policies.training.errors import UserError
 
 C = TypeVar("C")
-_CLASS = "_class"  # key that holds the name of a dataclass, so that unions can be read back
+CLASS = "_class"  # key that holds the name of a dataclass, so that unions can be read back
 _FREE = "may_change"
 _ANOTHER = "{where} holds other settings than are wanted here: another script or version has written it."
 
@@ -41,7 +41,7 @@ def to_json(config: Any, where: str = "config") -> Any:
     """
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         fields = {f.name: to_json(getattr(config, f.name), f"{where}.{f.name}") for f in _fields(config)}
-        return {_CLASS: type(config).__name__, **fields}
+        return {CLASS: type(config).__name__, **fields}
     if isinstance(config, enum.Enum):
         return config.name
     if isinstance(config, Path):
@@ -124,7 +124,7 @@ def _read(kind: Any, data: Any, where: str) -> Any:
 
 
 def _read_union(kinds: Sequence[Any], data: Any, where: str) -> Any:
-    named = [kind for kind in kinds if isinstance(data, dict) and getattr(kind, "__name__", "") == data.get(_CLASS)]
+    named = [kind for kind in kinds if isinstance(data, dict) and getattr(kind, "__name__", "") == data.get(CLASS)]
     if named:
         return _read(named[0], data, where)
     # The exact type first: 1 is an int and "inf" a str wherever the union offers one.
@@ -139,11 +139,11 @@ def _read_union(kinds: Sequence[Any], data: Any, where: str) -> Any:
 
 
 def _read_dataclass(kind: Any, data: Any, where: str) -> Any:
-    if not isinstance(data, dict) or data.get(_CLASS) != kind.__name__:
+    if not isinstance(data, dict) or data.get(CLASS) != kind.__name__:
         raise UserError(_ANOTHER.format(where=where))
     hints = typing.get_type_hints(kind, include_extras=True)
     names = [field.name for field in _fields(kind)]
-    unknown = sorted(set(data) - {_CLASS, *names})
+    unknown = sorted(set(data) - {CLASS, *names})
     if unknown:
         raise UserError(f"{where} has the field {unknown[0]!r}, which this version does not know.")
     values = {name: _read(hints[name], data[name], f"{where}.{name}") for name in names if name in data}

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
+import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
+from types import FrameType
+from typing import Any, ClassVar, NoReturn
+
+from mjx_policies.training.preemption import SIGNALS, Preempted, exit_code
+from mjx_policies.training.streams import is_broken, make_usable, settle
 
 
 class UserError(ValueError):
@@ -21,10 +30,12 @@ class NonFiniteError(UserError):
 
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+ENDED_BY = tuple(128 + number for number in SIGNALS)  # exit codes, see `preemption.exit_code`
 
 
 def disk_is_full(error: BaseException) -> bool:
-    """Whether `error`, or what caused it, says that there is no room left (TensorStore says so in words only)."""
+    """Whether `error`, or what caused it, says that there is no room left (TensorStore and HDF5 do so in words)."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno in DISK_FULL:
@@ -36,12 +47,28 @@ def disk_is_full(error: BaseException) -> bool:
     return False
 
 
+def sentence(error: Exception) -> str | None:
+    """What to say of an error of the system that a user can mend; None for any other, which is a bug."""
+    if disk_is_full(error):
+        lost = getattr(error, "filename", None) or "a file"
+        return f"the disk is full, {lost} could not be written. Make room and run again."
+    if isinstance(error, OSError) and error.errno in UNUSABLE and error.filename is not None:
+        return f"cannot use {str(error.filename)[:200]}: {error.strerror}. Choose another place, or change its rights."
+    if isinstance(error, RuntimeError) and "nable to initialize backend" in str(error):
+        reason = str(error).split("(set JAX_PLATFORMS")[0].rstrip()
+        return f"JAX found no device as asked: {reason.rstrip('.')}. Unset JAX_PLATFORMS, or set it to cpu."
+    return None
+
+
 @contextlib.contextmanager
 def clean_errors(*also: type[Exception]) -> Iterator[None]:
     """Ends the process with one sentence for every `UserError`; use it as `@clean_errors()` or `with clean_errors():`.
 
     Other exceptions are bugs and keep their traceback. Exit codes: 2 for what the user can mend, 3 for training that
-    met a value that is not finite, 130 after a second Ctrl-C.
+    met a value that is not finite, 130 and 143 for a script that Ctrl-C and SIGTERM ended.
+
+    Around a whole script, in the module that Python was started with, it also sees to what a script needs: standard
+    streams that exist and can show every character, and a Ctrl-C that ends in one sentence wherever it arrives.
 
     Args:
       also: further exception types whose message is a sentence for the user, such as the `ValueError` of a
@@ -55,18 +82,104 @@ def clean_errors(*also: type[Exception]) -> Iterator[None]:
       ...     stop.code
       2
     """
-    for_the_user: tuple[type[Exception], ...] = (UserError, *also)
-    try:
-        yield
-    except for_the_user as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        raise SystemExit(getattr(error, "exit_code", 2)) from None
-    except OSError as error:
-        if not disk_is_full(error):
-            raise
-        lost = error.filename or "a file"
-        print(f"error: the disk is full, {lost} could not be written. Make room and run again.", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("error: interrupted before the work at hand was finished.", file=sys.stderr)
-        raise SystemExit(130) from None
+    with contextlib.ExitStack() as stack:
+        whole_script = stack.enter_context(_Script()) if _Script.wanted() else None
+        try:
+            yield
+            return
+        except BaseException as error:
+            found, trace = _verdict(error, (UserError, *also)), error
+        if found is None:
+            raise trace
+        text, code = found
+        if text:
+            _say(text)
+        if whole_script is not None and code in ENDED_BY:
+            whole_script.leave(code)
+        raise SystemExit(code) from None
+
+
+def _verdict(error: BaseException, for_the_user: tuple[type[Exception], ...]) -> tuple[str, Any] | None:
+    """What to say of an error, and the exit code; None of a bug."""
+    if isinstance(error, SystemExit):
+        return "", error.code
+    if isinstance(error, KeyboardInterrupt) or _Script.interrupted:
+        return "interrupted before the work at hand was finished.", exit_code("SIGINT")
+    if isinstance(error, for_the_user):
+        return str(error), getattr(error, "exit_code", 2)
+    if isinstance(error, Preempted):
+        return f"{error} ended the work before it was finished.", error.exit_code
+    if isinstance(error, BrokenPipeError) and is_broken(sys.stdout):
+        return "", 128 + signal.SIGPIPE  # as of every other filter that nobody reads from any more
+    words = sentence(error) if isinstance(error, Exception) else None
+    return None if words is None else (words, 2)
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError):
+        print(f"error: {' '.join(text.split())}", file=sys.stderr)
+
+
+class _Script:
+    """What a whole script needs around it.
+
+    Attributes:
+      interrupted: whether Ctrl-C was pressed. What is raised then need not be `KeyboardInterrupt`: JAX makes an error
+        of its own of one inside a host callback.
+    """
+
+    interrupted: ClassVar[bool] = False
+
+    @staticmethod
+    def wanted() -> bool:
+        """Whether this is the outermost block of the module that Python was started with, and not a test or a tool."""
+        main: Any = sys.modules.get("__main__")
+        return (
+            getattr(main, "clean_errors", None) is clean_errors
+            and threading.current_thread() is threading.main_thread()
+            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        )
+
+    def __enter__(self) -> _Script:
+        make_usable()
+        signal.signal(signal.SIGINT, self._handle)
+        self._hook, sys.unraisablehook = sys.unraisablehook, self._unraisable
+        jax = sys.modules.get("jax")
+        if jax is not None and jax.config.jax_enable_x64:
+            jax.config.update("jax_enable_x64", False)
+            print("JAX_ENABLE_X64 has no effect here: everything is computed in float32.", file=sys.stderr)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.unraisablehook = self._hook
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _Script.interrupted = False
+        for stream in (sys.stdout, sys.stderr):
+            settle(stream)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        _Script.interrupted = True
+        logging.getLogger("jax._src.callback").disabled = True  # it would log the interrupt with a traceback
+        raise KeyboardInterrupt
+
+    def _unraisable(self, found: Any) -> None:
+        if issubclass(found.exc_type, KeyboardInterrupt):  # it arrived where nothing can be raised: a moment later
+            again = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+            again.daemon = True
+            again.start()
+        else:
+            self._hook(found)
+
+    def leave(self, code: int) -> NoReturn:
+        """Ends the process here and now.
+
+        What Python does at its own end, it does beside the threads of XLA: those that still compute for a result that
+        nobody waits for then call into an interpreter that is gone, which is a segmentation fault.
+        """
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if "multiprocessing" in sys.modules:
+            for child in sys.modules["multiprocessing"].active_children():
+                child.terminate()
+        for stream in (sys.stdout, sys.stderr):
+            settle(stream)
+        os._exit(code)

@@ -11,13 +11,21 @@ from types import FrameType
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)  # schedulers, Ctrl-C, submitit
 
 
-def exit_code(name: str) -> int:
-    """Of a process that a signal of this name stopped: 130 for SIGINT, 143 for SIGTERM, as shells have it."""
-    return 128 + signal.Signals[name]
+def exit_code(name: str | None) -> int:
+    """Of a process that a signal of this name stopped: 130 for SIGINT, 143 for SIGTERM, as shells have it.
+
+    None, of a signal that another host received, counts as SIGTERM.
+    """
+    return 128 + signal.Signals[name or "SIGTERM"].value
 
 
 class Preempted(Exception):
     """A signal asked to stop. The message is its name."""
+
+    @property
+    def exit_code(self) -> int:
+        """See `exit_code`."""
+        return exit_code(str(self))
 
 
 class Preemption:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,6 +15,7 @@ from rich.status import Status
 from rich.text import Text
 
 from mjx_policies.training.metrics import Number
+from mjx_policies.training.streams import drop
 
 
 class LiteralConsole(Console):
@@ -28,7 +30,18 @@ class LiteralConsole(Console):
 
     def status(self, status: Any, **options: Any) -> Status:
         """See `rich.console.Console.status`."""
-        return _LiteralStatus(_literal(status), console=self, **options)
+        return _LiteralStatus(_literal(status), console=self, **{"spinner": spinner(self), **options})
+
+    def on_broken_pipe(self) -> None:
+        """Goes on without output: `| head` has seen enough, but the work is worth as much as before."""
+        self.quiet = True
+        drop(self.file)
+        print("standard output is closed: going on without it", file=sys.stderr)
+
+
+def spinner(console: Console) -> str:
+    """The name of a spinner that the console can show."""
+    return "line" if console.options.ascii_only else "dots"
 
 
 class _LiteralStatus(Status):
@@ -42,7 +55,7 @@ def _literal(text: Any) -> Any:
 
 def open_console() -> LiteralConsole:
     """A console on standard output that breaks no sentence where there is no terminal, and so no width to keep."""
-    return LiteralConsole(soft_wrap=not sys.stdout.isatty())
+    return LiteralConsole(soft_wrap=sys.stdout is None or not sys.stdout.isatty())
 
 
 class ProgressReport:
@@ -65,30 +78,47 @@ class ProgressReport:
         self._line_seconds = line_seconds
         self._shown: dict[str, float] = {}
         self._first: tuple[int, float] | None = None  # step and time of the first row since the start
-        self._last_line = -float("inf")
-        self._phase = ""
+        self._line, self._last_line = "", -float("inf")  # the last row, until it is shown; when a line was
+        self._phase, self._phase_since = "", time.monotonic()
         self._bar: Progress | None = None
+        self._ended = threading.Event()
+        self._beat = threading.Thread(target=self._say_that_it_goes_on, daemon=True)
 
     def __enter__(self) -> ProgressReport:
         if self.console.is_terminal:
+            width = 24 if self.console.width >= 100 else 12
             columns: list[ProgressColumn] = [
-                SpinnerColumn(),
+                SpinnerColumn(spinner(self.console)),
                 TextColumn("{task.description}", markup=False),
-                BarColumn(bar_width=24),
+                BarColumn(bar_width=width),
                 TextColumn("{task.percentage:>3.0f}%"),
-                TextColumn("{task.fields[detail]}", markup=False),
+                _Detail(self.console, width),
                 TimeElapsedColumn(),
                 _Remaining(),
             ]
             bar = Progress(*columns, console=self.console)
-            self._task = bar.add_task("starting", total=self._total, detail="", left=None)
+            self._task = bar.add_task("starting", total=self._total, detail=(), left=None)
             bar.start()
             self._bar = bar
+        else:
+            self._beat.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._ended.set()
         if self._bar is not None:
             self._bar.stop()
+        else:
+            self._beat.join()
+
+    def _say_that_it_goes_on(self) -> None:
+        """Where rows are far apart, as while something is compiled, the phase and its seconds stand for them."""
+        while not self._ended.wait(self._line_seconds / 10):
+            now = time.monotonic()
+            if self._phase and now - max(self._last_line, self._phase_since) >= self._line_seconds:
+                line, self._line = self._line or f"{self._phase} ... {duration(now - self._phase_since)}", ""
+                self._last_line = now
+                self.console.print(line, highlight=False)
 
     def phase(self, name: str) -> None:
         """Says what happens now, such as `compiling`; a terminal shows the elapsed time beside it."""
@@ -96,7 +126,8 @@ class ProgressReport:
             self._bar.update(self._task, description=name)
         elif name != self._phase and name not in ("training", "evaluating"):
             self.console.print(f"{name} ...", highlight=False)
-        self._phase = name
+        if name != self._phase:
+            self._phase, self._phase_since = name, time.monotonic()
 
     def update(self, step: int, steps_per_second: float, row: Mapping[str, Number]) -> None:
         """Shows a logged row."""
@@ -111,16 +142,38 @@ class ProgressReport:
             parts.append(f"{short_count(steps_per_second)}/s")
         parts += [f"{name.rsplit('/', 1)[-1]} {value:.3g}" for name, value in self._shown.items()]
         if self._bar is not None:
-            self._bar.update(self._task, completed=step, detail="  ".join(parts), left=left)
-        elif now - self._last_line >= self._line_seconds or step >= self._total:
+            self._bar.update(self._task, completed=step, detail=parts, left=left)
+            return
+        remaining = "" if left is None or step >= self._total else f"  {duration(left)} left"
+        percent = 100 * step / max(self._total, 1)
+        self._line = f"{percent:3.0f}%  {'  '.join(parts)}{remaining}"
+        if now - self._last_line >= self._line_seconds or step >= self._total:
+            line, self._line = self._line, ""
             self._last_line = now
-            remaining = "" if left is None or step >= self._total else f"  {duration(left)} left"
-            percent = 100 * step / max(self._total, 1)
-            self.console.print(f"{percent:3.0f}%  {'  '.join(parts)}{remaining}", highlight=False)
+            self.console.print(line, highlight=False)
 
     def say(self, text: str) -> None:
         """Prints a line above the bar."""
         self.console.print(text, highlight=False, markup=False)
+
+
+class _Detail(ProgressColumn):
+    """As many of the figures as fit beside all else: on a narrow terminal they go, rather than the bar."""
+
+    def __init__(self, console: Console, bar_width: int):
+        super().__init__()
+        self._console, self._bar_width = console, bar_width
+
+    def render(self, task: Task) -> Text:
+        spinner_, percent, elapsed, left, spaces = 1, 4, 8, 11, 6
+        others = spinner_ + len(task.description) + self._bar_width + percent + elapsed + left + spaces
+        shown = ""
+        for part in task.fields["detail"]:
+            longer = f"{shown}  {part}" if shown else part
+            if len(longer) > self._console.width - others:
+                break
+            shown = longer
+        return Text(shown, no_wrap=True)
 
 
 class _Remaining(ProgressColumn):

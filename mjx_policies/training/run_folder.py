@@ -11,19 +11,20 @@ run.lock        held by the process that trains
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib.metadata
 import os
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
 
 from mjx_policies.training.checkpoint import remove
-from mjx_policies.training.config import differences, from_json, to_json
+from mjx_policies.training.config import CLASS, differences, from_json, to_json
 from mjx_policies.training.errors import UserError
 from mjx_policies.training.files import read_json, remove_leftovers, write_json
 from mjx_policies.training.hosts import is_first_host
@@ -79,24 +80,18 @@ class RunFolder:
         path, data = Path(path), to_json(config)
         if not is_first_host():
             return cls(path, lock=-1, resumed=False)
-        _check_folder(path)
-        made_folder = not path.exists()
         try:
+            _check_folder(path)
+            made_folder = not path.exists()
             path.mkdir(parents=True, exist_ok=True)
+            if not (path / "config.json").exists():  # of a run, its lock tells more
+                _check_empty(path)
         except OSError as error:
-            raise RunFolderError(f"cannot create {path}: {error.strerror}.") from None
-        lock = _lock(path)
-        try:
-            if (path / "config.json").exists():
-                raise RunFolderError(f"{path} already holds a run. Choose another --run-dir or pass --resume.")
+            raise RunFolderError(f"cannot create {str(path)[:200]}: {error.strerror}.") from None
+        with _locked(path, also_folder=made_folder) as lock:
             remove_leftovers(path / "config.json")
-            others = sorted(set(os.listdir(path)) - {"run.lock"})
-            if others:
-                raise RunFolderError(f"{path} is not empty (it holds {others[0]}). Choose another --run-dir.")
+            _check_empty(path)
             write_json(path / "config.json", {"format": FORMAT, "config": data, "made_with": provenance()})
-        except BaseException:
-            os.close(lock)
-            raise
         return cls(path, lock, resumed=False, made_folder=made_folder)
 
     @classmethod
@@ -113,11 +108,11 @@ class RunFolder:
         """
         path = Path(path)
         data = _read(path)
-        lock = _lock(path) if is_first_host() else -1
-        try:
+        with _locked(path) if is_first_host() else contextlib.nullcontext(-1) as lock:
             if is_first_host():
                 remove_leftovers(path / "config.json")
             if config is not None:
+                _require_kind(path, data, type(config))
                 try:
                     found = differences(from_json(type(config), data["config"]), config)
                 except UserError as error:
@@ -129,10 +124,6 @@ class RunFolder:
                     )
                 if data["config"] != to_json(config) and is_first_host():
                     write_json(path / "config.json", {**data, "config": to_json(config)})
-        except BaseException:
-            if lock >= 0:
-                os.close(lock)
-            raise
         return cls(path, lock, resumed=True, changes=_changes(data.get("made_with"), provenance()))
 
     def config(self, kind: type[C]) -> C:
@@ -169,10 +160,11 @@ def read_config(path: str | Path, kind: type[C]) -> C:
       RunFolderError: no run there, or its configuration is not a `kind`.
     """
     data = _read(Path(path))
+    _require_kind(Path(path), data, kind)
     try:
         return from_json(kind, data["config"])
     except UserError as error:
-        raise RunFolderError(f"{path} holds another kind of run: {error} {ADVICE}") from None
+        raise RunFolderError(f"{path} holds a run that this version cannot read: {error} {ADVICE}") from None
 
 
 def provenance() -> dict[str, Any]:
@@ -205,9 +197,50 @@ def _changes(before: Any, now: Mapping[str, Any]) -> list[str]:
     return [f"{name} {was[name]}, now {is_now[name]}" for name in was if was[name] != is_now[name]]
 
 
+def _require_kind(path: Path, data: Mapping[str, Any], kind: type) -> None:
+    """Refuses the run of another script, by the script's name: nobody knows the classes of configurations."""
+    if data["config"].get(CLASS) == kind.__name__:
+        return
+    made_with = data.get("made_with")
+    command = made_with.get("command") if isinstance(made_with, dict) else None
+    script = f", {str(command[0])[:80]}" if isinstance(command, list) and command else ""
+    raise RunFolderError(f"{path} holds the run of another script{script}: use that one, or choose another folder.")
+
+
 def _check_folder(path: Path) -> None:
-    if path.exists() and not path.is_dir():
+    try:
+        found = path.exists() and not path.is_dir()
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise RunFolderError(f"cannot use {str(path)[:200]}: {error.strerror}. Choose another --run-dir.") from None
+    if found:
         raise RunFolderError(f"{path} is a file, not a folder. Choose another --run-dir.")
+
+
+def _check_empty(path: Path) -> None:
+    """Refuses a folder that holds anything but what an earlier `create` that was killed may have left there."""
+    names = {name for name in os.listdir(path) if not (name.startswith(".config.json.") and name.endswith(".tmp"))}
+    if "config.json" in names:
+        raise RunFolderError(f"{path} already holds a run. Choose another --run-dir or pass --resume.")
+    others = sorted(names - {"run.lock"})
+    if others:
+        raise RunFolderError(f"{path} is not empty (it holds {others[0]}). Choose another --run-dir.")
+
+
+@contextlib.contextmanager
+def _locked(path: Path, also_folder: bool = False) -> Iterator[int]:
+    """A lock that outlives the block, unless this fails: then its file goes, and the folder too, if they are new."""
+    new = not (path / "run.lock").exists()
+    lock = _lock(path)
+    try:
+        yield lock
+    except BaseException:
+        with contextlib.suppress(OSError):
+            if new:
+                (path / "run.lock").unlink()
+            if also_folder:
+                path.rmdir()
+        os.close(lock)
+        raise
 
 
 def _read(path: Path) -> dict[str, Any]:

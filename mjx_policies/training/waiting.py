@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mjx_policies.training.progress import duration
+from mjx_policies.training.progress import duration, spinner
 
 LINE_SECONDS = 10.0  # between lines where there is no terminal
 
@@ -19,7 +19,7 @@ LINE_SECONDS = 10.0  # between lines where there is no terminal
 def working(console: Console, what: str, line_seconds: float | None = None) -> Iterator[Callable[[str], None]]:
     """Says what is being done and, while the block lasts, that it still is; gives a function that changes the words."""
     if console.is_terminal:
-        with console.status(what) as status:
+        with console.status(what, spinner=spinner(console)) as status:
             yield status.update
         return
     console.print(f"{what} ...", highlight=False)
@@ -49,7 +49,7 @@ def counting(
     """Gives a function of the number that is done and of a few words about it; call it at least every second.
 
     Example:
-      >>> with counting(Console(), "robots", 400) as progress:
+      >>> with counting(open_console(), "robots", 400) as progress:
       ...     progress(100, "3 failed")
       robots: 100 of 400, 3 failed
     """

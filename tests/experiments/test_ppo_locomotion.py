@@ -141,6 +141,23 @@ def test_a_finished_run_goes_on(finished, tmp_path, capsys, monkeypatch):
     assert (config["task"], config["seed"], config["steps"]) == ("Pendulum", 3, 320)
 
 
+def test_a_finished_run_that_is_resumed_says_so_and_does_nothing(finished, tmp_path, capsys):
+    folder = Path(shutil.copytree(finished[0], tmp_path / "copy"))
+    before = contents(folder)
+    assert command("--run-dir", folder, "--resume") == 0
+    assert f"{folder} is finished: 256 steps, evaluated, and nothing is left to do." in capsys.readouterr().out
+    assert contents(folder) == before
+    assert command("--run-dir", folder, "--resume", "--seed", "4") == 2
+    assert "cannot be resumed with another configuration" in capsys.readouterr().err
+
+
+def test_steps_that_make_no_whole_iteration_are_told(tmp_path, monkeypatch, capsys, shared):
+    monkeypatch.setattr(shared.ppo_run, "build", None)
+    with pytest.raises(TypeError):
+        command(*TINY, "--steps", "10", "--run-dir", tmp_path / "run")
+    assert "--steps 10 becomes 64: an iteration takes 64, 4 of each of 16 robots" in capsys.readouterr().out
+
+
 def test_a_finished_run_without_its_checkpoints_is_left_alone(finished, tmp_path, capsys):
     folder = Path(shutil.copytree(finished[0], tmp_path / "copy"))
     shutil.rmtree(folder / "checkpoints")
@@ -154,10 +171,11 @@ def test_a_finished_run_without_its_checkpoints_is_left_alone(finished, tmp_path
 def test_what_comes_after_training_can_be_stopped_and_may_fail(finished, tmp_path, capsys, monkeypatch, shared):
     folder = Path(shutil.copytree(finished[0], tmp_path / "copy"))
     resume = ("--run-dir", folder, "--resume")
+    (folder / "walk.mp4").unlink()
     with monkeypatch.context() as patch:
         patch.setattr(shared, "write_evaluation", lambda *_: signal.raise_signal(signal.SIGTERM))
         patch.setattr(ppo_run, "film_episode", None)
-        assert command(*resume) == 0
+        assert command(*resume) == 143
     said = " ".join(capsys.readouterr().out.split())
     assert "resumed at step 256 of 256" in said
     assert "SIGTERM asked to stop: training is complete and saved. Run again with --resume" in said
@@ -177,7 +195,7 @@ def test_what_comes_after_training_can_be_stopped_and_may_fail(finished, tmp_pat
     monkeypatch.setattr(shared, "plot_curves", full)
     assert command(*resume) == 2
     said = capsys.readouterr()
-    assert "Pendulum after 256 steps" in said.out, "what was measured is shown before anything is written"
+    assert "Pendulum after 256 steps" in said.out, "what was measured is shown, whatever can be written"
     assert f"the disk is full, {folder / 'curves.png'} could not be written. Make room" in said.err
 
 
@@ -224,19 +242,19 @@ def test_a_run_is_judged_anew(finished, tmp_path, run_script):
     [
         (("--task", "Nope"), "error: unknown task 'Nope'; known tasks: Go2JoystickFlat, "),
         (("--backend", "abacus"), "invalid choice 'abacus' for argument '--backend'"),
-        (("--num-envs", "0"), "num_envs is 0, it must be at least 1"),
-        (("--num-envs", "-16"), "num_envs is -16, it must be at least 1"),
+        (("--num-envs", "0"), "error: --num-envs is 0, it must be at least 1"),
+        (("--num-envs", "-16"), "error: --num-envs is -16, it must be at least 1"),
         (("--num-envs", "many"), "many"),
         (("--num-envs", "18"), "choose a multiple of 4, or another --sizes.num-minibatches"),
-        (("--rollout-length", "0"), "rollout_length is 0, it must be at least 1"),
-        (("--policy-layers", "8", "0"), "policy_layers is (8, 0), every width must be at least 1"),
+        (("--rollout-length", "0"), "error: --rollout-length is 0, it must be at least 1"),
+        (("--policy-layers", "8", "0"), "error: --policy-layers is (8, 0), every width must be at least 1"),
         (("--sizes.num-epochs", "0"), "num_epochs is 0, it must be at least 1"),
         (("--sizes.num-minibatches", "-1"), "num_minibatches is -1, it must be at least 1"),
-        (("--steps", "-1"), "steps is -1, it must be at least 0"),
+        (("--steps", "-1"), "error: --steps is -1, it must be at least 0"),
         (("--robots", "0"), "robots is 0, it must be at least 1"),
         (("--evaluations", "-2"), "evaluations is -2, it must be at least 0"),
-        (("--checkpoint-seconds", "-1"), "checkpoint_seconds is -1.0, it must be at least 0"),
-        (("--checkpoint-seconds", "nan"), "checkpoint_seconds is nan, it must be at least 0"),
+        (("--checkpoint-seconds", "-1"), "error: --checkpoint-seconds is -1.0, it must be at least 0"),
+        (("--checkpoint-seconds", "nan"), "error: --checkpoint-seconds is nan, it must be at least 0"),
         (("--seed", "-1"), "seed is -1, it must be at least 0 and below 2**32"),
         (("--seed", "99999999999999999999"), "seed is 99999999999999999999, it must be at least 0 and below 2**32"),
         (("--imperfections.dynamics", "-1"), "imperfections.dynamics is -1, it must be a number from 0 on"),

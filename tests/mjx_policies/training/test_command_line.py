@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from mjx_policies.training.command_line import parse, parse_arguments
+from mjx_policies.training.command_line import naming_flags, parse, parse_arguments
 from mjx_policies.training.config import may_change
 from mjx_policies.training.errors import UserError
 from mjx_policies.training.run_folder import RunFolder
@@ -25,7 +25,7 @@ class Config:
 
     def __post_init__(self):
         if self.steps < 0:
-            raise ValueError("--steps is negative")
+            raise ValueError("steps is negative")
 
 
 def test_a_resumed_run_is_as_it_was_but_for_what_is_given(tmp_path):
@@ -45,6 +45,13 @@ def test_a_run_that_is_not_there_cannot_be_resumed(tmp_path):
         parse(Config, arguments=("--resume",))
     with pytest.raises(UserError, match="holds no run"):
         parse(Config, arguments=("--resume", "--run-dir", str(tmp_path)))
+
+
+def test_a_sentence_that_begins_with_a_field_names_its_flag():
+    assert naming_flags("hyper.rate is 0, it must be more", Config) == "--hyper.rate is 0, it must be more"
+    assert naming_flags("run_dir must be given", Config) == "--run-dir must be given"
+    for other in ("the task is unknown", "rate is 0", "steps"):
+        assert naming_flags(other, Config) == other
 
 
 def test_help_is_left_to_the_parser(capsys):

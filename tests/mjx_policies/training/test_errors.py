@@ -1,12 +1,20 @@
 import doctest
 import errno
 import importlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from mjx_policies.training.checkpoint import CheckpointError
 from mjx_policies.training.errors import NonFiniteError, UserError, clean_errors, disk_is_full
 from mjx_policies.training.run_folder import RunFolderError
+
+SCRIPT = Path(__file__).with_name("toy_script.py")
 
 
 @pytest.mark.parametrize(
@@ -41,6 +49,84 @@ def test_bugs_keep_their_traceback(capsys):
     with pytest.raises(SystemExit), clean_errors(ValueError):
         raise ValueError("rate must not be negative")
     assert capsys.readouterr().err == "error: rate must not be negative\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "runs/a"), "cannot use runs/a: Permission denied."),
+        (OSError(errno.EROFS, "Read-only file system", "/x"), "cannot use /x: Read-only file system."),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "y" * 300), f"cannot use {'y' * 200}: File name too long."),
+        (RuntimeError("Unable to flush file's cached information (No space left on device)"), "the disk is full"),
+        (
+            RuntimeError("Unable to initialize backend 'cuda': no device (set JAX_PLATFORMS='' to choose one)"),
+            "JAX found no device as asked: Unable to initialize backend 'cuda': no device. Unset JAX_PLATFORMS",
+        ),
+    ],
+)
+def test_what_the_system_refuses_is_a_sentence(capsys, error, words):
+    with pytest.raises(SystemExit) as caught, clean_errors():
+        raise error
+    said = capsys.readouterr().err
+    assert caught.value.code == 2 and said.startswith(f"error: {words}") and said.count("\n") == 1
+
+
+INTERRUPTED = "error: interrupted before the work at hand was finished.\n"
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "out", "err"),
+    [
+        ("interrupt in a callback", 130, "", INTERRUPTED),
+        ("interrupt of a child", 130, "", INTERRUPTED),
+        ("interrupt where nothing can be raised", 130, "", INTERRUPTED),
+        ("exit handlers", 130, "", INTERRUPTED),
+        ("preempted", 143, "", ""),
+        ("preempted between", 140, "", "error: SIGUSR2 ended the work before it was finished.\n"),
+        ("print", 0, "5 +- 1 -> 3 x 2 ... >= 90 % ?\n", "+- ?\n"),
+    ],
+)
+def test_endings_of_a_script(ending, code, out, err):
+    process = run_script(ending)
+    assert (process.returncode, process.stdout, process.stderr) == (code, out, err)
+
+
+def run_script(*arguments, shell=""):
+    """Runs `toy_script.py` under an encoding that knows little; `shell` is what a shell adds to the command."""
+    command = shlex.join([sys.executable, "-W", "error", str(SCRIPT), *map(str, arguments)])
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    return subprocess.run(
+        ["bash", "-c", f"{command} {shell}"], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_who_reads_no_further_ends_a_filter_without_a_word():
+    process = run_script("lines", shell="| head -n 1; exit ${PIPESTATUS[0]}")
+    assert (process.returncode, process.stdout, process.stderr) == (141, "line 0\n", "")
+
+
+def test_a_script_that_is_interrupted_while_it_waits():
+    process = subprocess.Popen(
+        [sys.executable, str(SCRIPT), "wait"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "waiting\n"
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60) == ("", INTERRUPTED) and process.returncode == 130
+
+
+@pytest.mark.parametrize(
+    ("shell", "out"), [("<&-", "said\n"), (">&-", ""), ("<&- >&- 2>&-", ""), ("< /dev/null", "said\n")]
+)
+def test_closed_streams_are_no_trouble(tmp_path, shell, out):
+    process = run_script("streams", tmp_path / "file", shell=shell)
+    assert (process.returncode, process.stdout, process.stderr) == (0, out, "")
+    assert (tmp_path / "file").read_text() == "kept"
+
+
+def test_a_full_device_for_the_output_is_a_sentence():
+    process = run_script("lines", shell="> /dev/full")
+    assert process.returncode == 2
+    assert process.stderr == "error: the disk is full, a file could not be written. Make room and run again.\n"
 
 
 def test_a_full_disk_is_recognised_behind_other_errors():

@@ -1,5 +1,7 @@
+import contextlib
 import io
 import math
+import os
 import re
 import time
 from pathlib import Path
@@ -38,6 +40,56 @@ def test_without_a_terminal_there_is_a_line_now_and_then(quiet, clock):
         "100%  1.00M steps  5.00k/s  reward 0.5  tracking 0.25",
         "a [bracket] stays",
     ]
+
+
+def test_without_a_terminal_there_is_a_line_where_there_are_no_rows(quiet):
+    with ProgressReport(100, (), quiet, line_seconds=0.05) as progress:
+        progress.phase("compiling")
+        time.sleep(0.4)
+        progress.phase("training")
+        progress.update(10, math.nan, {})
+        progress.update(20, math.nan, {})  # too soon for a line of its own, unless there is no other
+        time.sleep(0.4)
+    lines = quiet.file.getvalue().splitlines()
+    assert lines[0] == "compiling ..." and "compiling ... 0s" in lines[1:4]
+    assert any(line.startswith(" 20%  20 steps") for line in lines) and lines[-1] == "training ... 0s"
+    assert len(lines) < 20
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_a_narrow_terminal_keeps_the_bar_and_the_percentage(width):
+    terminal = LiteralConsole(file=io.StringIO(), force_terminal=True, width=width, color_system=None)
+    with ProgressReport(5_000_000, ("env/reward", "env/track_linear"), terminal) as progress:
+        progress.phase("training")
+        progress.update(1_234_567, 26_789.0, {"env/reward": 0.125, "env/track_linear": 0.75})
+        progress.update(2_345_678, 26_789.0, {})
+        time.sleep(0.2)
+    last = terminal.file.getvalue().split("\x1b[2K")[-1]
+    assert " 47%" in last and "━━━" in last and "training" in last and "0:00:00" in last
+    assert "track_linear" not in last and (width < 80 or "2.35M steps" in last)
+
+
+def test_where_nobody_reads_the_work_goes_on(capfd):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as pipe:
+        console = LiteralConsole(file=pipe)
+        console.print("not read")
+        console.print("not read either")
+        pipe.write("nor this")
+        pipe.flush()
+    assert capfd.readouterr().err == "standard output is closed: going on without it\n"
+
+
+def test_a_console_without_unicode_has_a_spinner_and_a_bar_too():
+    file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    terminal = LiteralConsole(file=file, force_terminal=True, width=100, color_system=None)
+    with terminal.status("waiting"), contextlib.suppress(KeyError):
+        time.sleep(0.15)
+    with ProgressReport(100, (), terminal) as progress:
+        progress.phase("training")
+        progress.update(40, 10.0, {})
+    assert b"waiting" in file.buffer.getvalue() and b"40%" in file.buffer.getvalue()
 
 
 def test_a_sentence_in_a_pipe_stays_on_one_line(capsys):

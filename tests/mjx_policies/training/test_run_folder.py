@@ -138,8 +138,8 @@ def test_a_changed_configuration_is_refused_unless_it_may_change(tmp_path):
     assert "rate: 0.1 in the run, now 0.2" in text
     RunFolder.open(tmp_path / "run", Config(total_steps=500)).close()
     assert read_config(tmp_path / "run", Config).total_steps == 500
-    assert "config holds other settings than are wanted here" in objection(RunFolder.open, tmp_path / "run", Other())
-    assert "another kind of run" in objection(read_config, tmp_path / "run", Other)
+    assert "holds the run of another script, " in objection(RunFolder.open, tmp_path / "run", Other())
+    assert "holds the run of another script, " in objection(read_config, tmp_path / "run", Other)
     RunFolder.open(tmp_path / "run").close()
 
 
@@ -154,6 +154,24 @@ def test_the_lock_holds_until_it_is_closed(tmp_path):
     with pytest.raises(RunFolderError):  # a refusal gives the lock back
         RunFolder.open(tmp_path / "run", Config(rate=1.0))
     RunFolder.open(tmp_path / "run", Config()).close()
+
+
+def test_a_refused_folder_keeps_no_lock(tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    assert "is not empty (it holds notes.txt)" in objection(RunFolder.create, tmp_path / "full", Config())
+    assert os.listdir(tmp_path / "full") == ["notes.txt"]
+    RunFolder.create(tmp_path / "run", Config()).close()
+    (tmp_path / "run" / "run.lock").unlink()  # as in a copy
+    assert "cannot be resumed" in objection(RunFolder.open, tmp_path / "run", Config(rate=1.0))
+    assert os.listdir(tmp_path / "run") == ["config.json"]
+
+
+def test_a_folder_that_cannot_be_is_refused(tmp_path):
+    assert "File name too long" in objection(RunFolder.create, tmp_path / ("x" * 300), Config())
+    assert "File name too long" in objection(RunFolder.open, tmp_path / ("x" * 300), Config())
+    (tmp_path / "file").write_text("")
+    assert "Not a directory" in objection(RunFolder.create, tmp_path / "file" / "run", Config())
 
 
 def test_a_lock_that_is_a_link_is_refused(tmp_path):

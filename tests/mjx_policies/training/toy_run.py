@@ -15,6 +15,7 @@ from flax import struct
 from mjx_policies.training.config import may_change
 from mjx_policies.training.errors import clean_errors
 from mjx_policies.training.loop import Job, Outcome, Schedule, train
+from mjx_policies.training.preemption import Preemption, exit_code
 from mjx_policies.training.run_folder import RunFolder
 
 STEPS_PER_ITERATION = 10
@@ -118,7 +119,11 @@ def main() -> None:
     given = parser.parse_args()
     schedule = dataclasses.replace(SCHEDULE, total_steps=given.steps)
     config = ToyConfig(nan_at=given.nan_at, pause=given.pause, schedule=schedule)
-    print(train_toy(given.run_dir, config, given.resume).status)
+    with Preemption() as preemption:
+        status = train_toy(given.run_dir, config, given.resume, preemption=preemption).status
+    print(status)
+    if status == "preempted":
+        raise SystemExit(exit_code(preemption.requested))
 
 
 if __name__ == "__main__":
