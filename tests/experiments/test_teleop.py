@@ -252,7 +252,8 @@ def test_three_seconds_pass_and_are_logged(policy, tmp_path):
     assert "faults: none" in output
     records = read_log(tmp_path / "log").records
     ticks, missed = map(int, re.search(r"(\d+) ticks, (\d+) missed", output).groups())
-    assert ticks + missed == 150 and len(records) == ticks + 1
+    # A busy machine may also miss deadlines after the end, in the last tick.
+    assert (ticks + missed == 150 or (missed and ticks + missed > 150)) and len(records) == ticks + 1
     assert not records["mode"][:-1].any()  # nobody asked for anything
 
 
