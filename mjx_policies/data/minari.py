@@ -76,12 +76,12 @@ class MinariDataset:
                 raise UserError("it has no episodes.")
             alike = Alike()
             for number in numbers:
-                with alike.episode(f"episode {number}") as found:
+                with alike.episode(f"episode {number}") as described:
                     group = hdf5.subgroup(root, f"episode_{number}")
-                    found.length = hdf5.shape_of(group, "rewards")[0][0]
-                    found.features = {"action": _feature(*hdf5.shape_of(group, "actions"), "float32")}
-                    observations, found.left_out = _observations(group)
-                    found.features |= {name: _observed(parent, key) for name, parent, key in observations}
+                    described.length = hdf5.shape_of(group, "rewards")[0][0]
+                    described.features = {"action": _feature(*hdf5.shape_of(group, "actions"), "float32")}
+                    observations, described.left_out = _observations(group)
+                    described.features |= {name: _observed(parent, key) for name, parent, key in observations}
         self._numbers = numbers
         self.lengths, self.features, self.left_out = alike.lengths, alike.features, alike.left_out
         self._alike = alike

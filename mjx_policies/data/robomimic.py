@@ -86,14 +86,14 @@ class RobomimicDataset:
         self._demos: list[tuple[Path, str]] = []
         self._alike = Alike()
         self.robot = ""
-        names: tuple[str, ...] = ()
+        actions: tuple[str, ...] = ()
         environment: tuple[int, ...] = ()
         integers: set[str] = set()
         by_number = sorted(((file, name) for file in files for name in _demos(file, mask)), key=lambda x: _number(x[1]))
         for file, demos in itertools.groupby(by_number, key=lambda each: each[0]):
             with hdf5.opened(file) as root:
                 data = hdf5.subgroup(root, "data")
-                self.robot, names, environment = _about(data)
+                self.robot, actions, environment = _about(data)
                 _environment(data)  # damage to what all demos share
                 for _, name in demos:
                     self._demos.append((file, name))
@@ -105,10 +105,9 @@ class RobomimicDataset:
             raise UserError(f"{path} holds no demos.")
         self.lengths, self.tasks, self.left_out = self._alike.lengths, self._alike.tasks, self._alike.left_out
         self.features = self._alike.features
-        for name, key, value in (("action", "names", names), ("state", "environment", environment)):
-            feature = self.features.get(name)
-            if feature is not None and value:
-                self.features[name] = dataclasses.replace(feature, **{key: value})
+        self.features["action"] = dataclasses.replace(self.features["action"], names=actions)
+        if "state" in self.features:
+            self.features["state"] = dataclasses.replace(self.features["state"], environment=environment)
         self.notes = tuple(map(note_integers, sorted(integers)))
         self.fps = self._alike.settle_fps(fps, path)
 

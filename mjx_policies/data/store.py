@@ -78,7 +78,7 @@ def fingerprint(store: Store) -> dict[str, Any]:
     kinds = {name: [str(array.dtype), *array.shape[1:]] for name, array in sorted(store.arrays.items())}
     digest.update(json.dumps([kinds, list(store.tasks), float(store.fps)]).encode())
     for array in (store.lengths, store.task, *(store.arrays[name] for name in kinds)):
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     return {"episodes": len(store.lengths), "steps": int(store.lengths.sum()), "sha256": digest.hexdigest()}
 
 
