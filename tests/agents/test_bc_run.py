@@ -136,6 +136,7 @@ def test_a_policy_acts_on_what_it_may_see_and_stays_within_what_was_shown(cloner
     policy = bc_run.make_policy(CONFIG, cloner, trained[0])
     key = jax.random.key(0)
 
+    @jax.jit
     def first(state):
         return policy.act(policy.init(key), key, {"state": state, "privileged": jnp.zeros(9)}, jnp.asarray(0))[0]
 
@@ -175,11 +176,12 @@ def test_dropout_hides_what_the_robot_does_and_nothing_else(cloner, demonstratio
     hidden = dataclasses.replace(CONFIG, hyper=BCHyper(observation_dropout=1.0))
     state = bc_run.init(hidden, cloner, demonstrations.example, demonstrations.scales)
     window = demonstrations.windows.take(np.arange(4))
+    update = jax.jit(cloner.update)
 
     def loss(column):
         seen = {"state": window.observation["state"].copy()}
         seen["state"][..., column] += 1.0
-        return float(cloner.update(state, jax.random.key(1), window.replace(observation=seen))[1]["loss/train"])
+        return float(update(state, jax.random.key(1), window.replace(observation=seen))[1]["loss/train"])
 
     assert loss(2) == loss(3) and loss(0) != loss(2)
 

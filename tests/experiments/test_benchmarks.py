@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,8 @@ BENCHMARKS = Path(__file__).parents[2] / "experiments" / "benchmarks"
 
 def run(script, *arguments):
     command = [sys.executable, str(BENCHMARKS / script), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=900)
+    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}  # compiled as for a user
+    return subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment)
 
 
 def test_throughput_measures_every_layer(tmp_path):
