@@ -13,6 +13,7 @@ import imageio.v3
 import jax
 import matplotlib
 import numpy as np
+import tyro
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from PIL import Image
@@ -21,7 +22,6 @@ from rich.progress import track
 from mjx_policies.envs.film import draw, scene_camera
 from mjx_policies.envs.registry import TASKS, load, scene
 from mjx_policies.evaluation.video import draw_text
-from mjx_policies.training.command_line import parse
 from mjx_policies.training.errors import UserError, clean_errors
 
 FOLDER = Path(__file__).parent / "pictures"
@@ -49,7 +49,9 @@ def main(pictures: Pictures) -> None:
     draw_architecture(FOLDER / "architecture.png")
     cells = [draw_task(name) for name in track(TASKS, "drawing tasks")]
     rows = [np.concatenate(cells[i : i + COLUMNS], axis=1) for i in range(0, len(cells), COLUMNS)]
-    Image.fromarray(np.concatenate(rows)).quantize(128, dither=Image.Dither.NONE).save(FOLDER / "tasks.png", optimize=True)
+    Image.fromarray(np.concatenate(rows)).quantize(128, dither=Image.Dither.NONE).save(
+        FOLDER / "tasks.png", optimize=True
+    )
 
 
 def video_of(run: Path) -> Path:
@@ -60,7 +62,9 @@ def video_of(run: Path) -> Path:
     """
     videos = sorted(run.glob("*.mp4"))
     if len(videos) != 1:
-        raise UserError(f"{run} holds {len(videos)} videos: name the folder of a finished training run, which holds one.")
+        raise UserError(
+            f"{run} holds {len(videos)} videos: name the folder of a finished training run, which holds one."
+        )
     return videos[0]
 
 
@@ -71,7 +75,8 @@ def animate(video: Path, path: Path) -> None:
     frames = [Image.fromarray(frame) for frame in imageio.v3.imread(video)[: round(SECONDS * fps) : stride]]
     size = (WIDTH, round(WIDTH * frames[0].height / frames[0].width))
     first, *rest = [frame.resize(size, Image.Resampling.LANCZOS) for frame in frames]
-    first.save(path, save_all=True, append_images=rest, duration=round(1000 * stride / fps), loop=0, quality=60, method=6)
+    milliseconds = round(1000 * stride / fps)
+    first.save(path, save_all=True, append_images=rest, duration=milliseconds, loop=0, quality=60, method=6)
 
 
 def draw_task(name: str) -> np.ndarray:  # [H, W, 3] uint8
@@ -97,6 +102,7 @@ STAGES = (  # title, what it does, where it stands
     ("controller", "numpy, onnxruntime,\nsafety checks", "mjx_policies/deploy/"),
 )
 PHYSICS = "physics: MuJoCo C on all cores  |  MJX on any XLA device  |  MJX-Warp on NVIDIA"
+GREY = "#54616e"
 DATA = "demonstrations: LeRobot v3, robomimic, Minari"
 
 
@@ -108,16 +114,17 @@ def draw_architecture(path: Path) -> None:
     axes.axis("off")
 
     def box(x: float, y: float, width: float, height: float, colour: str) -> None:
-        axes.add_patch(FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0,rounding_size=0.08", fc=colour, ec="#54616e"))
+        shape = FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0,rounding_size=0.08", fc=colour, ec=GREY)
+        axes.add_patch(shape)
 
     def arrow(start: tuple[float, float], end: tuple[float, float]) -> None:
-        axes.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "#54616e", "shrinkA": 0, "shrinkB": 0})
+        axes.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": GREY, "shrinkA": 0, "shrinkB": 0})
 
     for i, (title, about, place) in enumerate(STAGES):
         box(i + 0.06, 0.0, 0.88, 1.1, "#e8f1fb" if i < 4 else "#e9f6ec")
         axes.text(i + 0.5, 0.88, title, ha="center", va="center", weight="bold", size=10)
         axes.text(i + 0.5, 0.5, about, ha="center", va="center", size=8.5)
-        axes.text(i + 0.5, 0.13, place, ha="center", va="center", size=7.5, family="monospace", color="#54616e")
+        axes.text(i + 0.5, 0.13, place, ha="center", va="center", size=7.5, family="monospace", color=GREY)
         if i:
             arrow((i - 0.06, 0.55), (i + 0.06, 0.55))
     for left, width, words, target in ((0.06, 2.88, PHYSICS, 0.5), (3.06, 1.88, DATA, 3.5)):
@@ -129,4 +136,4 @@ def draw_architecture(path: Path) -> None:
 
 if __name__ == "__main__":
     with clean_errors():
-        main(parse(Pictures, __doc__))
+        main(tyro.cli(Pictures, description=__doc__))
