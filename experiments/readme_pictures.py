@@ -28,6 +28,7 @@ FOLDER = Path(__file__).parent / "pictures"
 CELL = (180, 240)  # pixels of a task in the gallery, height and width
 COLUMNS = 4
 SAMPLES = 2  # drawn so many times larger, then averaged: smooth edges
+DISTANCE = {"Go2JoystickRough": 6.0}  # m, or its ground would not be seen
 FPS = 12.5  # of the animations, half that of the videos
 SECONDS = 4.0
 WIDTH = 360  # pixels of an animation
@@ -87,7 +88,8 @@ def draw_task(name: str) -> np.ndarray:  # [H, W, 3] uint8
     model = scene(name)
     mocap = np.asarray(data.mocap_pos)[None] if model.nmocap else None
     size = (CELL[0] * SAMPLES, CELL[1] * SAMPLES)
-    (picture,) = draw(model, np.asarray(data.qpos)[None], 25.0, size, camera=scene_camera(model), mocap_pos=mocap)
+    distance, camera = DISTANCE.get(name, 1.7), scene_camera(model)
+    (picture,) = draw(model, np.asarray(data.qpos)[None], 25.0, size, distance, camera, mocap)
     small = Image.fromarray(picture).resize(CELL[::-1], Image.Resampling.LANCZOS)
     return draw_text(np.asarray(small), [name], size=12)
 
