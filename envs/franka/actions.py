@@ -228,7 +228,7 @@ class JointDelta:
 
     def command(self, target: Array, rows: Array) -> tuple[Array, Array]:
         """See `ActionSpace`."""
-        changes = _reach(self.limits, self.control_dt) * jnp.clip(rows, -1.0, 1.0) / len(rows)
+        changes = jnp.asarray(_reach(self.limits, self.control_dt)) * jnp.clip(rows, -1.0, 1.0) / len(rows)
 
         def substep(target: Array, change: Array) -> tuple[Array, Array]:
             target = _clip(target + change, self.limits)
