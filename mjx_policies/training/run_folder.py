@@ -19,7 +19,7 @@ import platform
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import jax
 
@@ -197,9 +197,9 @@ def _changes(before: Any, now: Mapping[str, Any]) -> list[str]:
     return [f"{name} {was[name]}, now {is_now[name]}" for name in was if was[name] != is_now[name]]
 
 
-def _require_kind(path: Path, data: Mapping[str, Any], kind: type) -> None:
+def _require_kind(path: Path, data: Mapping[str, Any], kind: Any) -> None:
     """Refuses the run of another script, by the script's name: nobody knows the classes of configurations."""
-    if data["config"].get(CLASS) == kind.__name__:
+    if data["config"].get(CLASS) in {each.__name__ for each in get_args(kind) or (kind,)}:  # of a union, or the one
         return
     made_with = data.get("made_with")
     command = made_with.get("command") if isinstance(made_with, dict) else None
