@@ -18,6 +18,7 @@ from mjx_policies.data import lerobot, robomimic
 from mjx_policies.data.dataset import Dataset, readable, remarks
 from mjx_policies.data.episodes import Episode
 from mjx_policies.data.formats import kept, read
+from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.preemption import Preempted, Preemption, exit_code
 from mjx_policies.training.progress import open_console
@@ -117,4 +118,4 @@ def same(a: Episode, b: Episode) -> bool:
 
 if __name__ == "__main__":
     with clean_errors():
-        main(tyro.cli(Convert, description=__doc__))
+        main(parse_arguments(Convert, __doc__))

@@ -14,7 +14,6 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 from opening import AnyRun
 
 from mjx_policies.agents.restore import Policy, load_policy
@@ -27,6 +26,7 @@ from mjx_policies.export.parity import extremes, measure_parity
 from mjx_policies.export.tables import by_time, describe, ranges
 from mjx_policies.randomization.imperfections import imperfect
 from mjx_policies.randomization.presets import PRESETS
+from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.files import output_file, replacing
 from mjx_policies.training.progress import open_console
@@ -163,4 +163,4 @@ def commit() -> str:
 
 if __name__ == "__main__":
     with clean_errors():
-        main(tyro.cli(Export, description=__doc__))
+        main(parse_arguments(Export, __doc__))

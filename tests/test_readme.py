@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import tyro
+
+from mjx_policies.training.command_line import parse_arguments
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -35,9 +36,9 @@ def scripts(monkeypatch):
 def test_every_command_is_one_that_its_script_takes(scripts):
     assert len(COMMANDS) > 10
     for name, arguments in COMMANDS:
-        kinds = re.findall(r"(?:parse|cli)\(([A-Z]\w*)", (ROOT / name).read_text())
-        (kind,) = {kind for kind in kinds if kind != "Which"}
-        tyro.cli(getattr(scripts(name), kind), args=arguments.split())
+        kinds = re.findall(r"parse(?:_arguments)?\(([A-Z]\w*)", (ROOT / name).read_text())
+        (kind,) = set(kinds)
+        parse_arguments(getattr(scripts(name), kind), arguments=arguments.split())
 
 
 def test_every_picture_is_there_and_small():
