@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import tyro
@@ -28,8 +29,8 @@ def parse_arguments(
 ) -> C:
     """Reads a configuration from a command line.
 
-    What the configuration objects to is told in one sentence that begins with `error:`, as all that a user can mend;
-    tyro would put the name of the class before it, which is none of the user's business.
+    What the configuration objects to, or a configuration in it, is told in one sentence that begins with `error:` and
+    names the flag; tyro would put the name of a class before it.
 
     Args:
       kind: the frozen dataclass.
@@ -40,23 +41,61 @@ def parse_arguments(
     Raises:
       SystemExit: the arguments make no configuration, which is then told, or ask for help.
     """
-    # The same class without its own objections, which come below. It keeps what tyro finds its comments by.
-    about = ("__doc__", "__module__", "__qualname__", "__firstlineno__")  # the last since Python 3.13
-    known = {name: vars(kind).get(name, getattr(kind, name)) for name in about if hasattr(kind, name)}
-    unchecked: Any = type(kind.__name__, (kind,), {"__post_init__": lambda self: None, **known})
-    given: dict[str, Any] = {"args": arguments, "description": description}
-    if default is not None:
-        given["default"] = unchecked(**_values(default))
-    found = tyro.cli(unchecked, **given)
+    with _unchecked(kind, default):
+        given: Any = tyro.MISSING_NONPROP if default is None else default
+        found = tyro.cli(kind, args=arguments, description=description, default=given)
     with clean_errors():
+        _check(found)
+    return found
+
+
+@contextlib.contextmanager
+def _unchecked(kind: Any, default: Any) -> Iterator[None]:
+    """While this is open, neither a configuration nor what it is made of objects to its values."""
+    changed = {each: vars(each).get("__post_init__") for each in _kinds(kind, default)}
+    for each in changed:
+        each.__post_init__ = lambda self: None
+    try:
+        yield
+    finally:
+        for each, own in changed.items():
+            if own is None:
+                del each.__post_init__  # it has that of its base
+            else:
+                each.__post_init__ = own
+
+
+def _kinds(kind: Any, default: Any) -> Iterator[Any]:
+    """A configuration's class, and those of its fields, that check their values."""
+    if hasattr(kind, "__post_init__"):
+        yield kind
+    for field in dataclasses.fields(kind):
+        value = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        value = value if default is None else getattr(default, field.name)
+        if dataclasses.is_dataclass(value):
+            yield from _kinds(type(value), value)
+
+
+def _check(config: Any, prefix: str = "") -> None:
+    """Raises a `UserError` for what a configuration, or what it is made of, objects to."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            _check(value, f"{prefix}{field.name}.")
+    if hasattr(config, "__post_init__"):
         try:
-            return kind(**_values(found))
+            config.__post_init__()
         except ValueError as error:
-            raise UserError(naming_flags(str(error), kind)) from None
+            raise UserError(naming_flags(str(error), type(config), prefix)) from None
 
 
-def naming_flags(message: str, kind: type) -> str:
+def naming_flags(message: str, kind: type, prefix: str = "") -> str:
     """A sentence that begins with the name of a field, with that of its flag instead.
+
+    Args:
+      message: the sentence.
+      kind: whose field it is.
+      prefix: of its flags, where it is a field of a configuration itself; the sentence may begin with it too.
 
     Example:
       >>> @dataclasses.dataclass
@@ -66,13 +105,10 @@ def naming_flags(message: str, kind: type) -> str:
       '--run-dir is missing'
     """
     found = re.match(r"([a-z_][\w.]*) (?=is |are |lies |must )", message)
-    if found is None or found[1].split(".")[0] not in {field.name for field in dataclasses.fields(kind)}:
+    name = found[1].removeprefix(prefix) if found else ""
+    if found is None or name.split(".")[0] not in {field.name for field in dataclasses.fields(kind)}:
         return message
-    return f"--{found[1].replace('_', '-')} {message[found.end() :]}"
-
-
-def _values(config: Any) -> dict[str, Any]:
-    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config) if field.init}
+    return f"--{(prefix + name).replace('_', '-')} {message[found.end() :]}"
 
 
 def parse(kind: type[C], description: str | None = None, arguments: Sequence[str] | None = None) -> C:

@@ -13,6 +13,10 @@ class Hyper:
     rate: float = 0.1
     betas: tuple[float, float] = (0.9, 0.99)
 
+    def __post_init__(self):
+        if self.rate < 0:
+            raise ValueError(f"rate is {self.rate}, it must not be negative")
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -50,6 +54,8 @@ def test_a_run_that_is_not_there_cannot_be_resumed(tmp_path):
 def test_a_sentence_that_begins_with_a_field_names_its_flag():
     assert naming_flags("hyper.rate is 0, it must be more", Config) == "--hyper.rate is 0, it must be more"
     assert naming_flags("run_dir must be given", Config) == "--run-dir must be given"
+    for message in ("rate is 0", "hyper.rate is 0"):
+        assert naming_flags(message, Hyper, "hyper.") == "--hyper.rate is 0"
     for other in ("the task is unknown", "rate is 0", "steps"):
         assert naming_flags(other, Config) == other
 
@@ -66,6 +72,12 @@ def test_what_makes_no_configuration_is_told_without_its_class(capsys, default):
     with pytest.raises(SystemExit) as caught:
         parse_arguments(Config, arguments=("--steps", "-1"), default=default)
     assert caught.value.code == 2 and capsys.readouterr().err == "error: --steps is negative\n"
+    with pytest.raises(SystemExit):
+        parse_arguments(Config, arguments=("--hyper.rate", "-1"), default=default)
+    assert capsys.readouterr().err == "error: --hyper.rate is -1.0, it must not be negative\n"
     assert parse_arguments(Config, arguments=("--task", "Go2"), default=default) == dataclasses.replace(
         default or Config(), task="Go2"
     )
+    for kind, wrong in ((Hyper, {"rate": -1.0}), (Config, {"steps": -1})):
+        with pytest.raises(ValueError, match="negative"):
+            kind(**wrong)  # they are as they were
