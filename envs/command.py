@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 
 from mjx_policies.envs.base import Env, EnvState
-from mjx_policies.envs.sensors import read_sensor
+from mjx_policies.envs.quadruped.sensing import trunk_motion
 from mjx_policies.types import Array
 
 HELD = 2**30  # control steps, longer than anyone drives
@@ -44,7 +44,5 @@ def with_command(state: EnvState, command: Array) -> EnvState:  # [3]
 
 def measured_twist(env: Env, state: EnvState) -> Array:  # -> [3]
     """What a command asks for, as it is: forward and leftward velocity (m/s) and yaw rate (rad/s)."""
-    sensordata = env.data(state).sensordata
-    velocity = read_sensor(env.physics.model, sensordata, "local_linvel")
-    gyro = read_sensor(env.physics.model, sensordata, "gyro")
-    return jnp.stack([velocity[0], velocity[1], gyro[2]])
+    trunk = trunk_motion(env.physics.model, env.data(state))
+    return jnp.stack([trunk.velocity[0], trunk.velocity[1], trunk.gyro[2]])
