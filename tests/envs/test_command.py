@@ -22,7 +22,7 @@ def test_a_command_reaches_the_task_through_its_wrappers_and_stays():
         np.testing.assert_array_equal(innermost(state).command, command)
     np.testing.assert_array_equal(timestep.obs["state"][table_slices(task.spec.observation)["command"]], command)
     velocity = timestep.obs["privileged"][table_slices(task.spec.privileged)["linear_velocity"]]
-    np.testing.assert_array_equal(measured_twist(env, state)[:2], velocity[:2])
+    np.testing.assert_allclose(measured_twist(env, state)[:2], velocity[:2], atol=1e-6)  # one compiled, one not
 
 
 def test_a_task_without_commands_says_so():
