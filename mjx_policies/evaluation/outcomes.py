@@ -11,13 +11,15 @@ how they would have gone on. They are censored, left out of every rate, and repo
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
-from mjx_policies.evaluation.episodes import Episodes
 from mjx_policies.evaluation.statistics import Estimate, mean, proportion
-from mjx_policies.types import Criterion
+
+if TYPE_CHECKING:  # or figures of episodes could not be compared without JAX
+    from mjx_policies.evaluation.episodes import Episodes
+    from mjx_policies.types import Criterion
 
 INTERNALS = ("nan_resets", "reused_starts")  # metrics of the simulation rather than of the robots
 STAGE = "stage/"

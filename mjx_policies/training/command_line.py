@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import tyro
 
 from mjx_policies.training.errors import UserError, clean_errors
-from mjx_policies.training.run_folder import read_config
 
 C = TypeVar("C")
 
@@ -130,4 +129,6 @@ def parse(kind: type[C], description: str | None = None, arguments: Sequence[str
         return parse_arguments(kind, description, arguments)
     if not which.run_dir:
         raise UserError("--resume continues the run in --run-dir, which is missing: pass the folder of the run.")
+    from mjx_policies.training.run_folder import read_config  # and with it JAX, which scripts without a run do without
+
     return parse_arguments(kind, description, arguments, default=read_config(which.run_dir, kind))

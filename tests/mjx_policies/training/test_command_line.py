@@ -1,4 +1,7 @@
 import dataclasses
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -6,6 +9,8 @@ from mjx_policies.training.command_line import naming_flags, parse, parse_argume
 from mjx_policies.training.config import may_change
 from mjx_policies.training.errors import UserError
 from mjx_policies.training.run_folder import RunFolder
+
+EXPERIMENTS = Path(__file__).parents[3] / "experiments"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,3 +86,9 @@ def test_what_makes_no_configuration_is_told_without_its_class(capsys, default):
     for kind, wrong in ((Hyper, {"rate": -1.0}), (Config, {"steps": -1})):
         with pytest.raises(ValueError, match="negative"):
             kind(**wrong)  # they are as they were
+
+
+def test_scripts_that_drive_robots_start_without_jax():
+    """Each of their processes would load it."""
+    code = "import sys; sys.path.append(sys.argv[1]); import sim2sim, run_arm, teleop; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code, str(EXPERIMENTS)], check=False).returncode == 0
