@@ -31,7 +31,7 @@ class NonFiniteError(UserError):
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
-ENDED_BY = tuple(128 + number for number in SIGNALS)  # exit codes, see `preemption.exit_code`
+ENDED_BY = tuple(exit_code(number.name) for number in SIGNALS)
 
 
 def disk_is_full(error: BaseException) -> bool:
@@ -110,7 +110,7 @@ def _verdict(error: BaseException, for_the_user: tuple[type[Exception], ...]) ->
     if isinstance(error, Preempted):
         return f"{error} ended the work before it was finished.", error.exit_code
     if isinstance(error, BrokenPipeError) and is_broken(sys.stdout):
-        return "", 128 + signal.SIGPIPE  # as of every other filter that nobody reads from any more
+        return "", exit_code("SIGPIPE")  # as of every other filter that nobody reads from any more
     words = sentence(error) if isinstance(error, Exception) else None
     return None if words is None else (words, 2)
 
