@@ -66,7 +66,7 @@ def _join_layers(graph: onnx.GraphProto) -> None:
 
 
 def _free_outputs(graph: onnx.GraphProto) -> None:
-    """Hands outputs that are read inside the graph on to the outside under a name of their own."""
+    """Gives outputs that are read inside the graph another name there, and copies them to the output."""
     from onnx import helper
 
     readers = _readers(graph)
