@@ -62,15 +62,17 @@ def main(asked: Compare) -> None:
         page, figures = output_files(asked, asked.report, asked.json, asked.runs[0] / "comparison.html")
         report = judge(subjects, asked, console, f"{task}: {' against '.join(called)}")
     verdicts = comparisons(report)
-    if figures is not None:
-        rows = [{"policies": [a, b], **to_json(comparison)} for a, b, comparison in verdicts]
-        write_json(figures, {"task": task, "goal": report.goal, "condition": report.judged, "comparisons": rows})
-    write_page(page, report)
-    console.print(rates(report, f"{task}, {asked.robots:,} episodes each"))
-    for first, other, comparison in verdicts:
-        console.print(f"{report.judged}: {comparison.verdict(first, other)}", highlight=False)
-    if report.goal:
-        console.print(report.goal, highlight=False)
+    try:  # files before tables, for they stay; and the table all the same where they cannot be written
+        if figures is not None:
+            rows = [{"policies": [a, b], **to_json(comparison)} for a, b, comparison in verdicts]
+            write_json(figures, {"task": task, "goal": report.goal, "condition": report.judged, "comparisons": rows})
+        write_page(page, report)
+    finally:
+        console.print(rates(report, f"{task}, {asked.robots:,} episodes each"))
+        for first, other, comparison in verdicts:
+            console.print(f"{report.judged}: {comparison.verdict(first, other)}", highlight=False)
+        if report.goal:
+            console.print(report.goal, highlight=False)
     console.print(f"report: {page}", highlight=False)
 
 

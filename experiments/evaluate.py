@@ -37,13 +37,15 @@ def main(asked: Evaluate) -> None:
         report = judge([subject], asked, console, f"{subject.task}: {subject.name}")
     steps, backend = subject.policy.steps, resolve_backend(asked.backend)
     evaluation = {condition: tried.figures for condition, tried in report.policies[subject.name].items()}
-    if figures is not None:
-        about = {"task": subject.task, "steps": steps, "backend": backend, "seed": asked.seed, "goal": report.goal}
-        write_evaluation(figures, evaluation, about)
-    write_page(page, report)
-    console.print(evaluation_table(evaluation, f"{subject.task} after {steps:,} steps, on {backend}"))
-    if report.goal:
-        console.print(report.goal, highlight=False)
+    try:  # files before tables, for they stay; and the table all the same where they cannot be written
+        if figures is not None:
+            about = {"task": subject.task, "steps": steps, "backend": backend, "seed": asked.seed, "goal": report.goal}
+            write_evaluation(figures, evaluation, about)
+        write_page(page, report)
+    finally:
+        console.print(evaluation_table(evaluation, f"{subject.task} after {steps:,} steps, on {backend}"))
+        if report.goal:
+            console.print(report.goal, highlight=False)
     console.print(f"report: {page}", highlight=False)
 
 

@@ -1,7 +1,9 @@
 """The scripts that judge policies, on runs that were never trained."""
 
+import errno
 import importlib
 import json
+import os
 import runpy
 import sys
 from pathlib import Path
@@ -128,6 +130,21 @@ def test_where_nothing_can_be_written_is_told_before_the_evaluation(runs, tmp_pa
         where = tmp_path / "file" / "a"
         assert script("evaluate.py", "--run", runs / "pendulum3", *FEW, flag, where) == 2
         assert f"cannot create the folder {where.parent} for {flag}" in capsys.readouterr().err
+
+
+def test_a_page_that_cannot_be_written_loses_nothing(runs, capsys, monkeypatch):
+    replace = os.replace
+
+    def full(source, target):
+        if str(target).endswith(".html"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return replace(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    assert script("evaluate.py", "--run", runs / "pendulum3", *FEW, "--no-films") == 2
+    said = capsys.readouterr()
+    assert "the disk is full, " in said.err and "report.html could not be written" in said.err
+    assert "Pendulum after 300 steps" in said.out, "what was measured is shown"
 
 
 def test_what_is_there_already_stays(runs, tmp_path, capsys):
