@@ -161,9 +161,7 @@ def check(run: CloningRun, task: Env) -> None:
       ValueError: what the configuration asks for does not exist or does not fit.
     """
     if not task.spec.stages:
-        raise ValueError(
-            f"{run.task} does not say when it is solved, so nobody could tell a good policy from a bad one"
-        )
+        raise ValueError(f"{run.task} has no stages to solve, by which checkpoints are compared: take another --task")
     if not run.demos:
         load_expert(run.task, task)
     check_datasets(run, task)
@@ -320,15 +318,14 @@ def demonstrate(run: CloningRun, task: Env, path: Path, preemption: Preemption, 
     )
     with (
         lerobot.Writer(path, append=path.exists(), **describe_robot(task.spec)) as writer,
-        console.status("") as status,
+        working(console, f"the expert gets ready for {run.episodes} demonstrations") as say,
     ):
 
         def report(account: Account, attempts: Attempts) -> bool:
             del attempts
-            status.update(f"{len(writer)} of {run.episodes} demonstrations, {account.attempts} attempts")
+            say(f"{len(writer)} of {run.episodes} demonstrations, {account.attempts} attempts")
             return preemption.requested is None
 
-        status.update(f"the expert gets ready for {run.episodes} demonstrations")
         collect(campaign, run.episodes, writer, Account(), report)  # those that there are already count
         preemption.check()
 
@@ -425,28 +422,30 @@ def finish(
         console.print,
         best=True,
     )
-    with working(console, f"evaluating in {run.robots:,} episodes of each kind"), clock("evaluate"):
+    with working(console, "evaluating") as say, clock("evaluate"):
 
         def report(condition: str, done: int) -> None:
-            del condition, done
             preemption.check()
+            say(f"evaluating {condition} robots: {done} of {run.robots}")
 
         tried = judge.full(learner, report)
     evaluation = together(tried)
-    console.print(evaluation_table(evaluation, f"{run.task} after {meta['step']:,} gradient steps"))
     successes = [trials["nominal"].figures["success"].value for trials in tried]
     about = {"task": run.task, "head": run.head, "steps": meta["step"], "success_of_each_seed": successes}
-    write_evaluation(folder.path / "evaluation.json", evaluation, about)
-    last = {"eval/success": float(np.mean(successes))}
-    plot_curves(
-        folder.path / "metrics.csv",
-        folder.path / "curves.png",
-        CURVES,
-        title=f"{run.task}, {run.head}",
-        last=last,
-        last_step=meta["step"],
-        steps="gradient steps",
-    )
+    try:  # files before tables, for they stay; and the table all the same where they cannot be written
+        write_evaluation(folder.path / "evaluation.json", evaluation, about)
+        last = {"eval/success": float(np.mean(successes))}
+        plot_curves(
+            folder.path / "metrics.csv",
+            folder.path / "curves.png",
+            CURVES,
+            title=f"{run.task}, {run.head}",
+            last=last,
+            last_step=meta["step"],
+            steps="gradient steps",
+        )
+    finally:
+        console.print(evaluation_table(evaluation, f"{run.task} after {meta['step']:,} gradient steps"))
     preemption.check()
     with working(console, "drawing episode.mp4"), clock("film"):
         achieved, shown = next(iter(tried[0]["nominal"].shown.items()))

@@ -146,9 +146,7 @@ def attempt(
     if account.successes >= wanted and not asked.film:
         return account, None
     began = time.perf_counter()
-    if not console.is_terminal:
-        console.print("compiling ...")
-    with console.status("compiling"):
+    with working(console, "compiling"):
         record = campaign.record.lower(jax.vmap(jax.random.key)(np.arange(asked.batch))).compile()
     compiling = account.seconds.get("compiling", 0.0) + time.perf_counter() - began
     account = dataclasses.replace(account, seconds=account.seconds | {"compiling": compiling})

@@ -27,6 +27,7 @@ from mjx_policies.training import config
 from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.errors import UserError
 from mjx_policies.training.files import make_folder, write_atomic, write_json
+from mjx_policies.training.waiting import working
 from mjx_policies.types import table_size, table_slices
 
 C = TypeVar("C")
@@ -190,18 +191,18 @@ def show(
 ) -> None:
     """Looks through a dataset on the disk, prints what there is to say of it, and writes it beside, with a picture."""
     folder, dataset = about(path), read(path)
-    with console.status("looking through the dataset") as status:
+    with working(console, "looking through the dataset") as say:
 
         def counted() -> Iterator[Any]:
             for number in range(len(dataset)):
                 if number % 50 == 0:
-                    status.update(f"looking through the dataset: {number:,} of {len(dataset):,}")
+                    say(f"looking through the dataset: {number:,} of {len(dataset):,}")
                 yield dataset[number]
 
         surveyed = survey(counted(), task.spec.observation)
         text = to_markdown(surveyed, title, tally, seconds)
         write_json(folder / "quality.json", to_json(surveyed, tally, seconds))
         write_atomic(folder / "quality.md", text)
-        status.update("drawing")
+        say("drawing")
         draw_survey(folder / "demos.png", surveyed, title, tally)
     console.print(text, highlight=False)

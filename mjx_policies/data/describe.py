@@ -18,6 +18,7 @@ from mjx_policies.data.formats import read
 from mjx_policies.data.statistics import Statistics, statistics_of
 from mjx_policies.training.errors import clean_errors
 from mjx_policies.training.progress import duration, open_console
+from mjx_policies.training.waiting import working
 
 MAX_ROWS = 64  # numbers of one array that are listed
 
@@ -74,12 +75,12 @@ def main(asked: Describe) -> None:
         return
     outcomes: collections.Counter[str] = collections.Counter()
     rewards = []
-    with console.status("reading") as status:
+    with working(console, "reading") as update:
 
         def episodes():
             say = lambda sentence: console.print(sentence, highlight=False)  # noqa: E731
             for number, episode in enumerate(readable(dataset, say), 1):
-                status.update(f"reading: {number} of {len(dataset)} episodes")
+                update(f"reading: {number} of {len(dataset)} episodes")
                 outcomes["success" if episode.success else "unknown" if episode.success is None else "failure"] += 1
                 rewards.append(math.fsum(episode.reward))
                 yield episode

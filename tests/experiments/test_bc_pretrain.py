@@ -179,7 +179,7 @@ def test_corrections_are_added_to_what_was_shown(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--task", "Pendulum"), "Pendulum does not say when it is solved"),
+        (("--task", "Pendulum"), "Pendulum has no stages to solve"),
         (("--demos", "nowhere"), "nowhere does not exist"),
         (("--demos", "{slow}"), "slow has 5 steps a second, Obstacle2D acts 10 times a second"),
         (("--more", "{slow}"), "slow has 5 steps a second, Obstacle2D acts 10 times a second"),
