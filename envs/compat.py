@@ -11,6 +11,7 @@ ones, A actions.
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
@@ -238,8 +239,9 @@ def to_gymnasium(env: Env, dynamics: DynamicsSampler = _NOMINAL, observation: Ob
     """One robot as a `gymnasium.Env`; build the task with the backend `cpu`, which steps a single robot fastest.
 
     The action space ends where a larger action would meet the limits of the targets. An episode is truncated after the
-    task's `episode_seconds`, and where the state is not finite. `info` holds the metrics. All keys come from the seed
-    of `reset`, so that equal seeds give equal episodes.
+    task's `episode_seconds`, and where the state is not finite or faster than physics. `info` holds the metrics, but
+    for those that have nothing to measure in a step. All keys come from the seed of `reset`, so that equal seeds give
+    equal episodes.
 
     Args:
       env: a task, wrapped or not.
@@ -298,7 +300,8 @@ def to_gymnasium(env: Env, dynamics: DynamicsSampler = _NOMINAL, observation: Ob
                 raise ValueError("call reset before step")
             self._state, obs, timestep, finite = step(self._state, np.asarray(action, np.float32))
             self._steps += 1
-            info = {name: float(value) for name, value in timestep.metrics.items()}
+            metrics = {name: float(value) for name, value in timestep.metrics.items()}
+            info = {name: value for name, value in metrics.items() if not math.isnan(value)}
             if not finite:
                 return self._obs, 0.0, False, True, info
             self._obs = jax.tree.map(np.asarray, obs)

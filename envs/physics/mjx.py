@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import mujoco
+import numpy as np
 
 from mjx_policies.envs.physics.base import Data, Dynamics, check_dynamics, check_inputs
 
@@ -30,6 +33,15 @@ def reject_unsupported(model: mujoco.MjModel) -> None:
         raise ValueError(f"MJX-JAX has no integrator {name!r}: choose the backend cpu, or Euler, RK4 or implicitfast")
 
 
+def uncommitted(tree: Any) -> Any:
+    """The same arrays, bound to no device.
+
+    MJX commits its arrays to one, and a state made of them would have other kinds of arrays before its first step than
+    after it: the step would be compiled twice.
+    """
+    return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)), tree)
+
+
 class MjxPhysics:
     """`Physics` on MJX-JAX. On a CPU, compile it with `mjx_policies.compiler.compiler_options()`, or it may hang.
 
@@ -44,10 +56,10 @@ class MjxPhysics:
     def __init__(self, model: mujoco.MjModel, substeps: int):
         reject_unsupported(model)
         try:
-            self._model = mjx.put_model(model, impl="jax")
+            self._model = uncommitted(mjx.put_model(model, impl="jax"))
         except NotImplementedError as error:
             raise ValueError(f"MJX-JAX cannot simulate this model ({error}): choose the backend cpu or warp") from error
-        self._data = mjx.make_data(model, impl="jax")
+        self._data = uncommitted(mjx.make_data(model, impl="jax"))
         self.model = model
         self.substeps = substeps
 

@@ -7,7 +7,7 @@ import importlib.util
 import mujoco
 from mujoco import mjx
 
-from mjx_policies.envs.physics.mjx import MjxPhysics
+from mjx_policies.envs.physics.mjx import MjxPhysics, uncommitted
 
 
 class WarpPhysics(MjxPhysics):
@@ -27,8 +27,9 @@ class WarpPhysics(MjxPhysics):
         if importlib.util.find_spec("warp") is None:
             raise ValueError("the warp backend needs warp-lang: pip install 'mjx-policies[warp]'")
         try:
-            self._model = mjx.put_model(model, impl="warp")
-            self._data = mjx.make_data(model, impl="warp", naconmax=max_contacts, njmax=max_constraints)
+            self._model = uncommitted(mjx.put_model(model, impl="warp"))
+            data = mjx.make_data(model, impl="warp", naconmax=max_contacts, njmax=max_constraints)
+            self._data = uncommitted(data)
         except NotImplementedError as error:  # also a RuntimeError
             raise ValueError(f"MJX-Warp cannot simulate this model ({error}): choose the backend cpu") from error
         except RuntimeError as error:

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator
 from types import FrameType
 from typing import Any, ClassVar, NoReturn
@@ -54,10 +55,18 @@ def sentence(error: Exception) -> str | None:
         return f"the disk is full, {lost} could not be written. Make room and run again."
     if isinstance(error, OSError) and error.errno in UNUSABLE and error.filename is not None:
         return f"cannot use {str(error.filename)[:200]}: {error.strerror}. Choose another place, or change its rights."
-    if isinstance(error, RuntimeError) and "nable to initialize backend" in str(error):
-        reason = str(error).split("(set JAX_PLATFORMS")[0].rstrip()
-        return f"JAX found no device as asked: {reason.rstrip('.')}. Unset JAX_PLATFORMS, or set it to cpu."
+    if _finds_no_device(error):
+        asked = jax.config.jax_platforms if (jax := sys.modules.get("jax")) else None
+        return f"JAX finds no device of the platform {asked or 'asked for'}: unset JAX_PLATFORMS, or set it to cpu."
     return None
+
+
+def _finds_no_device(error: Exception) -> bool:
+    """Whether JAX gave up on its platforms. Of one whose plugin is not installed it says so by an assertion alone."""
+    if isinstance(error, RuntimeError):
+        return "nable to initialize backend" in str(error)
+    frames = list(traceback.walk_tb(error.__traceback__)) if isinstance(error, AssertionError) else []
+    return bool(frames) and frames[-1][0].f_globals.get("__name__") == "jax._src.xla_bridge"
 
 
 @contextlib.contextmanager

@@ -193,7 +193,12 @@ def test_a_task_is_a_gymnasium_environment(pendulum):
     pytest.importorskip("gymnasium")
     from gymnasium.utils.env_checker import check_env
 
-    env = to_gymnasium(pendulum)
+    class Seldom(type(pendulum)):  # with a metric that there is rarely anything to measure of
+        def step(self, state, action, applied=None):
+            state, timestep = super().step(state, action, applied)
+            return state, timestep.replace(metrics={**timestep.metrics, "seldom": jnp.nan})
+
+    env = to_gymnasium(Seldom(pendulum.weights, pendulum.physics, pendulum.spec))
     check_env(env, skip_render_check=True)
     start, _ = env.reset(seed=4)
     again, _ = env.reset(seed=4)

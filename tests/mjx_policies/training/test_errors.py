@@ -60,7 +60,7 @@ def test_bugs_keep_their_traceback(capsys):
         (RuntimeError("Unable to flush file's cached information (No space left on device)"), "the disk is full"),
         (
             RuntimeError("Unable to initialize backend 'cuda': no device (set JAX_PLATFORMS='' to choose one)"),
-            "JAX found no device as asked: Unable to initialize backend 'cuda': no device. Unset JAX_PLATFORMS",
+            "JAX finds no device of the platform ",
         ),
     ],
 )
@@ -139,3 +139,17 @@ def test_a_full_disk_is_recognised_behind_other_errors():
 @pytest.mark.parametrize("name", ["config", "errors", "loop", "preemption", "progress"])
 def test_the_examples_in_docstrings_run(name):
     assert doctest.testmod(importlib.import_module(f"mjx_policies.training.{name}")).failed == 0
+
+
+def test_a_platform_without_a_device_is_a_sentence():
+    code = "import jax\nfrom mjx_policies.training.errors import clean_errors\nwith clean_errors(): jax.devices()"
+    process = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "JAX_PLATFORMS": "cuda"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    expected = "error: JAX finds no device of the platform cuda: unset JAX_PLATFORMS, or set it to cpu.\n"
+    if process.returncode:  # on a machine without such a device
+        assert (process.returncode, process.stderr) == (2, expected)
