@@ -112,10 +112,10 @@ def _verdict(error: BaseException, for_the_user: tuple[type[Exception], ...]) ->
     """What to say of an error, and the exit code; None of a bug."""
     if isinstance(error, SystemExit):
         return "", error.code
+    if isinstance(error, for_the_user):
+        return str(error), exit_code("SIGINT") if _Script.interrupted else getattr(error, "exit_code", 2)
     if isinstance(error, KeyboardInterrupt) or _Script.interrupted:
         return "interrupted before the work at hand was finished.", exit_code("SIGINT")
-    if isinstance(error, for_the_user):
-        return str(error), getattr(error, "exit_code", 2)
     if isinstance(error, Preempted):
         return f"{error} ended the work before it was finished.", error.exit_code
     if isinstance(error, BrokenPipeError) and is_broken(sys.stdout):
@@ -133,11 +133,13 @@ class _Script:
     """What a whole script needs around it.
 
     Attributes:
+      entered: whether there is such a block already.
       interrupted: whether Ctrl-C was pressed. What is raised then need not be `KeyboardInterrupt`: JAX makes an error
         of its own of one inside a host callback.
     """
 
     interrupted: ClassVar[bool] = False
+    entered: ClassVar[bool] = False
 
     @staticmethod
     def wanted() -> bool:
@@ -146,12 +148,15 @@ class _Script:
         return (
             getattr(main, "clean_errors", None) is clean_errors
             and threading.current_thread() is threading.main_thread()
-            and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            and not _Script.entered
         )
 
     def __enter__(self) -> _Script:
+        _Script.entered = True
         make_usable()
-        signal.signal(signal.SIGINT, self._handle)
+        self._before = signal.getsignal(signal.SIGINT)
+        if self._before is signal.default_int_handler:  # and not one that ignores it, as under nohup
+            signal.signal(signal.SIGINT, self._handle)
         self._hook, sys.unraisablehook = sys.unraisablehook, self._unraisable
         jax = sys.modules.get("jax")
         if jax is not None and jax.config.jax_enable_x64:
@@ -161,8 +166,9 @@ class _Script:
 
     def __exit__(self, *_: object) -> None:
         sys.unraisablehook = self._hook
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        _Script.interrupted = False
+        if self._before is signal.default_int_handler:
+            signal.signal(signal.SIGINT, self._before)
+        _Script.interrupted = _Script.entered = False
         for stream in (sys.stdout, sys.stderr):
             settle(stream)
 

@@ -78,7 +78,7 @@ INTERRUPTED = "error: interrupted before the work at hand was finished.\n"
     ("ending", "code", "out", "err"),
     [
         ("interrupt in a callback", 130, "", INTERRUPTED),
-        ("interrupt of a child", 130, "", INTERRUPTED),
+        ("interrupt of a child", 130, "", "error: ffmpeg ended with code 255.\n"),
         ("interrupt where nothing can be raised", 130, "", INTERRUPTED),
         ("exit handlers", 130, "", INTERRUPTED),
         ("preempted", 143, "", ""),
@@ -91,12 +91,17 @@ def test_endings_of_a_script(ending, code, out, err):
     assert (process.returncode, process.stdout, process.stderr) == (code, out, err)
 
 
-def run_script(*arguments, shell=""):
-    """Runs `toy_script.py` under an encoding that knows little; `shell` is what a shell adds to the command."""
+def run_script(*arguments, before="", shell=""):
+    """Runs `toy_script.py` under an encoding that knows little, with what a shell has around the command."""
     command = shlex.join([sys.executable, "-W", "error", str(SCRIPT), *map(str, arguments)])
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     return subprocess.run(
-        ["bash", "-c", f"{command} {shell}"], env=environment, capture_output=True, text=True, timeout=60, check=False
+        ["bash", "-c", f"{before} {command} {shell}"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
 
@@ -112,6 +117,11 @@ def test_a_script_that_is_interrupted_while_it_waits():
     assert process.stdout.readline() == "waiting\n"
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60) == ("", INTERRUPTED) and process.returncode == 130
+
+
+def test_a_script_in_the_background_ignores_interrupts_as_it_was_told():
+    process = run_script("exit handlers", before="trap '' INT;")
+    assert (process.returncode, process.stdout, process.stderr) == (0, "handler\n", "")
 
 
 @pytest.mark.parametrize(
