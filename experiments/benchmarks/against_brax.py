@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 
 import tyro
-from measuring import write_report
+from measuring import report_file, write_report
 from rich.console import Console
 from rich.table import Table
 from watched_run import Watched, our_training, watch
@@ -40,6 +40,7 @@ class Bench:
     brax_backend: Backend = "mjx"  # cpu: our C engine under Brax's trainer
     quick: bool = False  # a pendulum for a few iterations: shows that it runs, measures nothing
     json: str = ""  # file for what was found
+    overwrite: bool = False  # replace the file that --json names
 
     def __post_init__(self) -> None:
         if not self.seeds or self.budget_seconds <= 0:
@@ -47,7 +48,7 @@ class Bench:
 
 
 def main(bench: Bench) -> None:
-    console = open_console()
+    console, report = open_console(), report_file(bench)
     if bench.quick:
         quick = {"task": "Pendulum", "metric": "upright", "target": 0.0, "brax_envs": 16, "brax_backend": "cpu"}
         bench = dataclasses.replace(bench, **quick, seeds=bench.seeds[:1])
@@ -69,7 +70,7 @@ def main(bench: Bench) -> None:
     ratio, complete = ratio_of_times(found, bench.budget_seconds)
     console.print(sentence(found, bench, ratio, complete))
     runs = {name: [dataclasses.asdict(watched) for watched in watched_runs] for name, watched_runs in found.items()}
-    write_report(bench.json, bench, {**runs, "brax_over_ours": ratio, "is_lower_bound": not complete})
+    write_report(report, bench, {**runs, "brax_over_ours": ratio, "is_lower_bound": not complete})
 
 
 def run(bench: Bench, name: str, seed: int, folder: Path, console: Console) -> Watched:

@@ -17,7 +17,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import tyro
-from measuring import write_report
+from measuring import report_file, write_report
 from rich.progress import track
 from rich.table import Table
 
@@ -45,6 +45,7 @@ class Bench:
     threads: tuple[int, ...] = (1, 2)
     folder: str = ""  # where the store is made and deleted again; the system's temporary folder by default
     json: str = ""  # file for what was found
+    overwrite: bool = False  # replace the file that --json names
 
     def __post_init__(self) -> None:
         if self.gigabytes <= 0 or self.seconds <= 0 or not self.threads:
@@ -52,7 +53,7 @@ class Bench:
 
 
 def main(bench: Bench) -> None:
-    console = open_console()
+    console, report = open_console(), report_file(bench)
     row = 4 * (bench.state + bench.actions)
     count = max(1, round(bench.gigabytes * 1e9 / row / bench.steps))
     with tempfile.TemporaryDirectory(dir=bench.folder or None) as temporary:
@@ -71,7 +72,7 @@ def main(bench: Bench) -> None:
     for threads, rate in found.items():
         table.add_row(f"{threads}", short_count(rate), f"{rate / bench.batch:,.0f}", f"{rate * size / 1e6:,.0f}")
     console.print(table)
-    write_report(bench.json, bench, {"windows_per_second": {f"{threads}": rate for threads, rate in found.items()}})
+    write_report(report, bench, {"windows_per_second": {f"{threads}": rate for threads, rate in found.items()}})
 
 
 def episodes(bench: Bench, count: int):

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 import tyro
-from measuring import write_report
+from measuring import report_file, write_report
 from rich.progress import track
 from rich.table import Table
 
@@ -45,6 +45,7 @@ class Bench:
     vocabulary: int = 1024  # tokens, the paper's
     scale: float = 10.0  # of coefficients before rounding, the paper's
     json: str = ""  # file for what was found
+    overwrite: bool = False  # replace the file that --json names
 
     def __post_init__(self) -> None:
         if self.episodes < 2 or not self.rates or min(self.rates) < 2:
@@ -52,7 +53,7 @@ class Bench:
 
 
 def main(bench: Bench) -> None:
-    console = open_console()
+    console, report = open_console(), report_file(bench)
     with console.status("demonstrations"), clean_errors(ValueError):
         episodes = demonstrations(bench)
     rows = {}
@@ -74,7 +75,7 @@ def main(bench: Bench) -> None:
         )
     console.print(table)
     console.print("Errors are in units of half the range of each action's middle 98 %.")
-    write_report(bench.json, bench, {"by_rate": {f"{rate}": row for rate, row in rows.items()}})
+    write_report(report, bench, {"by_rate": {f"{rate}": row for rate, row in rows.items()}})
 
 
 def demonstrations(bench: Bench) -> list[Episode]:

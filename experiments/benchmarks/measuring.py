@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 from rich.console import Console
 
-from mjx_policies.training.files import write_json
+from mjx_policies.training.files import output_file, write_json
 from mjx_policies.training.run_folder import provenance
 
 
@@ -56,11 +56,19 @@ def alternate(calls: Mapping[str, Call], repeats: int, console: Console) -> dict
     return {name: Timing(first[name], seconds[name]) for name in calls}
 
 
-def write_report(path: str, config: Any, found: Mapping[str, Any]) -> None:
+def report_file(bench: Any) -> Path | None:
+    """The file that `--json` names, checked before anything is measured; None without it.
+
+    Raises:
+      UserError: there is something already, or the place cannot be written.
+    """
+    return output_file(bench.json, "--json", bench.overwrite) if bench.json else None
+
+
+def write_report(path: Path | None, config: Any, found: Mapping[str, Any]) -> None:
     """Writes what was found, with the configuration, versions and device, if there is a path."""
-    if path:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        write_json(Path(path), {"config": _plain(vars(config)), "made_with": provenance(), **_plain(found)})
+    if path is not None:
+        write_json(path, {"config": _plain(vars(config)), "made_with": provenance(), **_plain(found)})
 
 
 def _plain(data: Any) -> Any:

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import mujoco.batch
 import numpy as np
 import tyro
-from measuring import Call, Timing, alternate, write_report
+from measuring import Call, Timing, alternate, report_file, write_report
 from rich.table import Table
 
 from mjx_policies.agents import ppo_run
@@ -47,6 +47,7 @@ class Bench:
     repeats: int = 9  # measurements of each layer; medians are reported
     quick: bool = False  # few robots and small networks: shows that it runs, measures nothing
     json: str = ""  # file for all seconds measured
+    overwrite: bool = False  # replace the file that --json names
 
     def __post_init__(self) -> None:
         for name in ("rollout_length", "repeats", "mjx_envs"):
@@ -67,7 +68,7 @@ LAYERS = ("C batch", "physics", "environment", "training")
 
 
 def main(bench: Bench) -> None:
-    console = open_console()
+    console, report = open_console(), report_file(bench)
     if bench.quick:
         jax.config.update("jax_disable_most_optimizations", True)  # compiles in half the time
     calls: dict[str, Call] = {}
@@ -113,7 +114,7 @@ def main(bench: Bench) -> None:
         "env_steps_per_second": {name: rates[name] for name in shown},
         "iteration": iterations,
     }
-    write_report(bench.json, bench, found)
+    write_report(report, bench, found)
 
 
 def unavailable(backend: Backend) -> str:

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import tyro
-from measuring import write_report
+from measuring import report_file, write_report
 from rich.console import Console
 from rich.table import Table
 from watched_run import Watched, our_training, watch
@@ -40,6 +40,7 @@ class Bench:
     window: int = 5  # iterations of the running mean
     quick: bool = False  # a pendulum for a few iterations: shows that it runs, measures nothing
     json: str = ""  # file for what was found
+    overwrite: bool = False  # replace the file that --json names
     keep: str = ""  # folder for the run folders, which are deleted otherwise
 
     def __post_init__(self) -> None:
@@ -48,7 +49,7 @@ class Bench:
 
 
 def main(bench: Bench) -> None:
-    console = open_console()
+    console, report = open_console(), report_file(bench)
     if bench.quick:
         quick = {"task": "Pendulum", "metric": "env/upright", "target": 0.0, "num_envs": 16, "steps": 16 * 24 * 7}
         bench = dataclasses.replace(bench, **quick, seeds=bench.seeds[:1])
@@ -73,7 +74,7 @@ def main(bench: Bench) -> None:
     table.add_row("range", *(f"{shown(low)} - {shown(high)}" for low, _, high in summary.values()))
     console.print(table)
     seeds = {f"{seed}": dataclasses.asdict(watched) | {"compile": c} for seed, (watched, c) in found.items()}
-    write_report(bench.json, bench, {"seeds": seeds, "low_median_high": summary})
+    write_report(report, bench, {"seeds": seeds, "low_median_high": summary})
 
 
 def run(bench: Bench, seed: int, folder: Path, console: Console) -> tuple[Watched, float | None]:

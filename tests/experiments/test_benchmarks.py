@@ -15,6 +15,14 @@ def run(script, *arguments):
     return subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment)
 
 
+def test_a_report_replaces_no_file_unless_told_to(tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    done = run("data_feed.py", "--json", tmp_path / "README.md")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "README.md exists already: choose another --json, or replace it with --overwrite." in done.stderr
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
 def test_throughput_measures_every_layer(tmp_path):
     done = run("throughput.py", "--quick", "--task", "Pendulum", "--json", tmp_path / "found.json")
     assert done.returncode == 0, done.stderr
