@@ -133,6 +133,15 @@ def test_closed_streams_are_no_trouble(tmp_path, shell, out):
     assert (tmp_path / "file").read_text() == "kept"
 
 
+def test_double_precision_is_refused_with_a_word():
+    code = "import jax.numpy as jnp; from mjx_policies.training.errors import clean_errors\nwith clean_errors():\n"
+    code += "    print(jnp.zeros(1, float).dtype)"
+    environment = {**os.environ, "JAX_ENABLE_X64": "1"}
+    process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (process.returncode, process.stdout) == (0, "float32\n")
+    assert process.stderr == "JAX_ENABLE_X64 has no effect here: everything is computed in float32.\n"
+
+
 def test_a_full_device_for_the_output_is_a_sentence():
     process = run_script("lines", shell="> /dev/full")
     assert process.returncode == 2
