@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+from demos import check_same
 from rich.console import Console
 
 from mjx_policies.agents import ppo_run
@@ -82,8 +83,9 @@ def complete(run: Run, default_steps: int, display: Display) -> None:
                 "back, or choose another --run-dir for a new run."
             )
         shown = [path / name for name in ("curves.png", display.film)]
-        if reached[-1] >= steps and all(file.exists() for file in shown) and robots_before(path) == run.robots:
-            RunFolder.open(path, run).close()  # which refuses another configuration, and a run that is still going on
+        before = read_config(path, Run)
+        if reached[-1] >= steps and all(file.exists() for file in shown) and before.robots == run.robots:
+            check_same(path, before, run)
             console.print(
                 f"{path} is finished: {reached[-1]:,} steps, evaluated, and nothing is left to do. Train on with more "
                 f"--steps, or evaluate anew with evaluate.py --run {path}."
@@ -129,11 +131,6 @@ def complete(run: Run, default_steps: int, display: Display) -> None:
                 f"--run-dir ({path}) to evaluate and film."
             )
             raise SystemExit(signal.exit_code) from None
-
-
-def robots_before(path: Path) -> int:
-    """Of the evaluation that the run in a folder ended with."""
-    return read_config(path, Run).robots
 
 
 def spacing(iterations: int, evaluations: int) -> int:

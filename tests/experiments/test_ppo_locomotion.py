@@ -148,7 +148,7 @@ def test_a_finished_run_that_is_resumed_says_so_and_does_nothing(finished, tmp_p
     assert f"{folder} is finished: 256 steps, evaluated, and nothing is left to do." in capsys.readouterr().out
     assert contents(folder) == before
     assert command("--run-dir", folder, "--resume", "--seed", "4") == 2
-    assert "cannot be resumed with another configuration" in capsys.readouterr().err
+    assert "goes on as it began, but seed: 3 in the run, now 4" in capsys.readouterr().err
 
 
 def test_steps_that_make_no_whole_iteration_are_told(tmp_path, monkeypatch, capsys, shared):

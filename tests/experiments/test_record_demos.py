@@ -147,7 +147,7 @@ def test_a_terminal(tmp_path):
         wait_for(b"saved episode 0, a failure")
         assert read(tmp_path / "a").lengths[0] >= 5  # while the session goes on
         os.write(master, b"X")
-        wait_for(b"1 episodes, +1 in this session")
+        wait_for(rb"1 episodes, \+1 in this session")
         os.set_blocking(master, True)
         while process.poll() is None:
             try:
