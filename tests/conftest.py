@@ -9,6 +9,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # Programs of tests run a few times, so what costs time is their compilation: without optimisation and without the newer
@@ -19,6 +20,10 @@ QUICK = "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false 
 os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}".strip()  # of two that differ XLA takes the last
 # There is a worker for each core, and the matrices of tests are small: more threads would wait for one another.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+# On a busy machine an example may take long, which says nothing of the code.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
 
 GIB = 2**30
 WORKER_GIB = 3  # what a worker may need
