@@ -43,7 +43,7 @@ def test_every_command_is_one_that_its_script_takes(scripts):
 
 def test_every_picture_is_there_and_small():
     pictures = re.findall(r"!\[[^]]*\]\(([^)]*)\)", README)
-    assert len(pictures) >= 3
+    assert len(pictures) == 4
     assert all((ROOT / picture).stat().st_size < 400_000 for picture in pictures)
 
 
