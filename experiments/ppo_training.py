@@ -83,7 +83,7 @@ def complete(run: Run, default_steps: int, display: Display) -> None:
                 "back, or choose another --run-dir for a new run."
             )
         shown = [path / name for name in ("curves.png", display.film)]
-        before = read_config(path, Run)
+        before = read_config(path, type(run))
         if reached[-1] >= steps and all(file.exists() for file in shown) and before.robots == run.robots:
             check_same(path, before, run)
             console.print(

@@ -47,6 +47,11 @@ def test_a_run_ends_with_a_complete_folder(run):
     assert (run / "curves.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_a_finished_run_that_is_resumed_says_so(run, capsys):
+    assert command("ppo_manipulation.py", "--run-dir", run, "--resume") == 0
+    assert f"{run} is finished: 32 steps" in capsys.readouterr().out
+
+
 def test_it_is_opened_with_the_actions_it_was_trained_with(run, capsys):
     """Five numbers move a hand that points down, eight change joint angles: no other choice would fit the network."""
     assert command("play.py", "--run", run, "--video", run / "play.mp4", "--seconds", "0.2") == 0
