@@ -10,12 +10,14 @@ with its proper name is complete even after a loss of power, as far as the disk 
 from __future__ import annotations
 
 import contextlib
+import glob
 import hashlib
 import importlib.metadata
 import logging
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -67,8 +69,7 @@ def write_checkpoint(path: Path, tree: PyTree, meta: Mapping[str, Any] | None = 
         temporary.mkdir(parents=True)
         stored = {name: array for name, array in arrays.items() if array.size}
         if stored:
-            with _orbax() as orbax:
-                orbax.save((temporary / "arrays").absolute(), args=ocp.args.PyTreeSave(stored))
+            _write_arrays(temporary / "arrays", stored)
         manifest = {
             "format": FORMAT,
             "leaves": kinds,
@@ -92,6 +93,18 @@ def write_checkpoint(path: Path, tree: PyTree, meta: Mapping[str, Any] | None = 
         remove(temporary)
         if os.path.lexists(path):
             remove(replaced)
+
+
+def _write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Lets Orbax write, elsewhere if need be: it finds its own files by a pattern, in which brackets have a meaning."""
+    path = path.absolute()
+    with contextlib.ExitStack() as stack:
+        plain = path
+        if glob.escape(str(path)) != str(path):
+            plain = Path(stack.enter_context(tempfile.TemporaryDirectory())) / path.name
+        stack.enter_context(_orbax()).save(plain, args=ocp.args.PyTreeSave(dict(arrays)))
+        if plain != path:
+            shutil.move(plain, path)
 
 
 def read_checkpoint(

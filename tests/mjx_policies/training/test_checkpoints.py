@@ -72,6 +72,13 @@ def saved(tmp_path):
     return path
 
 
+@pytest.mark.parametrize("name", ["run[lr=3e-4]", "a b", "[bold]x[/bold]", "q?*"])
+def test_a_folder_may_have_any_name(tmp_path, name, assert_same_bits):
+    path = tmp_path / name / "1"
+    write_checkpoint(path, small_tree())
+    assert_same_bits(read_checkpoint(path, small_tree())[0], small_tree())
+
+
 def test_every_kind_of_leaf_comes_back_bit_for_bit(tmp_path, assert_same_bits):
     write_checkpoint(tmp_path / "0", full_tree(), {"note": "hello"})
     tree, meta = read_checkpoint(tmp_path / "0", jax.tree.map(lambda leaf: leaf, full_tree()))
