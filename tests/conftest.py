@@ -4,6 +4,7 @@ import ctypes
 import gc
 import os
 import resource
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -36,6 +37,8 @@ def pytest_configure(config):
 
     Each process has a folder of its own: JAX writes there without a lock. Programs that call back are never kept.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell; scripts would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
         return  # this process hands out tests and runs none
     import jax

@@ -5,7 +5,19 @@ from types import SimpleNamespace
 
 import pytest
 
+from mjx_policies.training import errors
+
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+
+
+@pytest.fixture(autouse=True)
+def scripts_leave_the_process_alone(monkeypatch):
+    """A script that is stopped ends its process at once: not that of the tests, which raises its exit code instead."""
+
+    def leave(self, code):
+        raise SystemExit(code)
+
+    monkeypatch.setattr(errors._Script, "leave", leave)
 
 
 @pytest.fixture
