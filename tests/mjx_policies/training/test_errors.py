@@ -111,12 +111,14 @@ def test_who_reads_no_further_ends_a_filter_without_a_word():
 
 
 def test_a_script_that_is_interrupted_while_it_waits():
-    process = subprocess.Popen(
-        [sys.executable, str(SCRIPT), "wait"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "waiting\n"
-    process.send_signal(signal.SIGINT)
-    assert process.communicate(timeout=60) == ("", INTERRUPTED) and process.returncode == 130
+    command = [sys.executable, str(SCRIPT), "wait"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "waiting\n"
+            process.send_signal(signal.SIGINT)
+            assert process.communicate(timeout=60) == ("", INTERRUPTED) and process.returncode == 130
+        finally:
+            process.kill()  # or whoever comes next would be told of what still runs
 
 
 def test_a_script_in_the_background_ignores_interrupts_as_it_was_told():
