@@ -53,17 +53,16 @@ def main(convert: Convert) -> None:
         writer = robomimic.Writer(convert.out, append=convert.append, **kept(dataset))
     else:
         writer = lerobot.Writer(convert.out, append=convert.append, videos=convert.videos, **kept(dataset))
-    skipped: list[str] = []
+    skipped: list[int] = []
 
     def say(sentence: str) -> None:
-        skipped.extend([sentence] if sentence.startswith("skipped") else [])
         console.print(sentence, highlight=False)
 
     total, stopped = len(dataset), ""
     with Preemption() as preemption, counting(console, "episodes", total) as progress:
         try:
             with writer:
-                for episode in pending(convert, dataset, len(writer), say):
+                for episode in pending(convert, dataset, len(writer), say, skipped.append):
                     preemption.check()
                     writer.add(episode)
                     progress(len(writer) + len(skipped), "")
@@ -88,7 +87,9 @@ def main(convert: Convert) -> None:
     console.print(f"{convert.out}: {written:,} of {total:,} episodes{words}", highlight=False)
 
 
-def pending(convert: Convert, dataset: Dataset, done: int, say: Callable[[str], None]) -> Iterator[Episode]:
+def pending(
+    convert: Convert, dataset: Dataset, done: int, say: Callable[[str], None], skip: Callable[[int], object]
+) -> Iterator[Episode]:
     """The episodes that are still to be written, after the `done` ones that OUT holds already.
 
     Raises:
@@ -98,7 +99,7 @@ def pending(convert: Convert, dataset: Dataset, done: int, say: Callable[[str], 
     foreign = f"{convert.out} holds other episodes than those of {convert.source}: --append goes on with a conversion "
     foreign += "of the same source, with the same options. Choose another OUT."
     passed = 0
-    for episode in readable(dataset, say):
+    for episode in readable(dataset, say, skip=skip):
         if convert.only_successes and not episode.success:
             continue
         if passed < done:

@@ -17,6 +17,7 @@ from mjx_policies.data.episodes import Episode
 from mjx_policies.training.errors import UserError
 
 EVEN, MAX_JITTER = 0.05, 0.5  # portions of a period: what is worth no word, and what a recorder without gaps may do
+MAX_TOLD = 5  # skipped episodes that are told one by one: a damaged file has all of them
 MAX_EPISODE_BYTES = 2**33  # of arrays, of one episode, once it is in memory
 
 
@@ -110,22 +111,28 @@ def remarks(dataset: Dataset) -> list[str]:
     return found
 
 
-def readable(dataset: Dataset, say: Callable[[str], object], count: int | None = None) -> Iterator[Episode]:
+def readable(
+    dataset: Dataset,
+    say: Callable[[str], object],
+    count: int | None = None,
+    skip: Callable[[int], object] = lambda number: None,
+) -> Iterator[Episode]:
     """The episodes of a dataset, or the first `count` of them, without those that cannot be read or have gaps in time.
 
     An episode has no time stamps, only a rate: one whose steps are further apart would become another motion.
 
     Args:
       dataset: whose episodes are read one by one.
-      say: told of each that is skipped, and why.
+      say: told of the first few that are skipped, and why, and how many followed.
       count: numbers of episodes to try; all by default.
+      skip: is called with the number of each that is skipped.
 
     Raises:
       UserError: none can be read.
     """
     tried = len(dataset) if count is None else min(count, len(dataset))
     first: UserError | None = None
-    found, worst = 0, 0.0
+    found, skipped, worst = 0, 0, 0.0
     for number in range(tried):
         try:
             jitter = _jitter(dataset, number)
@@ -136,11 +143,15 @@ def readable(dataset: Dataset, say: Callable[[str], object], count: int | None =
                 )
             episode = dataset[number]
         except UserError as error:
-            first = first or error
-            say(f"skipped episode {number}: {error}")
+            first, skipped = first or error, skipped + 1
+            skip(number)
+            if skipped <= MAX_TOLD:
+                say(f"skipped episode {number}: {error}")
             continue
         found, worst = found + 1, max(worst, jitter)
         yield episode
+    if skipped > MAX_TOLD:
+        say(f"skipped {skipped - MAX_TOLD:,} more of {tried:,} episodes, which cannot be read either")
     if worst > EVEN:
         say(f"Time stamps are up to {1e3 * worst / dataset.fps:.0f} ms uneven, and taken as even.")
     if first is not None and not found:
