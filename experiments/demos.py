@@ -49,8 +49,14 @@ def dataset_path(out: str, task: str, format: WritableFormat) -> Path:
     return path
 
 
-def prepare(path: Path, format: WritableFormat, resume: bool) -> None:
+def prepare(path: Path, format: WritableFormat, resume: bool, file: str) -> None:
     """Makes the folder beside a dataset, before hours of work meet a package that is missing or a place out of bounds.
+
+    Args:
+      path: of the dataset.
+      format: of the dataset.
+      resume: whether it goes on.
+      file: in the folder beside a dataset, written by the script that begins it.
 
     Raises:
       UserError: a dataset cannot be written there, or lies there already.
@@ -60,7 +66,9 @@ def prepare(path: Path, format: WritableFormat, resume: bool) -> None:
         taken = any(path.iterdir()) if path.is_dir() else path.exists() or path.is_symlink()
         taken = taken or (format == "robomimic" and beside(path, ".parts").exists())
     if taken and not resume:
-        raise UserError(f"{path} holds something already: choose another --out, or go on with --resume --out {path}.")
+        goes_on = (about(path) / file).exists() and not (format == "robomimic" and path.exists())
+        advice = f", or go on with --resume --out {path}" if goes_on else ""
+        raise UserError(f"{path} holds something already: choose another --out{advice}.")
     make_folder(about(path), "--out")
 
 
@@ -123,7 +131,10 @@ def parse(
     out = Path(which.out)
     begun = next((path for path in (out, beside(out, ".hdf5")) if (about(path) / file).exists()), None)
     if begun is None:
-        raise UserError(f"{out} was not begun by this script: there is no {about(out) / file}.")
+        raise UserError(
+            f"{out} was not begun by this script, there is no {about(out) / file}: choose another --out, without "
+            "--resume."
+        )
     return parse_arguments(kind, description, arguments, default=before(begun))
 
 

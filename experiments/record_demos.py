@@ -116,7 +116,7 @@ def main(asked: Record, keys: Read | None = None) -> None:
             task = load(asked.task, "cpu", 1, asked.actions)
             handle = make_handle(task)
             dynamics = robots(task, asked.randomize)
-        prepare(asked.path, asked.format, asked.resume)
+        prepare(asked.path, asked.format, asked.resume, FILE)
         window = stack.enter_context(Window.opened(asked.task)) if keys is None and has_screen() else None
         read_keys = keys or stack.enter_context(reader(asked, len(handle.motions), window))
         writer = stack.enter_context(open_writer(asked.path, asked.format, task.spec, asked.resume))

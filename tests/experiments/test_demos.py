@@ -34,13 +34,26 @@ def test_a_place_that_is_taken_is_left_as_it_is(demos, format, tmp_path):
     path = tmp_path / "a" if format == "lerobot" else tmp_path / "a.hdf5"
     taken = path if format == "lerobot" else path.with_name("a.hdf5.parts")
     (taken / "meta").mkdir(parents=True)
+    about = tmp_path / f"{path.name}.about"
+    about.mkdir()
+    (about / "session.json").touch()
     with pytest.raises(UserError, match=r"holds something already: choose another --out, or go on with --resume"):
-        demos.prepare(path, format, resume=False)
-    assert list(tmp_path.iterdir()) == [taken]
-    demos.prepare(path, format, resume=True)
-    assert (tmp_path / f"{path.name}.about").is_dir()
+        demos.prepare(path, format, False, "session.json")
+    with pytest.raises(UserError, match=r"holds something already: choose another --out\.$"):  # of another script
+        demos.prepare(path, format, False, "campaign.json")
+    assert set(tmp_path.iterdir()) == {taken, about}
+    demos.prepare(path, format, True, "session.json")
     with pytest.raises(UserError, match="too long"):
-        demos.prepare(tmp_path / ("x" * 300), format, resume=False)
+        demos.prepare(tmp_path / ("x" * 300), format, False, "session.json")
+
+
+def test_a_finished_file_is_not_said_to_go_on(demos, tmp_path):
+    path = tmp_path / "a.hdf5"
+    path.touch()
+    (tmp_path / "a.hdf5.about").mkdir()
+    (tmp_path / "a.hdf5.about" / "session.json").touch()
+    with pytest.raises(UserError, match=r"choose another --out\.$"):
+        demos.prepare(path, "robomimic", False, "session.json")
 
 
 def test_finished_rounds_of_corrections_have_nothing_to_resume(demos, tmp_path, capsys):
