@@ -26,7 +26,7 @@ from rich.text import Text
 
 from mjx_policies.data.dataset import Dataset
 from mjx_policies.data.episodes import Episode, NotFiniteError
-from mjx_policies.data.formats import read
+from mjx_policies.data.formats import FORMATS, read, recognise
 from mjx_policies.data.lerobot import LeRobotDataset
 from mjx_policies.data.paths import about
 from mjx_policies.diagnosis.base import Finding, listed
@@ -139,6 +139,12 @@ def sort_out(asked: Doctor) -> tuple[Path | None, Path | None]:
             f"pass one dataset, one run folder, or one of each; these are {len(datasets)} datasets and {len(runs)} "
             "run folders."
         )
+    for path in datasets:
+        if path.exists() and recognise(path) is None:
+            raise UserError(
+                f"{path} is neither a dataset of {', '.join(FORMATS)} (name its folder, or the .hdf5 file) nor a run "
+                "folder, which has a metrics.csv and a config.json."
+            )
     return next(iter(datasets), None), next(iter(runs), None)
 
 

@@ -18,6 +18,16 @@ FORMATS: dict[str, ModuleType] = {"lerobot": lerobot, "robomimic": robomimic, "m
 """Each module has `recognise` and `read`; those that can be written have `write` and `Writer`."""
 
 
+def recognise(path: Path) -> ModuleType | None:
+    """The module of the format that a path holds; None if it is no dataset.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    with telling(path, "read"):
+        return next((module for module in FORMATS.values() if module.recognise(path)), None)
+
+
 def read(path: str | Path, *, fps: float | None = None) -> Dataset:
     """Opens a dataset of any format.
 
@@ -29,10 +39,10 @@ def read(path: str | Path, *, fps: float | None = None) -> Dataset:
       UserError: there is none, it cannot be read, or it says another rate.
     """
     path = Path(path)
+    module = recognise(path)
     with telling(path, "read"):
-        for module in FORMATS.values():
-            if module.recognise(path):
-                return module.read(path, fps=fps)
+        if module is not None:
+            return module.read(path, fps=fps)
         if not path.exists():
             raise UserError(f"{path} does not exist. Check the path.")
     raise UserError(f"{path} is no dataset of {', '.join(FORMATS)}. Name the folder, or the .hdf5 file.")

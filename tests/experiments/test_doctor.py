@@ -254,7 +254,10 @@ def test_what_cannot_be_read_is_one_sentence(runs, tmp_path, capsys):
     cloning = runs / "cloning"
     for arguments, sentence in (
         ([tmp_path / "nowhere"], "nowhere does not exist"),
-        ([tmp_path / "empty"], "is no dataset of lerobot, robomimic, minari"),
+        (
+            [tmp_path / "empty"],
+            "is neither a dataset of lerobot, robomimic, minari (name its folder, or the .hdf5 file) nor",
+        ),
         ([tmp_path / "config"], "is not a run folder (it has no metrics.csv)"),
         ([tmp_path / "table"], "is damaged in line 2"),
         ([cloning, runs / "ppo"], "these are 0 datasets and 2 run folders"),
