@@ -5,9 +5,8 @@ from __future__ import annotations
 import importlib.util
 
 import mujoco
-from mujoco import mjx
 
-from mjx_policies.envs.physics.mjx import MjxPhysics, uncommitted
+from mjx_policies.envs.physics.mjx import MjxPhysics, mjx, uncommitted  # mjx, silenced where it is imported
 
 
 class WarpPhysics(MjxPhysics):

@@ -1,5 +1,7 @@
 """MJX-Warp against the C engine, on Warp's own CPU device: slow to compile, and the same kernels as on a GPU."""
 
+from pathlib import Path
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -18,6 +20,15 @@ def test_a_missing_package_is_named(monkeypatch, pendulum):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"the warp backend needs warp-lang: pip install 'mjx-policies\[warp\]'"):
         make_physics(pendulum, 0.02, "warp")
+
+
+def test_nothing_else_is_said_of_a_missing_package():
+    """`mujoco.mjx` prints lines where it is imported without it: one module does so, and silences it."""
+    root = Path(__file__).parents[3]
+    folders = ("agents", "envs", "experiments", "mjx_policies", "randomization")
+    files = [path for folder in folders for path in (root / folder).rglob("*.py")]
+    importing = [path.name for path in files if "from mujoco import mjx" in path.read_text()]
+    assert importing == ["mjx.py"]
 
 
 def test_what_else_goes_wrong_is_not_a_missing_package(monkeypatch, pendulum):
