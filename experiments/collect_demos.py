@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,11 +39,12 @@ from mjx_policies.training.config import may_change
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.files import read_json, write_json
 from mjx_policies.training.preemption import Preemption, exit_code
-from mjx_policies.training.progress import duration, open_console
+from mjx_policies.training.progress import duration, fitting, open_console, spinner
 from mjx_policies.training.waiting import working
 
-LINE_SECONDS = 10.0  # from one line to the next, where there is no terminal
 FILMED = 3  # episodes of each strategy
+BAR = 12  # characters of the bar in a terminal
+BESIDE = 1 + BAR + 8 + 3  # that are not for words: spinner, bar, elapsed time and the spaces between
 FILE = "campaign.json"  # what was asked for, and how far it got
 
 
@@ -100,7 +101,7 @@ def main(asked: Collect) -> None:
         task = load(asked.task, asked.backend, asked.batch, asked.actions)
         expert = load_expert(asked.task, task)
         record = make_recorder(task, expert_actor(expert), robots(task, asked.randomize))
-    prepare(asked.path, asked.format, asked.resume)
+    prepare(asked.path, asked.format, asked.resume, FILE)
     campaign = Campaign(
         record=record,
         strategies=expert.strategies,
@@ -166,7 +167,10 @@ def attempt(
         account = collect(campaign, wanted, writer, account, report)
     if account.successes < wanted or not asked.film:
         return account, None
-    return account, first or simulate(campaign, 0)
+    if first is None:
+        with working(console, "simulating the first batch again, for the film"):
+            first = simulate(campaign, 0)
+    return account, first
 
 
 @contextlib.contextmanager
@@ -212,45 +216,48 @@ def read_campaign(path: Path) -> tuple[Collect, Account]:
 
 
 class Bar:
-    """How many demonstrations there are; a line every ten seconds where there is no terminal."""
+    """How many demonstrations there are; a line every ten seconds where there is no terminal, however slow a batch."""
 
     def __init__(self, total: int, done: int, console: Console):
         self._total, self._done, self._console = total, done, console
-        self._began = self._line = time.monotonic()
+        self._began = time.monotonic()
+        self._shown = contextlib.ExitStack()
         self._progress: Progress | None = None
+        self._say: Callable[[str], None] = lambda words: None
 
     def __enter__(self) -> Bar:
-        if self._console.is_terminal:
-            self._progress = Progress(
-                SpinnerColumn(),
-                BarColumn(bar_width=24),
-                TextColumn("{task.description}", markup=False),
-                TimeElapsedColumn(),
-                console=self._console,
-            )
-            self._bar = self._progress.add_task("collecting", total=self._total, completed=self._done)
-            self._progress.start()
+        if not self._console.is_terminal:
+            self._say = self._shown.enter_context(working(self._console, "collecting"))
+            return self
+        self._progress = Progress(
+            SpinnerColumn(spinner(self._console)),
+            BarColumn(bar_width=BAR),
+            TextColumn("{task.description}", markup=False),
+            TimeElapsedColumn(),
+            console=self._console,
+        )
+        self._bar = self._progress.add_task("collecting", total=self._total, completed=self._done)
+        self._shown.enter_context(self._progress)
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._progress is not None:
-            self._progress.stop()
+    def __exit__(self, *error: Any) -> None:
+        self._shown.__exit__(*error)
 
     def update(self, done: int, account: Account) -> None:
         """Shows how far a campaign has got."""
         now = time.monotonic()
         rate = proportion(account.successes, account.attempts)
-        words = (
-            f"{done:,} of {self._total:,} demonstrations, {rate.value:.1%} [{rate.low:.1%}, {rate.high:.1%}] "
-            f"of {account.attempts:,} attempts"
-        )
+        parts = [f"{done:,} of {self._total:,} demonstrations"]
         if done > self._done:
-            words += f", {duration((self._total - done) * (now - self._began) / (done - self._done))} left"
-        if self._progress is not None:
+            parts.append(f"{duration((self._total - done) * (now - self._began) / (done - self._done))} left")
+        parts.append(f"{rate.value:.1%} [{rate.low:.1%}, {rate.high:.1%}] of {account.attempts:,} attempts")
+        if self._progress is not None:  # what does not fit is left out, the last first
+            words = fitting(parts, self._console.width - BESIDE, ", ")
             self._progress.update(self._bar, completed=done, description=words)
-        elif now - self._line >= LINE_SECONDS or done >= self._total:
-            self._line = now
-            self._console.print(words, highlight=False)
+            return
+        self._say(", ".join(parts))
+        if done >= self._total:
+            self._console.print(", ".join(parts), highlight=False)
 
 
 def film(asked: Collect, task: Env, attempts: Attempts, counted: int, strategies: Sequence[str]) -> None:

@@ -167,13 +167,7 @@ class _Detail(ProgressColumn):
     def render(self, task: Task) -> Text:
         spinner_, percent, elapsed, left, spaces = 1, 4, 8, 11, 6
         others = spinner_ + len(task.description) + self._bar_width + percent + elapsed + left + spaces
-        shown = ""
-        for part in task.fields["detail"]:
-            longer = f"{shown}  {part}" if shown else part
-            if len(longer) > self._console.width - others:
-                break
-            shown = longer
-        return Text(shown, no_wrap=True)
+        return Text(fitting(task.fields["detail"], self._console.width - others), no_wrap=True)
 
 
 class _Remaining(ProgressColumn):
@@ -182,6 +176,22 @@ class _Remaining(ProgressColumn):
     def render(self, task: Task) -> Text:
         left = task.fields["left"]
         return Text("" if left is None else f"{duration(left)} left", style="progress.remaining")
+
+
+def fitting(parts: Sequence[str], width: int, between: str = "  ") -> str:
+    """As many of the first parts as fit into so many characters.
+
+    Example:
+      >>> fitting(("12 of 80", "7 failed", "3s left"), 20, between=", ")
+      '12 of 80, 7 failed'
+    """
+    shown = ""
+    for part in parts:
+        longer = f"{shown}{between}{part}" if shown else part
+        if len(longer) > width:
+            break
+        shown = longer
+    return shown
 
 
 def short_count(number: float) -> str:

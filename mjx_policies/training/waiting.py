@@ -62,7 +62,9 @@ def counting(
         )
         with Progress(*columns, console=console) as bar:
             task = bar.add_task(what, total=total)
-            yield lambda done, words: bar.update(task, completed=done, description=f"{what}: {words}")
+            yield lambda done, words: bar.update(
+                task, completed=done, description=f"{what}: {words}" if words else what
+            )
         return
     started, last = time.monotonic(), -float("inf")
 
@@ -73,7 +75,8 @@ def counting(
             return
         last = now
         guess = (total - done) * (now - started) / done if done else 0.0
-        left = f", {duration(guess)} left" if guess >= 1 else ""
-        console.print(f"{what}: {done:,} of {total:,}, {words}{left}", highlight=False)
+        left = f"{duration(guess)} left" if guess >= 1 else ""
+        parts = (f"{what}: {done:,} of {total:,}", words, left)
+        console.print(", ".join(part for part in parts if part), highlight=False)
 
     yield show

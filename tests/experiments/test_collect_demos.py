@@ -1,10 +1,12 @@
 """Campaigns at the smallest task as a user runs them: stopped, taken up again, enlarged, shown."""
 
 import importlib.util
+import io
 import json
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -14,6 +16,7 @@ import pytest
 from mjx_policies.data import lerobot
 from mjx_policies.data.formats import read
 from mjx_policies.training.errors import UserError
+from mjx_policies.training.progress import LiteralConsole
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -220,6 +223,29 @@ def test_a_campaign_is_enlarged(script, whole, tmp_path):
     assert_equal(actions(tmp_path / "a"), actions(whole))
     script.main(script.parse(["--resume", "--out", str(tmp_path / "a"), "--episodes", "5"]))  # nothing left to do
     assert len(read(tmp_path / "a")) == 10
+
+
+def test_the_bar_fits_a_terminal_of_80_columns(script):
+    console = LiteralConsole(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
+    counts = {"left": {"success": 900, "lost": 142}}
+    with script.Bar(1_000, 100, console) as bar:
+        bar.update(900, script.Account(counts))
+    last = console.file.getvalue().splitlines()[-1]
+    assert "900 of 1,000 demonstrations, 0s left" in last and "…" not in last
+
+
+def test_a_slow_batch_is_not_silent(script, monkeypatch):
+    monkeypatch.setattr("mjx_policies.training.waiting.LINE_SECONDS", 0.02)
+    console = LiteralConsole(file=io.StringIO())
+    with script.Bar(10, 0, console) as bar:
+        bar.update(4, script.Account({"left": {"success": 4}}))
+        end = time.monotonic() + 60
+        while console.file.getvalue().count("of 4 attempts") < 2 and time.monotonic() < end:
+            time.sleep(0.01)
+        bar.update(10, script.Account({"left": {"success": 10}}))
+    lines = console.file.getvalue().splitlines()
+    assert lines[0] == "collecting ..." and sum("4 of 10 demonstrations, " in line for line in lines) >= 2
+    assert any(line.startswith("10 of 10 demonstrations, 0s left, 100.0% [") for line in lines)
 
 
 @pytest.mark.usefixtures("unseen")

@@ -46,6 +46,15 @@ def test_what_is_done_is_told_every_ten_seconds_and_at_the_end(monkeypatch):
     ]
 
 
+def test_nothing_to_say_leaves_no_comma():
+    for terminal in (False, True):
+        console = LiteralConsole(file=io.StringIO(), force_terminal=terminal, width=80, color_system=None)
+        with waiting.counting(console, "episodes", 40) as progress:
+            progress(10, "")
+        said = console.file.getvalue()
+        assert "episodes" in said and ", ," not in said and "episodes: \n" not in said and ":  " not in said
+
+
 def test_in_a_terminal_there_is_a_bar():
     console = LiteralConsole(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
     with waiting.counting(console, "robots", 40) as progress:
