@@ -24,6 +24,7 @@ from mjx_policies.training.clock import Clock
 from mjx_policies.training.config import may_change
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.loop import Job, Outcome, Schedule, train
+from mjx_policies.training.memory import check_room
 from mjx_policies.training.plots import plot_curves
 from mjx_policies.training.preemption import Preempted, Preemption, exit_code
 from mjx_policies.training.progress import open_console
@@ -103,7 +104,8 @@ def complete(run: Run, default_steps: int, display: Display) -> None:
         parts = ppo_run.build(run)
         evaluate = ppo_run.make_evaluation(run, parts.learner, batch=min(64, run.robots))
         init = jax.jit(parts.runner.init, compiler_options=compiler_options(runs_once=True))
-        init.eval_shape(jax.random.key(run.seed), run.hyper)
+        state = init.eval_shape(jax.random.key(run.seed), run.hyper)
+        check_room(state, f"--num-envs {run.num_envs:,}", "choose fewer robots")
     with RunFolder.start(path, run, run.resume) as folder, Preemption() as preemption:
         job = Job(
             init=lambda: init(jax.random.key(run.seed), run.hyper),

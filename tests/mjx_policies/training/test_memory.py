@@ -1,0 +1,25 @@
+import doctest
+
+import jax
+import pytest
+
+from mjx_policies.training import memory
+from mjx_policies.training.errors import UserError
+
+
+def test_what_does_not_fit_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: 4_000)
+    shapes = lambda count: {"x": jax.ShapeDtypeStruct((count, 10), "float32")}  # noqa: E731
+    memory.check_room(shapes(100), "--num-envs 100", "choose fewer robots")
+    with pytest.raises(
+        UserError, match=r"--num-envs 101 needs 0\.0 GB and more, there are 0\.0 GB: choose fewer robots"
+    ):
+        memory.check_room(shapes(101), "--num-envs 101", "choose fewer robots")
+
+
+def test_the_memory_of_this_computer_is_known():
+    assert memory.available() > 2**26
+
+
+def test_examples_of_the_docstrings():
+    assert doctest.testmod(memory).failed == 0
