@@ -13,7 +13,8 @@ computer. The robot stays in the middle of the page and the floor moves. Both ta
 | R | R | set a damped robot upright |
 
 The page leaves W A S D Q E and the arrows to the camera, which viser moves with them. When no page answers any more,
-because all are closed or hidden, the robot is damped. The controller, the loop and the log are those of a real robot.
+because all are closed or hidden, the robot is damped. Ctrl-C, or closing the viewer, ends the session, which is a
+success: exit code 0. The controller, the loop and the log are those of a real robot.
 """
 
 from __future__ import annotations
@@ -610,7 +611,9 @@ def window_of(stage: Stage, driver: Driver, watch: Watch, console: Console) -> I
     """Opens the window."""
     from mujoco.viewer import launch_passive  # loads a graphics library
 
-    console.print("1: stand, 2: run, 3: damp, 4: clear, arrows, A and D: move, space: no motion, R: set upright")
+    console.print(
+        "1: stand, 2: run, 3: damp, 4: clear, arrows, A, D: move, space: no motion, R: set upright; Ctrl-C ends"
+    )
     with console.status("") as status:
         window = Window(stage, driver, watch, status)
         try:
