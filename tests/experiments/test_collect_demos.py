@@ -230,8 +230,8 @@ def test_the_bar_fits_a_terminal_of_80_columns(script):
     counts = {"left": {"success": 900, "lost": 142}}
     with script.Bar(1_000, 100, console) as bar:
         bar.update(900, script.Account(counts))
-    last = console.file.getvalue().splitlines()[-1]
-    assert "900 of 1,000 demonstrations, 0s left" in last and "…" not in last
+    said = console.file.getvalue()
+    assert "900 of 1,000 demonstrations, 0s left" in said and "…" not in said
 
 
 def test_a_slow_batch_is_not_silent(script, monkeypatch):
