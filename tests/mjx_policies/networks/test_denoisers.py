@@ -9,7 +9,6 @@ from scipy.signal import correlate
 from mjx_policies.compiler import compiler_options
 from mjx_policies.networks.denoiser import MLPDenoiser, TransformerDenoiser
 from mjx_policies.networks.temporal_unet import Convolution, ConvolutionBlock, TemporalUNet
-from mjx_policies.networks.time_embedding import TimeEmbedding
 
 rng = np.random.default_rng(0)
 X, EMBEDDING = (rng.normal(size=shape).astype(np.float32) for shape in ((8, 3), (5,)))
@@ -71,15 +70,6 @@ def test_groups_are_normalised_over_all_steps():
     normed = (h - h.mean(axis=(0, 2), keepdims=True)) / np.sqrt(h.var(axis=(0, 2), keepdims=True) + 1e-6)
     normed = normed.reshape(8, 4)
     np.testing.assert_allclose(module.apply(params, X), normed / (1 + np.exp(-normed)), atol=1e-4)
-
-
-def test_times_are_told_by_waves_of_growing_periods():
-    module = TimeEmbedding(6, 0.01, 1.0)
-    found = module.apply({}, jnp.asarray([0.25, 0.5]))
-    angle = 2 * np.pi * np.array([0.25, 0.5])[:, None] / np.array([0.01, 0.1, 1.0])
-    np.testing.assert_allclose(found, np.concatenate([np.sin(angle), np.cos(angle)], axis=1).ravel(), atol=1e-4)
-    with pytest.raises(ValueError, match="features is 5, it must be even"):
-        TimeEmbedding(5).apply({}, 0.1)
 
 
 def test_what_cannot_be_halved_is_told():
