@@ -26,15 +26,11 @@ TRUNK_GEOMS = ("trunk_box", "head")
 """Geometries of the trunk's body that collide: any of them on the floor is a fall."""
 
 SENSORS: dict[str, int] = {
-    "orientation": 4,
-    "gyro": 3,
-    "local_linvel": 3,
-    "position": 3,
     **{f"{leg}_foot_{quantity}": 3 for quantity in ("pos", "linvel") for leg in LEGS},
     **{f"{leg}_foot_contact": 4 for leg in LEGS},  # number of contacts, force (normal, two tangents) of the deepest
     **{f"{geom}_contact": 1 for geom in TRUNK_GEOMS},  # number of contacts
 }
-"""Sensors that Go2 tasks read, and their sizes."""
+"""Sensors that Go2 tasks read, and their sizes. The trunk is not among them, see `sensing`."""
 
 KINDS = ("bumps", "slope_down", "slope_up", "stairs_down", "stairs_up")
 """Kinds of tile. From the middle outwards a `slope_down` descends (a pyramid) and a `slope_up` rises (a pit)."""

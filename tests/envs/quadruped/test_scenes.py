@@ -266,7 +266,7 @@ def found_alone(spec):
         ),
         (no_calf_actuator, "lacks actuator 'RR_calf'"),
         (drop("keys", "home"), "lacks keyframe 'home', which Go2 tasks use; it has: none"),
-        (rename("sensors", "gyro", "gyroscope"), "lacks sensor 'gyro'"),
+        (rename("sensors", "FL_foot_pos", "FL_foot_place"), "lacks sensor 'FL_foot_pos'"),
         (swap_targets, "actuator 'FL_hip' drives 'FR_hip_joint'"),
         (swap_actuators, "expect the order"),
         (no_free_joint, "first joint is 'FL_hip_joint', Go2 tasks expect the free joint"),

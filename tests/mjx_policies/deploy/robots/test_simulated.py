@@ -7,7 +7,7 @@ from mjx_policies.deploy.robots import ticks
 from mjx_policies.deploy.robots.simulated import COMMAND_TIMEOUT, Faults, Push, SimulatedRobot
 from mjx_policies.envs.quadruped.scenes import flat
 
-MODEL = flat(lean=True)
+MODEL = flat()
 HOME = MODEL.key("home").ctrl
 DT = MODEL.opt.timestep
 
