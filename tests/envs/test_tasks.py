@@ -1,6 +1,7 @@
 """Laws that every task keeps."""
 
 import sys
+from types import SimpleNamespace
 
 import chex
 import jax
@@ -8,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mjx_policies.envs.compat import to_gymnasium
 from mjx_policies.envs.quadruped.joystick import BRAKING_STEPS, FOOT_RADIUS, SWING_HEIGHT, steps_out, swing_height
 from mjx_policies.envs.registry import TASKS, load
 from mjx_policies.types import table_size
@@ -61,6 +63,27 @@ def test_a_task_starts_alike_from_one_key_and_leaves_its_input_alone(task):
     first = step(state, jnp.ones((4, env.spec.action.size)))
     chex.assert_trees_all_equal(state, again)
     chex.assert_trees_all_equal(first, step(state, jnp.ones((4, env.spec.action.size))))
+
+
+@pytest.mark.filterwarnings("ignore:.*A Box observation space m:UserWarning")  # no sensor has a bound that is known
+@pytest.mark.filterwarnings("ignore:.*For Box action spaces, we recommend:UserWarning")  # ours end at joint limits
+def test_what_a_task_returns_is_what_gymnasium_expects(task):
+    """Its checker sees a reset and a step of the task as they were: to compile the adapter for each takes minutes."""
+    pytest.importorskip("gymnasium")
+    from gymnasium.utils.env_checker import check_env
+
+    env, reset, step = task
+    state, first = reset(jax.random.split(jax.random.key(0), 4), {})
+    recorded = (state, first), step(state, jnp.zeros((4, env.spec.action.size)))
+    start, after = jax.tree.map(lambda x: x[0], recorded)
+    told = SimpleNamespace(
+        spec=env.spec, physics=env.physics, data=env.data, reset=lambda *_: start, step=lambda *_: after
+    )
+    adapted = to_gymnasium(told)
+    check_env(adapted, skip_render_check=True)
+    adapted.reset()
+    info = adapted.step(np.zeros(env.spec.action.size, np.float32))[4]
+    assert info == {name: value for name, value in after[1].metrics.items() if not np.isnan(value)}
 
 
 def test_what_reaches_the_motors_is_what_was_applied(task):
