@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import mujoco
 
 
@@ -10,8 +11,8 @@ def test_its_import_prints_nothing():
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == ""
 
 
-def test_what_it_starts_from_is_bound_to_no_device():
-    """A step would be compiled twice otherwise: for the first state of a run, and for those that steps return."""
+def test_a_step_is_compiled_once():
+    """And not for the first state of a run, and again for those that steps return, which are bound to no device."""
     from mjx_policies.envs.physics.mjx import MjxPhysics
 
     model = mujoco.MjModel.from_xml_string(
@@ -20,3 +21,7 @@ def test_what_it_starts_from_is_bound_to_no_device():
     physics = MjxPhysics(model, substeps=1)
     leaves = jax.tree.leaves((physics._model, physics._data))
     assert leaves and not any(leaf.committed for leaf in leaves)
+    step, state = jax.jit(physics.step), physics._data  # what `init` takes its arrays from, where it is not compiled
+    for _ in range(2):
+        state = step(state, jnp.zeros((1, 0)), {})
+    assert step._cache_size() == 1
