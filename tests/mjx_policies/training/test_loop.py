@@ -1,5 +1,6 @@
 import dataclasses
 import errno
+import os
 import signal
 
 import jax
@@ -10,12 +11,13 @@ from rich.console import Console
 
 from mjx_policies.training import checkpoint as checkpoint_module
 from mjx_policies.training.checkpoint import CheckpointError, read_checkpoint
-from mjx_policies.training.checkpoints import checkpoint_steps
+from mjx_policies.training.checkpoints import Checkpoints, checkpoint_steps
 from mjx_policies.training.errors import NonFiniteError, UserError, clean_errors
 from mjx_policies.training.files import read_json, write_json
 from mjx_policies.training.loop import Job, Schedule, train
 from mjx_policies.training.metrics import WALL_CLOCK, read_metrics, read_table
 from mjx_policies.training.preemption import Preemption
+from mjx_policies.training.progress import LiteralConsole
 from mjx_policies.training.run_folder import RunFolder
 
 
@@ -47,6 +49,20 @@ def whole(toy, tmp_path_factory):
     path = tmp_path_factory.mktemp("whole") / "run"
     outcome = toy.train_toy(path, toy.ToyConfig(schedule=schedule()), console=Console(quiet=True))
     return outcome, table_without_clock(path / "metrics.csv")
+
+
+def test_where_nobody_reads_the_run_goes_on_and_its_folder_is_whole(toy, tmp_path, assert_same_bits, whole, capfd):
+    """As behind `| head`, which closes the pipe that the progress goes to."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as pipe:
+        ended = toy.train_toy(tmp_path / "run", toy.ToyConfig(schedule=schedule()), console=LiteralConsole(file=pipe))
+    assert "standard output is closed: going on without it" in capfd.readouterr().err
+    assert_same_bits(ended.state, whole[0].state)
+    assert table_without_clock(tmp_path / "run" / "metrics.csv") == whole[1]
+    restored = Checkpoints(tmp_path / "run" / "checkpoints").restore(ended.state, print)
+    assert restored.step == 80
+    assert_same_bits(restored.state, ended.state)
 
 
 @pytest.mark.parametrize("optimizer", ["momentum", "adam"])
