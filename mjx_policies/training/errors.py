@@ -192,9 +192,10 @@ class _Script:
         nobody waits for then call into an interpreter that is gone, which is a segmentation fault.
         """
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if "multiprocessing" in sys.modules:
+        if util := sys.modules.get("multiprocessing.util"):
             for child in sys.modules["multiprocessing"].active_children():
                 child.terminate()
+            util._run_finalizers(0)  # takes back the names of semaphores, or their tracker would warn that they leaked
         for stream in (sys.stdout, sys.stderr):
             settle(stream)
         os._exit(code)

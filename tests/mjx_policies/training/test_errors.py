@@ -81,6 +81,7 @@ INTERRUPTED = "error: interrupted before the work at hand was finished.\n"
         ("interrupt of a child", 130, "", "error: ffmpeg ended with code 255.\n"),
         ("interrupt where nothing can be raised", 130, "", INTERRUPTED),
         ("exit handlers", 130, "", INTERRUPTED),
+        ("semaphore", 130, "", INTERRUPTED),
         ("preempted", 143, "", ""),
         ("preempted between", 140, "", "error: SIGUSR2 ended the work before it was finished.\n"),
         ("print", 0, "5 +- 1 -> 3 x 2 ... >= 90 % ?\n", "+- ?\n"),

@@ -48,6 +48,13 @@ def main(ending: str) -> None:
 
             atexit.register(print, "handler")
             signal.raise_signal(signal.SIGINT)
+        case "semaphore":  # its tracker, another process, would pass over a warning that is an error
+            import multiprocessing
+
+            sys.warnoptions.clear()
+            lock = multiprocessing.get_context("spawn").Lock()
+            signal.raise_signal(signal.SIGINT)
+            del lock
         case "streams":
             print(sys.stdin.read(), end="")
             print("said")
