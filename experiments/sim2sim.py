@@ -2,10 +2,10 @@
 
 The gate before hardware. Each condition is 100 robots that differ from the model in one way, driven by the controller
 that drives a real one. A robot fails if it falls (any part of its trunk touches the floor, or it tilts by more than 60
-degrees) or if the controller stops it. The exit code is 0 if all conditions pass and 1 if one does not. A condition
-marked with a star goes more than twice as far from the model as the policy's training did: it is shown and does not
-count. The folder beside the file gets the results, a video of the worst robot and a plot of what its joints and feet
-did. After Ctrl-C it gets the results of the robots that were done.
+degrees) or if the controller stops it. The exit code is 0 if all conditions that count pass, and 1 if one does not or
+none of them counts. A condition marked with a star goes more than twice as far from the model as the policy's training
+did: its figures are shown, and it does not count. The folder beside the file gets the results, a video of the worst
+robot and a plot of what its joints and feet did. After Ctrl-C it gets the results of the robots that were done.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Verdict:
       faults: an example of each kind of fault, as the controller told it.
       track_linear, track_yaw: means over robots, up to where each failed.
       covered: whether the condition counts, see `Condition.covered`.
-      passed: whether it passes; None where not all robots ran.
+      passed: whether it passes; None where it does not count, or not all robots ran.
     """
 
     failures: Estimate
@@ -137,7 +137,10 @@ def main(gate: Gate) -> int:
         console.print(f"{results}: of {sum(map(len, episodes.values()))} robots, stopped by {stopped}")
         return exit_code(stopped)
     console.print(f"{results}; worst robot ({worst_name}): {video}, {plot}")
-    return 0 if all(verdict.passed for verdict in verdicts.values() if verdict.covered) else 1
+    counted = [verdict.passed for verdict in verdicts.values() if verdict.covered]
+    if not counted:
+        console.print("no verdict: none of these conditions counts for this policy; add nominal to --conditions")
+    return 0 if counted and all(counted) else 1
 
 
 def open_policy(gate: Gate):
@@ -224,6 +227,7 @@ def judge(gate: Gate, name: str, contract: Contract, episodes: list[Episode]) ->
     failures = statistics.proportion(sum(episode.failed for episode in episodes), len(episodes))
     linear = statistics.mean([episode.track_linear for episode in episodes], lowest=0.0, highest=1.0)
     yaw = statistics.mean([episode.track_yaw for episode in episodes], lowest=0.0, highest=1.0)
+    covered = CONDITIONS[name].covered(contract)
     passed = failures.value <= gate.max_failures and linear.value >= gate.min_tracking
     stopped = [episode for episode in episodes if episode.fault and not episode.fallen]
     return Verdict(
@@ -233,8 +237,8 @@ def judge(gate: Gate, name: str, contract: Contract, episodes: list[Episode]) ->
         faults={episode.fault_name: episode.fault for episode in reversed(stopped)},
         track_linear=linear,
         track_yaw=yaw,
-        covered=CONDITIONS[name].covered(contract),
-        passed=passed if len(episodes) == gate.robots else None,
+        covered=covered,
+        passed=passed if covered and len(episodes) == gate.robots else None,
     )
 
 
@@ -263,7 +267,7 @@ def table(gate: Gate, verdicts: dict[str, Verdict], stopped: str) -> Table:
             str(sum(verdict.stops.values())),
             f"{verdict.track_linear.value:.3f}",
             f"{verdict.track_yaw.value:.3f}",
-            Text(word, style=style if verdict.covered else ""),
+            Text(word, style=style),
         )
     return found
 

@@ -87,14 +87,21 @@ def test_only_conditions_that_training_covers_decide(ran):
     code, output, folder = ran({"nominal": GOOD, "mass": GOOD, "payload": BAD})
     assert code == 0
     rows = {line.split()[0]: line.split() for line in output.splitlines() if line.strip()}
-    assert rows["payload"][1] == "*" and rows["payload"][-1] == "fail" and rows["mass"][-1] == "pass"
+    assert rows["payload"][1:3] == ["*", "1.000"] and rows["payload"][-1] == "-" and rows["mass"][-1] == "pass"
     assert "*: more than twice as far from the model as the training of this policy went" in output
     found = json.loads((folder / "sim2sim.json").read_text())
     assert {name: each["covered"] for name, each in found["verdicts"].items()} == {
         "nominal": True, "mass": True, "payload": False,
     }  # fmt: skip
-    assert found["verdicts"]["payload"]["falls"] == 4 and found["stopped_by"] == ""
+    assert found["verdicts"]["payload"]["falls"] == 4 and found["verdicts"]["payload"]["passed"] is None
+    assert found["stopped_by"] == "" and "no verdict" not in output
     assert ran({"nominal": GOOD, "mass": BAD})[0] == 1
+
+
+def test_where_no_condition_counts_nothing_has_passed(ran):
+    code, output, folder = ran({"payload": GOOD, "slope": GOOD})
+    assert code == 1 and "no verdict: none of these conditions counts for this policy" in output
+    assert (folder / "sim2sim.json").exists() and "pass " not in output.split("pass: ")[0]
 
 
 def test_a_stopped_gate_keeps_and_prints_what_it_had(ran):
@@ -139,7 +146,7 @@ def test_at_80_columns_each_condition_is_one_row():
     assert max(map(len, lines)) <= 80 and "runs/a[b]/policy.onnx" in lines[0]
     for name in CONDITIONS:
         (row,) = (line for line in lines if line.split()[:1] == [name])
-        assert "1.000 [0.963, 1.000]" in row and row.split()[-1] == "fail"
+        assert "1.000 [0.963, 1.000]" in row and row.split()[-1] == ("fail" if verdicts[name].covered else "-")
     legend = script.legend(gate, verdicts)
     assert all(any(line.startswith(f"{name}: ") for line in legend) for name in CONDITIONS)
     assert any(
