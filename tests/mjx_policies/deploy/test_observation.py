@@ -25,6 +25,7 @@ from mjx_policies.deploy.contract import (
 from mjx_policies.deploy.observation import ObservationBuilder, ObservationError, gravity
 from mjx_policies.envs import load
 from mjx_policies.envs.quadruped.joystick import OBSERVATION, Commands
+from mjx_policies.envs.registry import scene
 
 GAIT = Gait(hz=3.0, braking_seconds=1.0)
 SIZES = {
@@ -193,7 +194,8 @@ def test_it_equals_the_environment_that_the_policy_was_trained_in():
     state, timestep = reset(env, jax.random.key(0), {})
     still = jnp.zeros(3)
     state = dataclasses.replace(state, phase=jnp.zeros(()), command=still, command_steps=jnp.asarray(2**30, jnp.int32))
-    random, sensors = np.random.default_rng(0), mujoco.MjData(env.physics.model)
+    random, model = np.random.default_rng(0), scene("Go2JoystickFlat")  # with sensors of the trunk
+    sensors = mujoco.MjData(model)
     action, seen_standing, seen_stepping = np.zeros(12, np.float32), 0, 0
     # The command that an environment draws at each of these steps.
     forward = Commands(low=jnp.array([0.5, 0.1, 0.2]), high=jnp.array([0.5, 0.1, 0.2]), stand=jnp.zeros(()))
@@ -213,7 +215,7 @@ def test_it_equals_the_environment_that_the_policy_was_trained_in():
             expected = env._observe(state, env._measure(state.data))["state"]
 
         sensors.qpos[:], sensors.qvel[:] = state.data.qpos, state.data.qvel
-        mujoco.mj_forward(env.physics.model, sensors)  # of this instant, as a robot's message is
+        mujoco.mj_forward(model, sensors)  # of this instant, as a robot's message is
         values = {
             "gyro": sensors.sensor("gyro").data,
             "orientation": sensors.sensor("orientation").data,
