@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any, ClassVar, NoReturn
 
-from mjx_policies.training.preemption import SIGNALS, Preempted, exit_code
+from mjx_policies.training.preemption import SIGNALS, Preempted, exit_code, heard
 from mjx_policies.training.streams import is_broken, make_usable, settle
 
 
@@ -33,6 +33,8 @@ class NonFiniteError(UserError):
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 UNUSABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
 ENDED_BY = tuple(exit_code(number.name) for number in SIGNALS)
+ENDING = (signal.SIGINT, signal.SIGTERM)  # signals that end a script which has no `Preemption` open
+PATIENCE = 3.0  # s, that a signal waits for what runs outside Python, such as a compilation
 
 
 def disk_is_full(error: BaseException) -> bool:
@@ -77,7 +79,8 @@ def clean_errors(*also: type[Exception]) -> Iterator[None]:
     met a value that is not finite, 130 and 143 for a script that Ctrl-C and SIGTERM ended.
 
     Around a whole script, in the module that Python was started with, it also sees to what a script needs: standard
-    streams that exist and can show every character, and a Ctrl-C that ends in one sentence wherever it arrives.
+    streams that exist and can show every character, and a Ctrl-C or SIGTERM that ends in one sentence wherever it
+    arrives, within seconds also while something compiles.
 
     Args:
       also: further exception types whose message is a sentence for the user, such as the `ValueError` of a
@@ -113,15 +116,22 @@ def _verdict(error: BaseException, for_the_user: tuple[type[Exception], ...]) ->
     if isinstance(error, SystemExit):
         return "", error.code
     if isinstance(error, for_the_user):
-        return str(error), exit_code("SIGINT") if _Script.interrupted else getattr(error, "exit_code", 2)
-    if isinstance(error, KeyboardInterrupt) or _Script.interrupted:
-        return "interrupted before the work at hand was finished.", exit_code("SIGINT")
+        return str(error), exit_code(_Script.ended_by) if _Script.ended_by else getattr(error, "exit_code", 2)
+    if isinstance(error, KeyboardInterrupt) or _Script.ended_by:
+        return _ended_by(_Script.ended_by or "SIGINT")
     if isinstance(error, Preempted):
-        return f"{error} ended the work before it was finished.", error.exit_code
+        return _ended_by(str(error))
     if isinstance(error, BrokenPipeError) and is_broken(sys.stdout):
         return "", exit_code("SIGPIPE")  # as of every other filter that nobody reads from any more
     words = sentence(error) if isinstance(error, Exception) else None
     return None if words is None else (words, 2)
+
+
+def _ended_by(name: str) -> tuple[str, int]:
+    """What to say of a signal, and the exit code."""
+    if name == "SIGINT":
+        return "interrupted before the work at hand was finished.", exit_code(name)
+    return f"{name} ended the work before it was finished.", exit_code(name)
 
 
 def _say(text: str) -> None:
@@ -134,11 +144,11 @@ class _Script:
 
     Attributes:
       entered: whether there is such a block already.
-      interrupted: whether Ctrl-C was pressed. What is raised then need not be `KeyboardInterrupt`: JAX makes an error
-        of its own of one inside a host callback.
+      ended_by: name of the signal that ends it, if one does. What is raised then need not be `KeyboardInterrupt`: JAX
+        makes an error of its own of one inside a host callback.
     """
 
-    interrupted: ClassVar[bool] = False
+    ended_by: ClassVar[str] = ""
     entered: ClassVar[bool] = False
 
     @staticmethod
@@ -154,9 +164,13 @@ class _Script:
     def __enter__(self) -> _Script:
         _Script.entered = True
         make_usable()
-        self._before = signal.getsignal(signal.SIGINT)
-        if self._before is signal.default_int_handler:  # and not one that ignores it, as under nohup
-            signal.signal(signal.SIGINT, self._handle)
+        before = {number: signal.getsignal(number) for number in ENDING}
+        # Not those that are ignored, as under nohup, nor what was not set from Python and cannot be put back.
+        self._before = {number: each for number, each in before.items() if each not in (signal.SIG_IGN, None)}
+        self._heeded, self._hearing = threading.Event(), contextlib.ExitStack()
+        self._hearing.enter_context(heard(self._hear))
+        for number in self._before:
+            signal.signal(number, self._handle)
         self._hook, sys.unraisablehook = sys.unraisablehook, self._unraisable
         jax = sys.modules.get("jax")
         if jax is not None and jax.config.jax_enable_x64:
@@ -166,16 +180,27 @@ class _Script:
 
     def __exit__(self, *_: object) -> None:
         sys.unraisablehook = self._hook
-        if self._before is signal.default_int_handler:
-            signal.signal(signal.SIGINT, self._before)
-        _Script.interrupted = _Script.entered = False
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._heeded.set()
+        self._hearing.close()
+        _Script.ended_by, _Script.entered = "", False
         for stream in (sys.stdout, sys.stderr):
             settle(stream)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        _Script.interrupted = True
+        self._heeded.set()
+        _Script.ended_by = signal.Signals(number).name
         logging.getLogger("jax._src.callback").disabled = True  # it would log the interrupt with a traceback
         raise KeyboardInterrupt
+
+    def _hear(self, number: int) -> None:
+        """Ends the process for the main thread, where that does not return to Python for a while."""
+        ours = number in ENDING and signal.getsignal(number) == self._handle  # and not that of a loop that listens
+        if ours and not self._heeded.wait(PATIENCE):
+            text, code = _ended_by(signal.Signals(number).name)
+            _say(text)
+            self.leave(code)
 
     def _unraisable(self, found: Any) -> None:
         if issubclass(found.exc_type, KeyboardInterrupt):  # it arrived where nothing can be raised: a moment later
@@ -191,7 +216,8 @@ class _Script:
         What Python does at its own end, it does beside the threads of XLA: those that still compute for a result that
         nobody waits for then call into an interpreter that is gone, which is a segmentation fault.
         """
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
         if util := sys.modules.get("multiprocessing.util"):
             for child in sys.modules["multiprocessing"].active_children():
                 child.terminate()

@@ -1,11 +1,14 @@
 """A script that ends as its first argument says, as tests of endings start it. It imports nothing that takes long."""
 
+import ctypes
 import os
 import signal
 import sys
+import threading
 import time
 import warnings
 
+from mjx_policies.training import errors
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.preemption import Preempted, exit_code
 
@@ -43,6 +46,19 @@ def main(ending: str) -> None:
             raise SystemExit(exit_code("SIGTERM"))
         case "preempted between":
             raise Preempted("SIGUSR2")
+        case "terminated":
+            signal.raise_signal(signal.SIGTERM)
+        case "terminated while it compiles":  # what no signal interrupts: the second lock never ends
+            c, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+            c.pthread_mutex_lock(mutex)
+            errors.PATIENCE = 0.1
+            threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+            c.pthread_mutex_lock(mutex)
+        case "heard by a loop":  # which takes its time
+            errors.PATIENCE = 0.1
+            signal.signal(signal.SIGINT, lambda number, frame: print("heard", flush=True))
+            signal.raise_signal(signal.SIGINT)
+            time.sleep(0.5)
         case "exit handlers":  # do not run: they would wait for threads that compute for nobody
             import atexit
 
