@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from mjx_policies.agents.restore import Policy, load_policy
 from mjx_policies.agents.trials import EVALUATION_SEED, film_trial, make_trials
 from mjx_policies.data import lerobot
 from mjx_policies.data.dataset import Dataset, readable
+from mjx_policies.data.episodes import Episode
 from mjx_policies.data.formats import read
 from mjx_policies.data.store import Store, build, fingerprint, in_memory, open_store
 from mjx_policies.envs.base import Env
@@ -134,7 +135,8 @@ def complete(run: CloningRun) -> None:
             f"{path} holds the results of a finished run, but no checkpoint to go on from: put its checkpoints back, "
             "or choose another --run-dir for a new run."
         )
-    with clean_errors(ValueError):  # before there is a folder: a run that cannot be built leaves none
+    # Before there is a folder: a run that cannot be built leaves none.
+    with clean_errors(ValueError), working(console, "building the task and checking the datasets"):
         if not run.resume:
             run = dataclasses.replace(run, backend=resolve_backend(run.backend))  # wherever it is resumed
         task = load(run.task, run.backend, min(BATCH, run.robots), run.actions)
@@ -253,15 +255,20 @@ def open_demonstrations(run: CloningRun, task: Env, folder: Path, preemption: Pr
     def say(sentence: str) -> None:
         console.print(sentence, highlight=False)
 
-    episodes = (episode for each, count in datasets for episode in readable(each, say, count))
+    def episodes() -> Iterator[Episode]:
+        for each, count in datasets:
+            for episode in readable(each, say, count):
+                preemption.check()
+                yield episode
+
     names = [bc_run.OBSERVATION]
     if (folder / "store").exists():  # the run's own copy
         store = open_store(folder / "store")
-    elif sum(sum(each.lengths[:episodes]) * row_bytes(each) for each, episodes in datasets) <= IN_MEMORY:
-        store = in_memory(episodes, names)
+    elif sum(sum(each.lengths[:count]) * row_bytes(each) for each, count in datasets) <= IN_MEMORY:
+        store = in_memory(episodes(), names)
         check_unchanged(store, folder / FINGERPRINT)
     else:
-        store = build(folder / "store", episodes, names)
+        store = build(folder / "store", episodes(), names)
     size = table_size(task.spec.observation)
     if store.arrays[bc_run.OBSERVATION].shape[1:] != (size,):
         found = list(store.arrays[bc_run.OBSERVATION].shape[1:])
