@@ -7,6 +7,7 @@ it still learns from the same; of the checkpoints, the one that did best in simu
 
 from __future__ import annotations
 
+import _early  # noqa: F401 - a signal is one sentence from here on
 from bc_training import CloningRun, complete
 
 from mjx_policies.training.command_line import parse

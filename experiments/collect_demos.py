@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import _early  # noqa: F401 - a signal is one sentence from here on
 import demos
 import jax
 import numpy as np

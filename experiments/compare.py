@@ -14,6 +14,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import _early  # noqa: F401 - a signal is one sentence from here on
 import tyro
 from judging import Tests, judge, open_subject, output_files, write_page
 from rich.table import Table

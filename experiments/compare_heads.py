@@ -20,6 +20,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import _early  # noqa: F401 - a signal is one sentence from here on
 import tyro
 from head_contest import Demonstrated, Learned, Tried, demonstrate, figures, learn, make_judge, sampling_seconds
 from head_pictures import draw_bars, draw_lines, draw_paths

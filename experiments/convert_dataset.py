@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import _early  # noqa: F401 - a signal is one sentence from here on
 import numpy as np
 import tyro
 

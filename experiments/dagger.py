@@ -14,6 +14,7 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import _early  # noqa: F401 - a signal is one sentence from here on
 import jax
 import numpy as np
 from bc_training import CloningRun, check_datasets, complete

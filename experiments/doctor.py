@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
+import _early  # noqa: F401 - a signal is one sentence from here on
 import numpy as np
 import tyro
 from demos import check_rate, check_task

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import _early  # noqa: F401 - a signal is one sentence from here on
 from judging import Tests, judge, open_subject, output_files, write_page
 
 from mjx_policies.envs.physics import resolve_backend

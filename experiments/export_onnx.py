@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import _early  # noqa: F401 - a signal is one sentence from here on
 import jax
 import jax.numpy as jnp
 import numpy as np

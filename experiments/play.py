@@ -11,6 +11,7 @@ import dataclasses
 import time
 from pathlib import Path
 
+import _early  # noqa: F401 - a signal is one sentence from here on
 import jax
 import jax.numpy as jnp
 import mujoco

@@ -5,6 +5,7 @@ The run folder ends with config.json, checkpoints, metrics.csv, curves.png, eval
 
 from __future__ import annotations
 
+import _early  # noqa: F401 - a signal is one sentence from here on
 from ppo_training import Display, Run, complete
 
 from mjx_policies.agents import ppo_run

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Literal
 
+import _early  # noqa: F401 - a signal is one sentence from here on
 import jax
 from ppo_training import Display, complete
 from ppo_training import Run as AnyRun

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import _early  # noqa: F401 - a signal is one sentence from here on
 import imageio.v3
 import jax
 import matplotlib

@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import _early  # noqa: F401 - a signal is one sentence from here on
 import demos
 import jax
 import mujoco

@@ -25,6 +25,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import _early  # noqa: F401 - a signal is one sentence from here on
 import mujoco
 import numpy as np
 import tyro

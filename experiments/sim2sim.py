@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
+import _early  # noqa: F401 - a signal is one sentence from here on
 import numpy as np
 import tyro
 from rich import box

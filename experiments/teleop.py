@@ -32,6 +32,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import _early  # noqa: F401 - a signal is one sentence from here on
 import mujoco
 import numpy as np
 import tyro

@@ -29,7 +29,7 @@ def scripts(monkeypatch):
     """Loads a script as `python experiments/NAME.py` does, without running it."""
     monkeypatch.syspath_prepend(str(ROOT / "experiments"))
     yield lambda name: load(ROOT / name)
-    for path in (ROOT / "experiments").glob("*.py"):
+    for path in (ROOT / "experiments").glob("[!_]*.py"):  # `_early` stays as it was first imported, by no script
         sys.modules.pop(path.stem, None)
 
 

@@ -131,6 +131,7 @@ def test_a_full_disk_under_hdf5_is_one_sentence(tmp_path):
         f"import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN); sys.argv[0] = {str(SCRIPT)!r}; "
     )
     code += "resource.setrlimit(resource.RLIMIT_FSIZE, (2**14, 2**14)); import runpy; "
+    code += f"sys.path.insert(0, {str(SCRIPT.parent)!r}); "
     code += "runpy.run_path(sys.argv[0], run_name='__main__')"
     command = [sys.executable, "-c", code, str(tmp_path / "a"), str(tmp_path / "b.hdf5")]
     done = subprocess.run(command, capture_output=True, text=True)
