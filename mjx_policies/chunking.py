@@ -14,6 +14,9 @@ commit to one way, and look at their samples first.
 A plan with a number that is not finite, as of a head that failed to make one (`heads.fast`), is not executed: the robot
 goes on doing the last action that it did, or that other plans ask for. Before the first plan there is none: then NaN.
 
+A batch plans together, when the clock of `policy.Policy` says so. A robot whose episode begins in between opens it with
+a plan of its own, made with its memory, and joins the others at their next one.
+
 The deployment runtime does the same (`mjx_policies.deploy.chunks`), also with plans that are made in another thread.
 Axes: H horizon, K executed, A action, O observations remembered.
 """
@@ -26,10 +29,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
-from mjx_policies.evaluation.policy import Policy
 from mjx_policies.heads.inpainting import Prefix, soft_mask
+from mjx_policies.policy import Policy
 from mjx_policies.types import Array, Observation
 
 Plan = Callable[[Array, Observation], Array]
@@ -40,37 +44,43 @@ Continuation = Callable[[Array, Observation, Prefix], Array]
 
 
 @struct.dataclass
-class ChunkCarry:
+class ChunkMemory:
     """What is remembered between two steps.
 
     Attributes:
       history: [O, ...] the last observations, the newest last.
       plan: [H, A] that is executed.
+      age: [] int32, its action that is next.
       next_plan: [H, A] that is being computed, `plan` itself if none is.
+      next_age: [] int32, its action that is next.
     """
 
     history: Observation
     plan: Array
+    age: Array
     next_plan: Array
+    next_age: Array
 
 
 @struct.dataclass
-class EnsembleCarry:
+class EnsembleMemory:
     """What is remembered between two steps.
 
     Attributes:
       history: [O, ...] the last observations, the newest last.
       plans: [H, H, A], newest first: row i was made i steps ago, and its entry i is for this step.
+      count: [] int32, plans made in this episode.
       action: [A], the last one.
     """
 
     history: Observation
     plans: Array
+    count: Array
     action: Array
 
 
 def receding_horizon(
-    plan: Plan, example: Observation, shape: tuple[int, int], execute: int, remember: int = 1, latency: int = 0
+    plan: Plan, shape: tuple[int, int], execute: int, remember: int = 1, latency: int = 0, keys: tuple[str, ...] = ()
 ) -> Policy:
     """Executes K actions of each plan, then plans again. Read the warnings of this module.
 
@@ -78,21 +88,26 @@ def receding_horizon(
 
     Args:
       plan: what the network does.
-      example: one observation.
       shape: (H, A) of a plan.
       execute: K.
       remember: O; at the start of an episode its first observation stands for those before it.
       latency: control steps that computing a plan takes, during which the robot goes on with the plan it has. The
         actions that were for these steps are not executed: `execute + latency` of H actions are needed.
+      keys: entries of an observation that the network is shown; all by default.
 
     Raises:
       ValueError: a size that makes no sense.
     """
-    return _in_turn(lambda key, history, prefix: plan(key, history), example, shape, execute, remember, latency)
+    return _in_turn(lambda key, history, prefix: plan(key, history), shape, execute, remember, latency, keys)
 
 
 def real_time(
-    plan: Continuation, example: Observation, shape: tuple[int, int], execute: int, remember: int = 1, latency: int = 1
+    plan: Continuation,
+    shape: tuple[int, int],
+    execute: int,
+    remember: int = 1,
+    latency: int = 1,
+    keys: tuple[str, ...] = (),
 ) -> Policy:
     """`receding_horizon` without jumps between plans, Black et al. 2025 (arXiv:2506.07339), algorithm 1.
 
@@ -101,13 +116,13 @@ def real_time(
 
     Args:
       plan: what the network does. Actions of the prefix have the units of the plan's.
-      example, shape, execute, remember, latency: see `receding_horizon`.
+      shape, execute, remember, latency, keys: see `receding_horizon`.
     """
-    return _in_turn(plan, example, shape, execute, remember, latency)
+    return _in_turn(plan, shape, execute, remember, latency, keys)
 
 
 def _in_turn(
-    plan: Continuation, example: Observation, shape: tuple[int, int], execute: int, remember: int, latency: int
+    plan: Continuation, shape: tuple[int, int], execute: int, remember: int, latency: int, keys: tuple[str, ...]
 ) -> Policy:
     horizon, _ = shape
     _check(execute=execute, remember=remember)
@@ -121,41 +136,48 @@ def _in_turn(
             f"latency {latency} is not below execute {execute}: a plan would be due before the last is there"
         )
 
-    held = jnp.asarray(soft_mask(horizon, latency, horizon - execute))
+    # How much of a plan of each age is held. One that has not begun holds nothing: there is no motion to go on with.
+    held = [np.zeros(horizon, np.float32), *(soft_mask(horizon, latency, horizon - a) for a in range(1, execute + 1))]
 
-    def init(key: Array) -> ChunkCarry:
-        del key
-        return ChunkCarry(_no_history(example, remember), jnp.zeros(shape), jnp.zeros(shape))
+    def init(key: Array, obs: Observation) -> ChunkMemory:
+        history = _repeated(obs, keys, remember)
+        first = plan(key, history, Prefix(jnp.zeros(shape), jnp.zeros(horizon)))
+        zero = jnp.zeros((), jnp.int32)
+        return ChunkMemory(history, first, zero, first, zero)
 
-    def act(carry: ChunkCarry, key: Array, obs: Observation, step: Array) -> tuple[Array, ChunkCarry]:
-        history = _append(carry.history, obs, step)
-        phase = step % execute  # since the newest plan was asked for
-        # Asked for now, when the last plan is as many steps old as were executed.
-        left = jnp.concatenate([carry.plan[execute:], jnp.repeat(carry.plan[-1:], execute, axis=0)])
-        known = (step > 0) & jnp.isfinite(left).all()
-        prefix = Prefix(jnp.where(known, left, 0.0), jnp.where(known, held, 0.0))
-        next_plan = jax.lax.cond(phase == 0, lambda: plan(key, history, prefix), lambda: carry.next_plan)
-        # The last action that is done before this plan would take over.
-        usable = jnp.isfinite(next_plan).all() | (step == 0)
-        next_plan = jnp.where(usable, next_plan, carry.plan[execute + latency - 1])
-        arrived = (phase == latency) | (step == 0)
-        current = jnp.where(arrived, next_plan, carry.plan)
-        # A plan is `phase` steps old once it has arrived, and a whole cycle more until its successor has.
-        age = jnp.where((phase >= latency) | (step < execute), phase, phase + execute)
-        return current[age], ChunkCarry(history, current, next_plan)
+    def act(memory: ChunkMemory, key: Array, obs: Observation, clock: Any) -> tuple[Array, ChunkMemory]:
+        history = _append(memory.history, obs)
+        begins = memory.age == 0  # this robot has not acted on its plan
+        # Asked for now; a plan that is not finite is replaced by the last action that is done before it would be there.
+        asked = clock % execute == 0
 
-    return Policy(init, act)
+        def ask() -> Array:
+            left = memory.plan[jnp.minimum(memory.age + jnp.arange(horizon), horizon - 1)]
+            known = jnp.isfinite(left).all()
+            weight = jnp.asarray(np.stack(held))[memory.age]
+            return plan(key, history, Prefix(jnp.where(known, left, 0.0), jnp.where(known, weight, 0.0)))
+
+        next_plan = jax.lax.cond(asked, ask, lambda: memory.next_plan)
+        instead = jnp.where(begins, memory.plan, memory.plan[memory.age + latency - 1])
+        next_plan = jnp.where(jnp.isfinite(next_plan).all(), next_plan, instead)
+        next_age = jnp.where(asked, 0, memory.next_age)
+        arrived = (clock % execute == latency) | (asked & begins)
+        current = jnp.where(arrived, next_plan, memory.plan)
+        age = jnp.where(arrived, next_age, memory.age)
+        return current[age], ChunkMemory(history, current, age + 1, next_plan, next_age + 1)
+
+    return Policy(init, act, execute)
 
 
 def temporal_ensemble(
-    plan: Plan, example: Observation, shape: tuple[int, int], decay: float = 0.01, remember: int = 1
+    plan: Plan, shape: tuple[int, int], decay: float = 0.01, remember: int = 1, keys: tuple[str, ...] = ()
 ) -> Policy:
     """Plans in every step and averages what all plans say of it, Zhao et al. 2023 (arXiv:2304.13705), algorithm 2.
 
     Weights are exp(-decay i) with i = 0 for the oldest plan, as there. Read the warnings of this module.
 
     Args:
-      plan, example, shape, remember: see `receding_horizon`.
+      plan, shape, remember, keys: see `receding_horizon`.
       decay: above zero the oldest plan weighs most.
 
     Raises:
@@ -166,21 +188,23 @@ def temporal_ensemble(
     if not math.isfinite(decay):
         raise ValueError(f"decay is {decay}, it must be finite")
 
-    def init(key: Array) -> EnsembleCarry:
+    def init(key: Array, obs: Observation) -> EnsembleMemory:
         del key
-        return EnsembleCarry(_no_history(example, remember), jnp.zeros((horizon, *shape)), jnp.full(actions, jnp.nan))
+        plans, none = jnp.zeros((horizon, *shape)), jnp.full(actions, jnp.nan)
+        return EnsembleMemory(_repeated(obs, keys, remember), plans, jnp.zeros((), jnp.int32), none)
 
-    def act(carry: EnsembleCarry, key: Array, obs: Observation, step: Array) -> tuple[Array, EnsembleCarry]:
-        history = _append(carry.history, obs, step)
-        plans = jnp.concatenate([plan(key, history)[None], carry.plans[:-1]])
+    def act(memory: EnsembleMemory, key: Array, obs: Observation, clock: Any) -> tuple[Array, EnsembleMemory]:
+        del clock
+        history = _append(memory.history, obs)
+        plans = jnp.concatenate([plan(key, history)[None], memory.plans[:-1]])
         age = jnp.arange(horizon)
-        oldest = jnp.minimum(step, horizon - 1)
-        usable = jnp.isfinite(plans).all(axis=(1, 2)) & (age <= step)
+        oldest = jnp.minimum(memory.count, horizon - 1)
+        usable = jnp.isfinite(plans).all(axis=(1, 2)) & (age <= memory.count)
         weights = ensemble_weights(oldest - age, usable, decay)
         asked = jnp.where(usable[:, None], plans[age, age], 0.0)
         average = jnp.sum(weights[:, None] * asked, axis=0) / jnp.sum(weights)
-        action = jnp.where(usable.any(), average, carry.action)
-        return action, EnsembleCarry(history, plans, action)
+        action = jnp.where(usable.any(), average, memory.action)
+        return action, EnsembleMemory(history, plans, memory.count + 1, action)
 
     return Policy(init, act)
 
@@ -194,15 +218,12 @@ def ensemble_weights(rank: Array, usable: Array, decay: float) -> Array:  # [H],
     return jnp.where(usable, jnp.exp(-abs(decay) * jnp.abs(rank - first)), 0.0)
 
 
-def _no_history(example: Observation, remember: int) -> Observation:
-    return jax.tree.map(lambda x: jnp.zeros((remember, *jnp.shape(x)), jnp.asarray(x).dtype), example)
+def _repeated(obs: Observation, keys: tuple[str, ...], remember: int) -> Observation:
+    return {name: jnp.broadcast_to(obs[name], (remember, *jnp.shape(obs[name]))) for name in keys or obs}
 
 
-def _append(history: Observation, obs: Observation, step: Array) -> Observation:
-    def append(rows: Array, newest: Array) -> Array:
-        return jnp.where(step == 0, jnp.broadcast_to(newest, rows.shape), jnp.concatenate([rows[1:], newest[None]]))
-
-    return jax.tree.map(append, history, obs)
+def _append(history: Observation, obs: Observation) -> Observation:
+    return {name: jnp.concatenate([rows[1:], obs[name][None]]) for name, rows in history.items()}
 
 
 def _check(**sizes: Any) -> None:

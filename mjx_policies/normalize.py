@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from mjx_policies.data.statistics import MIN_STD, Scale
 from mjx_policies.types import Array, PyTree
 
 
@@ -42,9 +43,9 @@ def init_normalizer(example: PyTree) -> Normalizer:
 
 def moments(batch: PyTree) -> Normalizer:  # [N, ...]
     """The moments of one batch."""
-    count = jax.tree.leaves(batch)[0].shape[0]
+    leaves = jax.tree.leaves(batch)
     return Normalizer(
-        count=jnp.asarray(count, jnp.float32),
+        count=jnp.asarray(leaves[0].shape[0] if leaves else 0, jnp.float32),
         mean=jax.tree.map(lambda x: jnp.mean(x, axis=0), batch),
         variance=jax.tree.map(lambda x: jnp.var(x, axis=0), batch),
     )
@@ -80,11 +81,6 @@ def merge(a: Normalizer, b: Normalizer) -> Normalizer:
     return Normalizer(count=count, mean=mean, variance=variance)
 
 
-def normalize(normalizer: Normalizer, obs: PyTree, clip: float = 10.0) -> PyTree:
-    """`(obs - mean) / std`, clipped. A constant entry has a floor of 0.01 under its deviation, so it cannot explode."""
-    return jax.tree.map(
-        lambda x, mean, variance: jnp.clip((x - mean) / jnp.maximum(jnp.sqrt(variance), 1e-2), -clip, clip),
-        obs,
-        normalizer.mean,
-        normalizer.variance,
-    )
+def scale_of(normalizer: Normalizer) -> Scale:
+    """The scale to mean zero and deviation one, with a floor: a number that hardly varies must not fill an input."""
+    return Scale(normalizer.mean, jnp.maximum(jnp.sqrt(normalizer.variance), MIN_STD))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from mjx_policies.evaluation.policy import Policy, stateless
+from mjx_policies.policy import Policy, stateless
 from mjx_policies.types import Array, Criterion, Observation, PyTree, TimeStep
 
 _POLICY = 0x706F6C69  # tells the policy's keys from those of the environments, which are split from the same
@@ -83,8 +83,8 @@ def run_episodes(
     """
     policy = policy if isinstance(policy, Policy) else stateless(policy)
     key_init, key_act = jax.random.split(jax.random.fold_in(key, _POLICY))
-    memory = jax.vmap(policy.init)(jax.random.split(key_init, envs.num_envs))
     state, timestep = envs.init(key, stagger=False)
+    memory = jax.vmap(policy.init)(jax.random.split(key_init, envs.num_envs), timestep.obs)
     zeros = jnp.zeros(envs.num_envs)
     names = tuple(timestep.metrics)
     unknown = [criterion.metric for criterion in criteria if criterion.metric not in names]

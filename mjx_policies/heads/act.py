@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mjx_policies.heads.base import ActionHead, Noise, masked_mean
+from mjx_policies.heads.base import ActionHead, Noise, masked_mean, one_decision
 from mjx_policies.losses import absolute_error
 from mjx_policies.networks.apply import apply
 from mjx_policies.networks.transformer import Block
@@ -122,17 +122,17 @@ def act_head(
         posterior = distrax.MultivariateNormalDiag(mean, jnp.exp(log_std))
         prior = distrax.MultivariateNormalDiag(jnp.zeros(latent), jnp.ones(latent))
         style = mean + jnp.exp(log_std) * noise.draw(key)
-        error = masked_mean(absolute_error(act(params, embedding, style), action), mask)
+        error = masked_mean(absolute_error(sample_from_noise(params, embedding, style), action), mask)
         return error + kl_weight * jnp.where(mask.any(), posterior.kl_divergence(prior), 0.0)
 
-    def act(params: PyTree, embedding: Array, noise: Array) -> Array:
+    def sample_from_noise(params: PyTree, embedding: Array, noise: Array) -> Array:
         return apply(decoder, params["decoder"], embedding, noise)
 
     def sample(params: PyTree, key: Array, embedding: Array) -> tuple[Array, Array]:
-        action = act(params, embedding, noise.draw(key))
-        return action, action
+        action = sample_from_noise(params, embedding, noise.draw(key))
+        return action, one_decision(action)
 
     def mode(params: PyTree, embedding: Array) -> Array:
-        return act(params, embedding, jnp.zeros(latent))
+        return sample_from_noise(params, embedding, jnp.zeros(latent))
 
-    return ActionHead(init, loss, sample, mode=mode, noise=noise, act=act)
+    return ActionHead(init, loss, sample, mode=mode, noise=noise, sample_from_noise=sample_from_noise)

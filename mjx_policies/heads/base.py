@@ -10,19 +10,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import distrax
 import jax
 import jax.numpy as jnp
 
 from mjx_policies.heads.inpainting import Prefix
+from mjx_policies.memory import Memory
 from mjx_policies.types import Array, PyTree
 
 
 @dataclasses.dataclass(frozen=True)
 class Noise:
-    """Random numbers that `ActionHead.act` takes in the place of a key, so that they can be inputs of a graph.
+    """Random numbers that `sample_from_noise` takes in the place of a key, so that they can be inputs of a graph.
 
     Attributes:
       shape: of the array.
@@ -41,34 +42,69 @@ class Noise:
 class ActionHead(NamedTuple):
     """A bundle of pure functions.
 
+    An action is made in K decisions, K a static number: one draw of a Gaussian, the tuned steps of a denoising chain.
+    The leaves of a trace lead with [K]; one entry of it is a decision, and has a density where the action may have
+    none. A learner weighs and clips each decision, so the one policy gradient serves all heads.
+
     Attributes:
       init: `(key, embedding [E]) -> params`.
       loss: `(params, key, embedding, action, mask=None) -> []`, what imitation minimises. `mask` [H] is 0 for the steps
         of a chunk that are padding; None: all count. Padding teaches nothing, but many heads see a chunk as a whole, so
         it must hold what the robot would do then: its last action, as in `data.windows`.
-      sample: `(params, key, embedding) -> (action, trace)`. The trace is the quantity that has a density: the action
-        before squashing, the mixture's sample, the chain of a denoiser.
-      log_prob: `(params, embedding, trace) -> []`, or `None` if the head has no density.
+      sample: `(params, key, embedding) -> (action, trace)`, where the trace holds the K decisions.
+      log_prob: `(params, embedding, decision) -> [A], [H, A] or []`, the log density of one decision: of each of its
+        numbers, or, where only that is known, of all together. `None` if the head has no density.
+      action_log_prob: `(params, embedding, trace) -> []`, the log density of the action itself, of which the entropy of
+        soft actor-critic is made. It differs from that of the decision where an action is squashed, and is `None` where
+        it is not known, as of a denoising chain.
       mode: `(params, embedding) -> action`, the one to deploy, or `None` where only samples are to be had.
-      distribution: `(params, embedding) -> distrax.Distribution` over traces, for exact entropies, or
-        `None` where only samples are to be had.
-      decode: `trace -> action`, so that who has the distribution need not run the network again to sample.
-      noise: what `act` wants; `None` if the head has no `act`.
-      act: `(params, embedding, noise) -> action`, a deterministic function: `sample` with the key's numbers given.
-      inpaint: `(params, embedding, noise, prefix) -> action`, as `act`, but a chunk that continues an
+      distribution: `(params, embedding) -> distrax.Distribution` over a decision, for exact entropies, or `None` where
+        there is none.
+      noise: what `sample_from_noise` wants; `None` if the head has none.
+      sample_from_noise: `(params, embedding, noise) -> action`, a deterministic function: `sample` with the key's
+        numbers given.
+      inpaint: `(params, embedding, noise, prefix) -> action`, as `sample_from_noise`, but a chunk that continues an
         `inpainting.Prefix`; `None` where a head cannot.
+      decisions: K.
+      memory: what an actor keeps between two steps of an episode; `None` for a head, and for an actor that acts on the
+        newest observation alone. See `memory.Memory`.
     """
 
-    init: Callable[[Array, Array], PyTree]
+    init: Callable[[Array, Any], PyTree]
     loss: Callable[..., Array]
-    sample: Callable[[PyTree, Array, Array], tuple[Array, PyTree]]
-    log_prob: Callable[[PyTree, Array, PyTree], Array] | None = None
-    mode: Callable[[PyTree, Array], Array] | None = None
-    distribution: Callable[[PyTree, Array], distrax.Distribution] | None = None
-    decode: Callable[[PyTree], Array] = lambda trace: trace
+    sample: Callable[[PyTree, Array, Any], tuple[Array, PyTree]]
+    log_prob: Callable[[PyTree, Any, PyTree], Array] | None = None
+    action_log_prob: Callable[[PyTree, Any, PyTree], Array] | None = None
+    mode: Callable[[PyTree, Any], Array] | None = None
+    distribution: Callable[[PyTree, Any], distrax.Distribution] | None = None
     noise: Noise | None = None
-    act: Callable[[PyTree, Array, Array], Array] | None = None
-    inpaint: Callable[[PyTree, Array, Array, Prefix], Array] | None = None
+    sample_from_noise: Callable[[PyTree, Any, Array], Array] | None = None
+    inpaint: Callable[[PyTree, Any, Array, Prefix], Array] | None = None
+    decisions: int = 1
+    memory: Memory | None = None
+
+
+class ChainStep(NamedTuple):
+    """The decision of a head that makes an action in steps, from noise on: one of its steps.
+
+    Attributes:
+      before, after: [A] or [H, A].
+      step: [] int32, which of the K.
+    """
+
+    before: Array
+    after: Array
+    step: Array
+
+
+def chain_steps(chain: Array) -> ChainStep:  # [K + 1, ...] -> K steps
+    """The trace of a chain of states."""
+    return ChainStep(chain[:-1], chain[1:], jnp.arange(len(chain) - 1))
+
+
+def one_decision(decision: PyTree) -> PyTree:  # [...] -> [1, ...]
+    """The trace of an action that is made at once."""
+    return jax.tree.map(lambda x: x[None], decision)
 
 
 def masked_mean(errors: Array, mask: Array | None) -> Array:  # [H, ...], [H] -> []

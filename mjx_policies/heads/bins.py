@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mjx_policies.heads.base import ActionHead, Noise, masked_mean
+from mjx_policies.heads.base import ActionHead, Noise, masked_mean, one_decision
 from mjx_policies.losses import gaussian_histogram, smoothed_cross_entropy
 from mjx_policies.networks.apply import apply
 from mjx_policies.networks.outputs import Outputs
@@ -43,7 +43,7 @@ def bin_label(action: Array, num_bins: int, spread: float) -> Array:  # [...] ->
 def bins_head(
     net: nn.Module, shape: int | tuple[int, ...], num_bins: int = 256, smoothing: float = 0.0, spread: float = 0.0
 ) -> ActionHead:
-    """Builds the head. Its trace is the bins' indices, [A] or [H, A] int32, with a probability rather than a density.
+    """Builds the head. A decision is the bins' indices, [A] or [H, A] int32, with a probability rather than a density.
 
     Args:
       net: embedding [E] -> features, of any size.
@@ -78,8 +78,8 @@ def bins_head(
         errors = smoothed_cross_entropy(logits(params, embedding), label, smoothing).sum(axis=-1)
         return errors if errors.ndim == 0 else masked_mean(errors, mask)
 
-    def decode(trace: Array) -> Array:
-        return bin_center(trace, num_bins)
+    def decode(decision: Array) -> Array:
+        return bin_center(decision, num_bins)
 
     def draw(params: PyTree, embedding: Array, noise: Array) -> Array:
         return jnp.argmax(logits(params, embedding) + noise, axis=-1).astype(jnp.int32)
@@ -87,16 +87,25 @@ def bins_head(
     noise = Noise((*shape, num_bins), "gumbel")
 
     def sample(params: PyTree, key: Array, embedding: Array) -> tuple[Array, Array]:
-        trace = draw(params, embedding, noise.draw(key))
-        return decode(trace), trace
+        decision = draw(params, embedding, noise.draw(key))
+        return decode(decision), one_decision(decision)
 
-    def log_prob(params: PyTree, embedding: Array, trace: Array) -> Array:
-        return distribution(params, embedding).log_prob(trace)
+    def log_prob(params: PyTree, embedding: Array, decision: Array) -> Array:
+        return distribution(params, embedding).distribution.log_prob(decision)
 
     def mode(params: PyTree, embedding: Array) -> Array:
-        return act(params, embedding, jnp.zeros(noise.shape))
+        return sample_from_noise(params, embedding, jnp.zeros(noise.shape))
 
-    def act(params: PyTree, embedding: Array, noise: Array) -> Array:
+    def sample_from_noise(params: PyTree, embedding: Array, noise: Array) -> Array:
         return decode(draw(params, embedding, noise))
 
-    return ActionHead(outputs.init, loss, sample, log_prob, mode, distribution, decode, noise, act)
+    return ActionHead(
+        outputs.init,
+        loss,
+        sample,
+        log_prob,
+        mode=mode,
+        distribution=distribution,
+        noise=noise,
+        sample_from_noise=sample_from_noise,
+    )

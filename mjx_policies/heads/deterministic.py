@@ -11,7 +11,7 @@ from typing import cast
 
 import flax.linen as nn
 
-from mjx_policies.heads.base import ActionHead, masked_mean
+from mjx_policies.heads.base import ActionHead, masked_mean, one_decision
 from mjx_policies.losses import squared_error
 from mjx_policies.types import Array, PyTree
 
@@ -38,6 +38,6 @@ def deterministic_head(
     def sample(params: PyTree, key: Array, embedding: Array) -> tuple[Array, Array]:
         del key
         action = mode(params, embedding)
-        return action, action
+        return action, one_decision(action)
 
     return ActionHead(net.init, loss, sample, mode=mode)

@@ -1,8 +1,8 @@
 """Diffusion policy, Chi et al. 2023 (arXiv:2303.04137): an action made of noise, a little less noisy in every step.
 
-The trace is the chain of noisy actions, whose density is that of its Gaussian steps, though that of the action is not
-known: so policy gradients reach a diffusion policy (DPPO, Ren et al. 2024, arXiv:2409.00588). With `tuned_steps` K' the
-chain begins with the input of the first tuned step, and the steps before are those of the parameters that were frozen.
+Each step of the chain of noisy actions is a decision with a Gaussian density, though that of the action is not known:
+so policy gradients reach a diffusion policy (DPPO, Ren et al. 2024, arXiv:2409.00588). With `tuned_steps` K' the trace
+begins with the first tuned step, and the steps before are those of the parameters that were frozen.
 
 head = diffusion_head(Denoiser(MLPDenoiser(), (16, 7)))
 tuned = diffusion_head(dataclasses.replace(denoiser, eta=1.0, min_std=0.1, tuned_steps=10)), denoising.freeze(params)
@@ -15,7 +15,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from mjx_policies.heads.base import ActionHead, Noise, masked_mean
+from mjx_policies.heads.base import ActionHead, ChainStep, Noise, chain_steps, masked_mean
 from mjx_policies.heads.denoising import Denoiser, Step, add_noise, regression_target
 from mjx_policies.heads.inpainting import Prefix
 from mjx_policies.networks.apply import apply
@@ -25,8 +25,7 @@ from mjx_policies.types import Array, PyTree
 def diffusion_head(denoiser: Denoiser) -> ActionHead:
     """Builds the head.
 
-    `log_prob` sums the log densities of the chain's steps; `Denoiser.log_prob` has them apart, for learners that weigh
-    and clip them. It is None where no step has noise.
+    `log_prob` is None where no step has noise; a step without a prefix is what has a density.
 
     Args:
       denoiser: network, schedule and sampler.
@@ -66,25 +65,25 @@ def diffusion_head(denoiser: Denoiser) -> ActionHead:
             x = go(jax.lax.stop_gradient(params.get("frozen", params)), x, slice(early))[-1]
         return jnp.concatenate([x[None], go(params, x, slice(early, None))])
 
-    def sample(params: PyTree, key: Array, embedding: Array) -> tuple[Array, Array]:
+    def sample(params: PyTree, key: Array, embedding: Array) -> tuple[Array, ChainStep]:
         chain = run(params, embedding, noise.draw(key))
-        return chain[-1], chain
+        return chain[-1], chain_steps(chain)
 
-    def act(params: PyTree, embedding: Array, noise: Array, prefix: Prefix | None = None) -> Array:
+    def sample_from_noise(params: PyTree, embedding: Array, noise: Array, prefix: Prefix | None = None) -> Array:
         return run(params, embedding, noise, prefix)[-1]
 
-    def log_prob(params: PyTree, embedding: Array, trace: Array) -> Array:
-        """Of the chain, given its first state."""
-        each = jax.vmap(denoiser.log_prob, in_axes=(None, None, 0, 0, 0))
-        return each(params, embedding, trace[:-1], trace[1:], denoiser.tuned_rows).sum()
+    def log_prob(params: PyTree, embedding: Array, decision: ChainStep) -> Array:
+        """Of each number of the state after a step, given the one before it."""
+        constants = Step(*(jnp.asarray(column)[decision.step] for column in denoiser.tuned_rows))
+        return denoiser.log_prob(params, embedding, decision.before, decision.after, constants)
 
     return ActionHead(
         denoiser.init,
         loss,
         sample,
         log_prob if denoiser.draws else None,
-        decode=lambda trace: trace[-1],
         noise=noise,
-        act=act,
-        inpaint=act if len(shape) == 2 else None,
+        sample_from_noise=sample_from_noise,
+        inpaint=sample_from_noise if len(shape) == 2 else None,
+        decisions=denoiser.tuned if denoiser.draws else 1,
     )

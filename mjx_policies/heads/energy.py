@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mjx_policies.heads.base import ActionHead, Noise
+from mjx_policies.heads.base import ActionHead, Noise, one_decision
 from mjx_policies.heads.mixture import choose
 from mjx_policies.losses import contrastive
 from mjx_policies.types import Array, Number, PyTree
@@ -163,7 +163,7 @@ def energy_head(
         x = move(of, uniform(noise[0, :, :-1]), noise[1:])
         return x, of(x)
 
-    def act(params: PyTree, embedding: Array, noise: Array) -> Array:
+    def sample_from_noise(params: PyTree, embedding: Array, noise: Array) -> Array:
         of = energy(params, embedding)
         if rule == "metropolis":
             return metropolis(of, uniform(noise[0, :, :-1]), noise[1:, :1]).reshape(shape)
@@ -171,8 +171,8 @@ def energy_head(
         return copies(choose(jax.nn.softmax(-energies), noise[0, 0, -1]), x).reshape(shape)
 
     def sample(params: PyTree, key: Array, embedding: Array) -> tuple[Array, Array]:
-        action = act(params, embedding, noise.draw(key))
-        return action, action
+        action = sample_from_noise(params, embedding, noise.draw(key))
+        return action, one_decision(action)
 
     def mode(params: PyTree, embedding: Array) -> Array:
         # NumPy's, so that they are constants of a graph rather than a generator in it.
@@ -180,4 +180,4 @@ def energy_head(
         x, energies = candidates(energy(params, embedding), jnp.asarray(always))
         return copies(jax.nn.one_hot(jnp.argmin(energies), num_candidates), x).reshape(shape)
 
-    return ActionHead(init, loss, sample, mode=mode, noise=noise, act=act)
+    return ActionHead(init, loss, sample, mode=mode, noise=noise, sample_from_noise=sample_from_noise)

@@ -16,7 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mjx_policies.heads.base import ActionHead, Noise, masked_mean
+from mjx_policies.heads.base import ActionHead, Noise, masked_mean, one_decision
 from mjx_policies.heads.fast_tokens import FastTokenizer
 from mjx_policies.networks.apply import apply
 from mjx_policies.networks.initializers import small
@@ -26,17 +26,15 @@ from mjx_policies.types import Array, PyTree
 IMPOSSIBLE = -1e9  # added to a logit: finite, so that no gradient is NaN
 
 
-class Trace(NamedTuple):
-    """What was said, and what it means.
+class Tokens(NamedTuple):
+    """The decision of this head.
 
     Attributes:
       tokens: [M] int32, V behind their end; they have a probability.
-      action: [H, A].
-      valid: [] bool, whether the tokens make a chunk; the action is NaN if not.
+      valid: [] bool, whether they make a chunk; the action is NaN if not.
     """
 
     tokens: Array
-    action: Array
     valid: Array
 
 
@@ -154,26 +152,27 @@ def fast_head(
             jnp.asarray(tokenizer.numbers, jnp.int32),
         )
 
-    def draw(params: PyTree, embedding: Array, noise: Array) -> tuple[Array, Trace]:
+    def draw(params: PyTree, embedding: Array, noise: Array) -> tuple[Array, Tokens]:
         def step(carry: Any, inputs: tuple[Array, Array]) -> tuple[Any, Array]:
             return say(params, embedding, carry, *inputs)
 
         _, tokens = jax.lax.scan(step, nothing_said(params), (noise, jnp.arange(max_tokens)))
         action, valid = tokenizer.decode(tokens)
-        return action, Trace(tokens, action, valid)
+        return action, Tokens(tokens, valid)
 
-    def sample(params: PyTree, key: Array, embedding: Array) -> tuple[Array, Trace]:
-        return draw(params, embedding, noise.draw(key))
+    def sample(params: PyTree, key: Array, embedding: Array) -> tuple[Array, Tokens]:
+        action, decision = draw(params, embedding, noise.draw(key))
+        return action, one_decision(decision)
 
     def mode(params: PyTree, embedding: Array) -> Array:
         """The likeliest token at each place, which need not make the likeliest chunk."""
-        return act(params, embedding, jnp.zeros(noise.shape))
+        return sample_from_noise(params, embedding, jnp.zeros(noise.shape))
 
-    def act(params: PyTree, embedding: Array, noise: Array) -> Array:
+    def sample_from_noise(params: PyTree, embedding: Array, noise: Array) -> Array:
         return draw(params, embedding, noise)[0]
 
-    def log_prob(params: PyTree, embedding: Array, trace: Trace) -> Array:
+    def log_prob(params: PyTree, embedding: Array, decision: Tokens) -> Array:
         """Log probability of the tokens, valid or not; the action follows from them."""
-        return log_probs(params, embedding, trace.tokens, temperature)[0].sum()
+        return log_probs(params, embedding, decision.tokens, temperature)[0].sum()
 
-    return ActionHead(init, loss, sample, log_prob, mode, decode=lambda trace: trace.action, noise=noise, act=act)
+    return ActionHead(init, loss, sample, log_prob, mode=mode, noise=noise, sample_from_noise=sample_from_noise)

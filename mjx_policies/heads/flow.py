@@ -2,20 +2,24 @@
 
 Noise and action are joined by straight lines, x_t = (1 - t) noise + t action, and the network learns the mean velocity
 action - noise of the lines through a place; following it from time 0 (noise) to 1 (action) draws from the data. Some
-papers count time the other way. The path is deterministic given the noise, and its density is not known here.
+papers count time the other way. The path is deterministic given the noise, and the density of where it ends is not
+known here. With a `step_std` every step ends in noise, and so is a decision with a Gaussian density: what policy
+gradients explore with (ReinFlow, Zhang et al. 2025, arXiv:2505.22094).
 Axes: E embedding, H horizon, A action, S steps; an action is [A] or [H, A].
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, get_args
 
+import distrax
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mjx_policies.heads.base import ActionHead, Noise, masked_mean
+from mjx_policies.heads.base import ActionHead, ChainStep, Noise, chain_steps, masked_mean, one_decision
 from mjx_policies.heads.inpainting import Prefix, pull
 from mjx_policies.networks.apply import apply
 from mjx_policies.types import Array, Number, PyTree
@@ -50,6 +54,7 @@ def flow_head(
     solver: Solver = "euler",
     times: Times = "uniform",
     guess: Guess = "velocity",
+    step_std: float = 0.0,
 ) -> ActionHead:
     """Builds the head. The same parameters serve any number of steps and either solver: build it again.
 
@@ -62,12 +67,15 @@ def flow_head(
       guess: what the network answers with. From the clean action follows the velocity, (action - x) / (1 - t); where an
         observation all but says what to do, a network knows the action well before it can tell the noise in x from it,
         and the last step of Euler's leads to its answer, free of noise.
+      step_std: standard deviation of what is added in each step; 0 to evaluate.
 
     Raises:
-      ValueError: no step, or no such solver, times or guess.
+      ValueError: no step, a deviation below 0, or no such solver, times or guess.
     """
     if num_steps < 1:
         raise ValueError(f"num_steps is {num_steps}, it must be at least 1")
+    if not 0 <= step_std < math.inf:
+        raise ValueError(f"step_std is {step_std:g}, it must be a number from 0 on")
     for name, value, known in (
         ("solver", solver, get_args(Solver)),
         ("times", times, get_args(Times)),
@@ -76,8 +84,8 @@ def flow_head(
         if value not in known:
             raise ValueError(f"{name} is {value!r}, it must be one of {', '.join(known)}")
     shape = (shape,) if isinstance(shape, int) else shape
-    noise = Noise(shape)
-    starts = np.arange(num_steps, dtype=np.float32) / num_steps
+    noise = Noise((1 + num_steps, *shape) if step_std else shape)
+    starts = jnp.asarray(np.arange(num_steps, dtype=np.float32) / num_steps)
 
     def init(key: Array, embedding: Array) -> PyTree:
         return net.init(key, jnp.zeros(shape), jnp.zeros(()), embedding)
@@ -90,7 +98,9 @@ def flow_head(
         target = velocity if guess == "velocity" else action
         return masked_mean((apply(net, params, x, time, embedding) - target) ** 2, mask)
 
-    def act(params: PyTree, embedding: Array, noise: Array, prefix: Prefix | None = None) -> Array:
+    def step(params: PyTree, embedding: Array, x: Array, time: Any, prefix: Prefix | None = None) -> Array:
+        """Where a step leads without its noise."""
+
         def velocity(x: Array, time: Any) -> Array:
             def estimate(x: Array) -> tuple[Array, Array]:
                 found = apply(net, params, x, time, embedding)
@@ -103,20 +113,48 @@ def flow_head(
             _, change, found = pull(estimate, x, time, prefix)
             return found + change
 
-        def step(x: Array, time: Any) -> Array:
-            first = velocity(x, time)
-            if solver == "euler":
-                return x + first / num_steps
-            after = time + 1 / num_steps
-            second = velocity(x + first / num_steps, after)
-            if guess == "action":  # at the end its velocity is nothing by nothing
-                second = jnp.where(after > 1 - MIN_LEFT, first, second)
-            return x + (first + second) / (2 * num_steps)
+        first = velocity(x, time)
+        if solver == "euler":
+            return x + first / num_steps
+        after = time + 1 / num_steps
+        second = velocity(x + first / num_steps, after)
+        if guess == "action":  # at the end its velocity is nothing by nothing
+            second = jnp.where(after > 1 - MIN_LEFT, first, second)
+        return x + (first + second) / (2 * num_steps)
 
-        return jax.lax.scan(lambda x, time: (step(x, time), None), noise, starts)[0]
+    def run(params: PyTree, embedding: Array, noise: Array, prefix: Prefix | None = None) -> Array:  # -> [S, (H), A]
+        def go(x: Array, inputs: tuple[Array, Array | None]) -> tuple[Array, Array]:
+            time, numbers = inputs
+            x = step(params, embedding, x, time, prefix)
+            if numbers is not None:
+                x = x + step_std * numbers
+            return x, x
 
-    def sample(params: PyTree, key: Array, embedding: Array) -> tuple[Array, Array]:
-        action = act(params, embedding, noise.draw(key))
-        return action, action
+        first, later = (noise[0], noise[1:]) if step_std else (noise, None)
+        return jax.lax.scan(go, first, (starts, later))[1]
 
-    return ActionHead(init, loss, sample, noise=noise, act=act, inpaint=act if len(shape) == 2 else None)
+    def sample_from_noise(params: PyTree, embedding: Array, noise: Array, prefix: Prefix | None = None) -> Array:
+        return run(params, embedding, noise, prefix)[-1]
+
+    def sample(params: PyTree, key: Array, embedding: Array) -> tuple[Array, PyTree]:
+        numbers = noise.draw(key)
+        states = run(params, embedding, numbers)
+        if not step_std:
+            return states[-1], one_decision(states[-1])
+        return states[-1], chain_steps(jnp.concatenate([numbers[:1], states]))
+
+    def log_prob(params: PyTree, embedding: Array, decision: ChainStep) -> Array:
+        """Of each number of the state after a step, given the one before it."""
+        mean = step(params, embedding, decision.before, starts[decision.step])
+        return distrax.Normal(mean, step_std).log_prob(decision.after)
+
+    return ActionHead(
+        init,
+        loss,
+        sample,
+        log_prob if step_std else None,
+        noise=noise,
+        sample_from_noise=sample_from_noise,
+        inpaint=sample_from_noise if len(shape) == 2 else None,
+        decisions=num_steps if step_std else 1,
+    )

@@ -16,7 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mjx_policies.heads.base import ActionHead, Noise, masked_mean
+from mjx_policies.heads.base import ActionHead, Noise, masked_mean, one_decision
 from mjx_policies.types import Array, PyTree
 
 
@@ -104,17 +104,22 @@ def gaussian_head(
 
     def sample(params: PyTree, key: Array, embedding: Array) -> tuple[Array, Array]:
         action = distribution(params, embedding).sample(seed=key)
-        return action, action
+        return action, one_decision(action)
 
-    def log_prob(params: PyTree, embedding: Array, trace: Array) -> Array:
-        return distribution(params, embedding).log_prob(trace)
+    def log_prob(params: PyTree, embedding: Array, decision: Array) -> Array:
+        return distribution(params, embedding).distribution.log_prob(decision)
+
+    def action_log_prob(params: PyTree, embedding: Array, trace: Array) -> Array:
+        return distribution(params, embedding).log_prob(trace[0])
 
     def mode(params: PyTree, embedding: Array) -> Array:
         # The cast: flax returns a pair only where something is mutable.
         return cast(Array, net.apply(params["net"], embedding)).reshape(*embedding.shape[:-1], *shape)
 
-    def act(params: PyTree, embedding: Array, noise: Array) -> Array:
+    def sample_from_noise(params: PyTree, embedding: Array, noise: Array) -> Array:
         pi = distribution(params, embedding)
         return pi.mean() + pi.stddev() * noise
 
-    return ActionHead(init, loss, sample, log_prob, mode, distribution, noise=Noise(shape), act=act)
+    return ActionHead(
+        init, loss, sample, log_prob, action_log_prob, mode, distribution, Noise(shape), sample_from_noise
+    )

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mjx_policies.heads.base import ActionHead, Noise
+from mjx_policies.heads.base import ActionHead, Noise, one_decision
 from mjx_policies.heads.gaussian import bounded_std
 from mjx_policies.networks.apply import apply
 from mjx_policies.networks.outputs import Outputs
@@ -93,7 +93,7 @@ def mixture_head(
         joint = jax.nn.logsumexp(jax.nn.log_softmax(logits) + per_step @ mask)
         return -joint / jnp.where(steps > 0, steps, 1.0)
 
-    def act(params: PyTree, embedding: Array, noise: Array) -> Array:
+    def sample_from_noise(params: PyTree, embedding: Array, noise: Array) -> Array:
         logits, normal = components(params, embedding)
         chosen = choose(jax.nn.softmax(logits), noise[0])
         mean, std = (jnp.tensordot(chosen, x, 1) for x in (normal.loc, normal.scale))
@@ -102,14 +102,18 @@ def mixture_head(
     noise = Noise((1 + math.prod(shape),))
 
     def sample(params: PyTree, key: Array, embedding: Array) -> tuple[Array, Array]:
-        action = act(params, embedding, noise.draw(key))
-        return action, action
+        action = sample_from_noise(params, embedding, noise.draw(key))
+        return action, one_decision(action)
 
-    def log_prob(params: PyTree, embedding: Array, trace: Array) -> Array:
-        return distribution(params, embedding).log_prob(trace)
+    def log_prob(params: PyTree, embedding: Array, decision: Array) -> Array:
+        """Of all numbers together, which the choice of a component ties to each other."""
+        return distribution(params, embedding).log_prob(decision)
+
+    def action_log_prob(params: PyTree, embedding: Array, trace: Array) -> Array:
+        return log_prob(params, embedding, trace[0])
 
     def mode(params: PyTree, embedding: Array) -> Array:
         logits, normal = components(params, embedding)
         return jnp.tensordot(jax.nn.one_hot(jnp.argmax(logits), num_components), normal.loc, 1)
 
-    return ActionHead(init, loss, sample, log_prob, mode, distribution, noise=noise, act=act)
+    return ActionHead(init, loss, sample, log_prob, action_log_prob, mode, distribution, noise, sample_from_noise)

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mjx_policies.heads.base import ActionHead, Noise, masked_mean
+from mjx_policies.heads.base import ActionHead, Noise, masked_mean, one_decision
 from mjx_policies.heads.flow import MIN_LEFT, Guess, on_the_line
 from mjx_policies.heads.inpainting import Prefix, pull
 from mjx_policies.networks.apply import apply
@@ -95,7 +95,7 @@ def shortcut_head(
         found = answer(params, x, time, jnp.where(long, 2 * half, 0.0), embedding)
         return masked_mean((found - target) ** 2, mask)
 
-    def act(params: PyTree, embedding: Array, noise: Array, prefix: Prefix | None = None) -> Array:
+    def sample_from_noise(params: PyTree, embedding: Array, noise: Array, prefix: Prefix | None = None) -> Array:
         def step(x: Array, time: Any) -> Array:
             def estimate(x: Array) -> tuple[Array, Array]:
                 found = velocity(params, x, time, 1 / num_steps, embedding)
@@ -109,7 +109,8 @@ def shortcut_head(
         return jax.lax.scan(lambda x, time: (step(x, time), None), noise, starts)[0]
 
     def sample(params: PyTree, key: Array, embedding: Array) -> tuple[Array, Array]:
-        action = act(params, embedding, noise.draw(key))
-        return action, action
+        action = sample_from_noise(params, embedding, noise.draw(key))
+        return action, one_decision(action)
 
-    return ActionHead(init, loss, sample, noise=noise, act=act, inpaint=act if len(shape) == 2 else None)
+    inpaint = sample_from_noise if len(shape) == 2 else None
+    return ActionHead(init, loss, sample, noise=noise, sample_from_noise=sample_from_noise, inpaint=inpaint)

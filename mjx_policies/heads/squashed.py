@@ -1,9 +1,8 @@
 """Gaussian whose samples pass a hyperbolic tangent, so that no action leaves [-1, 1], Haarnoja et al. 2018.
 
-The trace is the action before squashing, and `log_prob` its density, as of every head: ratios and divergences of two
-policies are the same on either side of the tangent. The density of the squashed action, of which the entropy of soft
-actor-critic (arXiv:1812.05905, appendix C) is made, is `head.log_prob(params, embedding, trace) -
-tanh_log_slope(trace).sum()`. Axes: E embedding, H horizon, A action.
+The decision is the action before squashing, and `log_prob` its density: ratios and divergences of two policies are the
+same on either side of the tangent. `action_log_prob` is the density of the squashed action, of which the entropy of
+soft actor-critic is made (arXiv:1812.05905, appendix C). Axes: E embedding, H horizon, A action.
 """
 
 from __future__ import annotations
@@ -40,8 +39,8 @@ def squashed_gaussian_head(
     `mode` is the squashed mean, which is the action's median, not its most likely value.
     """
     before = gaussian_head(net, shape, init_std, min_std, max_std, std_net)
-    assert before.distribution is not None and before.mode is not None and before.act is not None
-    density, median, act_before = before.distribution, before.mode, before.act
+    assert before.distribution is not None and before.mode is not None and before.sample_from_noise is not None
+    density, median, draw = before.distribution, before.mode, before.sample_from_noise
 
     def loss(params: PyTree, key: Array, embedding: Array, action: Array, mask: Array | None = None) -> Array:
         """Minus the log density of the squashed action of one control step; of a chunk, the mean over its steps."""
@@ -53,13 +52,22 @@ def squashed_gaussian_head(
         return per_step if per_step.ndim == 0 else masked_mean(per_step, mask)
 
     def sample(params: PyTree, key: Array, embedding: Array) -> tuple[Array, Array]:
-        _, trace = before.sample(params, key, embedding)
-        return jnp.tanh(trace), trace
+        decision, trace = before.sample(params, key, embedding)
+        return jnp.tanh(decision), trace
+
+    def action_log_prob(params: PyTree, embedding: Array, trace: Array) -> Array:
+        return density(params, embedding).log_prob(trace[0]) - tanh_log_slope(trace[0]).sum()
 
     def mode(params: PyTree, embedding: Array) -> Array:
         return jnp.tanh(median(params, embedding))
 
-    def act(params: PyTree, embedding: Array, noise: Array) -> Array:
-        return jnp.tanh(act_before(params, embedding, noise))
+    def sample_from_noise(params: PyTree, embedding: Array, noise: Array) -> Array:
+        return jnp.tanh(draw(params, embedding, noise))
 
-    return before._replace(loss=loss, sample=sample, mode=mode, decode=jnp.tanh, act=act)
+    return before._replace(
+        loss=loss,
+        sample=sample,
+        action_log_prob=action_log_prob,
+        mode=mode,
+        sample_from_noise=sample_from_noise,
+    )

@@ -10,30 +10,16 @@ Axes: E embedding, Q codebooks, C codes of each, H horizon, A action; an action 
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mjx_policies.heads.base import ActionHead, Noise, masked_mean
+from mjx_policies.heads.base import ActionHead, Noise, masked_mean, one_decision
 from mjx_policies.heads.residual_vq import Codebook
 from mjx_policies.losses import absolute_error, focal_cross_entropy
 from mjx_policies.networks.apply import apply
 from mjx_policies.networks.outputs import Outputs
 from mjx_policies.types import Array, PyTree
-
-
-class Trace(NamedTuple):
-    """What was drawn, and what it means here.
-
-    Attributes:
-      codes: [Q] int32, which have a probability.
-      action: [A] or [H, A].
-    """
-
-    codes: Array
-    action: Array
 
 
 def vq_head(
@@ -87,21 +73,21 @@ def vq_head(
             one_hot.append(jax.nn.one_hot(chosen, num_codes))
         return jnp.stack(one_hot), action_of(params, found, jnp.stack(one_hot))
 
-    def act(params: PyTree, embedding: Array, noise: Array) -> Array:
+    def sample_from_noise(params: PyTree, embedding: Array, noise: Array) -> Array:
         return draw(params, embedding, noise)[1]
 
-    def sample(params: PyTree, key: Array, embedding: Array) -> tuple[Array, Trace]:
+    def sample(params: PyTree, key: Array, embedding: Array) -> tuple[Array, Array]:
         one_hot, action = draw(params, embedding, noise.draw(key))
-        return action, Trace(jnp.argmax(one_hot, axis=-1).astype(jnp.int32), action)
+        return action, one_decision(jnp.argmax(one_hot, axis=-1).astype(jnp.int32))
 
-    def log_prob(params: PyTree, embedding: Array, trace: Trace) -> Array:
-        """Log probability of the codes; the action follows from them."""
+    def log_prob(params: PyTree, embedding: Array, decision: Array) -> Array:
+        """Log probability of the codes [Q]; the action follows from them."""
         found = apply(outputs, params["net"], embedding)
-        one_hot = jax.nn.one_hot(trace.codes, num_codes)
+        one_hot = jax.nn.one_hot(decision, num_codes)
         logits = jnp.stack([code_logits(found, list(one_hot[:q])) for q in range(num_layers)])
         return (jax.nn.log_softmax(logits) * one_hot).sum()
 
     def mode(params: PyTree, embedding: Array) -> Array:
-        return act(params, embedding, jnp.zeros(noise.shape))
+        return sample_from_noise(params, embedding, jnp.zeros(noise.shape))
 
-    return ActionHead(init, loss, sample, log_prob, mode, decode=lambda trace: trace.action, noise=noise, act=act)
+    return ActionHead(init, loss, sample, log_prob, mode=mode, noise=noise, sample_from_noise=sample_from_noise)

@@ -64,6 +64,7 @@ HEADS = {
     "fast": lambda: fast_head(fit_tokenizer(np.asarray(demonstrations(5, 512)), 64), width=16, num_heads=2, depth=1),
     "diffusion": lambda: diffusion_head(Denoiser(MLPDenoiser(64, 2, 16), SHAPE, num_steps=16, eta=1.0)),
     "flow": lambda: flow_head(MLPDenoiser(64, 2, 16), SHAPE, num_steps=16),
+    "flow with noise in its steps": lambda: flow_head(MLPDenoiser(64, 2, 16), SHAPE, num_steps=16, step_std=0.02),
     "shortcut": lambda: shortcut_head(MLPDenoiser(64, 2, 16), SHAPE, num_steps=10),
     "shortcut to actions": lambda: shortcut_head(MLPDenoiser(64, 2, 16), SHAPE, num_steps=10, guess="action"),
 }
@@ -78,11 +79,15 @@ COMMITS = (
     "fast",
     "diffusion",
     "flow",
+    "flow with noise in its steps",
     "shortcut",
     "shortcut to actions",
 )
 WHOLE = ("energy", "energy by langevin", "energy by metropolis", "vq", "fast", "diffusion", "flow", "shortcut")
-WHOLE += ("shortcut to actions",)  # what padding holds is seen: who scales actions has made it the last real one
+WHOLE += (
+    "flow with noise in its steps",
+    "shortcut to actions",
+)  # what padding holds is seen: who scales actions has made it the last real one
 MEANS = ("deterministic", "gaussian", "gaussian with its own deviation", "squashed gaussian")  # centred between both
 
 
@@ -161,17 +166,21 @@ def test_jit_equals_eager_and_a_sample_equals_its_noise(head, trained):
     assert action.shape == SHAPE
     again, _ = jax.jit(head.sample)(params, key, EMBEDDING)
     np.testing.assert_allclose(action, again, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(head.decode(trace), action, atol=1e-6)
-    assert (head.act is None) == (head.noise is None) and (head.act or head.mode) is not None
-    if head.act is not None:
+    assert all(len(leaf) == head.decisions for leaf in jax.tree.leaves(trace))
+    assert (head.sample_from_noise is None) == (head.noise is None)
+    assert (head.sample_from_noise or head.mode) is not None
+    if head.sample_from_noise is not None:
         noise = head.noise.draw(key)
-        first, second = (head.act(params, EMBEDDING, noise) for _ in range(2))
+        first, second = (head.sample_from_noise(params, EMBEDDING, noise) for _ in range(2))
         np.testing.assert_array_equal(first, second)
         assert first.shape == SHAPE
     if head.mode is not None:
         assert head.mode(params, EMBEDDING).shape == SHAPE
     if head.log_prob is not None:
-        assert np.isfinite(head.log_prob(params, EMBEDDING, trace))
+        each = jax.vmap(head.log_prob, (None, None, 0))(params, EMBEDDING, trace)
+        assert np.isfinite(each).all() and each.shape[1:] in (SHAPE, ())
+    if head.action_log_prob is not None:
+        assert np.isfinite(head.action_log_prob(params, EMBEDDING, trace))
 
 
 def test_seeds_batch_like_a_loop(head):

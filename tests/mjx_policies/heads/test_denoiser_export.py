@@ -36,7 +36,7 @@ def test_the_graph_equals_jax(name):
     params = jax.jit(head.init, compiler_options=compiler_options(runs_once=True))(jax.random.key(0), jnp.zeros(toy.D))
 
     def act(observation, noise):
-        return head.act(params, jnp.tanh(observation), noise)[0]
+        return head.sample_from_noise(params, jnp.tanh(observation), noise)[0]
 
     noise = (contract.Noise("noise", head.noise.shape, "normal", 0.0),)
     exported = export_policy(act, toy.TABLE, toy.DESCRIBED, toy.OBSERVATIONS, noise=noise)

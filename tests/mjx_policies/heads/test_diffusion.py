@@ -114,27 +114,31 @@ def test_the_chain_is_that_of_diffusers(spacing, levels, expected):
         np.testing.assert_allclose(x, row, atol=2e-6)
 
 
+def densities(head, params, trace):  # [K, ...]
+    return quick(jax.vmap(head.log_prob, (None, None, 0)), params, EMBEDDING, trace)
+
+
 def test_the_density_of_a_chain_is_that_of_its_noise(params):
     """Whatever the network: with one floor for both, what was drawn is the residual."""
     head, key = diffusion_head(CHAIN), jax.random.key(3)
-    action, chain = quick(head.sample, params, key, EMBEDDING)
+    action, trace = quick(head.sample, params, key, EMBEDDING)
     noise = np.asarray(head.noise.draw(key), float)
-    assert chain.shape == (7, *SHAPE)
-    np.testing.assert_array_equal(chain[0], noise[0].astype(np.float32))
-    np.testing.assert_array_equal(chain[-1], action)
+    assert head.decisions == 6 and trace.after.shape == (6, *SHAPE)
+    np.testing.assert_array_equal(trace.before[0], noise[0].astype(np.float32))
+    np.testing.assert_array_equal(trace.before[1:], trace.after[:-1])
+    np.testing.assert_array_equal(trace.after[-1], action)
     std = np.maximum(CHAIN.steps.std, 0.2)
-    expected = sum(norm.logpdf(noise[1 + i] * std[i], 0, std[i]).sum() for i in range(6))
-    np.testing.assert_allclose(quick(head.log_prob, params, EMBEDDING, chain), expected, rtol=1e-4)
+    expected = [norm.logpdf(noise[1 + i] * std[i], 0, std[i]) for i in range(6)]
+    np.testing.assert_allclose(densities(head, params, trace), expected, rtol=1e-3, atol=1e-4)
 
 
 def test_densities_have_a_floor_of_their_own(params):
     """In the last step, which alone has less noise than either floor."""
     wide = dataclasses.replace(CHAIN, min_std=0.05, min_density_std=0.15, max_noise=0.5)
     head, key = diffusion_head(wide), jax.random.key(3)
-    _, chain = quick(head.sample, params, key, EMBEDDING)
+    _, trace = quick(head.sample, params, key, EMBEDDING)
     cut = np.clip(head.noise.draw(key), -0.5, 0.5)
-    found = quick(lambda: wide.log_prob(params, EMBEDDING, chain[-2], chain[-1], at(wide.steps, -1)))
-    np.testing.assert_allclose(found, norm.logpdf(cut[-1] * 0.05, 0, 0.15), rtol=1e-3)
+    np.testing.assert_allclose(densities(head, params, trace)[-1], norm.logpdf(cut[-1] * 0.05, 0, 0.15), rtol=1e-3)
 
 
 def test_without_noise_there_is_no_density():
@@ -150,16 +154,22 @@ def test_only_the_last_steps_are_tuned(params):
     _, whole = quick(diffusion_head(CHAIN).sample, params, key, EMBEDDING)
     both = freeze(params)
     _, last = quick(tuned.sample, both, key, EMBEDDING)
-    np.testing.assert_allclose(last, whole[-3:], atol=1e-6)  # the chain begins with what the first tuned step sees
+    assert tuned.decisions == 2
+    for found, expected in ((last.before, whole.before), (last.after, whole.after)):  # the trace is that of the tuned
+        np.testing.assert_allclose(found, expected[-2:], atol=1e-6)
+    np.testing.assert_allclose(
+        densities(tuned, both, last), densities(diffusion_head(CHAIN), params, whole)[-2:], rtol=1e-3, atol=1e-4
+    )
 
     other = {**both, "net": jax.tree.map(lambda x: x + 0.3, params["net"])}
     _, moved = quick(tuned.sample, other, key, EMBEDDING)
-    np.testing.assert_allclose(moved[0], whole[-3], atol=1e-6)  # made by the frozen ones
-    assert np.abs(moved[1:] - whole[-2:]).max() > 0.01
+    np.testing.assert_allclose(moved.before[0], whole.before[-2], atol=1e-6)  # made by the frozen ones
+    assert np.abs(moved.after - whole.after[-2:]).max() > 0.01
 
     def sample_and_density(params):
-        action, chain = tuned.sample(params, key, EMBEDDING)
-        return action.sum() + tuned.log_prob(params, EMBEDDING, jax.lax.stop_gradient(chain))
+        action, trace = tuned.sample(params, key, EMBEDDING)
+        trace = trace._replace(before=jax.lax.stop_gradient(trace.before), after=jax.lax.stop_gradient(trace.after))
+        return action.sum() + jax.vmap(tuned.log_prob, (None, None, 0))(params, EMBEDDING, trace).sum()
 
     grads = quick(jax.grad(sample_and_density), other)
     chex.assert_trees_all_equal(grads["frozen"], jax.tree.map(jnp.zeros_like, both["frozen"]))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mjx_policies.compiler import compiler_options
-from mjx_policies.heads.fast import Trace, fast_head
+from mjx_policies.heads.fast import Tokens, fast_head
 from mjx_policies.heads.fast_tokens import FastTokenizer
 
 compiled = functools.partial(jax.jit, compiler_options=compiler_options(runs_once=True))
@@ -29,8 +29,8 @@ def make(tokenizer=TOKENIZER, scale=3.0, **options):
 
 def log_probs(head, params, sequences):
     tokens = jnp.asarray(sequences)
-    trace = Trace(tokens, jnp.zeros((len(tokens), 2, 1)), jnp.ones(len(tokens), bool))
-    return compiled(jax.vmap(head.log_prob, (None, None, 0)))(params, EMBEDDING, trace)
+    decisions = Tokens(tokens, jnp.ones(len(tokens), bool))
+    return compiled(jax.vmap(head.log_prob, (None, None, 0)))(params, EMBEDDING, decisions)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.4])
@@ -40,9 +40,9 @@ def test_the_probabilities_of_all_chunks_add_up_to_one_and_are_those_of_samples(
     np.testing.assert_allclose(p.sum(), 1.0, rtol=1e-5)
     assert p.max() < 0.95, "one chunk leaves nothing to compare"
     keys = jax.random.split(jax.random.key(2), 4_000)
-    _, trace = compiled(jax.vmap(lambda key: head.sample(params, key, EMBEDDING)))(keys)
-    assert trace.valid.all() and np.isfinite(trace.action).all()
-    counted = [(np.asarray(trace.tokens) == chunk).all(axis=1).mean() for chunk in np.array(CHUNKS)]
+    action, trace = compiled(jax.vmap(lambda key: head.sample(params, key, EMBEDDING)))(keys)
+    assert trace.valid.all() and np.isfinite(action).all()
+    counted = [(np.asarray(trace.tokens[:, 0]) == chunk).all(axis=1).mean() for chunk in np.array(CHUNKS)]
     np.testing.assert_allclose(counted, p, atol=5 * 0.5 / 4_000**0.5)
 
 
@@ -62,14 +62,14 @@ def short():
 def test_a_chunk_that_is_not_said_to_its_end_is_no_command(short):
     head, params = short
     assert head.noise.shape == (1, V)
-    act = compiled(head.act)
+    act = compiled(head.sample_from_noise)
     for token in range(V):
         action = act(params, EMBEDDING, 1e6 * jax.nn.one_hot(jnp.asarray([token]), V))
         assert np.isfinite(action).all() if token >= 3 else np.isnan(action).all()
     keys = jax.random.split(jax.random.key(2), 500)
     action, trace = compiled(jax.vmap(lambda key: head.sample(params, key, EMBEDDING)))(keys)
     assert 0 < trace.valid.sum() < 500
-    np.testing.assert_array_equal(trace.valid, np.isfinite(action).all(axis=(1, 2)))
+    np.testing.assert_array_equal(trace.valid[:, 0], np.isfinite(action).all(axis=(1, 2)))
 
 
 def test_the_same_numbers_make_the_same_chunk_on_both_paths():
@@ -78,10 +78,12 @@ def test_the_same_numbers_make_the_same_chunk_on_both_paths():
     keys = jax.random.split(jax.random.key(3), 50)
     sampled, trace = compiled(jax.vmap(lambda key: head.sample(params, key, EMBEDDING)))(keys)
     noise = jax.vmap(head.noise.draw)(keys)
-    np.testing.assert_array_equal(compiled(jax.vmap(lambda n: head.act(params, EMBEDDING, n)))(noise), sampled)
+    np.testing.assert_array_equal(
+        compiled(jax.vmap(lambda n: head.sample_from_noise(params, EMBEDDING, n)))(noise), sampled
+    )
     assert trace.valid.all() and len(np.unique(sampled, axis=0)) > 10
     likeliest = compiled(head.mode)(params, EMBEDDING)
-    np.testing.assert_array_equal(likeliest, compiled(head.act)(params, EMBEDDING, 0 * noise[0]))
+    np.testing.assert_array_equal(likeliest, compiled(head.sample_from_noise)(params, EMBEDDING, 0 * noise[0]))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from scipy.stats import beta, kstest
+from scipy.stats import beta, kstest, norm
 
 from mjx_policies.compiler import compiler_options
 from mjx_policies.heads.denoising import Denoiser
@@ -41,9 +41,9 @@ def test_a_velocity_follows_from_a_guessed_action(solver, num_steps):
     noise = jax.random.normal(jax.random.key(0), (5, 2))
     found, expected = (
         jax.vmap(
-            lambda x, guess=guess: flow_head(known(RING, SPREAD, guess), 2, num_steps, solver, guess=guess).act(
-                {}, EMBEDDING, x
-            )
+            lambda x, guess=guess: flow_head(
+                known(RING, SPREAD, guess), 2, num_steps, solver, guess=guess
+            ).sample_from_noise({}, EMBEDDING, x)
         )(noise)
         for guess in ("action", "velocity")
     )
@@ -79,7 +79,7 @@ def test_solvers_have_their_order(solver, order):
     noise = jnp.asarray([1.0, -2.0])
     errors = []
     for num_steps in (8, 16):
-        found = flow_head(Growth(), 2, num_steps, solver).act({}, EMBEDDING, noise)
+        found = flow_head(Growth(), 2, num_steps, solver).sample_from_noise({}, EMBEDDING, noise)
         errors.append(np.abs(found - noise * np.exp(0.5)).max())
     np.testing.assert_allclose(errors[0] / errors[1], 2**order, rtol=0.15)
 
@@ -92,6 +92,34 @@ def test_times_are_those_of_the_paper():
     assert kstest(uniform, "uniform").pvalue > 0.01
     assert kstest(1 - late / 0.999, beta(1.5, 1).cdf).pvalue > 0.01
     assert late.min() >= 0 and late.max() <= 0.999
+
+
+@pytest.mark.parametrize(("solver", "guess"), [("euler", "velocity"), ("heun", "velocity"), ("euler", "action")])
+def test_the_density_of_a_noisy_step_is_that_of_its_noise(solver, guess):
+    """Whatever the network: with the deviation that was drawn with, the noise is the residual."""
+    std, num_steps = 0.3, 4
+    head = flow_head(known(RING, SPREAD, guess), 2, num_steps, solver, guess=guess, step_std=std)
+    assert head.decisions == num_steps and head.noise.shape == (1 + num_steps, 2)
+    key = jax.random.key(3)
+    noise = np.asarray(head.noise.draw(key))
+    action, trace = jax.jit(head.sample)({}, key, EMBEDDING)
+    np.testing.assert_array_equal(trace.before[0], noise[0])
+    np.testing.assert_array_equal(trace.before[1:], trace.after[:-1])
+    np.testing.assert_array_equal(trace.after[-1], action)
+    np.testing.assert_allclose(jax.jit(head.sample_from_noise)({}, EMBEDDING, noise), action, atol=1e-6)
+    each = jax.jit(jax.vmap(head.log_prob, (None, None, 0)))({}, EMBEDDING, trace)
+    # A state is of order one, so its noise is known to 1e-7 / std deviations.
+    np.testing.assert_allclose(each, norm.logpdf(std * noise[1:], 0, std), atol=2e-5)
+
+
+def test_without_noise_in_its_steps_a_flow_has_no_density():
+    head = flow_head(Growth(), 2)
+    assert head.log_prob is None and head.decisions == 1 and head.noise.shape == (2,)
+    noisy = flow_head(Growth(), 2, step_std=1e-6)
+    whole = jnp.stack([jnp.asarray([1.0, -2.0]), *jnp.zeros((10, 2))])
+    for noise in (whole, whole.at[1:].set(1.0)):  # a little noise does little
+        found = noisy.sample_from_noise({}, EMBEDDING, noise)
+        np.testing.assert_allclose(found, head.sample_from_noise({}, EMBEDDING, noise[0]), atol=1e-4)
 
 
 def train(head, data, steps):
@@ -198,7 +226,9 @@ def test_two_steps_along_a_straight_line_lead_where_one_does(guess):
     noise = jnp.asarray([3.0, -1.0])
     end = params["params"]["value"] + (noise if guess == "velocity" else 0.0)
     for num_steps in (1, 3, 8):
-        found = shortcut_head(Always(), 2, num_steps, max_steps=8, guess=guess).act(params, EMBEDDING, noise)
+        found = shortcut_head(Always(), 2, num_steps, max_steps=8, guess=guess).sample_from_noise(
+            params, EMBEDDING, noise
+        )
         np.testing.assert_allclose(found, end, atol=1e-5)
 
 
@@ -208,6 +238,8 @@ def test_two_steps_along_a_straight_line_lead_where_one_does(guess):
         (lambda: flow_head(NET, 2, 0), "num_steps is 0"),
         (lambda: flow_head(NET, 2, solver="rk4"), "solver is 'rk4', it must be one of euler, heun"),
         (lambda: flow_head(NET, 2, times="late"), "times is 'late'"),
+        (lambda: flow_head(NET, 2, step_std=-0.1), "step_std is -0.1, it must be a number from 0 on"),
+        (lambda: flow_head(NET, 2, step_std=float("inf")), "step_std is inf"),
         (lambda: flow_head(NET, 2, guess="noise"), "guess is 'noise', it must be one of velocity, action"),
         (lambda: shortcut_head(NET, 2, 129), "num_steps is 129, it must be from 1 to max_steps, 128"),
         (lambda: shortcut_head(NET, 2, consistency=1.0), "consistency is 1"),

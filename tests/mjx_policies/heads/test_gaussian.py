@@ -26,24 +26,26 @@ def test_the_density_is_that_of_the_normal_distribution():
     params = params | {"log_std": jnp.log(jnp.asarray([0.5, 1.5]))}
     actions = np.random.default_rng(0).normal(0, 2, (50, 2)).astype(np.float32)
     got = jax.vmap(head.log_prob, in_axes=(None, None, 0))(params, EMBEDDING, actions)
-    expected = stats.norm.logpdf(actions, mean, [0.5, 1.5]).sum(axis=1)
+    expected = stats.norm.logpdf(actions, mean, [0.5, 1.5])
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)  # float32 squares of up to a hundred
+    whole = jax.vmap(head.action_log_prob, in_axes=(None, None, 0))(params, EMBEDDING, actions[:, None])
+    np.testing.assert_allclose(whole, expected.sum(axis=1), rtol=1e-4, atol=1e-4)
     losses = jax.vmap(head.loss, in_axes=(None, None, None, 0))(params, jax.random.key(0), EMBEDDING, actions)
-    np.testing.assert_array_equal(losses, -got)
+    np.testing.assert_allclose(losses, -got.sum(axis=1), rtol=1e-6)
 
 
 def test_the_density_integrates_to_one():
     head, params, mean = make(action_dim=1)
     actions = mean + np.linspace(-6, 6, 4001)[:, None].astype(np.float32)  # over eight deviations either way
     density = jnp.exp(jax.vmap(head.log_prob, in_axes=(None, None, 0))(params, EMBEDDING, actions))
-    np.testing.assert_allclose(np.trapezoid(density, actions[:, 0]), 1.0, atol=1e-4)
+    np.testing.assert_allclose(np.trapezoid(density[:, 0], actions[:, 0]), 1.0, atol=1e-4)
 
 
 def test_samples_have_the_mean_and_the_deviation():
     head, params, mean = make(init_std=0.7)
     keys = jax.random.split(jax.random.key(1), 20_000)
     actions, traces = jax.vmap(head.sample, in_axes=(None, 0, None))(params, keys, EMBEDDING)
-    np.testing.assert_array_equal(actions, traces)
+    np.testing.assert_array_equal(actions, traces[:, 0])
     # Five standard errors: 0.7 / sqrt(20000) = 0.005 of the mean, 1 / sqrt(40000) = 0.5 % of the deviation.
     np.testing.assert_allclose(actions.mean(axis=0), mean, atol=0.025)
     np.testing.assert_allclose(actions.std(axis=0), 0.7, rtol=0.025)
@@ -71,7 +73,8 @@ def test_the_deviation_stays_in_bounds_and_can_come_back(log_std, std):
     np.testing.assert_allclose(head.distribution(params, EMBEDDING).stddev(), std, rtol=1e-6)
 
     def loss(log_std, distance):
-        return -head.log_prob(params | {"log_std": log_std}, EMBEDDING, head.mode(params, EMBEDDING) + distance)
+        decision = head.mode(params, EMBEDDING) + distance
+        return -head.log_prob(params | {"log_std": log_std}, EMBEDDING, decision).sum()
 
     for distance in (0.0, 0.5, 3.0):  # nearer than the deviation, it should be narrower; farther, wider
         wanted = distance**2 / std**2 - 1  # d log N / d log std, as if there were no bound
@@ -139,3 +142,21 @@ def test_half_precision_knows_the_border_of_what_is_squashed():
     params = jax.tree.map(lambda x: x.astype(jnp.bfloat16), head.init(jax.random.key(0), EMBEDDING))
     value = head.loss(params, jax.random.key(0), EMBEDDING.astype(jnp.bfloat16), jnp.asarray([1.0, -1.0], jnp.bfloat16))
     assert np.isfinite(value)
+
+
+def test_the_density_of_a_squashed_action_integrates_to_one():
+    """That of the decision, before the tangent, does so over decisions: they are two."""
+    head = squashed_gaussian_head(MLP((4, 1)), 1, init_std=0.9)
+    params = head.init(jax.random.key(0), EMBEDDING)
+    decisions = np.linspace(-12, 12, 20_001, dtype=np.float32)
+    each = jax.vmap(head.log_prob, in_axes=(None, None, 0))(params, EMBEDDING, decisions[:, None])[:, 0]
+    whole = jax.vmap(head.action_log_prob, in_axes=(None, None, 0))(params, EMBEDDING, decisions[:, None, None])
+    np.testing.assert_allclose(np.trapezoid(np.exp(each), decisions), 1.0, atol=1e-4)
+    inner = np.abs(decisions) < 4  # beyond, two decisions are one float32 action
+    lower = decisions <= np.arctanh(float(head.mode(params, EMBEDDING)[0]))
+    np.testing.assert_allclose(np.trapezoid(np.exp(each)[lower], decisions[lower]), 0.5, atol=2e-3)
+    for part in (inner, inner & lower):  # actions are as likely as their decisions; half of them lie below the mode
+        actions, density = np.tanh(decisions[part].astype(float)), np.exp(np.asarray(whole, float))[part]
+        inside = np.trapezoid(np.exp(each)[part], decisions[part])
+        assert inside > 0.4
+        np.testing.assert_allclose(np.trapezoid(density, actions), inside, atol=2e-3)

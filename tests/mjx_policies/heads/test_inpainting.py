@@ -88,7 +88,7 @@ def test_a_prefix_without_weight_changes_nothing(head):
     params = head.init(jax.random.key(0), EMBEDDING)
     noise = head.noise.draw(jax.random.key(1))
     prefix = Prefix(jnp.full((H, 1), 0.9), jnp.zeros(H))
-    free = jax.jit(head.act)(params, EMBEDDING, noise)
+    free = jax.jit(head.sample_from_noise)(params, EMBEDDING, noise)
     np.testing.assert_allclose(jax.jit(head.inpaint)(params, EMBEDDING, noise, prefix), free, atol=1e-5)
     held = jax.jit(head.inpaint)(params, EMBEDDING, noise, Prefix(prefix.action, jnp.ones(H)))
     assert np.isfinite(held).all() and np.abs(held - 0.9).mean() < np.abs(free - 0.9).mean()
@@ -100,7 +100,7 @@ def test_free_steps_go_the_way_of_the_held_ones():
     prefix = Prefix(jnp.full((H, 1), 0.63), jnp.asarray(soft_mask(H, 2, 4)))
     noise = jax.vmap(head.noise.draw)(jax.random.split(jax.random.key(0), 300))
     held = jax.jit(jax.vmap(lambda noise: head.inpaint({}, EMBEDDING, noise, prefix)))(noise)
-    free = jax.jit(jax.vmap(lambda noise: head.act({}, EMBEDDING, noise)))(noise)
+    free = jax.jit(jax.vmap(lambda noise: head.sample_from_noise({}, EMBEDDING, noise)))(noise)
     assert 0.4 < (free[:, -1] > 0).mean() < 0.6 and (held[:, -1] > 0).mean() > 0.85
     assert np.median(np.abs(held[:, :2] - 0.63)) < 0.05
 

@@ -50,7 +50,7 @@ def test_parameters_serve_any_number_of_steps(name):
     params = some.init(jax.random.key(0), EMBEDDING)
     # A head's first answer is zero in any number.
     whole = jax.tree.map(lambda x: 0.2 * jax.random.normal(jax.random.key(x.size), x.shape), params)
-    actions = [head.act(whole, EMBEDDING, head.noise.draw(jax.random.key(1))) for head in (some, many)]
+    actions = [head.sample_from_noise(whole, EMBEDDING, head.noise.draw(jax.random.key(1))) for head in (some, many)]
     assert np.isfinite(actions).all() and not np.allclose(*actions)
     with pytest.raises(ValueError, match="mse does not sample in steps; diffusion, flow, one_step do"):
         make_head("mse", *SHAPE, 32, num_steps=3)

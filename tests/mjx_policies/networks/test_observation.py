@@ -5,13 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mjx_policies.agents.bc import BCHyper, Scales, bc
+from mjx_policies.actor import Scales, Units, actor
+from mjx_policies.agents.bc import BCHyper, bc
 from mjx_policies.compiler import compiler_options
 from mjx_policies.data.statistics import Scale
 from mjx_policies.data.windows import Window
 from mjx_policies.heads.deterministic import deterministic_head
 from mjx_policies.networks.mlp import MLP
 from mjx_policies.networks.observation import PIXELS, ObservationEncoder
+from mjx_policies.policy import acting
 
 STEPS, SIZE = 3, 12
 rng = np.random.default_rng(0)
@@ -85,14 +87,15 @@ def windows(seed, count=64):
 
 def test_a_learner_finds_the_spot_and_heeds_the_goal():
     net = ObservationEncoder(32, conditions=("goal",), features=(8, 8), strides=(1, 1), points=8, width=32)
-    learner = bc(net, deterministic_head(MLP((32, 2)), (1, 2)))
     one = np.float32(1)
     scales = Scales({"pixels": PIXELS, "goal": Scale(0 * one, one)}, Scale(0 * one, one))
+    network = actor(net, deterministic_head(MLP((32, 2)), (1, 2)), ("pixels", "goal"), Units(scales))
+    learner = bc(network, lambda params: acting(network, params))
     batches = jax.tree.map(lambda *rows: jnp.stack(rows), *[windows(seed, 32) for seed in range(20)])
     example = jax.tree.map(lambda rows: rows[0, 0], batches.observation)
 
     def run(key):
-        state = learner.init(key, example, scales, BCHyper(5e-3, warmup_steps=10, total_steps=200, max_ema=0.95))
+        state = learner.init(key, example, BCHyper(5e-3, warmup_steps=10, total_steps=200, max_ema=0.95))
 
         def step(state, i):
             return learner.update(state, jax.random.key(0), jax.tree.map(lambda rows: rows[i % 20], batches))
@@ -101,6 +104,6 @@ def test_a_learner_finds_the_spot_and_heeds_the_goal():
 
     state, _ = jax.jit(run, compiler_options=compiler_options())(jax.random.key(0))
     test = windows(99)
-    found = jax.jit(jax.vmap(learner.mode, (None, 0)))(state, test.observation)
+    found = jax.jit(jax.vmap(network.mode, (None, 0)))(state.average, test.observation)
     error = np.sqrt(((found - test.action) ** 2).mean())
     assert error < 0.15 < 0.5 * test.action.std(), error
