@@ -6,7 +6,6 @@ ranges) are leaves that a curriculum may change and `vmap` may batch; everything
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, Protocol, TypeVar
 
 import jax
@@ -14,53 +13,10 @@ import jax.numpy as jnp
 from flax import struct
 
 from mjx_policies.envs.physics.base import Data, Dynamics, Physics
-from mjx_policies.types import ActionTable, Array, CommandRange, Criterion, GaitClock, Observation, Table, TimeStep
+from mjx_policies.types import Array, EnvSpec, Observation, TimeStep
 
 EnvState = Any
 S = TypeVar("S")
-
-
-@dataclasses.dataclass(frozen=True)
-class EnvSpec:
-    """What a policy, an exporter and a reader need to know of a task.
-
-    Attributes:
-      observation: table of `obs["state"]`.
-      privileged: table of `obs["privileged"]`, which holds what `"state"` does not; empty if there is none.
-      action: table of the action.
-      control_dt: seconds between actions.
-      episode_seconds: time limit, the default of `vectorize`.
-      robot: name under which randomization knows the robot; empty if it has no preset.
-      symmetric: whether the reflection of `envs.mirror` leaves robot and task as they are.
-      score: metric, from 0 to 1, that says how far a policy has got; empty if there is none.
-      commands: what the observation's `command` holds, in its order; empty if the task has none.
-      gait: the clock behind the observation's `gait`; None if the task has none.
-      stages: what an episode of a manipulation task achieves one after the other, the last of which is success; empty
-        if the task has none.
-      criteria: what an episode has to meet, all of it, to count as a success, or for commands as tracking; empty where
-        the metric `success` says so, or nothing does.
-      bounded_metrics: those that lie in [0, 1].
-      home: for each action, the joint's angle at which the observation's `joint_position` is zero; empty where that is
-        the target of a zero action.
-      max_speed: m/s or rad/s, beyond what any coordinate reaches while the simulation is sound; a robot that is faster
-        has diverged, see `vectorize.sound`.
-    """
-
-    observation: Table
-    privileged: Table
-    action: ActionTable
-    control_dt: float
-    episode_seconds: float
-    robot: str = ""
-    symmetric: bool = False
-    score: str = ""
-    commands: tuple[CommandRange, ...] = ()
-    gait: GaitClock | None = None
-    stages: tuple[str, ...] = ()
-    criteria: tuple[Criterion, ...] = ()
-    bounded_metrics: tuple[str, ...] = ()
-    home: tuple[float, ...] = ()
-    max_speed: float = 300.0
 
 
 class Env(Protocol):
@@ -106,11 +62,25 @@ class Env(Protocol):
         ...
 
 
+@struct.dataclass
+class Draw:
+    """The robot of an episode.
+
+    Attributes:
+      dynamics: the model fields to replace.
+      extrinsics: [E] what was drawn, each number in [-1, 1] from end to end of its range; E is 0 where the sampler does
+        not tell. `vectorize` offers them as `obs["extrinsics"]`.
+    """
+
+    dynamics: Dynamics
+    extrinsics: Array = struct.field(default_factory=lambda: jnp.zeros(0))
+
+
 class DynamicsSampler(Protocol):
     """Draws the robot of an episode; a pytree, so that its ranges may change during training."""
 
-    def __call__(self, key: Array) -> Dynamics:
-        """The model fields to replace."""
+    def __call__(self, key: Array) -> Draw:
+        """The robot of this key."""
         ...
 
 
@@ -118,10 +88,10 @@ class DynamicsSampler(Protocol):
 class Nominal:
     """The robot as its model says, every time."""
 
-    def __call__(self, key: Array) -> Dynamics:
+    def __call__(self, key: Array) -> Draw:
         """No field is replaced."""
         del key
-        return {}
+        return Draw({})
 
 
 def restart(obs: Observation, metrics: dict[str, Array]) -> TimeStep:

@@ -59,7 +59,7 @@ def to_brax(env: Env, dynamics: DynamicsSampler = _NOMINAL, observation: Observa
         def reset(self, rng: Array) -> Any:
             """Starts an episode; `rng` is a key of either kind."""
             key_dynamics, key_reset = jax.random.split(rng)
-            state, timestep = env.reset(key_reset, dynamics(key_dynamics))
+            state, timestep = env.reset(key_reset, dynamics(key_dynamics).dynamics)
             zero = jnp.zeros(())
             metrics = _without_nan(timestep.metrics)
             return base.State(state, _arrange(timestep.obs, observation), zero, zero, metrics, {"time_out": zero})
@@ -262,7 +262,7 @@ def to_gymnasium(env: Env, dynamics: DynamicsSampler = _NOMINAL, observation: Ob
     @jax.jit
     def reset(key: Array) -> tuple[EnvState, Any]:
         key_dynamics, key_reset = jax.random.split(key)
-        state, timestep = env.reset(key_reset, dynamics(key_dynamics))
+        state, timestep = env.reset(key_reset, dynamics(key_dynamics).dynamics)
         return state, _arrange(timestep.obs, observation)
 
     @jax.jit

@@ -63,11 +63,11 @@ def mirror_rows(table: Table, spec: EnvSpec, model: mujoco.MjModel) -> Callable[
 
 
 def mirror_observation(spec: EnvSpec, model: mujoco.MjModel) -> Callable[[Observation], Observation]:
-    """The function from an observation to what the mirrored robot would observe."""
+    """The function from an observation to what the mirrored robot would observe; entries without a table stay."""
     maps = {"state": mirror_rows(spec.observation, spec, model)}
     if spec.privileged:
         maps["privileged"] = mirror_rows(spec.privileged, spec, model)
-    return lambda obs: {name: maps[name](value) for name, value in obs.items()}
+    return lambda obs: {name: maps[name](value) if name in maps else value for name, value in obs.items()}
 
 
 def mirror_action(spec: EnvSpec, model: mujoco.MjModel) -> Callable[[Array], Array]:

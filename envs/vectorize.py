@@ -1,11 +1,14 @@
 """Many robots at once, and everything about where episodes begin and end: once, for all tasks.
 
-Axes: B environments, P fresh starts in the pool, A actions.
+Axes: B environments, P fresh starts in the pool, A actions, E extrinsics.
 
 Resetting inside a step would cost every robot a forward pass, so fresh starts wait in a pool that is redrawn once per
 rollout (`refresh`). Every start has its own state, command and dynamics, and is handed out once before any is handed
 out again. When more than P episodes end in a rollout, starts are handed out again, random keys and all: the metric
 `reused_starts` is the portion of steps that began such an episode, and a larger pool the remedy.
+
+A robot's draw lasts for its episode: its model fields are in the state of the task, and what was drawn, where the
+sampler tells it, is the entry `"extrinsics"` [E] of every observation, the final one included.
 """
 
 from __future__ import annotations
@@ -23,6 +26,27 @@ from mjx_policies.envs.base import DynamicsSampler, Env, EnvSpec, EnvState, Nomi
 from mjx_policies.types import Array, Observation, Table, TimeStep
 
 _NOMINAL = Nominal()
+EXTRINSICS = "extrinsics"
+
+
+@struct.dataclass
+class EpisodeStatistics:
+    """What the last step has left of each episode: a whole one if it ended there, else the part so far.
+
+    Attributes:
+      ended: [B] bool.
+      cut_off: [B] bool, it ended early and not by the task's rules: the simulation diverged, the robot left the
+        terrain, or it is one of the first episodes, which are staggered. Nobody knows how it would have gone on.
+      length: [B] int32, its steps.
+      score: [B] mean of the metric `EnvSpec.score` over the steps that measured it; NaN if none did.
+      measured: [B] int32, these steps.
+    """
+
+    ended: Array
+    cut_off: Array
+    length: Array
+    score: Array
+    measured: Array
 
 
 @struct.dataclass
@@ -37,6 +61,9 @@ class VectorState:
       obs: [B, ...] the observation last handed out.
       pool: [P, ...] fresh starts, each with its first observation.
       next_start: [] int32, starts handed out since the pool was drawn; the next is this one, modulo P.
+      start: [B] int32, the one that was handed out where the last step ended an episode: what else an episode begins
+        with, such as the memory of a policy, can be made for the pool and taken from the same row.
+      episodes: how each episode went up to the last step.
       key: random key of the next pool.
     """
 
@@ -47,6 +74,8 @@ class VectorState:
     obs: Observation
     pool: tuple[EnvState, Observation]
     next_start: Array
+    start: Array
+    episodes: EpisodeStatistics
     key: Array
 
 
@@ -104,6 +133,7 @@ class VectorEnv:
         envs, timestep = self._starts(self.env, self.dynamics, key_envs, self.num_envs)
         first = jnp.arange(self.pool_size) % self.num_envs
         none = jnp.zeros(self.num_envs)
+        false, zero = jnp.zeros(self.num_envs, bool), jnp.zeros(self.num_envs, jnp.int32)
         timestep = dataclasses.replace(
             timestep,
             final_obs=timestep.obs,
@@ -118,6 +148,8 @@ class VectorEnv:
             # The first starts themselves until the first `refresh`: a second set would double the time to compile.
             pool=(take(self.env, envs, first), jax.tree.map(lambda x: x[first], timestep.obs)),
             next_start=jnp.zeros((), jnp.int32),
+            start=zero,
+            episodes=EpisodeStatistics(false, false, zero, jnp.full(self.num_envs, jnp.nan, jnp.float32), zero),
             key=key_next,
         )
         return state, timestep
@@ -137,10 +169,11 @@ class VectorEnv:
         terminated = timestep.terminated & well
         # A quarantined robot counts as cut off where it was last well: the learner sees nothing of what went wrong.
         truncated = ((steps >= self.episode_steps) | timestep.truncated) & ~terminated | ~well
-        final_obs = where_rows(well, timestep.obs, state.obs)
+        final_obs = where_rows(well, _with_extrinsics(timestep.obs, state.obs.get(EXTRINSICS)), state.obs)
         metrics = jax.tree.map(lambda value: jnp.where(well, value, jnp.nan), timestep.metrics)
 
         done = terminated | truncated
+        score = metrics[env.spec.score] if env.spec.score else jnp.full(self.num_envs, jnp.nan, jnp.float32)
         number = state.next_start + jnp.cumsum(done) - 1  # [B]
         start = number % self.pool_size
         metrics["nan_resets"] = jnp.where(well, 0.0, 1.0)
@@ -154,6 +187,8 @@ class VectorEnv:
             steps=jnp.where(done, 0, steps),
             obs=obs,
             next_start=state.next_start + jnp.sum(done),
+            start=start,
+            episodes=_follow(state.episodes, score, done, truncated, well, self.episode_steps),
         )
         return state, TimeStep(
             obs=obs,
@@ -167,7 +202,10 @@ class VectorEnv:
     def _starts(self, env, dynamics, key, num):
         def start(key):
             key_dynamics, key_reset = jax.random.split(key)
-            return env.reset(key_reset, dynamics(key_dynamics))
+            draw = dynamics(key_dynamics)
+            state, timestep = env.reset(key_reset, draw.dynamics)
+            obs = _with_extrinsics(timestep.obs, draw.extrinsics if draw.extrinsics.size else None)
+            return state, dataclasses.replace(timestep, obs=obs)
 
         return jax.vmap(start)(jax.random.split(key, num))
 
@@ -185,6 +223,23 @@ def vectorize(
 ) -> VectorEnv:
     """See `VectorEnv`."""
     return VectorEnv(env, num_envs, dynamics, episode_seconds, pool_size)
+
+
+def _with_extrinsics(obs: Observation, extrinsics: Array | None) -> Observation:
+    return obs if extrinsics is None else obs | {EXTRINSICS: extrinsics}
+
+
+def _follow(
+    before: EpisodeStatistics, score: Array, ended: Array, truncated: Array, well: Array, limit: int
+) -> EpisodeStatistics:  # [B] each
+    """One step on."""
+    length, measured = (jnp.where(before.ended, 0, count) for count in (before.length, before.measured))
+    length += 1
+    mean = jnp.where(measured > 0, before.score, 0.0)
+    measured += ~jnp.isnan(score)
+    mean += jnp.where(jnp.isnan(score), 0.0, score - mean) / jnp.maximum(measured, 1)
+    cut_off = truncated & ((length < limit) | ~well)
+    return EpisodeStatistics(ended, cut_off, length, jnp.where(measured > 0, mean, jnp.nan), measured)
 
 
 def all_finite(tree) -> Array:  # -> []

@@ -19,7 +19,8 @@ from flax import struct
 Array = jax.Array
 PyTree = Any
 Observation = dict[str, Array]
-"""`"state"` [D]: what the robot senses. `"privileged"` [P]: what only a simulator knows. `"pixels"` uint8 [H, W, C]."""
+"""`"state"` [D]: what the robot senses. `"privileged"` [P]: what only a simulator knows. `"pixels"` uint8 [H, W, C].
+`"extrinsics"` [E]: what sets a randomized robot apart from its model, see `envs.base.Draw`."""
 
 if TYPE_CHECKING:
     Number = Array | float
@@ -243,3 +244,52 @@ class ActionTable:
             action = jnp.clip(action, -self.clip, self.clip)
         target = jnp.asarray(self.default) + jnp.asarray(self.scale) * action
         return jnp.clip(target, jnp.asarray(self.lower), jnp.asarray(self.upper))
+
+
+@dataclasses.dataclass(frozen=True)
+class EnvSpec:
+    """What a policy, an exporter and a reader need to know of a task.
+
+    Attributes:
+      observation: table of `obs["state"]`.
+      privileged: table of `obs["privileged"]`, which holds what `"state"` does not; empty if there is none.
+      action: table of the action.
+      control_dt: seconds between actions.
+      episode_seconds: time limit, the default of `vectorize`.
+      robot: name under which randomization knows the robot; empty if it has no preset.
+      symmetric: whether the reflection of `envs.mirror` leaves robot and task as they are.
+      score: metric, from 0 to 1, that says how far a policy has got; empty if there is none.
+      commands: what the observation's `command` holds, in its order; empty if the task has none.
+      gait: the clock behind the observation's `gait`; None if the task has none.
+      stages: what an episode of a manipulation task achieves one after the other, the last of which is success; empty
+        if the task has none.
+      criteria: what an episode has to meet, all of it, to count as a success, or for commands as tracking; empty where
+        the metric `success` says so, or nothing does.
+      bounded_metrics: those that lie in [0, 1].
+      home: for each action, the joint's angle at which the observation's `joint_position` is zero; empty where that is
+        the target of a zero action.
+      max_speed: m/s or rad/s, beyond what any coordinate reaches while the simulation is sound; a robot that is faster
+        has diverged, see `vectorize.sound`.
+      n_obs_steps: O, where every entry of an observation holds the last O of its kind, [O, ...], each as its table says
+        (`wrappers.History`); 0: one, without such an axis.
+      n_action_steps: K, where an action is [H, A], H at least K, each row as the table says, of which the first K are
+        executed in one step (`wrappers.ActionChunk`); 0: an action is [A].
+    """
+
+    observation: Table
+    privileged: Table
+    action: ActionTable
+    control_dt: float
+    episode_seconds: float
+    robot: str = ""
+    symmetric: bool = False
+    score: str = ""
+    commands: tuple[CommandRange, ...] = ()
+    gait: GaitClock | None = None
+    stages: tuple[str, ...] = ()
+    criteria: tuple[Criterion, ...] = ()
+    bounded_metrics: tuple[str, ...] = ()
+    home: tuple[float, ...] = ()
+    max_speed: float = 300.0
+    n_obs_steps: int = 0
+    n_action_steps: int = 0

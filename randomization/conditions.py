@@ -10,10 +10,9 @@ import fnmatch
 from typing import Any
 
 from mjx_policies.envs.base import DynamicsSampler, Env
-from mjx_policies.randomization.curriculum import widened
 from mjx_policies.randomization.imperfections import Imperfections, imperfect
 from mjx_policies.randomization.pushes import Pushes
-from mjx_policies.randomization.terms import Randomization
+from mjx_policies.randomization.terms import Randomization, widened
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +51,7 @@ def conditions(task: Env, imperfections: Imperfections | None = None) -> dict[st
         "randomized": Condition("everything at once", full),
         "noise": Condition("noise and bias of the sensors", only(noise=full.noise)),
         "delay": Condition("delay of the actions", only(delay=full.delay, delay_jitter=full.delay_jitter)),
+        "latency": Condition("latency of the measurements", only(latency=full.latency)),
     }
     env, dynamics = imperfect(task, full)
     if _wraps(env, Pushes):

@@ -9,11 +9,10 @@ import mujoco
 
 from mjx_policies.envs.base import DynamicsSampler, Env, Nominal
 from mjx_policies.randomization import presets
-from mjx_policies.randomization.curriculum import widened
-from mjx_policies.randomization.latency import ActionDelay
+from mjx_policies.randomization.latency import ActionDelay, ObservationLatency
 from mjx_policies.randomization.pushes import Pushes
 from mjx_policies.randomization.sensors import SensorNoise
-from mjx_policies.randomization.terms import Randomization, check
+from mjx_policies.randomization.terms import Randomization, check, widened
 from mjx_policies.types import Array, Number
 
 
@@ -25,6 +24,7 @@ class Imperfections:
     noise: Number = 1.0  # times the noise and bias of the observation table
     delay: tuple[Number, Number] = (0.0, 0.02)  # s, from an action to the motors
     delay_jitter: Number = 0.002  # s, from one action to the next
+    latency: tuple[Number, Number] = (0.0, 0.01)  # s, from a measurement to the policy
     push_velocity: Number = 0.3  # m/s, sudden change of the trunk's velocity
     push_seconds: tuple[float, float] = (4.0, 8.0)  # s, from one push to the next
 
@@ -43,6 +43,7 @@ class Imperfections:
             noise=self.noise * factor,
             delay=(self.delay[0] * factor, self.delay[1] * factor),
             delay_jitter=self.delay_jitter * factor,
+            latency=(self.latency[0] * factor, self.latency[1] * factor),
             push_velocity=self.push_velocity * factor,
             push_seconds=self.push_seconds,
         )
@@ -58,7 +59,7 @@ def imperfect(env: Env, imperfections: Imperfections) -> tuple[Env, DynamicsSamp
     preset = presets.PRESETS.get(env.spec.robot)
     if env.physics.model.jnt_type[0] == mujoco.mjtJoint.mjJNT_FREE:
         env = Pushes(env, *imperfections.push_seconds, velocity=imperfections.push_velocity)
-    env = SensorNoise(env, imperfections.noise)
+    env = SensorNoise(ObservationLatency(env, *imperfections.latency, max_latency=0.04), imperfections.noise)
     if preset is None:
         return env, Nominal()
     terms = widened(preset(env.physics.model), imperfections.dynamics)

@@ -72,6 +72,8 @@ class ActionDelay:
 
     def reset(self, key: Array, dynamics: Dynamics) -> tuple[ActionDelayState, TimeStep]:
         """See `Env.reset`."""
+        if self.env.spec.n_action_steps:
+            raise ValueError("ActionDelay belongs inside ActionChunk: ActionChunk(ActionDelay(env, ...), K)")
         uniform, key_env, key_next = draw_uniform(key, 1, num_keys=2)
         inner, timestep = self.env.reset(key_env, dynamics)
         length = self._max_substeps()
@@ -171,6 +173,8 @@ class ObservationLatency:
 
     def reset(self, key: Array, dynamics: Dynamics) -> tuple[ObservationLatencyState, TimeStep]:
         """See `Env.reset`."""
+        if self.env.spec.n_obs_steps:
+            raise ValueError("ObservationLatency belongs inside History: History(ObservationLatency(env, ...), O)")
         uniform, key_env = draw_uniform(key, 1)
         inner, timestep = self.env.reset(key_env, dynamics)
         newest = timestep.obs["state"]
@@ -189,7 +193,7 @@ class ObservationLatency:
         weights = jnp.maximum(0.0, 1.0 - jnp.abs(jnp.arange(len(history)) - age))  # [L]
         late = jnp.sum(weights[:, None] * history, axis=0)
         measured = table_column(self.spec.observation, "measured") > 0
-        obs = timestep.obs | {"state": jnp.where(measured, late, newest)}
+        obs = timestep.obs | {"state": jnp.where(measured & (age > 0), late, newest)}  # a sum makes 0.0 of -0.0
         return dataclasses.replace(state, inner=inner, history=history), dataclasses.replace(timestep, obs=obs)
 
     def hold(self, state: ObservationLatencyState) -> Array:

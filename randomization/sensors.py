@@ -53,6 +53,8 @@ class SensorNoise:
 
     def reset(self, key: Array, dynamics: Dynamics) -> tuple[SensorNoiseState, TimeStep]:
         """See `Env.reset`."""
+        if self.env.spec.n_obs_steps:
+            raise ValueError("SensorNoise belongs inside History: History(SensorNoise(env), O)")
         bias, key_env, key_next = _spread(key, self._half_widths("bias"), num_keys=2)
         inner, timestep = self.env.reset(key_env, dynamics)
         return self._disturb(SensorNoiseState(inner, bias, key_next), timestep)

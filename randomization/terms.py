@@ -31,6 +31,7 @@ from flax import struct
 from jax.core import Tracer
 
 from mjx_policies import types
+from mjx_policies.envs.base import Draw
 from mjx_policies.envs.physics.base import Dynamics, field_template
 from mjx_policies.randomization import constants
 from mjx_policies.types import Array
@@ -110,13 +111,10 @@ class Randomization:
     terms: dict[str, Term]
     model: mujoco.MjModel = struct.field(pytree_node=False)
 
-    def __call__(self, key: Array) -> Dynamics:
-        """The robot of this key, see `sample`."""
-        return sample(key, self.terms, self.model)
-
-    def extrinsics(self, key: Array) -> Array:  # [E]
-        """The draws behind the robot of this key as a vector, see `extrinsics`."""
-        return extrinsics(draw(key, self.terms, self.model), self.terms)
+    def __call__(self, key: Array) -> Draw:
+        """The robot of this key, see `sample`, and the draws behind it as a vector, see `extrinsics`."""
+        draws = draw(key, self.terms, self.model)
+        return Draw(apply(draws, self.terms, self.model), extrinsics(draws, self.terms))
 
 
 def sample(key: Array, terms: Terms, model: mujoco.MjModel) -> Dynamics:
@@ -177,12 +175,35 @@ def apply(draws: Mapping[str, Array], terms: Terms, model: mujoco.MjModel) -> Dy
 
 
 def extrinsics(draws: Mapping[str, Array], terms: Terms) -> Array:  # [E]
-    """All draws as one vector in [-1, 1], ordered by name; zero where a range has no width."""
+    """All draws as one vector in [-1, 1], ordered by name; zero where a range has no width.
+
+    They say where in its range a robot lies: as a curriculum widens the ranges, the same number comes to mean more.
+    """
     parts = [
         jnp.where(jnp.asarray(term.high) > jnp.asarray(term.low), draws[name], 0.0).ravel()
         for name, term in sorted(terms.items())
     ]
     return jnp.concatenate(parts) if parts else jnp.zeros(0)
+
+
+def widened(terms: Terms, factor: Array | float) -> dict[str, Term]:
+    """The terms with their ranges drawn towards the nominal robot (below 1) or away from it (above).
+
+    A factor of 0 leaves the nominal robot, with all terms in place: it runs in the same compiled program.
+
+    Raises:
+      ValueError: a term sets a field instead of scaling or adding to it, so that nothing says what is nominal.
+    """
+    neutral = {"scale": 1.0, "add": 0.0}
+
+    def widen(name: str, term: Term) -> Term:
+        if term.operation not in neutral:
+            raise ValueError(f"randomization term {name!r} sets its field: its range cannot shrink to the nominal one")
+        start = neutral[term.operation]
+        low, high = (start + (bound - start) * factor for bound in (term.low, term.high))
+        return dataclasses.replace(term, low=low, high=high)
+
+    return {name: widen(name, term) for name, term in terms.items()}
 
 
 def extrinsics_table(terms: Terms, model: mujoco.MjModel) -> types.Table:

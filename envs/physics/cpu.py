@@ -142,6 +142,7 @@ class CpuPhysics:
         def forward(engine: _Engine) -> None:
             # A used engine still holds the last row of its last rollout, which would show in forces and warm starts.
             engine.batch.bind("ctrl")[...] = 0.0
+            engine.refused[...] = False
             engine.batch.forward()
 
         self._run(out, state, dynamics, forward)
@@ -151,6 +152,9 @@ class CpuPhysics:
 
         def rollout(engine: _Engine) -> None:
             engine.ctrl[...] = np.asarray(ctrl).reshape(engine.ctrl.shape)
+            # Of a policy that diverged. The engine would refuse it too, with a line on standard error for each robot.
+            engine.refused[...] = ~(np.abs(engine.ctrl) <= mujoco.mjMAXVAL).all(axis=(1, 2))
+            engine.ctrl[engine.refused] = 0.0
             engine.batch.rollout(self.substeps, engine.ctrl, record=())
 
         self._run(out, state, dynamics, rollout)
@@ -193,6 +197,7 @@ class _Engine:
         for name in outputs:  # a derived field that is bound only after a call reads zero
             self.batch.bind(name)
         self.ctrl = np.zeros((num, substeps, model.nu))
+        self.refused = np.zeros(num, bool)  # robots whose last ctrl was no number
         self._expanded = {name: self.batch.expand(name).reshape(num, -1) for name in fields}
         self._nominal = {name: values.copy() for name, values in self._expanded.items()}
         self._seen = {
@@ -227,7 +232,7 @@ class _Engine:
             with np.errstate(over="ignore"):  # of a robot that diverges, whose infinity is what gives it away
                 target[...] = self.batch.bind(name).reshape(target.shape)
         warnings = self.batch.warning[..., 1].sum(axis=1)
-        stopped = warnings != self._warnings
+        stopped = (warnings != self._warnings) | self.refused
         if stopped.any():
             # A rollout stops a simulation that warns: a diverged one, or one out of contact memory. Neither is physics.
             np.asarray(out.qpos).reshape(len(stopped), -1)[stopped] = np.nan

@@ -17,7 +17,7 @@ import numpy as np
 from mjx_policies.deploy import contract
 
 if TYPE_CHECKING:
-    from mjx_policies.envs.base import EnvSpec
+    from mjx_policies.types import EnvSpec
 
 PACKAGES = ("jax", "flax", "mujoco", "jax2onnx", "onnx", "onnxruntime")
 MAX_AGE = 2  # control periods that a measurement may be old

@@ -15,7 +15,7 @@ from flax import struct
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mjx_policies.envs.base import EnvSpec, restart, transition
+from mjx_policies.envs.base import Draw, EnvSpec, restart, transition
 from mjx_policies.envs.vectorize import vectorize
 from mjx_policies.randomization.latency import ActionDelay
 from mjx_policies.types import ActionTable, Term
@@ -87,7 +87,7 @@ class Robots:
     """Every episode another robot."""
 
     def __call__(self, key):
-        return {"robot": jax.random.uniform(key, ())}
+        return Draw({"robot": jax.random.uniform(key, ())})
 
 
 def make(num_envs=4, **kwargs):

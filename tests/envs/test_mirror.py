@@ -7,7 +7,6 @@ import pytest
 
 from mjx_policies.envs.mirror import mirror_action, mirror_joints, mirror_observation, mirror_table
 from mjx_policies.envs.registry import load
-from mjx_policies.envs.sensors import read_sensor
 from mjx_policies.types import table_size, table_slices
 
 TASK = load("Go2JoystickFlat", "cpu", num_envs=1)
@@ -71,11 +70,7 @@ def test_a_mirrored_robot_moves_as_the_mirror_image():
         mujoco.mj_step(model, other)
     np.testing.assert_allclose(other.qpos[7:], sign * one.qpos[7:][source], atol=1e-6)
     np.testing.assert_allclose(other.qpos[:3], one.qpos[:3] * [1, -1, 1], atol=1e-6)
-    np.testing.assert_allclose(
-        read_sensor(model, other.sensordata, "gyro"),
-        read_sensor(model, one.sensordata, "gyro") * [-1, 1, -1],
-        atol=1e-5,
-    )
+    np.testing.assert_allclose(other.qvel[3:6], one.qvel[3:6] * [-1, 1, -1], atol=1e-5)
 
 
 def test_a_name_without_a_mirror_image_says_so():

@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mjx_policies.envs import load, vectorize
-from mjx_policies.envs.base import EnvSpec, restart, transition
+from mjx_policies.envs.base import Draw, EnvSpec, restart, transition
 from mjx_policies.envs.vectorize import largest, sound
+from mjx_policies.envs.wrappers import ActionChunk, History
 from mjx_policies.randomization.latency import ActionDelay, ObservationLatency
 from mjx_policies.randomization.pushes import Pushes
 from mjx_policies.randomization.sensors import SensorNoise
@@ -78,7 +79,7 @@ class Toy:
 
     @property
     def spec(self):
-        return EnvSpec(OBSERVATION, PRIVILEGED, ACTION, SUBSTEPS * DT, 5 * SUBSTEPS * DT)
+        return EnvSpec(OBSERVATION, PRIVILEGED, ACTION, SUBSTEPS * DT, 5 * SUBSTEPS * DT, score="steps")
 
     def reset(self, key, dynamics):
         data = self.physics.init(jnp.zeros(7), jnp.zeros(6), dynamics)
@@ -126,7 +127,9 @@ class RandomMass:
     high: jax.Array | float = 2.0
 
     def __call__(self, key):
-        return {"body_mass": jnp.stack([jnp.zeros(()), jax.random.uniform(key, minval=self.low, maxval=self.high)])}
+        portion = jax.random.uniform(key)
+        mass = self.low + (self.high - self.low) * portion
+        return Draw({"body_mass": jnp.stack([jnp.zeros(()), mass])}, 2 * portion[None] - 1)
 
 
 CLOCK, TAG, MASS = 0, 1, 2
@@ -170,6 +173,7 @@ def test_episode_boundaries_follow_a_plain_loop(wishes, seed):
     state, first, states, timesteps = jax.device_get(run_small(jax.random.key(seed), np.array(wishes)))
     pool_obs = state.pool[1]
     steps, obs, next_start = state.steps.copy(), jax.tree.map(np.copy, first.obs), 0
+    scores: list[list[float]] = [[] for _ in range(B)]  # of each step of each episode so far, NaN where quarantined
     assert ((steps >= 0) & (steps < LIMIT)).all()
     for t, row in enumerate(wishes):
         step = jax.tree.map(lambda x, t=t: x[t], timesteps)
@@ -185,6 +189,7 @@ def test_episode_boundaries_follow_a_plain_loop(wishes, seed):
                 truncated = bool(steps[b] >= LIMIT) and not terminated
                 state_obs = np.concatenate([[clock + 1, tag, obs["state"][b, MASS]], [wish] * SUBSTEPS])
                 after = {"state": np.float32(state_obs), "privileged": np.float32([clock + 1])}
+                after["extrinsics"] = obs["extrinsics"][b].copy()  # of the episode
             assert (bool(step.terminated[b]), bool(step.truncated[b])) == (terminated, truncated), where
             np.testing.assert_allclose(step.reward[b], reward, rtol=1e-6, err_msg=where)  # one rounding of a sum
             assert step.metrics["nan_resets"][b] == bad
@@ -195,9 +200,17 @@ def test_episode_boundaries_follow_a_plain_loop(wishes, seed):
                     value = pool_obs[name][next_start % P]
                 np.testing.assert_array_equal(step.obs[name][b], value, err_msg=where)
                 obs[name][b] = value
+            np.testing.assert_allclose(after["extrinsics"], 2 * after["state"][[MASS]] - 3, atol=1e-6, err_msg=where)
+            scores[b].append(np.nan if bad else clock + 1)
+            episode = jax.tree.map(lambda x, t=t, b=b: x[t, b], states.episodes)
+            assert (episode.ended, episode.length) == (terminated or truncated, len(scores[b])), where
+            assert episode.cut_off == (truncated and (bad or len(scores[b]) < LIMIT)), where
+            measured = [score for score in scores[b] if not np.isnan(score)]
+            assert episode.measured == len(measured), where
+            np.testing.assert_allclose(episode.score, np.mean(measured) if measured else np.nan, rtol=1e-6)
             assert step.metrics["reused_starts"][b] == ((terminated or truncated) and next_start >= P), where
             if terminated or truncated:
-                steps[b], next_start = 0, next_start + 1
+                steps[b], next_start, scores[b] = 0, next_start + 1, []
         np.testing.assert_array_equal(states.steps[t], steps)
         assert states.next_start[t] == next_start
 
@@ -286,35 +299,39 @@ def test_starts_depend_on_the_key_alone():
     chex.assert_trees_all_equal(first, again)
 
 
-@pytest.fixture(scope="module")
-def wrapped():
-    """Everything with a memory that a robot may be wrapped in."""
+@pytest.fixture(scope="module", params=[0, 2], ids=["actions", "chunks"])
+def wrapped(request):
+    """Everything with a memory that a robot may be wrapped in, and rows of an action -> what a step takes."""
     env = Pushes(TOY, low=0.01, high=0.05, velocity=1.0)
     env = ActionDelay(env, low=0.005, high=0.05, jitter=0.003)
     env = ObservationLatency(env, low=0.01, high=0.05)
-    return SensorNoise(env)
+    env = History(SensorNoise(env), 2)
+    if request.param:
+        return ActionChunk(env, request.param), lambda row: jnp.repeat(jnp.asarray(row)[:, None], request.param, axis=1)
+    return env, jnp.asarray
 
 
 def test_no_memory_of_a_wrapper_crosses_a_reset(wrapped):
-    envs = vectorize(wrapped, 3, RandomMass(), pool_size=4)
+    env, act = wrapped
+    envs = vectorize(env, 3, RandomMass(), episode_seconds=1.0, pool_size=4)
     state = jax.jit(lambda key: envs.refresh(envs.init(key, stagger=False)[0]))(jax.random.key(0))
     fresh, fresh_obs = state.pool
     step = jax.jit(envs.step)
     for _ in range(3):  # fill the buffers with something that is not zero
-        state, _ = step(state, jnp.full((3, 1), 0.25))
-    state, timestep = step(state, jnp.asarray([[0.25], [TERMINATE], [BAD_STATE]]))
+        state, _ = step(state, act(np.full((3, 1), 0.25)))
+    state, timestep = step(state, act([[0.25], [TERMINATE], [BAD_STATE]]))
     assert timestep.terminated.tolist() == [False, True, False] and timestep.truncated.tolist() == [False, False, True]
     for row, start in ((1, 0), (2, 1)):
         expected = jax.tree.map(lambda x, start=start: x[start], (fresh, fresh_obs))
         got = jax.tree.map(lambda x, row=row: x[row], (state.envs, timestep.obs))
         chex.assert_trees_all_equal(*jax.tree.map(raw, (got, expected)))
-    assert (np.asarray(state.envs.inner.inner.rows[0]) != 0).any()  # the one that went on does remember
+    assert (np.asarray(state.envs.inner.inner.inner.rows[0]) != 0).any()  # the one that went on does remember
 
     # And the episode that follows is the one that this start leads to.
-    alone, step_alone = jax.tree.map(lambda x: x[:2], fresh), jax.jit(jax.vmap(wrapped.step))
+    alone, step_alone = jax.tree.map(lambda x: x[:2], fresh), jax.jit(jax.vmap(env.step))
     for _ in range(4):
-        state, timestep = step(state, jnp.full((3, 1), -0.5))
-        alone, expected = step_alone(alone, jnp.full((2, 1), -0.5))
+        state, timestep = step(state, act(np.full((3, 1), -0.5)))
+        alone, expected = step_alone(alone, act(np.full((2, 1), -0.5)))
         # The compiled program may add in another order: one rounding of numbers near one.
         np.testing.assert_allclose(timestep.final_obs["state"][1:], expected.obs["state"], rtol=0, atol=1e-6)
 

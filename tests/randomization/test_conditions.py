@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -17,8 +19,8 @@ def walker():
 def changed(task, condition):
     """The model fields that differ from the nominal ones in some draw."""
     _, dynamics = apply_condition(task, condition)
-    drawn = dynamics(jax.random.key(0))
-    nominal = apply_condition(task, conditions(task)["nominal"])[1](jax.random.key(0))
+    drawn = dynamics(jax.random.key(0)).dynamics
+    nominal = apply_condition(task, conditions(task)["nominal"])[1](jax.random.key(0)).dynamics
     assert drawn.keys() == nominal.keys()
     return {name for name in drawn if not np.array_equal(drawn[name], nominal[name])}
 
@@ -26,9 +28,8 @@ def changed(task, condition):
 def test_each_condition_changes_what_it_names(walker):
     tests = conditions(walker)
     assert list(tests)[:2] == ["nominal", "randomized"]
-    assert (
-        changed(walker, tests["nominal"]) == changed(walker, tests["noise"]) == changed(walker, tests["delay"]) == set()
-    )
+    for name in ("nominal", "noise", "delay", "latency"):
+        assert changed(walker, tests[name]) == set()
     assert changed(walker, tests["friction"]) == {"geom_friction"}
     assert changed(walker, tests["kp"]) == {"actuator_gainprm", "actuator_biasprm"}
     assert "body_mass" in changed(walker, tests["mass"]) and "geom_friction" not in changed(walker, tests["mass"])
@@ -43,6 +44,7 @@ def test_what_is_not_dynamics_is_its_own_condition(walker):
     assert nothing == ranges.scaled(0.0) and tests["randomized"] == ranges
     assert tests["noise"].noise == 2.0 and tests["noise"].delay == nothing.delay
     assert tests["delay"].delay == (0.01, 0.03) and tests["delay"].noise == 0.0
+    assert tests["latency"] == dataclasses.replace(nothing, latency=ranges.latency) != nothing
     assert tests["push"].push_velocity == 0.7 and tests["mass"].push_velocity == 0.0
 
 
@@ -50,7 +52,7 @@ def test_a_draw_alone_equals_that_among_all(walker):
     """The same robots, so that what a condition costs can be told pair by pair."""
     key = jax.random.key(3)
     alone, among = (
-        apply_condition(walker, conditions(walker)[name])[1](key)["geom_friction"]
+        apply_condition(walker, conditions(walker)[name])[1](key).dynamics["geom_friction"]
         for name in ("friction", "randomized")
     )
     np.testing.assert_array_equal(alone, among)
@@ -65,7 +67,8 @@ def test_all_conditions_are_one_program(walker):
 
 
 def test_a_robot_without_a_preset_has_fewer_conditions():
-    assert list(conditions(load("Pendulum", "cpu", num_envs=1))) == ["nominal", "randomized", "noise", "delay"]
+    names = ["nominal", "randomized", "noise", "delay", "latency"]
+    assert list(conditions(load("Pendulum", "cpu", num_envs=1))) == names
 
 
 def test_unknown_terms_are_named(walker):

@@ -39,28 +39,34 @@ def test_no_imperfection_is_the_nominal_robot_bit_for_bit(go2):
         return first, jax.lax.scan(step, state, actions())[1]
 
     def wrapped(key):
-        return episode(env, key, dynamics(jax.random.key(9)))
+        return episode(env, key, dynamics(jax.random.key(9)).dynamics)
 
     def bare(key):
-        for _ in range(3):  # each wrapper hands on the first of three keys
-            key = jax.random.split(key, 3)[0]
+        for others in (2, 1, 2, 2):  # each wrapper hands on the first of its keys: noise, latency, pushes, delay
+            key = jax.random.split(key, 1 + others)[0]
         return episode(go2, key, {})
 
     keys = jax.random.split(jax.random.key(0), B)
     a, b = (jit(jax.vmap(function))(keys) for function in (wrapped, bare))
     for (path, x), (_, y) in zip(jax.tree.leaves_with_path(a), jax.tree.leaves_with_path(b), strict=True):
-        assert np.asarray(x).tobytes() == np.asarray(y).tobytes(), jax.tree_util.keystr(path)
+        name = jax.tree_util.keystr(path)
+        if "reward" in name or "metrics" in name:  # leads nowhere; two programs may round its sums in different order
+            np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6, err_msg=name)
+        else:
+            assert np.asarray(x).tobytes() == np.asarray(y).tobytes(), name
 
 
 def test_scaling_scales_every_range_and_leaves_the_time_between_pushes():
     half, whole = Imperfections().scaled(0.5), Imperfections()
     assert (half.dynamics, half.noise, half.delay_jitter) == (0.5, 0.5, whole.delay_jitter / 2)
     assert half.delay == (whole.delay[0] / 2, whole.delay[1] / 2)
+    assert half.latency == (whole.latency[0] / 2, whole.latency[1] / 2)
     assert half.push_velocity == whole.push_velocity / 2 and half.push_seconds == whole.push_seconds
     assert whole.scaled(1.0) == whole
 
 
 def test_a_robot_without_legs_has_neither_pushes_nor_a_preset():
     env, dynamics = imperfect(load("Pendulum", "cpu", B), Imperfections())
-    assert dynamics(jax.random.key(0)) == {}
-    assert env.level == 1.0 and env.env.high == 0.02  # noise around a delay
+    draw = dynamics(jax.random.key(0))
+    assert draw.dynamics == {} and draw.extrinsics.shape == (0,)
+    assert env.level == 1.0 and env.env.high == 0.01 and env.env.env.high == 0.02  # noise around latency around a delay

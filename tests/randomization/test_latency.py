@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from mjx_policies.draws import draw_uniform
 from mjx_policies.envs.base import select
+from mjx_policies.envs.wrappers import History
 from mjx_policies.randomization.latency import ActionDelay, ObservationLatency
 from mjx_policies.randomization.sensors import SensorNoise
 
@@ -80,7 +81,8 @@ def test_a_known_delay_at_substep_resolution(toy, late):
 
 
 def test_every_wrapper_asks_the_task_what_to_hold(toy):
-    for wrap in (lambda env: env, SensorNoise, lambda env: ObservationLatency(env, 0.0, 0.01)):
+    late = lambda env: ObservationLatency(env, 0.0, 0.01)  # noqa: E731
+    for wrap in (lambda env: env, SensorNoise, late, lambda env: History(env, 2)):
         state, _ = ActionDelay(wrap(toy.env), 0.01, 0.02).reset(jax.random.key(0), {})
         np.testing.assert_array_equal(state.rows, np.broadcast_to(toy.hold, state.rows.shape))
 

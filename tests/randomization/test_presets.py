@@ -46,5 +46,5 @@ def test_the_cube_of_an_arm_is_not_pushed_as_a_trunk_is():
     while hasattr(env, "env"):
         kinds.append(type(env).__name__)
         env = env.env
-    assert kinds == ["SensorNoise", "ActionDelay"]
+    assert kinds == ["SensorNoise", "ObservationLatency", "ActionDelay"]
     assert "object_mass" in dynamics.terms

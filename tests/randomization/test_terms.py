@@ -160,11 +160,11 @@ def test_a_sampler_holds_its_ranges_as_leaves(robot):
     @jax.jit
     def total(sampler):
         traces.append(1)
-        return sampler(key)["body_mass"].sum()
+        return sampler(key).dynamics["body_mass"].sum()
 
-    assert float(total(sampler)) == pytest.approx(float(sampler(key)["body_mass"].sum()), rel=1e-6)
-    terms = sampler.terms
-    np.testing.assert_array_equal(sampler.extrinsics(key), extrinsics(draw(key, terms, robot), terms))
+    drawn, terms = sampler(key), sampler.terms
+    assert float(total(sampler)) == pytest.approx(float(drawn.dynamics["body_mass"].sum()), rel=1e-6)
+    np.testing.assert_array_equal(drawn.extrinsics, extrinsics(draw(key, terms, robot), terms))
     narrow = jax.tree.map(lambda x: 1.0 + 0 * x, sampler)
     assert float(total(narrow)) == pytest.approx(robot.body_mass.sum(), rel=1e-6)
     assert len(traces) == 1

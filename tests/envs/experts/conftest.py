@@ -11,7 +11,7 @@ def record_attempts():
     """`(env, expert, num) -> Attempts`, every fourth by labels, whose strategy is the number after the last."""
 
     def record(env, expert, num):
-        def init(key, state):
+        def init(key, state, obs):
             key_labels, key_expert = jax.random.split(key)
             return jax.random.bernoulli(key_labels, 0.25), expert.init(key_expert, state)
 

@@ -248,6 +248,18 @@ def test_nan_stays_in_its_own_row(walker, elsewhere):
     chex.assert_trees_all_equal(jax.device_get(run(qpos, qvel, ctrl)), well)
 
 
+def test_a_command_that_is_no_number_is_no_warning_of_the_engine(pendulum, elsewhere, capfd):
+    """As of a run of a sweep that diverged, which would fill standard error with them; the next rollout is sound."""
+    physics = CpuPhysics(pendulum, 2)
+    data = jax.vmap(lambda q: physics.init(q, jnp.zeros(1), {}))(jnp.array([[0.1], [0.2], [0.3]]))
+    step = jax.jit(jax.vmap(lambda data, ctrl: physics.step(data, ctrl, {})))
+    for bad in (np.nan, np.inf, 1e11):
+        found = step(data, jnp.zeros((3, 2, 1)).at[1, 1].set(bad))
+        assert np.isnan(found.qpos[:, 0]).tolist() == [False, True, False]
+    assert np.isfinite(step(data, jnp.zeros((3, 2, 1))).qpos).all()
+    assert "WARNING" not in capfd.readouterr().err
+
+
 def balls(memory):
     """Twenty balls on the ground, with so many bytes for their contacts."""
     bodies = "".join(f'<body pos="{0.3 * i} 0 .09"><freejoint/><geom size=".1"/></body>' for i in range(20))
