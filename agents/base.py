@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from mjx_policies.agents.rollout import Outcomes
+from mjx_policies.envs.vectorize import VectorState
+from mjx_policies.policy import Policy
 from mjx_policies.types import Array, Observation, PyTree
 
 LearnerState = Any
@@ -17,15 +20,16 @@ class Learner(NamedTuple):
 
     Attributes:
       init: `(key, obs, hyper) -> state`; `obs` is one example, numbers live in `state.hyper`.
-      act: `(state, key, obs) -> (action, extras)`, for one example; extras is what `update` wants back.
+      act: `state -> Policy`, the behaviour policy: what collects data. Its action is a pair `(action, extras)`, where
+        extras is what `update` wants back.
       update: `(state, key, batch) -> (state, info)`.
-      mode: `(state, obs) -> action`, for one example, the action to evaluate and deploy.
+      policy: `state -> Policy`, the one to evaluate and deploy.
     """
 
     init: Callable[[Array, Observation, Any], LearnerState]
-    act: Callable[[LearnerState, Array, Observation], tuple[Array, PyTree]]
+    act: Callable[[LearnerState], Policy]
     update: Callable[[LearnerState, Array, Any], tuple[LearnerState, Info]]
-    mode: Callable[[LearnerState, Observation], Array]
+    policy: Callable[[LearnerState], Policy]
 
 
 class Runner(NamedTuple):
@@ -47,14 +51,15 @@ class Curriculum(NamedTuple):
     """What changes in the environments as the policy improves.
 
     Attributes:
-      init: `environments -> (lesson, environments)`, the state of the curriculum and its first lesson.
-      update: `(lesson, environments, info) -> (lesson, environments)`, after each iteration.
+      init: `envs -> (level, envs)`, the state of the curriculum and the environments of its first level; what it
+        replaces of them is `env` and `dynamics`.
+      update: `(level, envs, outcomes) -> (level, envs)`, after each rollout, with the episodes that ended in it.
     """
 
-    init: Callable[[Any], tuple[PyTree, Any]]
-    update: Callable[[PyTree, Any, Info], tuple[PyTree, Any]]
+    init: Callable[[VectorState], tuple[PyTree, VectorState]]
+    update: Callable[[PyTree, VectorState, Outcomes], tuple[PyTree, VectorState]]
 
 
 def constant() -> Curriculum:
     """Environments that stay as they are."""
-    return Curriculum(init=lambda envs: ((), envs), update=lambda lesson, envs, info: (lesson, envs))
+    return Curriculum(init=lambda envs: ((), envs), update=lambda level, envs, outcomes: (level, envs))

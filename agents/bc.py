@@ -1,4 +1,4 @@
-"""Behaviour cloning: a head learns to do what a demonstrator did in the same place.
+"""Behaviour cloning (BC): an actor learns to do what a demonstrator did in the same place.
 
 What decides whether it works (Chi et al. 2023, arXiv:2303.04137, and its code): observations and actions are scaled by
 statistics of the data, an average of the weights acts rather than the weights themselves, the learning rate warms up
@@ -10,27 +10,24 @@ Axes: N examples of a batch, O observations remembered, H horizon, A action.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
 
-from mjx_policies.agents.base import Info
-from mjx_policies.data.statistics import Scale
+from mjx_policies.actor import Reference, Scales
+from mjx_policies.agents.base import Info, Learner
+from mjx_policies.agents.optimizer import adam, ema_decay, warmup_cosine
 from mjx_policies.data.windows import Window
-from mjx_policies.heads.base import ActionHead, Noise
-from mjx_policies.heads.inpainting import Prefix
+from mjx_policies.heads.base import ActionHead
+from mjx_policies.policy import Policy
 from mjx_policies.types import Array, Number, Observation, PyTree
 
 ADAM_B1, ADAM_B2 = 0.95, 0.999  # of Chi et al.
-DECAYING, FIXED = ("kernel", "embedding"), ("codebook", "frozen")
-"""Names of the parameters that decay, and of parts that no gradient reaches, where none does."""
 
 
 @struct.dataclass
@@ -83,33 +80,21 @@ HYPER_RANGES = (
 )
 
 
-@struct.dataclass
-class Scales:
-    """How the network sees data.
-
-    Attributes:
-      observation: {name: its scale}.
-      action: of [A] or, where every step of a chunk has one of its own, [H, A].
-    """
-
-    observation: dict[str, Scale]
-    action: Scale
-
-
-Reference = Callable[[Observation], Array]
-"""`observation {name: [O, ...]} -> [A]`, what actions are learnt relative to, both in the units of the data."""
-
-
-def relative(window: Window, reference: Reference | None) -> Array:  # [N, ...] -> [N, H, A]
-    """The chunks that heads learn, before they are scaled: padding holds the last real action, whatever it held.
+def hold_padding(action: Array, mask: Array) -> Array:  # [H, A], [H] -> [H, A]
+    """A chunk whose padding holds the nearest real action, whatever it held.
 
     To be done in the units of the data, since the steps of a chunk may have scales of their own.
     """
+    steps = jnp.arange(len(mask))
+    first, last = jnp.argmax(mask > 0), jnp.max(jnp.where(mask > 0, steps, 0))
+    return action[jnp.clip(steps, first, last)]
+
+
+def relative(window: Window, reference: Reference | None) -> Array:  # [N, ...] -> [N, H, A]
+    """The chunks that heads learn, before they are scaled."""
 
     def one(observation: Observation, action: Array, mask: Array) -> Array:
-        steps = jnp.arange(len(mask))
-        first, last = jnp.argmax(mask > 0), jnp.max(jnp.where(mask > 0, steps, 0))
-        action = action[jnp.clip(steps, first, last)]
+        action = hold_padding(action, mask)
         return action if reference is None else action - reference(observation)
 
     return jax.vmap(one)(window.observation, jnp.asarray(window.action), jnp.asarray(window.action_mask))
@@ -120,11 +105,10 @@ class BCState:
     """What learning carries on.
 
     Attributes:
-      params: `{"encoder": ..., "head": ...}`, float32.
+      params: of the actor, float32.
       average: of the parameters: what acts.
       opt_state: of Adam.
       step: [] int32, gradient steps so far.
-      scales: of observations and actions.
       hyper: numbers of the run.
     """
 
@@ -132,184 +116,105 @@ class BCState:
     average: PyTree
     opt_state: optax.OptState
     step: Array
-    scales: Scales
     hyper: BCHyper
 
 
-class Cloner(NamedTuple):
-    """Behaviour cloning as pure functions.
+def augment(
+    scales: Scales,
+    key: Array,
+    observation: Observation,
+    hidden: Mapping[str, np.ndarray] | None,
+    dropout: Number,
+    noise: Number,
+) -> Observation:  # {name: [O, ...]}
+    """One example's observations with noise, and perhaps without some of their numbers, see `BCHyper`.
 
-    Attributes:
-      init: `(key, observation {name: [O, ...]}, scales, hyper) -> state`.
-      update: `(state, key, batch) -> (state, info)`, one gradient step.
-      loss: `(state, key, batch) -> []` of the averaged parameters, for validation.
-      plan: `(state, key, observation {name: [O, ...]}) -> actions [H, A]`, a sample, in the units of the data.
-      mode: `(state, observation) -> actions [H, A]`, or None where the head has only samples.
-      act: `(state, observation, noise) -> actions [H, A]`, the sample of given random numbers, or None.
-      noise: what `act` wants.
-      inpaint: `(state, key, observation, prefix) -> actions [H, A]`, a sample that continues an `inpainting.Prefix` in
-        the units of the data, or None.
+    Args:
+      scales: noise is in scaled units, and what is hidden is where its scale has zero.
+      key: of what is drawn.
+      observation: in its own units; an entry without a scale stays as it is.
+      hidden: {name: bools} which numbers are hidden; those of an entry not named stay. None: all are hidden.
+      dropout: probability that they are.
+      noise: standard deviation.
     """
-
-    init: Callable[[Array, Observation, Scales, BCHyper], BCState]
-    update: Callable[[BCState, Array, Window], tuple[BCState, Info]]
-    loss: Callable[[BCState, Array, Window], Array]
-    plan: Callable[[BCState, Array, Observation], Array]
-    mode: Callable[[BCState, Observation], Array] | None
-    act: Callable[[BCState, Observation, Array], Array] | None
-    noise: Noise | None
-    inpaint: Callable[[BCState, Array, Observation, Prefix], Array] | None
-
-
-def learning_rate(step: Array, hyper: BCHyper) -> Array:  # [] -> []
-    """Linear warm-up, then half a cosine to zero."""
-    warm = (step + 1) / jnp.maximum(hyper.warmup_steps, 1.0)
-    progress = (step - hyper.warmup_steps) / jnp.maximum(hyper.total_steps - hyper.warmup_steps, 1.0)
-    cosine = 0.5 * (1 + jnp.cos(jnp.pi * jnp.clip(progress, 0.0, 1.0)))
-    return hyper.learning_rate * jnp.minimum(jnp.minimum(warm, 1.0), cosine)
+    key_dropout, key_noise = jax.random.split(key)
+    kept = jax.random.uniform(key_dropout) >= dropout
+    found = dict(observation)
+    for key, name in zip(jax.random.split(key_noise, len(observation)), observation, strict=True):
+        if name in scales.observation:
+            x, scale = observation[name], scales.observation[name]
+            stays = kept if hidden is None else kept | ~jnp.asarray(hidden.get(name, False))
+            x = x + scale.size * noise * jax.random.normal(key, x.shape)
+            found[name] = jnp.where(stays, x, scale.offset)
+    return found
 
 
-def ema_decay(step: Array, hyper: BCHyper) -> Array:  # [] -> []
-    """What the average keeps of itself: nothing in the first step, `max_ema` in the end."""
-    return jnp.minimum(hyper.max_ema, 1 - (1.0 + step) ** -hyper.ema_power)
+def imitation_loss(
+    actor: ActionHead,
+    params: PyTree,
+    key: Array,
+    batch: Window,
+    hidden: Mapping[str, np.ndarray] | None = None,
+    dropout: Number = 0.0,
+    noise: Number = 0.0,
+) -> Array:  # -> []
+    """The mean over the demonstrated steps of a batch: all count alike, also those whose chunks are mostly padding."""
+
+    def one(key: Array, observation: Observation, action: Array, mask: Array) -> Array:
+        key_loss, key_augment = jax.random.split(key)
+        scales = jax.lax.stop_gradient(params["scales"])
+        observation = augment(scales, key_augment, observation, hidden, dropout, noise)
+        return actor.loss(params, key_loss, observation, hold_padding(action, mask), mask.astype(jnp.float32))
+
+    keys = jax.random.split(key, len(batch.action))
+    losses = jax.vmap(one)(keys, batch.observation, jnp.asarray(batch.action), jnp.asarray(batch.action_mask))
+    steps = batch.action_mask.sum(axis=1)
+    return (losses * steps).sum() / jnp.maximum(steps.sum(), 1)
 
 
 def bc(
-    encoder: nn.Module,
-    head: ActionHead,
-    dtype: Literal["float32", "bfloat16"] = "float32",
+    actor: ActionHead,
+    policy: Callable[[PyTree], Policy],
     hidden: Mapping[str, np.ndarray] | None = None,
-    limit: float = math.inf,
-    reference: Reference | None = None,
-) -> Cloner:
-    """Builds the learner.
+) -> Learner:
+    """Builds the learner. Its batches are windows of demonstrations.
 
     Args:
-      encoder: {name: [O, ...]} -> embedding, from scaled observations.
-      head: makes chunks [H, A] of scaled actions.
-      dtype: of the network's arithmetic; parameters, their average and the optimizer stay float32.
+      actor: {name: [O, ...]} -> chunks [H, A], with the scales of the data in its `Units`.
+      policy: parameters -> what acts, one action at a time, such as a function of `chunking`.
       hidden: {name: [D] bool} which numbers of an observation its dropout hides, such as what a robot senses of itself;
         observations that are not named stay whole. By default all is hidden.
-      limit: what acts keeps scaled actions within; 1 where data do not go beyond, for a network may wherever it sees
-        what it has never seen.
-      reference: what actions are learnt relative to; their scale is then that of the difference.
     """
-    optimizer = optax.flatten(optax.scale_by_adam(ADAM_B1, ADAM_B2))
-    mode_of, act_of, inpaint_of = head.mode, head.act, head.inpaint
 
-    def encode(params: PyTree, seen: Observation) -> Array:
-        return cast(Array, encoder.apply(params, seen))  # a pair only where something is mutable
-
-    def init(key: Array, observation: Observation, scales: Scales, hyper: BCHyper) -> BCState:
-        key_encoder, key_head = jax.random.split(key)
-        seen = scale(scales, observation)
-        encoder_params = encoder.init(key_encoder, seen)
-        params = {
-            "encoder": encoder_params,
-            "head": head.init(key_head, encode(encoder_params, seen)),
-        }
+    def init(key: Array, obs: Observation, hyper: BCHyper) -> BCState:
+        params = actor.init(key, obs)
         hyper = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), hyper)
-        # Copies: a step that gives its input's memory away must not give the same memory away twice.
-        average = jax.tree.map(jnp.copy, params)
-        scales = jax.tree.map(jnp.asarray, scales)
-        return BCState(params, average, optimizer.init(params), jnp.zeros((), jnp.int32), scales, hyper)
+        average = jax.tree.map(jnp.copy, params)  # a step that gives its input's memory away must not do so twice
+        opt_state = adam(0.0, 1.0, b1=ADAM_B1, b2=ADAM_B2).init(params)
+        return BCState(params, average, opt_state, jnp.zeros((), jnp.int32), hyper)
 
-    def scale(scales: Scales, observation: Mapping[str, Any]) -> Observation:
-        return {name: scales.observation[name].apply(observation[name]) for name in scales.observation}
+    def act(state: BCState) -> Policy:
+        """Acts as it is evaluated: who collects for DAgger wants the policy's own states."""
+        inner = policy(state.average)
 
-    def base(observation: Observation) -> Array:  # -> [1, A]
-        return jnp.zeros((1, 1)) if reference is None else reference(observation)[None]
+        def step(memory: PyTree, key: Array, obs: Observation, clock: Any) -> tuple[tuple[Array, PyTree], PyTree]:
+            action, memory = inner.act(memory, key, obs, clock)
+            return (action, ()), memory
 
-    def hide(name: str, x: Array, kept: Array) -> Array:  # [N, O, D], [N] -> [N, O, D]
-        kept = kept.reshape(-1, *(1,) * (x.ndim - 1))
-        if hidden is not None:
-            kept = kept | ~jnp.asarray(hidden.get(name, False))
-        return jnp.where(kept, x, 0.0)
-
-    def example_loss(params: PyTree, key: Array, observation: Observation, action: Array, mask: Array) -> Array:
-        params, observation, action = _cast((params, observation, action), dtype)
-        embedding = encode(params["encoder"], observation)
-        return head.loss(params["head"], key, embedding, action, mask).astype(jnp.float32)
-
-    def batch_loss(params: PyTree, key: Array, scales: Scales, batch: Window, dropout: Number, noise: Number) -> Array:
-        count = len(batch.action)
-        key_loss, key_dropout, key_noise = jax.random.split(key, 3)
-        action = scales.action.apply(relative(batch, reference))
-        observation = scale(scales, batch.observation)
-        kept = jax.random.uniform(key_dropout, (count,)) >= dropout
-        observation = {
-            name: hide(name, x + noise * jax.random.normal(key, x.shape), kept)
-            for key, (name, x) in zip(jax.random.split(key_noise, len(observation)), observation.items(), strict=True)
-        }
-        keys = jax.random.split(key_loss, count)
-        losses = jax.vmap(example_loss, in_axes=(None, 0, 0, 0, 0))(
-            params, keys, observation, action, batch.action_mask.astype(jnp.float32)
-        )
-        # Every step of a demonstration counts alike, also those at its end, whose chunks are mostly padding.
-        steps = batch.action_mask.sum(axis=1)
-        return (losses * steps).sum() / jnp.maximum(steps.sum(), 1)
+        return Policy(inner.init, step, inner.period)
 
     def update(state: BCState, key: Array, batch: Window) -> tuple[BCState, Info]:
         hyper = state.hyper
-        value, grads = jax.value_and_grad(batch_loss)(
-            state.params, key, state.scales, batch, hyper.observation_dropout, hyper.observation_noise
+        value, grads = jax.value_and_grad(imitation_loss, argnums=1)(
+            actor, state.params, key, batch, hidden, hyper.observation_dropout, hyper.observation_noise
         )
-        norm = optax.tree.norm(grads)
-        grads = jax.tree.map(lambda g: g * jnp.minimum(1.0, hyper.max_grad_norm / (norm + 1e-6)), grads)
-        steps, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        rate = learning_rate(state.step, hyper)
-
-        def descend(path, parameter, step):
-            names = [getattr(entry, "key", None) for entry in path]
-            decays = names[-1] in DECAYING and not set(names) & set(FIXED)
-            return parameter - rate * (step + (hyper.weight_decay * parameter if decays else 0.0))
-
-        params = jax.tree_util.tree_map_with_path(descend, state.params, steps)
-        keep = ema_decay(state.step, hyper)
-        average = jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, state.average, params)
+        rate = warmup_cosine(state.step, hyper.learning_rate, hyper.warmup_steps, hyper.total_steps)
+        optimizer = adam(rate, hyper.max_grad_norm, hyper.weight_decay, ADAM_B1, ADAM_B2)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        keep = ema_decay(state.step, hyper.ema_power, hyper.max_ema)
+        average = optax.incremental_update(params, state.average, 1 - keep)
         state = dataclasses.replace(state, params=params, average=average, opt_state=opt_state, step=state.step + 1)
-        return state, {"loss/train": value, "gradient/norm": norm, "learning_rate": rate}
+        return state, {"loss/train": value, "gradient/norm": optax.tree.norm(grads), "learning_rate": rate}
 
-    def loss(state: BCState, key: Array, batch: Window) -> Array:
-        return batch_loss(state.average, key, state.scales, batch, 0.0, 0.0)
-
-    def embed(state: BCState, observation: Observation) -> Array:
-        return encode(state.average["encoder"], scale(state.scales, observation))
-
-    def unscale(state: BCState, action: Array, observation: Observation) -> Array:
-        return cast(Array, state.scales.action.invert(jnp.clip(action, -limit, limit))) + base(observation)
-
-    def plan(state: BCState, key: Array, observation: Observation) -> Array:
-        action, _ = head.sample(state.average["head"], key, embed(state, observation))
-        return unscale(state, action, observation)
-
-    def mode(state: BCState, observation: Observation) -> Array:
-        assert mode_of is not None
-        return unscale(state, mode_of(state.average["head"], embed(state, observation)), observation)
-
-    def act(state: BCState, observation: Observation, noise: Array) -> Array:
-        assert act_of is not None
-        return unscale(state, act_of(state.average["head"], embed(state, observation), noise), observation)
-
-    def inpaint(state: BCState, key: Array, observation: Observation, prefix: Prefix) -> Array:
-        assert inpaint_of is not None and head.noise is not None
-        prefix = prefix._replace(action=state.scales.action.apply(prefix.action - base(observation)))
-        embedding, noise = embed(state, observation), head.noise.draw(key)
-        return unscale(state, inpaint_of(state.average["head"], embedding, noise, prefix), observation)
-
-    return Cloner(
-        init,
-        update,
-        loss,
-        plan,
-        mode if mode_of else None,
-        act if act_of else None,
-        head.noise,
-        inpaint if inpaint_of else None,
-    )
-
-
-def _cast(tree: PyTree, dtype: str) -> PyTree:
-    """Floats as `dtype`."""
-    kind = jnp.dtype(dtype)
-    return jax.tree.map(lambda x: x.astype(kind) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
+    return Learner(init, act, update, lambda state: policy(state.average))

@@ -22,7 +22,7 @@ from mjx_policies.data.episodes import Episode
 from mjx_policies.envs.base import DynamicsSampler, Env, EnvState, Nominal
 from mjx_policies.envs.experts.base import Expert
 from mjx_policies.envs.vectorize import all_finite, sound, where_rows
-from mjx_policies.evaluation.policy import Policy, stateless
+from mjx_policies.policy import Policy, stateless
 from mjx_policies.types import Array, Number, Observation
 
 TAIL_SECONDS = 0.5  # an attempt goes on for, once the task has been solved: a policy must learn to stay
@@ -33,14 +33,14 @@ class Actor(NamedTuple):
     """Who acts in an attempt, and whose actions are recorded beside.
 
     Attributes:
-      init: `(key, env_state) -> carry`.
+      init: `(key, env_state, obs) -> carry`.
       act: `(carry, env_state, obs, key, step) -> (action [A], label [A], carry)`; `step` [] is that of the attempt, the
-        same for a whole batch, see `evaluation.policy.Policy`.
+        same for a whole batch, see `policy.Policy`.
       strategy: `carry -> []` int32, see `Expert.strategies`.
       begin: `carry -> []` int32, the first step that is worth keeping.
     """
 
-    init: Callable[[Array, EnvState], Any]
+    init: Callable[[Array, EnvState, Observation], Any]
     act: Callable[[Any, EnvState, Observation, Array, Array], tuple[Array, Array, Any]]
     strategy: Callable[[Any], Array]
     begin: Callable[[Any], Array] = lambda carry: jnp.zeros((), jnp.int32)
@@ -87,7 +87,7 @@ def expert_actor(expert: Expert) -> Actor:
         action, carry = expert.act(carry, state, key)
         return action, carry.intended, carry
 
-    return Actor(expert.init, act, lambda carry: carry.manner.strategy)
+    return Actor(lambda key, state, obs: expert.init(key, state), act, lambda carry: carry.manner.strategy)
 
 
 def dagger_actor(expert: Expert, policy: Policy | Callable[[Observation], Array], mixing: Number = 0.0) -> Actor:
@@ -105,9 +105,9 @@ def dagger_actor(expert: Expert, policy: Policy | Callable[[Observation], Array]
         raise ValueError(f"mixing is {mixing}, it must lie between 0 and 1")
     policy = policy if isinstance(policy, Policy) else stateless(policy)
 
-    def init(key, state):
+    def init(key, state, obs):
         key_mixing, key_expert, key_policy = jax.random.split(key, 3)
-        return jax.random.bernoulli(key_mixing, mixing), expert.init(key_expert, state), policy.init(key_policy)
+        return jax.random.bernoulli(key_mixing, mixing), expert.init(key_expert, state), policy.init(key_policy, obs)
 
     def act(carry, state, obs, key, step):
         expert_acts, expert_state, memory = carry
@@ -138,9 +138,9 @@ def takeover_actor(expert: Expert, policy: Policy | Callable[[Observation], Arra
         raise ValueError(f"steps is {steps}, it must be at least 1")
     labelled = dagger_actor(expert, policy)
 
-    def init(key, state):
+    def init(key, state, obs):
         key_takeover, key_actor = jax.random.split(key)
-        return jax.random.randint(key_takeover, (), 0, steps), labelled.init(key_actor, state)
+        return jax.random.randint(key_takeover, (), 0, steps), labelled.init(key_actor, state, obs)
 
     def act(carry, state, obs, key, step):
         takeover, inner = carry
@@ -174,8 +174,8 @@ def make_recorder(
 
     def begin(key):
         key_dynamics, key_reset, key_actor, key_steps = jax.random.split(key, 4)
-        state, timestep = env.reset(key_reset, dynamics(key_dynamics))
-        return state, timestep.obs, actor.init(key_actor, state), key_steps
+        state, timestep = env.reset(key_reset, dynamics(key_dynamics).dynamics)
+        return state, timestep.obs, actor.init(key_actor, state, timestep.obs), key_steps
 
     def advance(state, obs, carry, key, index):
         action, label, carry = actor.act(carry, state, obs, key, index)

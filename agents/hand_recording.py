@@ -159,7 +159,7 @@ def make_robot(task: Env, handle: Handle, dynamics: DynamicsSampler = _NOMINAL) 
 
     def reset(key: Array) -> tuple[EnvState, TimeStep]:
         key_dynamics, key_reset = jax.random.split(key)
-        return task.reset(key_reset, dynamics(key_dynamics))
+        return task.reset(key_reset, dynamics(key_dynamics).dynamics)
 
     def advance(state: EnvState, velocity: Array, closed: Array) -> tuple[EnvState, TimeStep, Array]:
         action = handle.action(state, velocity, closed)

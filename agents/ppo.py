@@ -1,125 +1,34 @@
-"""Proximal policy optimisation, Schulman et al. 2017 (arXiv:1707.06347). Axes: T time, B environments, N samples.
+"""Proximal policy optimisation, Schulman et al. 2017 (arXiv:1707.06347).
 
-On-policy: `update` is wrong on data that another policy, or an older version of this one, collected.
+An action is made in K decisions (see `ActionHead`), each with a probability ratio of its own: one of a Gaussian, the
+tuned steps of a denoising chain (DPPO, Ren et al. 2024, arXiv:2409.00588). On-policy: `update` is wrong on data that
+another policy, or an older version of this one, collected. Axes: T time, B environments, N samples, K decisions.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 
+from mjx_policies.actor import begin, recall
 from mjx_policies.agents.base import Info, Learner
-from mjx_policies.agents.gae import gae
-from mjx_policies.agents.on_policy import Rollout
+from mjx_policies.agents.critic import Critic
+from mjx_policies.agents.optimizer import adam
+from mjx_policies.agents.ppo_config import PPOConfig, PPOHyper, Symmetry
+from mjx_policies.agents.ppo_losses import Batch, densities, flat, losses, prepare, remembered
+from mjx_policies.agents.rollout import Transition
 from mjx_policies.heads.base import ActionHead
-from mjx_policies.normalize import Normalizer, init_normalizer, merge, moments, normalize, without_outliers
-from mjx_policies.types import Array, Number, Observation, PyTree
+from mjx_policies.normalize import Normalizer, init_normalizer, merge, moments, scale_of, without_outliers
+from mjx_policies.policy import Policy, acting
+from mjx_policies.types import Array, Observation, PyTree
 
-
-@struct.dataclass
-class PPOHyper:
-    """Numbers of a run: leaves, so a batch of them is a batch of runs.
-
-    Attributes:
-      learning_rate: of the first update; constant if `desired_kl` is zero.
-      desired_kl: the learning rate is divided by 1.5 where a minibatch moved the policy by more than twice this, and
-        multiplied where by less than half (as in rsl_rl).
-      final_desired_kl, anneal_updates: `desired_kl` goes to this, geometrically, over so many updates: large steps find
-        a gait quickly, small ones make it precise. Zero updates, the default, leave it where it is.
-      min_learning_rate, max_learning_rate: its bounds.
-      clip: of the probability ratio.
-      discount, trace_decay: gamma and lambda.
-      entropy, final_entropy: weight of the entropy bonus, which goes from the one to the other over as many updates.
-        Below zero it narrows the exploration: the mean action alone, which is deployed, must walk as the noisy one did.
-      value: weight of the critic's squared error.
-      symmetry: weight of the mirror loss; needs a `Symmetry`.
-      max_grad_norm: of the gradient of the actor and of the critic.
-    """
-
-    learning_rate: Number = 1e-3
-    desired_kl: Number = 0.01
-    final_desired_kl: Number = 0.01
-    anneal_updates: Number = 0.0
-    min_learning_rate: Number = 1e-5
-    max_learning_rate: Number = 1e-2
-    clip: Number = 0.2
-    discount: Number = 0.97
-    trace_decay: Number = 0.95
-    entropy: Number = 0.005
-    final_entropy: Number = 0.005
-    value: Number = 1.0
-    symmetry: Number = 0.0
-    max_grad_norm: Number = 1.0
-
-    def __post_init__(self) -> None:
-        for name, least, most in HYPER_RANGES:
-            value = getattr(self, name)
-            # Anything else is a leaf: traced, batched or a placeholder of a tree transformation.
-            if isinstance(value, int | float) and not least <= value <= most:
-                raise ValueError(f"hyper.{name} is {value:g}, it must lie between {least:g} and {most:g}")
-        low, high = self.min_learning_rate, self.max_learning_rate
-        if isinstance(low, int | float) and isinstance(high, int | float) and low > high:
-            raise ValueError(f"hyper.min_learning_rate {low:g} lies above hyper.max_learning_rate {high:g}")
-
-
-TINY, HUGE = 1e-12, 1e12  # "above zero" and "finite"
-HYPER_RANGES = (
-    ("learning_rate", 0.0, HUGE),
-    ("desired_kl", 0.0, HUGE),
-    ("final_desired_kl", 0.0, HUGE),
-    ("anneal_updates", 0.0, HUGE),
-    ("min_learning_rate", TINY, HUGE),
-    ("max_learning_rate", TINY, HUGE),
-    ("clip", TINY, HUGE),
-    ("discount", 0.0, 1.0),
-    ("trace_decay", 0.0, 1.0),
-    ("entropy", -HUGE, HUGE),
-    ("final_entropy", -HUGE, HUGE),
-    ("value", 0.0, HUGE),
-    ("symmetry", 0.0, HUGE),
-    ("max_grad_norm", TINY, HUGE),
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class PPOConfig:
-    """Sizes of a run: they fix array shapes.
-
-    Attributes:
-      num_epochs: passes over a rollout.
-      num_minibatches: gradient steps in a pass; divides the number of environments.
-      clip_jointly: one gradient norm for actor and critic together instead of one each.
-    """
-
-    num_epochs: int = 4
-    num_minibatches: int = 4
-    clip_jointly: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("num_epochs", "num_minibatches"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1")
-
-
-class Symmetry(NamedTuple):
-    """A reflection of the robot that leaves its task unchanged.
-
-    Attributes:
-      observation: observations [..., D] -> the mirrored robot's.
-      action: actions [..., A] -> the mirrored robot's.
-      loss: whether to add the mirror loss of Yu et al. 2018 (arXiv:1801.08093); symmetric networks have none.
-    """
-
-    observation: Callable[[Observation], Observation]
-    action: Callable[[Array], Array]
-    loss: bool = True
+ADAM_EPS = 1e-5
 
 
 @struct.dataclass
@@ -127,9 +36,9 @@ class PPOState:
     """What learning carries on.
 
     Attributes:
-      params: `{"actor": ..., "critic": ...}`.
+      params: `{"actor": ..., "critic": ...}`, with the scales by which they normalise.
       opt_state: of Adam.
-      normalizer: moments of all observations up to the last update.
+      normalizer: moments, up to the last update, of the entries of observations that actor and critic normalise.
       learning_rate: [] the current one.
       updates: [] int32, calls of `update` so far.
       hyper: numbers of the run.
@@ -141,12 +50,6 @@ class PPOState:
     learning_rate: Array
     updates: Array
     hyper: PPOHyper
-
-
-def clipped_surrogate(log_prob: Array, old_log_prob: Array, advantage: Array, clip: Number) -> Array:  # [N] -> [N]
-    """Equation 7, negated because we minimise."""
-    ratio = jnp.exp(log_prob - old_log_prob)
-    return -jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - clip, 1 + clip) * advantage)
 
 
 def anneal(updates: Array, hyper: PPOHyper) -> PPOHyper:
@@ -176,170 +79,150 @@ def mirror_moments(seen: Normalizer, symmetry: Symmetry) -> Normalizer:
     return dataclasses.replace(seen, mean=symmetry.observation(seen.mean), variance=variance)
 
 
-def clip_gradients(grads: PyTree, max_norm: Number, jointly: bool) -> PyTree:
-    """Scales the gradients of actor and critic down to `max_norm`, each by its own norm or both by their joint one."""
+def seen_moments(normalizer: Normalizer, obs: Observation, symmetry: Symmetry | None) -> Normalizer:  # [T, B, ...]
+    """The moments with those of a rollout and of its mirror images: normalising and reflecting have to commute."""
+    seen = moments(without_outliers(normalizer, flat({name: obs[name] for name in normalizer.mean})))
+    if symmetry is not None:
+        seen = merge(seen, mirror_moments(seen, symmetry))
+    return merge(normalizer, seen)
 
-    def clip(tree):
-        return jax.tree.map(lambda g: g * jnp.minimum(1.0, max_norm / (optax.tree.norm(tree) + 1e-6)), tree)
 
-    return clip(grads) if jointly else {name: clip(tree) for name, tree in grads.items()}
+def with_scales(params: PyTree, normalizer: Normalizer, config: PPOConfig) -> PyTree:
+    """Parameters that normalise by these moments."""
+
+    def one(part: PyTree) -> PyTree:
+        scales = part["scales"]
+        observation = {name: scale_of(normalizer.part(name)) for name in scales.observation}
+        return part | {"scales": dataclasses.replace(scales, observation=observation)}
+
+    return {name: one(part) if name == "critic" or config.normalize else part for name, part in params.items()}
 
 
-def ppo(head: ActionHead, critic: nn.Module, config: PPOConfig, symmetry: Symmetry | None = None) -> Learner:
+def exploring(actor: ActionHead, params: PyTree) -> Policy:
+    """The behaviour policy: samples, with the trace of each and the log densities of its decisions."""
+    memory = actor.memory
+
+    def act(kept: PyTree, key: Array, obs: Observation, clock: Any) -> tuple[tuple[Array, PyTree], PyTree]:
+        key_memory, key_sample = jax.random.split(key)
+        obs, kept = recall(actor, params, kept, key_memory, obs, clock)
+        action, trace = actor.sample(params, key_sample, obs)
+        extras = {"trace": trace, "log_prob": densities(actor, params, obs, trace)}
+        if memory is not None and not memory.learned:
+            extras |= {"shown": obs[memory.name]}
+        return (action, extras), kept
+
+    return Policy(lambda key, obs: begin(actor, params, key, obs), act, 1 if memory is None else memory.period)
+
+
+class Progress(NamedTuple):
+    """What a gradient step hands to the next.
+
+    Attributes:
+      params, opt_state, learning_rate: see `PPOState`.
+      moved: [] bool, whether a step has changed the policy since the rollout.
+    """
+
+    params: PyTree
+    opt_state: optax.OptState
+    learning_rate: Array
+    moved: Array
+
+
+Loss = Callable[[PyTree, Batch, PyTree], tuple[Array, Info]]
+"""`(params, minibatch, memory before it) -> (loss, info)`."""
+
+
+def descend(now: Progress, loss: Loss, batch: Batch, memory: PyTree, hyper: PPOHyper) -> tuple[Progress, Info]:
+    """One gradient step."""
+    grads, info = jax.grad(loss, has_aux=True)(now.params, batch, memory)
+    # Before the first step the policy is the one that acted: what it diverges by is rounding, and not all machines
+    # round to 0.
+    steered = adapt_learning_rate(now.learning_rate, info["policy/kl"], hyper)
+    rate = jnp.where(now.moved, steered, now.learning_rate)
+    info |= {f"gradient/{name}": optax.tree.norm(tree) for name, tree in grads.items()}
+    optimizer = adam(rate, hyper.max_grad_norm, eps=ADAM_EPS, parts=tuple(now.params))
+    updates, opt_state = optimizer.update(grads, now.opt_state, now.params)
+    return Progress(optax.apply_updates(now.params, updates), opt_state, rate, jnp.asarray(True)), info
+
+
+def ppo(actor: ActionHead, critic: Critic, config: PPOConfig, symmetry: Symmetry | None = None) -> Learner:
     """Builds the learner.
 
     Args:
-      head: acts on the normalised `obs["state"]`.
-      critic: [D + P] -> [1], judges the normalised `obs["state"]` and, if there is one, `obs["privileged"]`.
+      actor: what acts; its decisions have a density.
+      critic: judges, also by what only a simulator knows.
       config: sizes.
-      symmetry: reflection for the mirror loss and for a normaliser that treats left and right alike.
+      symmetry: reflection for the mirror loss and for scales that treat left and right alike.
 
     Raises:
-      ValueError: the head has no density.
+      ValueError: the head has no density, or what the mirror loss needs.
     """
-    if head.log_prob is None or head.mode is None:
-        raise ValueError("ppo needs a head with log_prob and mode; this head lacks one. Use gaussian_head.")
-    log_prob_of, mode_of = head.log_prob, head.mode
-    optimizer = optax.flatten(optax.scale_by_adam(eps=1e-5))  # one vector compiles sooner than a step of each leaf
-
-    def value_of(params: PyTree, obs: Observation) -> Array:
-        inputs = jnp.concatenate([obs[name] for name in ("state", "privileged") if name in obs], axis=-1)
-        return cast(Array, critic.apply(params, inputs))[..., 0]  # a pair only where something is mutable
+    check(actor, symmetry)
 
     def init(key: Array, obs: Observation, hyper: PPOHyper) -> PPOState:
-        key_actor, key_critic = jax.random.split(key)
-        inputs = jnp.concatenate([obs[name] for name in ("state", "privileged") if name in obs])
-        params = {"actor": head.init(key_actor, obs["state"]), "critic": critic.init(key_critic, inputs)}
+        key_actor, key_critic, key_begin, key_recall = jax.random.split(key, 4)
+        params = {"actor": actor.init(key_actor, obs)}
+        shown, _ = recall(actor, params["actor"], begin(actor, params["actor"], key_begin, obs), key_recall, obs, 0)
+        params |= {"critic": critic.init(key_critic, shown)}
         hyper = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), hyper)
-        return PPOState(
-            params=params,
-            opt_state=optimizer.init(params),
-            normalizer=init_normalizer(obs),
-            learning_rate=jnp.asarray(hyper.learning_rate),
-            updates=jnp.zeros((), jnp.int32),
-            hyper=hyper,
-        )
+        opt_state = adam(0.0, 1.0, eps=ADAM_EPS, parts=tuple(params)).init(params)
+        names = sorted({name for part in params.values() for name in part["scales"].observation})
+        normalizer, updates = init_normalizer({name: obs[name] for name in names}), jnp.zeros((), jnp.int32)
+        return PPOState(params, opt_state, normalizer, jnp.asarray(hyper.learning_rate), updates, hyper)
 
-    def embed(state: PPOState, obs: Observation) -> Array:  # what a robot senses is all there is at deployment
-        return cast(Array, normalize(state.normalizer.part("state"), obs["state"]))
-
-    def act(state: PPOState, key: Array, obs: Observation) -> tuple[Array, PyTree]:
-        params, embedding = state.params["actor"], embed(state, obs)
-        if head.distribution is None:
-            action, trace = head.sample(params, key, embedding)
-            return action, {"trace": trace, "log_prob": log_prob_of(params, embedding, trace)}
-        pi = head.distribution(params, embedding)
-        trace = pi.sample(seed=key)
-        return head.decode(trace), {"trace": trace, "log_prob": pi.log_prob(trace)}
-
-    def mode(state: PPOState, obs: Observation) -> Array:
-        return mode_of(state.params["actor"], embed(state, obs))
-
-    def losses(params: PyTree, batch: dict[str, Any], hyper: PPOHyper) -> tuple[Array, Info]:
-        embedding = batch["obs"]["state"]
-
-        def judge(embedding, trace):  # one example -> log density, entropy
-            if head.distribution is None:
-                return log_prob_of(params["actor"], embedding, trace), None
-            pi = head.distribution(params["actor"], embedding)
-            return pi.log_prob(trace), pi.entropy()
-
-        log_prob, entropy = jax.vmap(judge)(embedding, batch["trace"])
-        surrogate = jnp.mean(clipped_surrogate(log_prob, batch["log_prob"], batch["advantage"], hyper.clip))
-        value_error = jnp.mean(jnp.square(value_of(params["critic"], batch["obs"]) - batch["returns"]))
-        log_ratio = log_prob - batch["log_prob"]
-        info = {
-            "loss/policy": surrogate,
-            "loss/value": value_error,
-            # Schulman's low-variance estimator, http://joschu.net/blog/kl-approx.html: the same for every head.
-            "policy/kl": jnp.mean(jnp.expm1(log_ratio) - log_ratio),
-            "policy/clip_fraction": jnp.mean(jnp.abs(jnp.exp(log_ratio) - 1) > hyper.clip),
-        }
-        total = surrogate + hyper.value * value_error
-        if entropy is not None:
-            info |= {"policy/entropy": jnp.mean(entropy)}
-            total -= hyper.entropy * jnp.mean(entropy)
-        if symmetry is not None and symmetry.loss:
-            action = jax.vmap(mode_of, in_axes=(None, 0))(params["actor"], embedding)
-            mirrored = jax.vmap(mode_of, in_axes=(None, 0))(params["actor"], batch["mirrored"])
-            mirror_error = jnp.mean(jnp.square(mirrored - symmetry.action(jax.lax.stop_gradient(action))))
-            info |= {"loss/mirror": mirror_error}
-            total += hyper.symmetry * mirror_error
-        return total, info
-
-    def update(state: PPOState, key: Array, rollout: Rollout) -> tuple[PPOState, Info]:
+    def update(state: PPOState, key: Array, rollout: Transition) -> tuple[PPOState, Info]:
         num_envs = rollout.reward.shape[1]
-        if num_envs % config.num_minibatches:
-            raise ValueError(
-                f"{num_envs} environments do not divide into {config.num_minibatches} minibatches: "
-                f"choose num_envs as a multiple of num_minibatches"
-            )
+        check_divides(num_envs, config)
         hyper = anneal(state.updates, state.hyper)
-        obs = normalize(state.normalizer, rollout.obs)
-        value = value_of(state.params["critic"], obs)
-        next_value = value_of(state.params["critic"], normalize(state.normalizer, rollout.final_obs))
-        advantage = gae(
-            rollout.reward,
-            value,
-            next_value,
-            rollout.terminated,
-            rollout.truncated,
-            hyper.discount,
-            hyper.trace_decay,
+        batch, value = prepare(actor, critic, state.params, rollout, hyper)
+
+        def loss(params: PyTree, batch: Batch, memory: PyTree) -> tuple[Array, Info]:
+            return losses(params, batch, memory, actor, critic, config, symmetry, hyper)
+
+        def step(now: Progress, columns: Array) -> tuple[Progress, Info]:
+            part = jax.tree.map(lambda x: x[:, columns], batch)
+            return descend(now, loss, part, jax.tree.map(lambda x: x[columns], rollout.memory), hyper)
+
+        def epoch(now: Progress, key: Array) -> tuple[Progress, Info]:
+            # Whole environments are permuted: a permutation of B is far cheaper than one of T * B, and mixes as well.
+            return jax.lax.scan(step, now, jax.random.permutation(key, num_envs).reshape(config.num_minibatches, -1))
+
+        now = Progress(state.params, state.opt_state, state.learning_rate, jnp.asarray(False))
+        now, info = jax.lax.scan(epoch, now, jax.random.split(key, config.num_epochs))
+        info = jax.tree.map(jnp.mean, info) | {"learning_rate": now.learning_rate}
+        info["value/explained"] = 1 - jnp.var(batch.returns - value) / (jnp.var(batch.returns) + 1e-8)
+        if actor.distribution is not None:
+            first = jax.tree.map(lambda x: x[0, 0], remembered(actor, now.params["actor"], batch, rollout.memory))
+            info["policy/std"] = jnp.mean(actor.distribution(now.params["actor"], first).stddev())
+        # Scales move only now: during the rollout and all gradient steps the policy saw one normalisation, so the first
+        # ratio is one.
+        normalizer = seen_moments(state.normalizer, rollout.obs, symmetry)
+        params = with_scales(now.params, normalizer, config)
+        return PPOState(params, now.opt_state, normalizer, now.learning_rate, state.updates + 1, state.hyper), info
+
+    return Learner(
+        init=init,
+        act=lambda state: exploring(actor, state.params["actor"]),
+        update=update,
+        policy=lambda state: acting(actor, state.params["actor"]),
+    )
+
+
+def check(actor: ActionHead, symmetry: Symmetry | None) -> None:
+    """Refuses what PPO cannot learn with."""
+    if actor.log_prob is None:
+        raise ValueError(
+            "ppo needs a head with log_prob; this one has none. Use gaussian_head, or give a diffusion_head (eta or "
+            "min_std) or a flow_head (step_std) noise in its steps."
         )
-        returns = advantage + value
-        batch = {
-            "obs": obs,
-            **rollout.extras,
-            "advantage": (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8),
-            "returns": returns,
-        }
-        if symmetry is not None and symmetry.loss:
-            batch["mirrored"] = normalize(state.normalizer, symmetry.observation(rollout.obs))["state"]
+    if symmetry is not None and symmetry.loss and (actor.mode is None or actor.memory is not None):
+        raise ValueError("the mirror loss needs a head with a mode and no memory: use no symmetry loss")
 
-        def descend(carry, columns):
-            params, opt_state, learning_rate, moved = carry
-            part = jax.tree.map(lambda x: x[:, columns].reshape((-1, *x.shape[2:])), batch)
-            grads, info = jax.grad(losses, has_aux=True)(params, part, hyper)
-            # Before the first step the policy is the one that acted: what it diverges by is rounding, and not all
-            # machines round to 0.
-            steered = adapt_learning_rate(learning_rate, info["policy/kl"], hyper)
-            learning_rate = jnp.where(moved, steered, learning_rate)
-            info |= {f"gradient/{name}": optax.tree.norm(tree) for name, tree in grads.items()}
-            updates, opt_state = optimizer.update(
-                clip_gradients(grads, hyper.max_grad_norm, config.clip_jointly), opt_state, params
-            )
-            params = optax.apply_updates(params, jax.tree.map(lambda u: -learning_rate * u, updates))
-            return (params, opt_state, learning_rate, jnp.asarray(True)), info
 
-        def epoch(carry, key):
-            # Whole environments are dealt out: a permutation of B is far cheaper than one of T * B, and mixes as well.
-            columns = jax.random.permutation(key, num_envs).reshape(config.num_minibatches, -1)
-            return jax.lax.scan(descend, carry, columns)
-
-        carry = (state.params, state.opt_state, state.learning_rate, jnp.asarray(False))
-        carry, info = jax.lax.scan(epoch, carry, jax.random.split(key, config.num_epochs))
-        params, opt_state, learning_rate, _ = carry
-        info = jax.tree.map(jnp.mean, info)
-        info["value/explained"] = 1 - jnp.var(returns - value) / (jnp.var(returns) + 1e-8)
-        info["learning_rate"] = learning_rate
-        if head.distribution is not None:
-            info["policy/std"] = jnp.mean(head.distribution(params["actor"], obs["state"][0, 0]).stddev())
-        # The moments move only now: during the rollout and all gradient steps the policy saw one normalisation, so the
-        # first ratio is one.
-        flat = jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), rollout.obs)
-        seen = moments(without_outliers(state.normalizer, flat))
-        if symmetry is not None:  # the mirror images were seen too, or normalising and reflecting would not commute
-            seen = merge(seen, mirror_moments(seen, symmetry))
-        normalizer = merge(state.normalizer, seen)
-        state = dataclasses.replace(
-            state,
-            params=params,
-            opt_state=opt_state,
-            normalizer=normalizer,
-            learning_rate=learning_rate,
-            updates=state.updates + 1,
+def check_divides(num_envs: int, config: PPOConfig) -> None:
+    """Refuses minibatches of different sizes."""
+    if num_envs % config.num_minibatches:
+        raise ValueError(
+            f"{num_envs} environments do not divide into {config.num_minibatches} minibatches: "
+            f"choose num_envs as a multiple of num_minibatches"
         )
-        return state, info
-
-    return Learner(init, act, update, mode)

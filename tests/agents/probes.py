@@ -227,14 +227,25 @@ def vectorized(name_or_index, num_envs: int = 8) -> VectorEnv:
     return vectorize(ProbeEnv(jnp.asarray(which)), num_envs, pool_size=16)
 
 
-def check(probe: Probe, value: Callable, mode: Callable, value_error: float = 0.1, action_error: float = 0.1) -> None:
-    """Compares `value(obs) -> []` and `mode(obs) -> [1]` with what is best, at all positions and secrets."""
+def demonstration(which, key) -> tuple[dict[str, jax.Array], jax.Array]:
+    """An observation of the probe of this place, and the best action there [1]; zero where all are equally good."""
+    env = ProbeEnv(which)
+    _, timestep = env.reset(key, {})
+    acts = [probe.act or (lambda position: 0.0) for probe in PROBES.values()]
+    best = [lambda position, act=act: jnp.asarray(act(position), jnp.float32) for act in acts]
+    return timestep.obs, jax.lax.switch(which, best, timestep.obs["state"][1])[None]
+
+
+def check(
+    probe: Probe, value: Callable | None, act: Callable, value_error: float = 0.1, action_error: float = 0.1
+) -> None:
+    """Compares `value(obs) -> []`, if it has one, and `act(obs) -> [1]` with what is best, everywhere."""
     for position, secret in itertools.product(probe.positions, probe.secrets):
         obs = observation(position, secret)
         where = f"at position {position:g} with secret {secret:g}"
-        if probe.value is not None:
+        if probe.value is not None and value is not None:
             found, best = float(value(obs)), float(probe.value(position, secret))
             assert abs(found - best) < value_error, f"the value {where} is {best:.2f}, learned {found:.2f}"
         if probe.act is not None:
-            found, best = float(mode(obs)[0]), float(probe.act(position))
+            found, best = float(act(obs)[0]), float(probe.act(position))
             assert abs(found - best) < action_error, f"the best action {where} is {best:.2f}, learned {found:.2f}"

@@ -136,10 +136,8 @@ def test_a_policy_that_plans_acts_as_in_its_evaluation(task, expert):
         del key
         return jnp.tile(seen["state"][-1, :2], (3, 1))
 
-    example = {"state": jnp.zeros(8)}
-    attempts = jax.device_get(
-        make_recorder(task, dagger_actor(expert, receding_horizon(plan, example, (3, 2), execute=3)))(keys(SEEDS[:4]))
-    )
+    policy = receding_horizon(plan, (3, 2), execute=3)
+    attempts = jax.device_get(make_recorder(task, dagger_actor(expert, policy))(keys(SEEDS[:4])))
     seen = attempts.observation["state"][:-1, :, :2]
     for b, length in enumerate(attempts.length):
         when = np.arange(length) // 3 * 3
@@ -155,7 +153,7 @@ def test_following_the_labels_succeeds_from_where_a_poor_policy_led(task, expert
         return jnp.where(astray, jax.random.uniform(key, (2,), minval=-1.0), label), label, carry + 1
 
     actor = expert_actor(expert)._replace(
-        init=lambda key, state: jnp.zeros((), jnp.int32), act=act, strategy=lambda carry: jnp.zeros((), jnp.int32)
+        init=lambda key, state, obs: jnp.zeros((), jnp.int32), act=act, strategy=lambda carry: jnp.zeros((), jnp.int32)
     )
     attempts = make_recorder(task, actor, seconds=6.0)(keys(SEEDS))
     assert attempts.success.mean() == 1.0 and not attempts.terminated.any()

@@ -4,113 +4,44 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import mujoco
 import numpy as np
 import pytest
-from flax import struct
 
+from mjx_policies.actor import actor
 from mjx_policies.agents.base import Curriculum, Learner
+from mjx_policies.agents.critic import critic
 from mjx_policies.agents.on_policy import on_policy
-from mjx_policies.agents.ppo import PPOConfig, PPOHyper, ppo
-from mjx_policies.envs.base import EnvSpec, restart, transition
+from mjx_policies.agents.ppo import ppo
+from mjx_policies.agents.ppo_config import PPOConfig, PPOHyper
 from mjx_policies.envs.vectorize import vectorize
 from mjx_policies.heads.gaussian import gaussian_head
+from mjx_policies.networks.flat import Flat
 from mjx_policies.networks.mlp import MLP
+from mjx_policies.policy import Policy, stateless
 from mjx_policies.training.trees import from_host, to_host
-from mjx_policies.types import ActionTable, Term
 
-T, B, LIMIT = 6, 4, 5
+T, B = 6, 4
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # programs that run a few times
-
-
-class NoPhysics:
-    model = mujoco.MjModel.from_xml_string("<mujoco/>")
-    substeps = 1
-
-    def where(self, mask, a, b):
-        return jax.tree.map(lambda x, y: jnp.where(mask, x, y), a, b)
-
-    def take(self, data, index):
-        return jax.tree.map(lambda x: x[index], data)
-
-
-@struct.dataclass
-class Counter:
-    """The data and the state at once.
-
-    Attributes:
-      qpos: [2] steps since the episode began, and a number drawn when it did.
-      qvel: [1] the level of the environment when the episode began.
-    """
-
-    qpos: jax.Array
-    qvel: jax.Array
-
-
-@struct.dataclass
-class Counting:
-    """Observes its `Counter`; the reward is the action; ends when a count of three comes with a draw below a half.
-
-    Attributes:
-      level: what a curriculum may raise.
-      poison: 1: a robot whose draw is above 0.8 diverges at its third step; 2: it is cut off there, where it was.
-    """
-
-    level: jax.Array | float = 0.0
-    poison: jax.Array | int = 0
-    physics: NoPhysics = struct.field(pytree_node=False, default=NoPhysics())
-
-    @property
-    def spec(self):
-        action = ActionTable(("a",), (0.0,), (1.0,), (-99.0,), (99.0,))
-        return EnvSpec((Term("steps", 1, unit="1"), Term("draw", 1, unit="1")), (), action, 1.0, float(LIMIT))
-
-    def reset(self, key, dynamics):
-        counter = Counter(jnp.stack([jnp.zeros(()), jax.random.uniform(key)]), jnp.asarray([self.level], jnp.float32))
-        return counter, restart(self._observe(counter), {"even": jnp.zeros(()), "level": jnp.zeros(())})
-
-    def step(self, state, action, applied=None):
-        steps, draw = state.qpos + jnp.asarray([1.0, 0.0])
-        sick = (draw > 0.8) & (steps == 3)
-        after = state.replace(qpos=jnp.stack([steps, draw]))
-        poisoned = jax.tree.map(lambda x: jnp.where((self.poison == 1) & sick, jnp.nan, x), after)
-        after = jax.tree.map(lambda x, y: jnp.where((self.poison == 2) & sick, y, x), poisoned, state)
-        reward = jnp.where(sick & (self.poison > 0), jnp.where(self.poison == 1, jnp.nan, 0.0), action[0])
-        metrics = {"even": jnp.where(steps % 2 == 0, steps, jnp.nan), "level": state.qvel[0]}
-        timestep = transition(self._observe(after), reward, (steps == 3) & (draw < 0.5), metrics)
-        return after, timestep.replace(truncated=(self.poison == 2) & sick)
-
-    def hold(self, state):
-        return jnp.zeros(1)
-
-    def data(self, state):
-        return state
-
-    def replace_data(self, state, data):
-        return data
-
-    def _observe(self, counter):
-        return {"state": counter.qpos}
 
 
 def recorder():
     """A learner whose state becomes the rollout that it is given; it acts with what it observes, times ten."""
 
-    def act(state, key, obs):
-        return 10 * obs["state"][:1] + obs["state"][1:], {"draw": jax.random.uniform(key)}
+    def act(memory, key, obs, clock):
+        return (10 * obs["state"][:1] + obs["state"][1:], {"draw": jax.random.uniform(key)}), memory
 
     return Learner(
         init=lambda key, obs, hyper: {"example": obs, "hyper": hyper},
-        act=act,
+        act=lambda state: Policy(lambda key, obs: (), act),
         update=lambda state, key, rollout: ({"rollout": rollout, "key": key}, {"known": jnp.ones(())}),
-        mode=lambda state, obs: obs["state"],
+        policy=lambda state: stateless(lambda obs: obs["state"]),
     )
 
 
 @pytest.fixture(scope="module")
-def recorded():
+def recorded(counting):
     """The runner's state before and after one step, and what was reported."""
-    runner = on_policy(recorder(), vectorize(Counting(), B), T)
+    runner = on_policy(recorder(), vectorize(counting.Counting(), B), T)
     state = jit(runner.init)(jax.random.key(0), 7.0)
     after, info = jit(runner.step)(state)
     assert runner.steps_per_iteration == T * B
@@ -149,14 +80,14 @@ def test_each_step_leads_to_its_final_observation(rollout):
     assert len(np.unique(fresh[:, 1])) == len(fresh), "a start was handed out twice"
 
 
-def test_episodes_end_as_the_task_or_the_clock_says(rollout, recorded):
+def test_episodes_end_as_the_task_or_the_clock_says(rollout, recorded, counting):
     steps, draw = np.moveaxis(rollout.final_obs["state"], -1, 0)
     np.testing.assert_array_equal(rollout.terminated, (steps == 3) & (draw < 0.5))
     assert not (rollout.terminated & rollout.truncated).any()
     age = np.asarray(recorded[0].envs.steps)  # the first episodes are staggered
     for t in range(T):
         age = age + 1
-        np.testing.assert_array_equal(rollout.truncated[t], (age >= LIMIT) & ~rollout.terminated[t])
+        np.testing.assert_array_equal(rollout.truncated[t], (age >= counting.LIMIT) & ~rollout.terminated[t])
         age = np.where(rollout.terminated[t] | rollout.truncated[t], 0, age)
     assert rollout.terminated.any() and rollout.truncated.any()
 
@@ -177,19 +108,19 @@ def test_metrics_are_means_of_what_was_measured(rollout, recorded):
     assert float(info["env/nan_resets"]) == 0.0 and float(info["known"]) == 1.0
 
 
-def test_a_curriculum_changes_the_environments_between_rollouts():
-    """Its lesson is a level, which rises while the policy is rewarded; episodes that begin then are of that level."""
+def test_a_curriculum_changes_the_environments_between_rollouts(counting):
+    """Its level rises while the policy scores above zero; episodes that begin then are of that level."""
 
-    def lesson(level, envs):
+    def apply(level, envs):
         return level, envs.replace(env=envs.env.replace(level=level))
 
-    def raised(level, envs, info):
-        return lesson(jnp.where(info["env/reward"] > 0, level + 1, level), envs)
+    def raised(level, envs, outcomes):
+        return apply(jnp.where(jnp.mean(outcomes.step_score) > 0, level + 1, level), envs)
 
-    curriculum = Curriculum(init=lambda envs: lesson(jnp.zeros(()), envs), update=raised)
+    curriculum = Curriculum(init=lambda envs: apply(jnp.zeros(()), envs), update=raised)
     learner = recorder()._replace(init=lambda key, obs, hyper: hyper, update=lambda state, key, rollout: (state, {}))
-    learner = learner._replace(act=lambda state, key, obs: (state[None], ()))
-    runner = on_policy(learner, vectorize(Counting(), B), T, curriculum)
+    learner = learner._replace(act=lambda state: stateless(lambda obs: (state[None], ())))
+    runner = on_policy(learner, vectorize(counting.Counting(), B), T, curriculum)
     step = jit(runner.step)
     for reward in (1.0, -1.0):
         state = jit(runner.init)(jax.random.key(0), jnp.asarray(reward))
@@ -203,15 +134,15 @@ def test_a_curriculum_changes_the_environments_between_rollouts():
 
 
 @pytest.fixture(scope="module")
-def trained():
+def trained(counting):
     """A runner of PPO, compiled: `init(key, poison)` and `step`."""
-    head = gaussian_head(MLP((4, 1)), 1)
-    learner = ppo(head, MLP((4, 1)), PPOConfig(num_epochs=1, num_minibatches=2))
-    runner = on_policy(learner, vectorize(Counting(), B), T)
+    network = actor(Flat(), gaussian_head(MLP((4, 1)), 1))
+    learner = ppo(network, critic(MLP((4, 1))), PPOConfig(num_epochs=1, num_minibatches=2))
+    runner = on_policy(learner, vectorize(counting.Counting(), B), T)
 
     def init(key, poison):
         state = runner.init(key, PPOHyper())
-        return state.replace(envs=state.envs.replace(env=Counting(level=jnp.zeros(()), poison=poison)))
+        return state.replace(envs=state.envs.replace(env=counting.Counting(level=jnp.zeros(()), poison=poison)))
 
     return jit(init), jit(runner.step)
 
@@ -247,6 +178,6 @@ def test_a_robot_that_diverges_teaches_nothing(trained):
         assert array.tobytes() == learners[1][name].tobytes(), name
 
 
-def test_a_rollout_of_no_steps_is_refused():
+def test_a_rollout_of_no_steps_is_refused(counting):
     with pytest.raises(ValueError, match="rollout_length is 0, it must be at least 1"):
-        on_policy(recorder(), vectorize(Counting(), B), 0)
+        on_policy(recorder(), vectorize(counting.Counting(), B), 0)

@@ -1,41 +1,48 @@
 """What separates a working PPO from a broken one. Axes: T time, B environments, N samples."""
 
+import dataclasses
+import functools
 import math
-from functools import partial
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mjx_policies.agents.on_policy import Rollout
-from mjx_policies.agents.ppo import (
-    PPOConfig,
-    PPOHyper,
-    Symmetry,
-    adapt_learning_rate,
-    anneal,
-    clip_gradients,
-    clipped_surrogate,
-    ppo,
-)
+from mjx_policies.actor import Units, actor
+from mjx_policies.agents import ppo as module
+from mjx_policies.agents.critic import CLIP, critic
+from mjx_policies.agents.ppo import adapt_learning_rate, anneal, ppo, with_scales
+from mjx_policies.agents.ppo_config import PPOConfig, PPOHyper, Symmetry
+from mjx_policies.agents.ppo_losses import clipped_surrogate, reduced
+from mjx_policies.agents.rollout import Transition
+from mjx_policies.envs.vectorize import where_rows
+from mjx_policies.heads.denoising import Denoiser
+from mjx_policies.heads.diffusion import diffusion_head
+from mjx_policies.heads.flow import flow_head
 from mjx_policies.heads.gaussian import gaussian_head
+from mjx_policies.memory import gru
+from mjx_policies.networks.denoiser import MLPDenoiser
+from mjx_policies.networks.flat import Flat
 from mjx_policies.networks.mlp import MLP
-from mjx_policies.normalize import merge, moments, normalize
+from mjx_policies.normalize import merge, moments, scale_of
+from mjx_policies.policy import acting, beneath
 
 T, B, A = 5, 4, 2
-jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # programs that run a few times
+jit = functools.partial(
+    jax.jit, compiler_options={"xla_backend_optimization_level": 0}
+)  # programs that run a few times
 CONFIG = PPOConfig(num_epochs=2, num_minibatches=2)
 EXAMPLE = {"state": jnp.zeros(3), "privileged": jnp.zeros(1)}
 FROZEN = PPOHyper(learning_rate=0.0, desired_kl=0.0)
 """Nothing learns: what `update` reports is about the policy that acted, in all minibatches alike."""
 
 head = gaussian_head(MLP((8, A)), A, init_std=0.5, min_std=0.1)
-critic = MLP((8, 1))
-learner = ppo(head, critic, CONFIG)
-act = jit(jax.vmap(jax.vmap(learner.act, (None, 0, 0)), (None, 0, 0)))
+network = actor(Flat(), head, units=Units(clip=CLIP))
+judge = critic(MLP((8, 1)))
+learner = ppo(network, judge, CONFIG)
 update = jit(learner.update)
+initial = jit(learner.init)
 
 
 def with_hyper(state, hyper):
@@ -43,7 +50,30 @@ def with_hyper(state, hyper):
     return state.replace(hyper=hyper, learning_rate=hyper.learning_rate)
 
 
-def collect(state, seed, ends=0.3):
+@functools.cache
+def walk(learner):
+    """`(state, key, obs [T, B, ...], ended [T, B]) -> actions, extras, first memory`, compiled once a learner."""
+
+    @jit
+    def walk(state, key, obs, ended):
+        policy = learner.act(state)
+        keys = jax.random.split(key, (2, T, B))
+        start = jax.vmap(policy.init)(keys[0, 0], jax.tree.map(lambda x: x[0], obs))
+
+        def step(memory, inputs):
+            clock, obs, began, keys = inputs
+            memory = where_rows(began, jax.vmap(policy.init)(keys[0], obs), memory)
+            made, memory = jax.vmap(policy.act, in_axes=(0, 0, 0, None))(memory, keys[1], obs, clock)
+            return memory, made
+
+        began = jnp.concatenate([jnp.zeros((1, B), bool), ended[:-1]])
+        made = jax.lax.scan(step, start, (jnp.arange(T), obs, began, jnp.moveaxis(keys, 1, 0)))[1]
+        return *made, start
+
+    return walk
+
+
+def collect(state, seed, ends=0.3, learner=learner):
     """Steps of the current policy through observations off centre; a portion `ends` of them ends an episode."""
     rng = np.random.default_rng(seed)
     path = {name: rng.normal(2.0, 3.0, (T + 1, B, *x.shape)).astype(np.float32) for name, x in EXAMPLE.items()}
@@ -51,20 +81,19 @@ def collect(state, seed, ends=0.3):
     ended, which = rng.random((T, B)) < ends, rng.random((T, B)) < 0.5
     obs = jax.tree.map(lambda x: x[:-1], path)
     final_obs = {name: np.where(ended[..., None], elsewhere[name], path[name][1:]) for name in EXAMPLE}
-    action, extras = act(state, jax.random.split(jax.random.key(seed), (T, B)), obs)
+    action, extras, memory = walk(learner)(state, jax.random.key(seed), obs, ended)
     reward = rng.normal(size=(T, B)).astype(np.float32)
-    return Rollout(obs, action, extras, reward, ended & which, ended & ~which, final_obs)
+    return Transition(obs, action, extras, reward, ended & which, ended & ~which, final_obs, memory)
 
 
-def value_of(state, obs):
-    obs = normalize(state.normalizer, obs)
-    return critic.apply(state.params["critic"], jnp.concatenate([obs["state"], obs["privileged"]], axis=-1))[..., 0]
+def value_of(state, obs):  # [T, B, ...] -> [T, B]
+    return jax.vmap(jax.vmap(judge.value, (None, 0)), (None, 0))(state.params["critic"], obs)
 
 
 @pytest.fixture(scope="module")
 def trained():
     """A state after three updates, whose normalization is no longer the identity."""
-    state = learner.init(jax.random.key(0), EXAMPLE, PPOHyper())
+    state = initial(jax.random.key(0), EXAMPLE, PPOHyper())
     for seed in range(3):
         state, _ = update(state, jax.random.key(seed), collect(state, seed))
     return state
@@ -85,7 +114,7 @@ def test_the_surrogate_is_equation_7():
     for new, before, a in zip(log_prob, old, advantage, strict=True):
         ratio = math.exp(new - before)
         expected.append(-min(ratio * a, min(max(ratio, 0.8), 1.2) * a))
-    np.testing.assert_allclose(clipped_surrogate(log_prob, old, advantage, 0.2), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(clipped_surrogate(log_prob - old, advantage, 0.2), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +122,7 @@ def test_the_surrogate_is_equation_7():
     [(1.5, 1, False), (1.5, -1, True), (0.5, 1, True), (0.5, -1, False), (1.1, 1, True), (0.9, -1, True)],
 )
 def test_only_what_would_go_further_is_clipped(ratio, advantage, learns):
-    gradient = jax.grad(clipped_surrogate)(jnp.log(ratio), 0.0, float(advantage), 0.2)
+    gradient = jax.grad(clipped_surrogate)(jnp.log(ratio), float(advantage), 0.2)
     np.testing.assert_allclose(gradient, -advantage * ratio if learns else 0.0, rtol=1e-5)
 
 
@@ -107,7 +136,7 @@ def test_the_first_ratio_is_one(trained):
     assert abs(float(info["loss/policy"])) < 1e-6  # minus the mean of a centred advantage
     # It would be noticed: moments of the new observations, as if merged too early, shift every ratio.
     flat = jax.tree.map(lambda x: x.reshape(-1, x.shape[-1]), rollout.obs)
-    early = state.replace(normalizer=merge(state.normalizer, moments(flat)))
+    early = state.replace(params=with_scales(state.params, merge(state.normalizer, moments(flat)), CONFIG))
     assert float(update(early, jax.random.key(0), rollout)[1]["policy/clip_fraction"]) > 0.5
 
 
@@ -119,7 +148,10 @@ def test_the_normalization_moves_after_the_gradient_steps(trained):
     expected = merge(state.normalizer, moments(flat))
     for x, y in zip(jax.tree.leaves(after.normalizer), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6)  # sums in another order
-    assert_same(after.params, state.params)
+    assert_same(after.params, with_scales(state.params, after.normalizer, CONFIG))
+    for part in after.params.values():
+        for name, scale in part["scales"].observation.items():
+            assert_same(scale, scale_of(after.normalizer.part(name)))
     assert int(after.updates) == int(state.updates) + 1
 
 
@@ -154,9 +186,10 @@ def test_a_truncation_is_valued_by_the_true_final_observation(trained):
 
 def test_the_critic_sees_what_is_privileged_and_the_actor_does_not(trained):
     obs = {"state": jnp.asarray([1.0, -2.0, 0.5]), "privileged": jnp.asarray([3.0])}
-    jacobian = jax.jacobian(lambda obs: learner.mode(trained, obs))(obs)
+    deployed, acts = learner.policy(trained).act, learner.act(trained).act
+    jacobian = jax.jacobian(lambda obs: deployed((), jax.random.key(0), obs, 0)[0])(obs)
     assert (jacobian["privileged"] == 0).all() and (jacobian["state"] != 0).any()
-    sampled = jax.jacobian(lambda obs: learner.act(trained, jax.random.key(0), obs)[0])(obs)
+    sampled = jax.jacobian(lambda obs: acts((), jax.random.key(0), obs, 0)[0][0])(obs)
     assert (sampled["privileged"] == 0).all()
 
     state = with_hyper(trained, FROZEN)
@@ -173,13 +206,13 @@ def test_the_critic_sees_what_is_privileged_and_the_actor_does_not(trained):
 
 
 def test_the_entropy_is_exact_and_its_weight_widens_or_narrows(trained):
-    log_std = trained.params["actor"]["log_std"]
+    log_std = trained.params["actor"]["head"]["log_std"]
     rollout = collect(trained, 12)
     change = {}
     for weight in (10.0, -10.0):
         hyper = PPOHyper(learning_rate=0.01, desired_kl=0.0, entropy=weight, final_entropy=weight)
         state, _ = update(with_hyper(trained, hyper), jax.random.key(0), rollout)
-        change[weight] = state.params["actor"]["log_std"] - log_std
+        change[weight] = state.params["actor"]["head"]["log_std"] - log_std
     # Four steps of Adam, whose moments remember smaller gradients, of at most 0.01 each and all the same way.
     assert (change[10.0] > 0.01).all() and (change[-10.0] < -0.01).all()
     frozen = update(with_hyper(trained, FROZEN), jax.random.key(0), rollout)[1]
@@ -188,7 +221,7 @@ def test_the_entropy_is_exact_and_its_weight_widens_or_narrows(trained):
 
 
 def test_the_deviation_has_a_floor_and_comes_back_from_it(trained):
-    rollout = collect(trained, 13)
+    rollout = jax.tree.map(jnp.asarray, collect(trained, 13))
 
     @jit
     def press(state, weight):
@@ -199,7 +232,7 @@ def test_the_deviation_has_a_floor_and_comes_back_from_it(trained):
         )
 
     def std(state):
-        return np.asarray(head.distribution(state.params["actor"], jnp.zeros(3)).stddev())
+        return np.asarray(network.distribution(state.params["actor"], EXAMPLE).stddev())
 
     low, info = press(trained, -100.0)
     np.testing.assert_allclose(std(low), 0.1, rtol=1e-5)
@@ -264,44 +297,39 @@ def test_a_constant_learning_rate_stays_constant_while_the_rest_anneals():
         assert float(now.desired_kl) == 0.0
 
 
-def test_gradients_are_clipped_one_by_one_or_jointly():
-    grads = {"actor": {"a": jnp.asarray([3.0, 4.0])}, "critic": {"c": jnp.asarray([0.0, 12.0])}}
-    separately = clip_gradients(grads, 1.0, jointly=False)
-    np.testing.assert_allclose(separately["actor"]["a"], [0.6, 0.8], rtol=1e-5)
-    np.testing.assert_allclose(separately["critic"]["c"], [0.0, 1.0], rtol=1e-5)
-    jointly = clip_gradients(grads, 1.0, jointly=True)  # of norm 13
-    np.testing.assert_allclose(jointly["actor"]["a"], np.array([3, 4]) / 13, rtol=1e-5)
-    np.testing.assert_allclose(jointly["critic"]["c"], [0.0, 12 / 13], rtol=1e-5)
-    for same in (clip_gradients(grads, 20.0, jointly) for jointly in (False, True)):
-        assert_same(same, grads)
-    zero = clip_gradients(jax.tree.map(jnp.zeros_like, grads), 1.0, jointly=False)
-    assert_same(zero, jax.tree.map(jnp.zeros_like, grads))
+def test_the_gradients_of_actor_and_critic_are_clipped_one_by_one(trained):
+    """So a critic that is far off does not slow the actor down: after one step, the actor knows nothing of it."""
+    config = PPOConfig(num_epochs=1, num_minibatches=1)
+    once = jit(ppo(network, judge, config).update)
+    after = []
+    for value in (0.0, 1e6):
+        hyper = PPOHyper(learning_rate=1e-3, desired_kl=0.0, value=value, max_grad_norm=1e-3)
+        state = with_hyper(trained, hyper)
+        after.append(once(state, jax.random.key(0), collect(state, 14))[0])
+    assert_same(after[0].params["actor"], after[1].params["actor"])
+    for x, y in zip(*(jax.tree.leaves(state.params["critic"]["net"]) for state in after), strict=True):
+        assert (x != y).any()
 
 
 # Batches
 
 
-def test_every_epoch_sees_each_environment_once_and_whole():
-    seen = []
+def test_every_epoch_sees_each_environment_once_and_whole(monkeypatch):
+    seen, losses = [], module.losses
 
-    class Watching(nn.Module):
-        """A critic that shows what it is given: the number of an environment and the time."""
+    def watching(params, batch, *rest):
+        jax.debug.callback(lambda x: seen.append(np.asarray(x)), batch.obs["state"], ordered=True)
+        return losses(params, batch, *rest)
 
-        @nn.compact
-        def __call__(self, x):
-            jax.debug.callback(lambda x: seen.append(np.asarray(x)), x, ordered=True)
-            return nn.Dense(1)(x)
-
-    watching = ppo(head, Watching(), CONFIG)
-    state = watching.init(jax.random.key(0), EXAMPLE, FROZEN)
+    monkeypatch.setattr(module, "losses", watching)
+    state = initial(jax.random.key(0), EXAMPLE, FROZEN)
     number, time = np.broadcast_arrays(np.arange(1.0, B + 1), np.arange(1.0, T + 1)[:, None])
     rollout = collect(state, 0)
     state_obs = np.stack([number, time, 0 * time], axis=-1).astype(np.float32)
-    jax.block_until_ready(
-        jit(watching.update)(state, jax.random.key(1), rollout.replace(obs=rollout.obs | {"state": state_obs}))
-    )
+    watched = jit(lambda *inputs: learner.update(*inputs))
+    jax.block_until_ready(watched(state, jax.random.key(1), rollout.replace(obs=rollout.obs | {"state": state_obs})))
     jax.effects_barrier()
-    batches = [x[:, :2] for x in seen if x.ndim == 2]  # [N, D]; whole rollouts are [T, B, D]
+    batches = [x[..., :2].reshape(-1, 2) for x in seen]  # [N, 2]
     assert len(batches) == 2 * 2 and all(len(batch) == T * B // 2 for batch in batches)
     everything = sorted(zip(number.ravel(), time.ravel(), strict=True))
     for epoch in (batches[:2], batches[2:]):
@@ -310,8 +338,8 @@ def test_every_epoch_sees_each_environment_once_and_whole():
 
 
 def test_a_batch_that_does_not_divide_is_refused():
-    three = ppo(head, critic, PPOConfig(num_minibatches=3))
-    state = three.init(jax.random.key(0), EXAMPLE, PPOHyper())
+    three = ppo(network, judge, PPOConfig(num_minibatches=3))
+    state = initial(jax.random.key(0), EXAMPLE, PPOHyper())
     with pytest.raises(
         ValueError, match="4 environments do not divide into 3 minibatches: choose num_envs as a multiple"
     ):
@@ -319,9 +347,8 @@ def test_a_batch_that_does_not_divide_is_refused():
 
 
 def test_a_head_without_a_density_is_refused():
-    for lacking in (head._replace(log_prob=None), head._replace(mode=None)):
-        with pytest.raises(ValueError, match="ppo needs a head with log_prob and mode; this head lacks one"):
-            ppo(lacking, critic, CONFIG)
+    with pytest.raises(ValueError, match=r"ppo needs a head with log_prob; this one has none. Use gaussian_head"):
+        ppo(network._replace(log_prob=None), judge, CONFIG)
 
 
 @pytest.mark.parametrize(
@@ -345,18 +372,102 @@ def test_sizes_below_one_are_refused(name):
         PPOConfig(**{name: 0})
 
 
-def test_a_head_with_samples_alone_is_steered_by_an_estimate(trained):
-    sampled = ppo(head._replace(distribution=None), critic, CONFIG)
+def test_a_head_without_entropy_learns_the_same_but_for_the_bonus(trained):
+    sampled = ppo(network._replace(distribution=None, mode=None), judge, CONFIG)
     hyper = PPOHyper(learning_rate=3e-3, desired_kl=0.0, entropy=0.0, final_entropy=0.0)
     state, key = with_hyper(trained, hyper), jax.random.key(0)
     rollout = collect(state, 15)
     after, info = jit(sampled.update)(state, key, rollout)
-    expected, exact = update(state, key, rollout)
-    assert "policy/entropy" not in info and float(info["policy/kl"]) >= 0
-    # The same gradients: only what is reported is estimated, from twenty samples.
+    expected, reported = update(state, key, rollout)
+    assert set(reported) - set(info) == {"policy/entropy", "policy/std"}
     for x, y in zip(jax.tree.leaves(after.params), jax.tree.leaves(expected.params), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(info["policy/kl"], exact["policy/kl"], rtol=1.0)
+    np.testing.assert_allclose(info["policy/kl"], reported["policy/kl"], rtol=1e-3)
+
+
+# Decisions and memories
+
+
+def test_numbers_of_a_decision_are_added_or_averaged_within_bounds():
+    log_prob = jnp.asarray(np.random.default_rng(0).normal(0, 4, (6, 3, 2, 2)))  # [N, K, H, A]
+    np.testing.assert_allclose(reduced(log_prob, PPOConfig()), log_prob.sum((2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(
+        reduced(log_prob, PPOConfig(density="mean")), log_prob.mean((2, 3)), rtol=1e-5, atol=1e-6
+    )
+    bounded = reduced(log_prob, PPOConfig(density="mean", density_bounds=(-5.0, 2.0)))
+    np.testing.assert_allclose(bounded, jnp.clip(log_prob, -5, 2).mean((2, 3)), rtol=1e-5, atol=1e-6)
+    joint = log_prob[..., 0, 0]  # of heads that know only that
+    np.testing.assert_allclose(reduced(joint, PPOConfig()), joint)
+
+
+def residual():
+    """A Gaussian around what a frozen policy does."""
+    params = network.init(jax.random.key(5), EXAMPLE)
+    units = Units(clip=CLIP, reference=lambda obs: obs["base_action"])
+    return actor(Flat(), head, units=units, memory=beneath(acting(network, params, draw=True)))
+
+
+ACTORS = {
+    "flow": lambda: actor(Flat(), flow_head(MLPDenoiser(8, 1, 4), A, 3, step_std=0.2), units=Units(clip=CLIP)),
+    "diffusion": lambda: actor(
+        Flat(),
+        diffusion_head(Denoiser(MLPDenoiser(8, 1, 4), (A,), num_steps=3, eta=1.0, min_std=0.1)),
+        units=Units(clip=CLIP),
+    ),
+    "recurrent": lambda: actor(Flat(), head, units=Units(clip=CLIP), memory=gru(4)),
+    "residual": residual,
+}
+
+
+@pytest.mark.parametrize("name", ACTORS)
+def test_the_first_ratio_is_one_whatever_acts(name):
+    """Of every decision, and where the actor remembers: also behind the end of an episode."""
+    whole = ACTORS[name]()
+    each = ppo(whole, judge, CONFIG)
+    step = jit(each.update)
+    with jax.debug_key_reuse(True):
+        state = jit(each.init)(jax.random.key(0), EXAMPLE, PPOHyper(learning_rate=1e-2, desired_kl=0.0))
+    for seed in range(2):
+        rollout = collect(state, seed, learner=each)
+        state, _ = step(state, jax.random.key(seed), rollout)
+    state = with_hyper(state, FROZEN.replace(clip=1e-4))
+    rollout = collect(state, 7, learner=each)
+    assert rollout.terminated.any() and rollout.truncated.any()
+    assert rollout.extras["log_prob"].shape[:3] == (T, B, whole.decisions)
+    _, info = step(state, jax.random.key(0), rollout)
+    assert float(info["policy/clip_fraction"]) == 0.0 and abs(float(info["policy/kl"])) < 1e-7
+    if whole.memory is not None and whole.memory.learned:  # it would be noticed
+        other = rollout.replace(memory=rollout.memory + 1.0)
+        assert float(step(state, jax.random.key(0), other)[1]["policy/clip_fraction"]) > 0.1
+
+
+def test_decisions_are_weighed_and_clipped_one_by_one():
+    """With weights of zero for all but one decision, what the others were does not matter."""
+    each = ppo(ACTORS["flow"](), judge, CONFIG)
+    weight = jnp.asarray([0.0, 1.0, 0.0])
+    hyper = FROZEN.replace(decision_weight=weight, clip=jnp.asarray([0.1, 0.2, 0.3]), value=0.0)
+    state = jit(each.init)(jax.random.key(0), EXAMPLE, hyper)
+    rollout, step = collect(state, 0, learner=each), jit(each.update)
+    grads = [float(step(state, jax.random.key(0), rollout)[1]["gradient/actor"])]
+    for k in range(3):
+        factor = jnp.ones(3).at[k].set(0.0)  # a decision that stands for another one
+        trace = rollout.extras["trace"]
+        moved = trace._replace(after=trace.after + 0.1 * (1 - factor)[:, None])
+        other = rollout.replace(extras=rollout.extras | {"trace": moved})
+        grads.append(float(step(state, jax.random.key(0), other)[1]["gradient/actor"]))
+    np.testing.assert_allclose(grads[1], grads[0], rtol=1e-4)
+    np.testing.assert_allclose(grads[3], grads[0], rtol=1e-4)
+    assert abs(grads[2] / grads[0] - 1) > 1e-2
+
+
+def test_scales_of_imitation_stay():
+    """A critic has its own, which follow what is seen."""
+    fixed = ppo(network, judge, dataclasses.replace(CONFIG, normalize=False))
+    state = initial(jax.random.key(0), EXAMPLE, PPOHyper())
+    after, _ = jit(fixed.update)(state, jax.random.key(0), collect(state, 0))
+    assert_same(after.params["actor"]["scales"], state.params["actor"]["scales"])
+    for name, scale in after.params["critic"]["scales"].observation.items():
+        assert_same(scale, scale_of(after.normalizer.part(name)))
 
 
 # Symmetry
@@ -370,18 +481,17 @@ SYMMETRY = Symmetry(
 
 
 def test_the_mirror_loss_is_zero_for_a_symmetric_policy_and_teaches_others():
-    linear = gaussian_head(MLP((A,)), A, init_std=0.5)
-    mirrored = ppo(linear, critic, CONFIG, SYMMETRY)
+    linear = actor(Flat(), gaussian_head(MLP((A,)), A, init_std=0.5))
+    mirrored = ppo(linear, judge, CONFIG, SYMMETRY)
     step = jit(mirrored.update)
-    state = mirrored.init(jax.random.key(0), EXAMPLE, FROZEN)
+    state = jit(mirrored.init)(jax.random.key(0), EXAMPLE, FROZEN)
 
     def with_kernel(state, kernel):
         dense = {"kernel": jnp.asarray(kernel), "bias": jnp.zeros(A)}
-        return state.replace(
-            params=state.params | {"actor": state.params["actor"] | {"net": {"params": {"Dense_0": dense}}}}
-        )
+        inner = state.params["actor"]["head"] | {"net": {"params": {"Dense_0": dense}}}
+        return state.replace(params=state.params | {"actor": state.params["actor"] | {"head": inner}})
 
-    rollout = collect(learner.init(jax.random.key(0), EXAMPLE, FROZEN), 0)
+    rollout = collect(initial(jax.random.key(0), EXAMPLE, FROZEN), 0)
     even, odd = [0.3, 0.3], [0.7, -0.7]  # what the motors do together, and against each other
     symmetric = with_kernel(state, [even, odd, [-0.2, 0.2]])
     assert float(step(symmetric, jax.random.key(0), rollout)[1]["loss/mirror"]) < 1e-12
@@ -398,3 +508,28 @@ def test_the_mirror_loss_is_zero_for_a_symmetric_policy_and_teaches_others():
         state, info = step(state, jax.random.key(i), rollout)
         losses.append(float(info["loss/mirror"]))
     assert losses[-1] < 0.1 * losses[0]
+
+
+def test_the_mirror_loss_needs_a_mode_and_no_memory():
+    for whole in (ACTORS["flow"](), ACTORS["recurrent"]()):
+        with pytest.raises(ValueError, match="the mirror loss needs a head with a mode and no memory"):
+            ppo(whole, judge, CONFIG, SYMMETRY)
+        ppo(whole, judge, CONFIG, SYMMETRY._replace(loss=False))
+
+
+def test_an_entry_that_nobody_reads_is_nobodys_business(trained):
+    """Moments are of what actor and critic read: what sets a robot apart, where the critic is told to look at it."""
+    example = EXAMPLE | {"extrinsics": jnp.zeros(4)}
+    everything = (*EXAMPLE, "extrinsics")
+    for keys, read in (((), set(EXAMPLE)), ((everything,), set(everything))):
+        each = ppo(network, critic(MLP((8, 1)), *keys), CONFIG)
+        state = jax.eval_shape(each.init, jax.random.key(0), example, PPOHyper())
+        assert set(state.normalizer.mean) == set(state.params["critic"]["scales"].observation) == read
+    rollout = collect(trained, 3)
+    told = dataclasses.replace(
+        rollout,
+        obs=rollout.obs | {"extrinsics": np.ones((T, B, 4), np.float32)},
+        final_obs=rollout.final_obs | {"extrinsics": np.ones((T, B, 4), np.float32)},
+    )
+    after, expected = (update(trained, jax.random.key(0), each)[0] for each in (told, rollout))
+    assert_same(after.params, expected.params)
