@@ -7,12 +7,14 @@ it still learns from the same; of the checkpoints, the one that did best in simu
 
 from __future__ import annotations
 
-import _early  # noqa: F401 - a signal is one sentence from here on
-from bc_training import CloningRun, complete
+from mjx_policies.experiments import _early  # noqa: F401 # isort: skip
 
+from mjx_policies.experiments.runs.bc import BCRun
+from mjx_policies.experiments.runs.bc_recipe import RECIPE
+from mjx_policies.experiments.runs.run import complete
 from mjx_policies.training.command_line import parse
 from mjx_policies.training.errors import clean_errors
 
 if __name__ == "__main__":
     with clean_errors():
-        complete(parse(CloningRun, __doc__))
+        complete(parse(BCRun, __doc__), RECIPE)

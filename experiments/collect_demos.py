@@ -9,6 +9,8 @@ Ctrl-C, or a signal of a scheduler, leaves a dataset that can be read; `--resume
 
 from __future__ import annotations
 
+from mjx_policies.experiments import _early  # noqa: F401 # isort: skip
+
 import contextlib
 import dataclasses
 import time
@@ -16,11 +18,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import _early  # noqa: F401 - a signal is one sentence from here on
-import demos
 import jax
 import numpy as np
-from demos import check_same, dataset_path, open_writer, prepare, robots, show
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -35,6 +34,8 @@ from mjx_policies.envs.montage import Cell, film_montage
 from mjx_policies.envs.physics import Backend, resolve_backend
 from mjx_policies.envs.registry import load, scene
 from mjx_policies.evaluation.statistics import proportion
+from mjx_policies.experiments import demos
+from mjx_policies.experiments.demos import check_same, dataset_path, open_writer, prepare, robots, show
 from mjx_policies.training import config
 from mjx_policies.training.config import may_change
 from mjx_policies.training.errors import UserError, clean_errors

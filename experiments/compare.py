@@ -8,20 +8,21 @@ p-values are corrected for the number of comparisons. Where success and return d
 
 from __future__ import annotations
 
+from mjx_policies.experiments import _early  # noqa: F401 # isort: skip
+
 import collections
 import dataclasses
 import math
 from pathlib import Path
 from typing import Any
 
-import _early  # noqa: F401 - a signal is one sentence from here on
 import tyro
-from judging import Tests, judge, open_subject, output_files, write_page
 from rich.table import Table
 
 from mjx_policies.evaluation.comparison import Comparison
 from mjx_policies.evaluation.page import percent
 from mjx_policies.evaluation.report_html import Report, comparisons
+from mjx_policies.experiments.judging import Tests, judge, open_subject, output_files, write_page
 from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.files import write_json

@@ -11,6 +11,8 @@ over seeds. The folder of the results ends with heads.md, heads.json and heads.p
 
 from __future__ import annotations
 
+from mjx_policies.experiments import _early  # noqa: F401 # isort: skip
+
 import contextlib
 import dataclasses
 import math
@@ -20,23 +22,33 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-import _early  # noqa: F401 - a signal is one sentence from here on
 import tyro
-from head_contest import Demonstrated, Learned, Tried, demonstrate, figures, learn, make_judge, sampling_seconds
-from head_pictures import draw_bars, draw_lines, draw_paths
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from mjx_policies.agents import bc_run
-from mjx_policies.agents.bc import BCHyper, Cloner
-from mjx_policies.agents.bc_run import Config
+from mjx_policies.agents.bc import BCHyper
 from mjx_policies.envs.base import Env
 from mjx_policies.envs.experts.registry import load_expert
 from mjx_policies.envs.franka.actions import ActionName
 from mjx_policies.envs.physics import Backend
 from mjx_policies.envs.registry import load
 from mjx_policies.evaluation.statistics import Estimate, mean
+from mjx_policies.experiments.head_contest import (
+    Demonstrated,
+    Learned,
+    Tried,
+    demonstrate,
+    figures,
+    learn,
+    make_judge,
+    sampling_seconds,
+)
+from mjx_policies.experiments.head_pictures import draw_bars, draw_lines, draw_paths
+from mjx_policies.experiments.runs import bc as bc_run
+from mjx_policies.experiments.runs.bc import BCRun
+from mjx_policies.experiments.runs.demonstrations import fit_head, prepare
+from mjx_policies.heads.base import ActionHead
 from mjx_policies.heads.registry import HEADS, STEPPED
 from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.errors import UserError, clean_errors
@@ -60,7 +72,7 @@ ARM = {
     "slow_steps": 2000,
     "batch_size": 128,
     "learning_rate": 1e-3,
-    "weight_decay": 3.0,  # see bc_training.py
+    "weight_decay": 3.0,  # see runs/bc.py
     "light_decay": 1.0,
 }
 """Defaults for the tasks of an arm, which have one good answer and want precision."""
@@ -127,11 +139,11 @@ class Contest:
         for name in self.heads or HEADS:
             self.config(name)  # says what else is wrong
 
-    def config(self, head: str) -> Config:
+    def config(self, head: str) -> BCRun:
         """Of the runs of one head."""
         steps = self.slow_steps if head in SLOW else self.steps
         weight_decay = self.light_decay if head in LIGHT else self.weight_decay
-        return Config(
+        return BCRun(
             task=self.task,
             backend=self.backend,
             actions=self.actions,
@@ -162,12 +174,12 @@ class Clones:
 
     Attributes:
       config: of its runs.
-      cloner: the learner.
+      network: the actor.
       learned: all seeds.
     """
 
-    config: Config
-    cloner: Cloner
+    config: BCRun
+    network: ActionHead
     learned: Learned
 
 
@@ -233,7 +245,7 @@ def compare(contest: Contest, task: Env, shown: Shown, console: Console) -> None
     for name in contest.heads or HEADS:
         clones = clone(contest, task, name, demonstrated, shown)
         shown.phase(f"{name}: evaluating")
-        tried[name] = make_judge(clones.config, clones.cloner, task, contest.starts, contest.repetitions)(
+        tried[name] = make_judge(clones.config, task, clones.network, contest.starts, contest.repetitions)(
             clones.learned.state
         )
         shown.phase(f"{name}: timing")
@@ -258,14 +270,15 @@ def clone(contest: Contest, task: Env, name: str, demonstrated: Demonstrated, sh
     """Trains all seeds of a head."""
     config = contest.config(name)
     shown.phase(f"{name}: compiling and learning")
-    demonstrations = bc_run.prepare(demonstrated.store, config, task.spec)
-    cloner = bc_run.make_cloner(config, task.spec, bc_run.fit_head(config, demonstrations, task.spec))
-    return Clones(config, cloner, learn(config, cloner, demonstrations, shown.progress))
+    demonstrations = prepare(demonstrated.store, config, task.spec)
+    fitted = fit_head(config, demonstrations, task.spec)
+    network = bc_run.make_actor(config, task.spec, demonstrations.scales, fitted)
+    return Clones(config, network, learn(config, task, network, demonstrations, shown.progress))
 
 
 def cost(clones: Clones, tried: Tried, task: Env) -> dict[str, Any]:
     """What it took: s, of all seeds together, and of one sample."""
-    seconds = sampling_seconds(clones.config, clones.cloner, clones.learned.state, task.spec.control_dt)
+    seconds = sampling_seconds(clones.config, task, clones.network, clones.learned.state)
     return {
         "horizon": clones.config.horizon,
         "execute": clones.config.execute,
@@ -294,7 +307,7 @@ def sweep_chunk(contest: Contest, task: Env, shown: Shown, console: Console) -> 
             def tell(words: str, clones: Clones = clones, **changes: Any) -> dict[str, Estimate]:
                 shown.phase(f"{clones.config.head}: evaluating {words}")
                 config = dataclasses.replace(clones.config, **changes)
-                judge = make_judge(config, clones.cloner, task, contest.starts, contest.repetitions)
+                judge = make_judge(config, task, clones.network, contest.starts, contest.repetitions)
                 return figures(judge(clones.learned.state))
 
             for length in lengths:
@@ -321,10 +334,11 @@ def sweep_steps(contest: Contest, task: Env, shown: Shown, console: Console) -> 
         clones = clone(contest, task, name, demonstrated, shown)
         for steps in SAMPLER_STEPS:
             shown.phase(f"{name}: evaluating {steps} steps")
-            cloner = bc_run.make_cloner(clones.config, task.spec, num_steps=steps)
-            judge = make_judge(clones.config, cloner, task, contest.starts, contest.repetitions)
+            blank = bc_run.blank_scales(clones.config, task.spec)
+            network = bc_run.make_actor(clones.config, task.spec, blank, num_steps=steps)
+            judge = make_judge(clones.config, task, network, contest.starts, contest.repetitions)
             state = clones.learned.state
-            seconds = sampling_seconds(clones.config, cloner, state, task.spec.control_dt)
+            seconds = sampling_seconds(clones.config, task, network, state)
             found = figures(judge(state)) | {"sampling_seconds": mean(seconds, lowest=0.0)}
             rows[f"{name}, {count(steps, 'step')}"] = found
             success.setdefault(name, {})[steps] = found["success"]

@@ -6,12 +6,13 @@ are skipped, and told of. A conversion that was stopped goes on with --append; o
 
 from __future__ import annotations
 
+from mjx_policies.experiments import _early  # noqa: F401 # isort: skip
+
 import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import _early  # noqa: F401 - a signal is one sentence from here on
 import numpy as np
 import tyro
 

@@ -9,26 +9,31 @@ rounds.png: success against rounds.
 
 from __future__ import annotations
 
+from mjx_policies.experiments import _early  # noqa: F401 # isort: skip
+
 import contextlib
 import dataclasses
 from pathlib import Path
 from typing import Any
 
-import _early  # noqa: F401 - a signal is one sentence from here on
 import jax
 import numpy as np
-from bc_training import CloningRun, check_datasets, complete
-from demos import check_same, describe_robot
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
 from mjx_policies.agents.demonstrations import dagger_actor, make_recorder, takeover_actor, to_episodes
-from mjx_policies.agents.restore import load_policy
 from mjx_policies.data import lerobot
 from mjx_policies.envs.experts.registry import load_expert
 from mjx_policies.envs.registry import load
+from mjx_policies.experiments.demos import check_same, describe_robot
+from mjx_policies.experiments.runs.bc import BCRun
+from mjx_policies.experiments.runs.bc_recipe import RECIPE
+from mjx_policies.experiments.runs.demonstrations import check_datasets
+from mjx_policies.experiments.runs.grid import members
+from mjx_policies.experiments.runs.opening import load_policy
+from mjx_policies.experiments.runs.run import complete
 from mjx_policies.training.checkpoint import remove
 from mjx_policies.training.command_line import parse
 from mjx_policies.training.config import may_change
@@ -75,11 +80,12 @@ def main(asked: Dagger) -> None:
         console.print(f"{path} is finished, with {asked.rounds} rounds: there is nothing to resume.")
         return
     with clean_errors(ValueError):
-        policy = load_policy(first, CloningRun)
+        policy = load_policy(first, kind="bc")
         load_expert(policy.config.task, policy.task)
     check_datasets(policy.config, policy.task)
-    if policy.config.seeds > 1:
-        raise UserError(f"{first} holds {policy.config.seeds} policies: train a run of one to correct.")
+    runs = len(members(read_config(first, BCRun)))
+    if runs > 1:
+        raise UserError(f"{first} holds {runs} policies: train a run of one to correct.")
     if asked.mixing and policy.config.horizon > 1:
         raise UserError(
             f"mixing is for policies of one action, and {first} plans {policy.config.horizon}: leave it out, "
@@ -118,11 +124,11 @@ def label(asked: Dagger, previous: Path, path: Path, number: int, console: Conso
     if path.exists():
         return
     with working(console, f"round {number}: the policy acts, the expert says what it would have done"):
-        policy = load_policy(previous, CloningRun)
+        policy = load_policy(previous, kind="bc")
         config = policy.config
         task = load(config.task, config.backend, asked.episodes, config.actions)
         expert = load_expert(config.task, task)
-        plans, acts = config.horizon > 1, policy.acts(policy.state)
+        plans, acts = config.horizon > 1, policy.acts(policy.params)
         if plans:
             actor = takeover_actor(expert, acts, round(TAKEOVER * task.spec.episode_seconds / task.spec.control_dt))
         else:
@@ -158,7 +164,8 @@ def learn(asked: Dagger, first: Any, previous: Path, path: Path, number: int) ->
             resume=(folder / "config.json").exists(),
             evaluations=1,
             robots=asked.robots,
-        )
+        ),
+        RECIPE,
     )
 
 

@@ -10,16 +10,16 @@ Ends as a linter does: with 0 if nothing was found, with 1 if there is a suspect
 
 from __future__ import annotations
 
+from mjx_policies.experiments import _early  # noqa: F401 # isort: skip
+
 import contextlib
 import dataclasses
 import math
 from collections.abc import Iterator
 from pathlib import Path
 
-import _early  # noqa: F401 - a signal is one sentence from here on
 import numpy as np
 import tyro
-from demos import check_rate, check_task
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -37,6 +37,7 @@ from mjx_policies.diagnosis.picture import draw_diagnosis, histogram
 from mjx_policies.diagnosis.runs import Run, read_run
 from mjx_policies.diagnosis.steps import Steps, tabulate
 from mjx_policies.envs.registry import TASKS, load
+from mjx_policies.experiments.demos import check_rate, check_task
 from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.files import output_file, write_json

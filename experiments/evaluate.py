@@ -7,14 +7,15 @@ With another backend it says how much of a result belongs to the simulator it wa
 
 from __future__ import annotations
 
+from mjx_policies.experiments import _early  # noqa: F401 # isort: skip
+
 import dataclasses
 from pathlib import Path
 
-import _early  # noqa: F401 - a signal is one sentence from here on
-from judging import Tests, judge, open_subject, output_files, write_page
-
 from mjx_policies.envs.physics import resolve_backend
 from mjx_policies.evaluation.report import evaluation_table, write_evaluation
+from mjx_policies.experiments.judging import Tests, judge, open_subject, output_files, write_page
+from mjx_policies.experiments.runs.opening import member_file
 from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.errors import clean_errors
 from mjx_policies.training.progress import open_console
@@ -25,6 +26,7 @@ class Evaluate(Tests):
     """Evaluates the policy of a run."""
 
     run: Path = dataclasses.field(kw_only=True)  # run folder
+    number: int = 0  # of the run, in the folder of a sweep
     report: str = ""  # page to write; empty: report.html in the run folder
     json: str = ""  # file for the figures
 
@@ -33,8 +35,9 @@ def main(asked: Evaluate) -> None:
     """Writes the page and the figures, and prints the table that training ends with."""
     console = open_console()
     with clean_errors(ValueError):
-        subject = open_subject(asked.run, asked)
-        page, figures = output_files(asked, asked.report, asked.json, asked.run / "report.html")
+        subject = open_subject(asked.run, asked, number=asked.number)
+        default = asked.run / member_file("report.html", asked.run, asked.number)
+        page, figures = output_files(asked, asked.report, asked.json, default)
         report = judge([subject], asked, console, f"{subject.task}: {subject.name}")
     steps, backend = subject.policy.steps, resolve_backend(asked.backend)
     evaluation = {condition: tried.figures for condition, tried in report.policies[subject.name].items()}

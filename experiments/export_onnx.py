@@ -6,21 +6,21 @@ without JAX.
 
 from __future__ import annotations
 
+from mjx_policies.experiments import _early  # noqa: F401 # isort: skip
+
 import dataclasses
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-import _early  # noqa: F401 - a signal is one sentence from here on
 import jax
 import jax.numpy as jnp
 import numpy as np
-from opening import AnyRun
 
-from mjx_policies.agents.restore import Policy, load_policy
 from mjx_policies.deploy import contract
 from mjx_policies.deploy.model import parse_model
 from mjx_policies.deploy.policy import Policy as ExportedPolicy
+from mjx_policies.experiments.runs.opening import Policy, load_policy, member_file
 from mjx_policies.export import Exported, Provenance, export_policy, require_packages
 from mjx_policies.export.onnx_file import TOLERANCE
 from mjx_policies.export.parity import extremes, measure_parity
@@ -42,6 +42,7 @@ class Export:
     """Exports the policy of a run."""
 
     run: Path  # run folder
+    number: int = 0  # of the run, in the folder of a sweep
     out: Path | None = None  # the file; policy.onnx in the run folder by default
     overwrite: bool = False  # replace the file that --out names
 
@@ -50,8 +51,9 @@ def main(export: Export) -> None:
     """Writes the file and says what is in it."""
     with clean_errors(ValueError):
         require_packages()
-        policy = load_policy(export.run, AnyRun, "auto")
-        out = output_file(export.out, "--out", export.overwrite, default=export.run / "policy.onnx")
+        policy = load_policy(export.run, number=export.number)
+        default = export.run / member_file("policy.onnx", export.run, export.number)
+        out = output_file(export.out, "--out", export.overwrite, default=default)
     console = open_console()
     with working(console, "exporting"), clean_errors(ValueError):
         met = observations(policy)
@@ -62,7 +64,7 @@ def main(export: Export) -> None:
         act, noise = as_exported(policy)
         still = [jnp.full(each.shape, each.deterministic) for each in noise]
         parity = measure_parity(lambda observation: act(observation, *still), ready, asked)
-        tolerance = TOLERANCE if policy.network.noise is None else SAMPLED
+        tolerance = TOLERANCE if policy.noise is None else SAMPLED
         if not parity.scaled_error <= tolerance:
             raise UserError(
                 f"the export differs from the policy by {parity.scaled_error:.1e}, more than {tolerance:g}."
@@ -86,32 +88,33 @@ def export_run(policy: Policy, met: np.ndarray) -> Exported:
     """A trained policy as a file; its examples are of the observations met [N, D]."""
     spec, model = policy.task.spec, policy.task.physics.model
     preset = PRESETS.get(spec.robot)
-    imperfections, network = policy.config.imperfections, policy.network
+    imperfections = policy.config.imperfections
+    (low, high), name = imperfections.latency, "observation_latency"
+    late = contract.Range(name, "add", (float(low),), (float(high),))
     provenance = Provenance(
         task=policy.config.task,
         steps=policy.steps,
         seed=policy.config.seed,
         delay=imperfections.delay,
-        ranges=() if preset is None else ranges(preset(model)),
+        ranges=(*(() if preset is None else ranges(preset(model))), late),
         commit=commit(),
     )
     act, noise = as_exported(policy)
-    described = describe(spec, model, provenance, max(1, network.remember), max(1, network.horizon))
+    described = describe(spec, model, provenance, max(1, policy.remember), max(1, policy.horizon))
     return export_policy(act, spec.action, described, met, noise=noise)
 
 
 def as_exported(policy: Policy) -> tuple[Callable[..., jax.Array], list[contract.Noise]]:
     """The network as the contract has it: observation [D] and noise -> action [A] or [H, A]."""
-    network = policy.network
-    place = by_time(policy.task.spec, network.remember) if network.remember else None
-    noise, drawn = [], network.noise
+    place = by_time(policy.task.spec, policy.remember) if policy.remember else None
+    noise, drawn = [], policy.noise
     if drawn is not None:
         still = 0.5 if drawn.distribution == "uniform" else 0.0
         noise = [contract.Noise("noise", drawn.shape, drawn.distribution, still)]
 
     def act(observation: jax.Array, *numbers: jax.Array) -> jax.Array:
         action = policy({"state": observation if place is None else observation[place]}, *numbers)
-        return action[0] if network.horizon == 1 else action
+        return action[0] if policy.horizon == 1 else action
 
     return act, noise
 
@@ -120,7 +123,7 @@ def observations(policy: Policy, robots: int = 16, steps: int = 300) -> np.ndarr
     """What robots with the imperfections of training observe."""
     env, dynamics = imperfect(policy.task, policy.config.imperfections)
 
-    robot, remember = policy.acts(policy.state), max(1, policy.network.remember)
+    robot, remember = policy.acts(policy.params), max(1, policy.remember)
 
     def advance(carry, now):
         state, obs, memory = carry
@@ -133,13 +136,13 @@ def observations(policy: Policy, robots: int = 16, steps: int = 300) -> np.ndarr
     @jax.vmap
     def run(key):
         key_env, key_dynamics = jax.random.split(key)
-        state, timestep = env.reset(key_env, dynamics(key_dynamics))
+        state, timestep = env.reset(key_env, dynamics(key_dynamics).dynamics)
         keys = jax.random.split(jax.random.fold_in(key, steps), steps)
-        begin = (state, timestep.obs, robot.init(key))
+        begin = (state, timestep.obs, robot.init(key, timestep.obs))
         return jax.lax.scan(advance, begin, (jnp.arange(steps), keys))[1]
 
     found = np.asarray(run(jax.random.split(jax.random.key(policy.config.seed), robots)))  # [B, T, D]
-    if not policy.network.remember:
+    if not policy.remember:
         return found.reshape(robots * steps, -1)
     seen = np.maximum(np.arange(steps)[:, None] + np.arange(1 - remember, 1), 0)  # [T, O]
     flat = np.empty((robots, steps, remember * found.shape[-1]), np.float32)

@@ -15,12 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mjx_policies.agents import bc_run
-from mjx_policies.agents.bc import BCState, Cloner
-from mjx_policies.agents.bc_loop import cloning
-from mjx_policies.agents.bc_run import Config, Demonstrations
+from mjx_policies.agents.bc import BCState
 from mjx_policies.agents.demonstrations import Actor, Attempts, expert_actor, make_recorder, to_episodes
-from mjx_policies.agents.trials import EVALUATION_SEED
 from mjx_policies.compiler import compiler_options
 from mjx_policies.data.store import Store, in_memory
 from mjx_policies.envs.base import Env
@@ -31,8 +27,14 @@ from mjx_policies.envs.mocap import mocap_id
 from mjx_policies.envs.vectorize import vectorize
 from mjx_policies.evaluation.episodes import Episodes, run_episodes
 from mjx_policies.evaluation.latency import measure_latency
-from mjx_policies.evaluation.policy import Policy
 from mjx_policies.evaluation.statistics import Estimate, mean, proportion
+from mjx_policies.experiments.runs import bc as bc_run
+from mjx_policies.experiments.runs.bc import BCRun
+from mjx_policies.experiments.runs.bc_steps import cloning
+from mjx_policies.experiments.runs.demonstrations import Demonstrations
+from mjx_policies.experiments.runs.evaluation import EVALUATION_SEED
+from mjx_policies.heads.base import ActionHead
+from mjx_policies.policy import Policy
 from mjx_policies.training.errors import UserError
 
 ITERATIONS = 10  # calls that training is divided into, so that it can say how far it is
@@ -126,15 +128,16 @@ def demonstrate(
 
 
 def learn(
-    config: Config,
-    cloner: Cloner,
+    config: BCRun,
+    task: Env,
+    network: ActionHead,
     demonstrations: Demonstrations,
     report: Callable[[int, int], None] = lambda done, steps: None,
 ) -> Learned:
     """Trains all seeds; `report` is told how many gradient steps of how many are done."""
     steps = -(-config.steps // ITERATIONS)
     seconds = []
-    with cloning(config, cloner, demonstrations, steps) as job:
+    with cloning(config, task.spec, network, demonstrations, steps) as job:
         begin = time.perf_counter()
         state = jax.block_until_ready(job.init())
         starting = time.perf_counter() - begin
@@ -149,7 +152,9 @@ def learn(
     return Learned(learner, starting + seconds[0] - each, each + sum(seconds[1:]))
 
 
-def make_judge(config: Config, cloner: Cloner, task: Env, starts: int, repetitions: int) -> Callable[[BCState], Tried]:
+def make_judge(
+    config: BCRun, task: Env, network: ActionHead, starts: int, repetitions: int
+) -> Callable[[BCState], Tried]:
     """Builds `state [S, ...] -> Tried`. All seeds and repetitions meet the same starts, but each draws anew."""
     envs, model = vectorize(task, starts), task.physics.model
     obstacle = mocap_id(model, "obstacle") if isinstance(task, Obstacle2D) else None
@@ -160,7 +165,7 @@ def make_judge(config: Config, cloner: Cloner, task: Env, starts: int, repetitio
         return None if obstacle is None else data.qpos - data.mocap_pos[:, obstacle, :2]
 
     def one(state: BCState, seed: jax.Array, repetition: jax.Array) -> Episodes:
-        policy = bc_run.make_policy(config, cloner, state)
+        policy = bc_run.make_policy(config, task.spec, network, state.average)
 
         def act(carry, key, obs, step):
             key = jax.random.fold_in(jax.random.fold_in(key, seed), repetition)
@@ -194,20 +199,18 @@ def make_judge(config: Config, cloner: Cloner, task: Env, starts: int, repetitio
     return judge
 
 
-def sampling_seconds(config: Config, cloner: Cloner, state: BCState, control_dt: float) -> list[float]:  # [S, ...]
+def sampling_seconds(config: BCRun, task: Env, network: ActionHead, state: BCState) -> list[float]:  # [S, ...]
     """Median time that one robot waits for a chunk, for each seed's parameters."""
     plan = jax.jit(
-        lambda member, key, seen: bc_run.make_plan(config, cloner, member)(key, seen),
+        lambda member, key, seen: bc_run.make_plan(config, network, member)(key, seen),
         compiler_options=compiler_options(),
     )
-    seen = {
-        name: jnp.zeros((config.remember, *scale.offset.shape[1:])) for name, scale in state.scales.observation.items()
-    }
+    seen = bc_run.example(config, task.spec)
     found = []
     for number in range(len(state.step)):
-        member = jax.tree.map(lambda x, number=number: x[number], state)
+        member = jax.tree.map(lambda x, number=number: x[number], state.average)
         keys = iter(list(jax.random.split(jax.random.key(number), 10 * CALLS)))
-        found.append(measure_latency(lambda: plan(member, next(keys), seen), control_dt, CALLS).median)  # noqa: B023
+        found.append(measure_latency(lambda: plan(member, next(keys), seen), task.spec.control_dt, CALLS).median)  # noqa: B023
     return found
 
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from head_contest import Tried
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -15,6 +14,7 @@ from matplotlib.patches import Circle
 
 from mjx_policies.envs.control.obstacle2d import GOAL, GOAL_RADIUS, OBSTACLE_RADIUS, ROBOT_RADIUS
 from mjx_policies.evaluation.statistics import Estimate
+from mjx_policies.experiments.head_contest import Tried
 from mjx_policies.training.files import replacing
 
 LEFT, RIGHT, FAILED, GREY, INK = "#2b6cb0", "#dd6b20", "#b91c1c", "#6b7280", "#111827"

@@ -8,12 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-from demos import check_rate, check_task
-from opening import AnyRun
 from rich.console import Console
 
-from mjx_policies.agents.restore import Policy, load_policy
-from mjx_policies.agents.trials import EVALUATION_SEED, film_trial, make_trials, time_policy
 from mjx_policies.data.formats import read
 from mjx_policies.envs.base import Env
 from mjx_policies.envs.franka.actions import ActionName
@@ -21,6 +17,9 @@ from mjx_policies.envs.physics import Backend, resolve_backend
 from mjx_policies.envs.registry import load
 from mjx_policies.evaluation.outcomes import goal_in_words
 from mjx_policies.evaluation.report_html import Film, Report, render
+from mjx_policies.experiments.demos import check_rate, check_task
+from mjx_policies.experiments.runs.evaluation import EVALUATION_SEED, film_trial, make_trials, time_policy
+from mjx_policies.experiments.runs.opening import Policy, load_policy, member_file
 from mjx_policies.randomization.conditions import Condition, conditions
 from mjx_policies.training.errors import UserError, disk_is_full
 from mjx_policies.training.files import output_file, write_atomic
@@ -72,9 +71,10 @@ class Subject:
         return self.policy.config.actions
 
 
-def open_subject(run: Path, tests: Tests, name: str = "") -> Subject:
-    """The newest intact checkpoint of a run."""
-    return Subject(name or run.resolve().name, load_policy(run, AnyRun, tests.backend))
+def open_subject(run: Path, tests: Tests, name: str = "", number: int = 0) -> Subject:
+    """The newest intact checkpoint of a run, or of one of the runs of a sweep."""
+    policy = load_policy(run, tests.backend, number=number)
+    return Subject(name or member_file(run.resolve().name, run, number), policy)
 
 
 def chosen(task: Env, tests: Tests) -> dict[str, Condition]:
@@ -113,8 +113,8 @@ def judge(subjects: Sequence[Subject], tests: Tests, console: Console, title: st
 
             policy = subject.policy
             run = make_trials(tasks[subject.actions], policy.acts, asked, tests.batch, tests.seed)
-            policies[subject.name] = run(policy.state, tests.robots, report=told)
-            latency[subject.name] = time_policy(policy.task, policy.acts(policy.state))
+            policies[subject.name] = run(policy.params, tests.robots, report=told)
+            latency[subject.name] = time_policy(policy.task, policy.acts(policy.params))
     report = Report(
         title=title,
         summary=", ".join(f"{subject.name} after {subject.policy.steps:,} steps" for subject in subjects)

@@ -7,24 +7,24 @@ video shows a robot that follows a script of commands. A task without commands i
 
 from __future__ import annotations
 
+from mjx_policies.experiments import _early  # noqa: F401 # isort: skip
+
 import dataclasses
 import time
 from pathlib import Path
 
-import _early  # noqa: F401 - a signal is one sentence from here on
 import jax
 import jax.numpy as jnp
 import mujoco
 import numpy as np
-from opening import AnyRun
 from rich.console import Console
-from screen import has_screen
 
-from mjx_policies.agents.restore import Policy, load_policy
 from mjx_policies.envs.base import DynamicsSampler, Env
 from mjx_policies.envs.command import measured_twist, takes_commands, with_command
 from mjx_policies.envs.film import film, scene_camera
 from mjx_policies.envs.registry import scene
+from mjx_policies.experiments.runs.opening import Policy, load_policy, member_file
+from mjx_policies.experiments.screen import has_screen
 from mjx_policies.randomization.imperfections import imperfect
 from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.errors import UserError, clean_errors
@@ -43,6 +43,7 @@ class Play:
     """Drives the robot of a run."""
 
     run: Path  # run folder
+    number: int = 0  # of the run, in the folder of a sweep
     video: str = ""  # mp4 file to write instead of opening a window; without a screen: play.mp4 in the run folder
     overwrite: bool = False  # replace the file that --video names
     seconds: float = 0.0  # s, of each command or attempt in the video; 0: 3 s a command, a whole episode an attempt
@@ -60,7 +61,7 @@ def main(play: Play) -> None:
     with clean_errors(ValueError):
         if play.video:
             video_file(play)  # before what takes long
-        policy = load_policy(play.run, AnyRun, backend="cpu")
+        policy = load_policy(play.run, backend="cpu", number=play.number)
         env, dynamics = imperfect(policy.task, policy.config.imperfections.scaled(play.imperfections))
     console = open_console()
     console.print(f"{policy.config.task}, trained for {policy.steps:,} steps")
@@ -77,7 +78,7 @@ def record(play: Play, policy: Policy, env: Env, dynamics: DynamicsSampler, cons
     names, commands = script(policy.task, play.seconds or COMMAND_SECONDS) if follows else attempts(env, play.seconds)
     starts = 1 if follows else ATTEMPTS
 
-    robot = policy.acts(policy.state)
+    robot = policy.acts(policy.params)
 
     @jax.jit
     @jax.vmap
@@ -94,7 +95,8 @@ def record(play: Play, policy: Policy, env: Env, dynamics: DynamicsSampler, cons
             data = env.data(state)
             return (state, timestep.obs, memory), (data.qpos, data.mocap_pos, twist, timestep.terminated)
 
-        begin = (*start(env, dynamics, key_start), robot.init(key_init))
+        state, obs = start(env, dynamics, key_start)
+        begin = (state, obs, robot.init(key_init, obs))
         return jax.lax.scan(step, begin, (jnp.asarray(commands), jnp.arange(len(commands))))[1]
 
     with working(console, f"drawing {path}"):
@@ -128,7 +130,9 @@ def video_file(play: Play) -> Path:
     """
     if play.video and Path(play.video).suffix != ".mp4":
         raise UserError(f"--video {play.video} must end in .mp4.")
-    return output_file(play.video, "--video", play.overwrite, default=play.run / "play.mp4")
+    return output_file(
+        play.video, "--video", play.overwrite, default=play.run / member_file("play.mp4", play.run, play.number)
+    )
 
 
 def attempts(env: Env, seconds: float) -> tuple[list[str], np.ndarray]:
@@ -167,7 +171,7 @@ def shown(twist: np.ndarray) -> str:
 
 def start(env: Env, dynamics: DynamicsSampler, key: jax.Array):
     key_dynamics, key_reset = jax.random.split(key)
-    state, timestep = env.reset(key_reset, dynamics(key_dynamics))
+    state, timestep = env.reset(key_reset, dynamics(key_dynamics).dynamics)
     return state, timestep.obs
 
 
@@ -214,12 +218,13 @@ def drive(play: Play, policy: Policy, env: Env, dynamics: DynamicsSampler, conso
     commanded = hasattr(policy.task, "commands")
     limits = (policy.task.commands.low, policy.task.commands.high) if commanded else (np.zeros(3), np.zeros(3))
     stick = Stick(*map(np.asarray, limits))
-    robot = policy.acts(policy.state)
+    robot = policy.acts(policy.params)
 
     @jax.jit
     def reset(key):
         key_start, key_init, key_act, key_next = jax.random.split(key, 4)
-        return *start(env, dynamics, key_start), robot.init(key_init), key_act, key_next
+        state, obs = start(env, dynamics, key_start)
+        return state, obs, robot.init(key_init, obs), key_act, key_next
 
     @jax.jit
     def advance(state, obs, memory, command, key, number):

@@ -5,16 +5,18 @@ The run folder ends with config.json, checkpoints, metrics.csv, curves.png, eval
 
 from __future__ import annotations
 
+from mjx_policies.experiments import _early  # noqa: F401 # isort: skip
+
 import dataclasses
 from typing import Literal
 
-import _early  # noqa: F401 - a signal is one sentence from here on
 import jax
-from ppo_training import Display, complete
-from ppo_training import Run as AnyRun
 
-from mjx_policies.agents.ppo import PPOConfig, PPOHyper
+from mjx_policies.agents.ppo_config import PPOConfig, PPOHyper
 from mjx_policies.envs.franka.actions import ActionName
+from mjx_policies.experiments.runs.ppo import PPORun, recipe
+from mjx_policies.experiments.runs.recipe import Display
+from mjx_policies.experiments.runs.run import complete
 from mjx_policies.randomization.imperfections import Imperfections
 from mjx_policies.training.command_line import parse
 from mjx_policies.training.errors import clean_errors
@@ -43,12 +45,11 @@ DISPLAY = Display(
         "learning_rate",
         "loss/value",
     ),
-    film="episode.mp4",
 )
 
 
 @dataclasses.dataclass(frozen=True)
-class Run(AnyRun):
+class Run(PPORun):
     """Trains a Franka with PPO, evaluates it and films it."""
 
     task: str = "FrankaPickCube"
@@ -61,7 +62,7 @@ class Run(AnyRun):
     sizes: PPOConfig = dataclasses.field(default_factory=lambda: PPOConfig(num_epochs=4, num_minibatches=8))
     hyper: PPOHyper = dataclasses.field(default_factory=lambda: MANIPULATION)
     imperfections: Imperfections = dataclasses.field(default_factory=Imperfections)
-    mastery: float = 0.0  # the task's score at which robots become less perfect; 0: imperfect from the start
+    curriculum_threshold: float = 0.0  # the task's score above which the ranges grow; 0: they are full from the start
 
 
 def default_steps(task: str) -> int:
@@ -69,10 +70,7 @@ def default_steps(task: str) -> int:
     return STEPS.get(task, MANY_STEPS) if jax.default_backend() == "cpu" else 40_000_000
 
 
-def main(run: Run) -> None:
-    complete(run, default_steps(run.task), DISPLAY)
-
-
 if __name__ == "__main__":
     with clean_errors():
-        main(parse(Run, __doc__))
+        run = parse(Run, __doc__)
+        complete(run, recipe(default_steps(run.task), DISPLAY))

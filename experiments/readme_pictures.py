@@ -6,10 +6,11 @@ of finished runs, `--walk runs/walk --pick runs/pick`, their videos become `walk
 
 from __future__ import annotations
 
+from mjx_policies.experiments import _early  # noqa: F401 # isort: skip
+
 import dataclasses
 from pathlib import Path
 
-import _early  # noqa: F401 - a signal is one sentence from here on
 import imageio.v3
 import jax
 import matplotlib

@@ -22,6 +22,8 @@ session was killed goes on. Figures and a picture lie in OUT.about in the end.
 
 from __future__ import annotations
 
+from mjx_policies.experiments import _early  # noqa: F401 # isort: skip
+
 import collections
 import contextlib
 import dataclasses
@@ -29,15 +31,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import _early  # noqa: F401 - a signal is one sentence from here on
-import demos
 import jax
 import mujoco
 import numpy as np
-from demos import check_same, dataset_path, open_writer, prepare, robots, show
-from keys import gamepad, glfw_key, terminal
 from rich.console import Console
-from screen import has_screen
 
 from mjx_policies.agents.campaign import SEEDS, check_seed
 from mjx_policies.agents.hand_recording import HELP, Pilot, Session, make_robot, run
@@ -46,6 +43,10 @@ from mjx_policies.data.paths import about
 from mjx_policies.envs.franka.actions import ActionName
 from mjx_policies.envs.registry import load, scene
 from mjx_policies.envs.teleoperation import make_handle
+from mjx_policies.experiments import demos
+from mjx_policies.experiments.demos import check_same, dataset_path, open_writer, prepare, robots, show
+from mjx_policies.experiments.keys import gamepad, glfw_key, terminal
+from mjx_policies.experiments.screen import has_screen
 from mjx_policies.training import config
 from mjx_policies.training.config import may_change
 from mjx_policies.training.errors import UserError, clean_errors

@@ -13,6 +13,8 @@ many arms as there are cores leave every core mostly idle; the table says how ma
 
 from __future__ import annotations
 
+from mjx_policies.experiments import _early  # noqa: F401 # isort: skip
+
 import concurrent.futures
 import concurrent.futures.process
 import dataclasses
@@ -25,7 +27,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import _early  # noqa: F401 - a signal is one sentence from here on
 import mujoco
 import numpy as np
 import tyro
@@ -158,12 +159,12 @@ def draw_starts(episodes: int) -> tuple[mujoco.MjModel, Task, list[Start]]:
     # Not at the top: the processes that drive arms need no JAX.
     import jax
 
-    from mjx_policies.agents.trials import EVALUATION_SEED
     from mjx_policies.compiler import compiler_options
     from mjx_policies.envs.franka import pick_cube, sensing
     from mjx_policies.envs.progress import HOLD_SECONDS
     from mjx_policies.envs.registry import load
     from mjx_policies.envs.vectorize import vectorize
+    from mjx_policies.experiments.runs.evaluation import EVALUATION_SEED
     from mjx_policies.randomization.conditions import apply_condition, conditions
 
     plain = load(TASK, num_envs=BATCH, actions="joint_target")

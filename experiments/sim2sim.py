@@ -10,6 +10,8 @@ robot and a plot of what its joints and feet did. After Ctrl-C it gets the resul
 
 from __future__ import annotations
 
+from mjx_policies.experiments import _early  # noqa: F401 # isort: skip
+
 import concurrent.futures
 import concurrent.futures.process
 import dataclasses
@@ -21,7 +23,6 @@ from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
-import _early  # noqa: F401 - a signal is one sentence from here on
 import numpy as np
 import tyro
 from rich import box

@@ -19,6 +19,8 @@ success: exit code 0. The controller, the loop and the log are those of a real r
 
 from __future__ import annotations
 
+from mjx_policies.experiments import _early  # noqa: F401 # isort: skip
+
 import collections
 import contextlib
 import dataclasses
@@ -32,12 +34,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import _early  # noqa: F401 - a signal is one sentence from here on
 import mujoco
 import numpy as np
 import tyro
 from rich.console import Console
-from screen import has_screen
 
 from mjx_policies.deploy import loop
 from mjx_policies.deploy.contract import Command, Contract, ContractError
@@ -47,6 +47,7 @@ from mjx_policies.deploy.operator import HandOperator
 from mjx_policies.deploy.policy import PolicyError, load_policy
 from mjx_policies.deploy.robots.simulated import SimulatedRobot
 from mjx_policies.deploy.sim_to_sim import Scene
+from mjx_policies.experiments.screen import has_screen
 from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.progress import open_console

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 import tyro
 
-from mjx_policies.agents.restore import load_policy
+from mjx_policies.experiments.runs.opening import load_policy
 from mjx_policies.training.checkpoints import checkpoint_steps
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.metrics import read_metrics
@@ -127,11 +127,8 @@ def report(folder: Path) -> str:
 
 
 def compare(one: Path, other: Path) -> list[str]:
-    """Names of the leaves of the learner that differ in any bit."""
-    sys.path.insert(0, str(EXPERIMENTS))
-    from ppo_training import Run
-
-    states = [load_policy(path, Run).state for path in (one, other)]
+    """Names of the parameters of the actors that differ in any bit."""
+    states = [load_policy(path).params for path in (one, other)]
     leaves = [jax.tree_util.tree_leaves_with_path(state) for state in states]
     return [
         jax.tree_util.keystr(path)

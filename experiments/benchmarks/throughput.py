@@ -24,12 +24,13 @@ import tyro
 from measuring import Call, Timing, alternate, report_file, write_report
 from rich.table import Table
 
-from mjx_policies.agents import ppo_run
-from mjx_policies.agents.on_policy import OnPolicyState, Rollout
+from mjx_policies.agents.on_policy import OnPolicyState
+from mjx_policies.agents.rollout import Acting, Transition, collect
 from mjx_policies.compiler import compiler_options
 from mjx_policies.envs.command import innermost
 from mjx_policies.envs.physics import Backend, resolve_backend
 from mjx_policies.envs.physics.cpu import STATE_FIELDS
+from mjx_policies.experiments.runs import ppo as ppo_run
 from mjx_policies.training.errors import clean_errors
 from mjx_policies.training.progress import open_console
 from mjx_policies.training.trees import own_buffers, strong
@@ -54,11 +55,11 @@ class Bench:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1")
 
-    def config(self, backend: Backend) -> ppo_run.Config:
+    def config(self, backend: Backend) -> ppo_run.PPORun:
         """The training that is measured: robots are imperfect from the start, as they are for most of a run."""
         few = backend == "mjx" and jax.default_backend() == "cpu"
         num_envs = self.num_envs or (self.mjx_envs if few else ppo_run.default_num_envs())
-        config = ppo_run.Config(self.task, backend, num_envs=num_envs, mastery=0.0)
+        config = ppo_run.PPORun(task=self.task, backend=backend, num_envs=num_envs, curriculum_threshold=0.0)
         if not self.quick:
             return dataclasses.replace(config, rollout_length=self.rollout_length)
         return dataclasses.replace(config, num_envs=16, rollout_length=4, policy_layers=(16,), critic_layers=(16,))
@@ -72,7 +73,7 @@ def main(bench: Bench) -> None:
     if bench.quick:
         jax.config.update("jax_disable_most_optimizations", True)  # compiles in half the time
     calls: dict[str, Call] = {}
-    configs: dict[str, ppo_run.Config] = {}
+    configs: dict[str, ppo_run.PPORun] = {}
     substeps = 1
     for backend in dict.fromkeys(map(resolve_backend, bench.backends)):
         if obstacle := unavailable(backend):
@@ -128,13 +129,13 @@ def unavailable(backend: Backend) -> str:
     return ""
 
 
-def env_steps(configs: dict[str, ppo_run.Config], name: str, first: str) -> int:
+def env_steps(configs: dict[str, ppo_run.PPORun], name: str, first: str) -> int:
     """Environment steps in one call."""
     config = configs[first if name == "C batch" else name.split()[0]]
     return config.num_envs * config.rollout_length
 
 
-def prepare(config: ppo_run.Config) -> tuple[ppo_run.Parts, Callable, OnPolicyState, Rollout]:
+def prepare(config: ppo_run.PPORun) -> tuple[ppo_run.Built, Callable, OnPolicyState, Transition]:
     """A run, its compiled iteration, its state after one, and the rollout [T, B] that its policy takes from there."""
     parts = ppo_run.build(config)
     learner, envs = parts.learner, parts.envs
@@ -145,22 +146,16 @@ def prepare(config: ppo_run.Config) -> tuple[ppo_run.Parts, Callable, OnPolicySt
         return jax.tree.map(strong, state), info  # as the training loop does, so that it compiles once
 
     @functools.partial(jax.jit, compiler_options=compiler_options())
-    def collect(state: OnPolicyState) -> Rollout:
-        def advance(env_state, key):
-            obs, keys = env_state.obs, jax.random.split(key, envs.num_envs)
-            action, extras = jax.vmap(learner.act, in_axes=(None, 0, 0))(state.learner, keys, obs)
-            env_state, timestep = envs.step(env_state, action)
-            ends = {name: getattr(timestep, name) for name in ("reward", "terminated", "truncated", "final_obs")}
-            return env_state, Rollout(obs=obs, action=action, extras=extras, **ends)
-
-        return jax.lax.scan(advance, state.envs, jax.random.split(state.key, config.rollout_length))[1]
+    def take(state: OnPolicyState) -> Transition:
+        acting = Acting(state.envs, state.memory)
+        return collect(learner.act(state.learner), envs, acting, state.key, config.rollout_length)[1]
 
     init = jax.jit(parts.runner.init, compiler_options=compiler_options(runs_once=True))
     state, _ = step(own_buffers(init(jax.random.key(config.seed), config.hyper)))
-    return parts, step, state, collect(state)
+    return parts, step, state, take(state)
 
 
-def layers(parts: ppo_run.Parts, step: Callable, state: OnPolicyState, rollout: Rollout) -> dict[str, Call]:
+def layers(parts: ppo_run.Built, step: Callable, state: OnPolicyState, rollout: Transition) -> dict[str, Call]:
     """What an iteration is made of, each layer compiled by itself."""
     learner, envs, env = parts.learner, parts.envs, state.envs.env
     physics = envs.env.physics
@@ -175,13 +170,17 @@ def layers(parts: ppo_run.Parts, step: Callable, state: OnPolicyState, rollout: 
         return jax.lax.scan(advance, data, ctrl)[0]
 
     @functools.partial(jax.jit, compiler_options=compiler_options())
-    def act(learner_state, key, obs):
-        def advance(key, obs):
+    def act(learner_state, memory, key, obs):
+        policy = learner.act(learner_state)
+
+        def advance(carry, inputs):
+            (memory, key), (clock, obs) = carry, inputs
             key, key_act = jax.random.split(key)
             keys = jax.random.split(key_act, envs.num_envs)
-            return key, jax.vmap(learner.act, in_axes=(None, 0, 0))(learner_state, keys, obs)
+            made, memory = jax.vmap(policy.act, in_axes=(0, 0, 0, None))(memory, keys, obs, clock)
+            return (memory, key), made
 
-        return jax.lax.scan(advance, key, obs)
+        return jax.lax.scan(advance, (memory, key), (jnp.arange(len(rollout.reward)), obs))
 
     jit = functools.partial(jax.jit, compiler_options=compiler_options())
     step_envs = jit(lambda envs_state, action: jax.lax.scan(envs.step, envs_state, action))
@@ -191,7 +190,7 @@ def layers(parts: ppo_run.Parts, step: Callable, state: OnPolicyState, rollout: 
         "physics": Call(lambda: step_physics(data, dynamics, ctrl)),
         "environment": Call(lambda: step_envs(state.envs, rollout.action)),
         "training": Call(iterate(step, state)),
-        "policy": Call(lambda: act(state.learner, state.key, rollout.obs)),
+        "policy": Call(lambda: act(state.learner, state.memory, state.key, rollout.obs)),
         "pool refresh": Call(lambda: refresh(state.envs)),
         "gradient": Call(lambda: update(state.learner, state.key, rollout)),
     }
@@ -208,14 +207,14 @@ def iterate(step: Callable, state: OnPolicyState) -> Callable[[], Any]:
     return run
 
 
-def controls(parts: ppo_run.Parts, rollout: Rollout) -> jax.Array:  # -> [T, B, S, A]
+def controls(parts: ppo_run.Built, rollout: Transition) -> jax.Array:  # -> [T, B, S, A]
     """Actuator targets of the rollout's actions, held for all substeps."""
     target = parts.envs.spec.action.target(rollout.action)
     substeps = parts.envs.env.physics.substeps
     return jnp.broadcast_to(target[:, :, None], (*target.shape[:2], substeps, target.shape[2]))
 
 
-def c_batch(parts: ppo_run.Parts, state: OnPolicyState, rollout: Rollout) -> tuple[Callable, Callable]:
+def c_batch(parts: ppo_run.Built, state: OnPolicyState, rollout: Transition) -> tuple[Callable, Callable]:
     """The same control steps in `mujoco.batch.Batch` alone; the second function puts the robots back to the start."""
     physics, data = parts.envs.env.physics, state.envs.env.data(state.envs.envs)
     batch = mujoco.batch.Batch(physics.model, parts.envs.num_envs)

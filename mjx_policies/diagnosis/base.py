@@ -41,3 +41,12 @@ def listed(names: list[str], most: int = 4) -> str:
     """Names in a sentence, the first few of many."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+FIXED = ("scales", "frozen", "codebook")
+"""Parts of an actor's parameters that no gradient is meant to reach."""
+
+
+def learns(name: str) -> bool:
+    """Whether a parameter, named as in `trees.leaf_names`, is meant to move."""
+    return not set(name.split(".")) & set(FIXED)

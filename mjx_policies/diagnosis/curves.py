@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mjx_policies.diagnosis.base import Finding, listed
+from mjx_policies.diagnosis.base import Finding, learns, listed
 from mjx_policies.diagnosis.runs import Run
 
 MIN_ROWS = 8
@@ -138,7 +138,7 @@ def dead_gradient(run: Run) -> Finding | None:
         moved = {
             name: float(np.linalg.norm(after[name] - old) / max(float(np.linalg.norm(old)), 1e-12))
             for name, old in before.items()
-            if name in after and np.shape(after[name]) == np.shape(old)
+            if learns(name) and name in after and np.shape(after[name]) == np.shape(old)
         }
     still = [name for name, change in moved.items() if change == 0] if any(moved.values()) else []
     if not moved and not norms:

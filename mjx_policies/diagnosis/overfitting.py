@@ -17,7 +17,7 @@ import numpy as np
 import optax
 
 from mjx_policies.compiler import compiler_options
-from mjx_policies.diagnosis.base import Finding, listed
+from mjx_policies.diagnosis.base import Finding, learns, listed
 from mjx_policies.diagnosis.regression import standardise
 from mjx_policies.diagnosis.steps import Steps
 from mjx_policies.networks.mlp import MLP
@@ -36,7 +36,7 @@ class Trace:
 
     Attributes:
       loss: [S] before each step.
-      gradient: {leaf: [S]} norms.
+      gradient: {leaf: [S]} norms, of what is meant to move.
       step: [S] norm of all changes per norm of all parameters.
       learning_rate: of Adam.
       floor: loss that nothing gets below, because equal rows ask for different answers.
@@ -68,7 +68,7 @@ def overfit(
       floor: of the loss, see `Trace`.
     """
     value, norms, step = jax.device_get(_descent(loss, steps, learning_rate)(params, batch))
-    gradient = {name: norms[:, i] for i, name in enumerate(leaf_names(params))}
+    gradient = {name: norms[:, i] for i, name in enumerate(leaf_names(params)) if learns(name)}
     return Trace(value, gradient, step, learning_rate, floor)
 
 

@@ -22,11 +22,15 @@ CHIEF = ("success", "tracking", "completion", "falls", "return")  # of which the
 
 def write_evaluation(path: Path, evaluation: Evaluation, about: Mapping[str, Any]) -> None:
     """Writes `evaluation.json`: the figures with their 95 % intervals, and `about` how they were made."""
-    figures = {
+    write_json(path, {**about, "interval": 0.95, "conditions": as_json(evaluation)})
+
+
+def as_json(evaluation: Evaluation) -> dict[str, dict[str, dict[str, float | None]]]:
+    """An evaluation as JSON data; what is not finite is null."""
+    return {
         condition: {name: _finite(dataclasses.asdict(estimate)) for name, estimate in estimates.items()}
         for condition, estimates in evaluation.items()
     }
-    write_json(path, {**about, "interval": 0.95, "conditions": figures})
 
 
 def evaluation_table(evaluation: Evaluation, title: str, leave_out: str = "reward/") -> Table:

@@ -19,12 +19,14 @@ class Shown:
       seconds: its length.
       qpos: [T, nq] coordinates, one row a control step.
       mocap_pos: [T, nmocap, 3] m, where the bodies are that an episode puts somewhere.
+      command: [T, 3] m/s, m/s, rad/s, what the robot was told, if the task has commands.
     """
 
     number: int
     seconds: float
     qpos: np.ndarray
     mocap_pos: np.ndarray
+    command: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +37,8 @@ class Trials:
       outcomes: of every episode.
       figures: their summary.
       actions: [T, A] of each episode of the first batch.
-      shown: the first episode that achieved the goal and the first that did not, in this order, as far as
-        there are any that were not cut off.
+      shown: an episode that achieved the goal and one that did not, in this order, as far as there are any that were
+        not cut off.
     """
 
     outcomes: Outcomes

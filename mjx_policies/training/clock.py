@@ -6,7 +6,7 @@ import contextlib
 import time
 from collections.abc import Iterator, Mapping
 
-ACTIVITIES = ("start", "compile", "train", "evaluate", "checkpoint", "film")
+ACTIVITIES = ("start", "compile", "train", "evaluate", "checkpoint", "video")
 
 
 class Clock:

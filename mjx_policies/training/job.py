@@ -34,6 +34,8 @@ class Job(Generic[State]):
       may_be_nan: metrics that are NaN when there is nothing to report, such as the return of no episode.
       jit: False for a step that runs on the host and jits its parts itself; nothing is donated then.
       compiler_options: of XLA, for the step.
+      runs: names of the S runs of a sweep. Its metrics, also those of `evaluate`, are [S] (or a scalar that is the same
+        for all), and every leaf of the state leads with [S]. Empty for one run, which has no such axis.
     """
 
     init: Callable[[], State]
@@ -44,6 +46,7 @@ class Job(Generic[State]):
     may_be_nan: Sequence[str] = ()
     jit: bool = True
     compiler_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    runs: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if self.steps_per_iteration < 1:
@@ -81,6 +84,7 @@ class Outcome(Generic[State]):
       step: environment steps so far.
       metrics: the last row, with its evaluation if one was due; empty if a resumed run had nothing left to do.
       seconds: wall clock for each activity of `Clock`, earlier processes of the run included.
+      diverged: of a sweep, number of the run -> step at which it held a value that is not finite.
     """
 
     status: Literal["done", "preempted", "stopped"]
@@ -88,3 +92,4 @@ class Outcome(Generic[State]):
     step: int
     metrics: dict[str, Number]
     seconds: dict[str, float]
+    diverged: dict[int, int] = dataclasses.field(default_factory=dict)

@@ -28,7 +28,7 @@ from mjx_policies.training.metrics import MetricsCsv, Number, TensorBoard, read_
 from mjx_policies.training.preemption import Preemption
 from mjx_policies.training.progress import ProgressReport, duration
 from mjx_policies.training.run_folder import RunFolder
-from mjx_policies.training.trees import describe, mismatches, not_finite, own_buffers, strong
+from mjx_policies.training.trees import describe, mismatches, not_finite, not_finite_runs, own_buffers, strong
 
 __all__ = ["Job", "Outcome", "Schedule", "train"]
 
@@ -49,6 +49,9 @@ def train(
 
     SIGTERM, SIGINT and SIGUSR2 finish the iteration, save, and return with status `preempted`.
 
+    A sweep logs the means over its runs, and each run's own values to `sweep.csv`. A run of it that holds a value that
+    is not finite has diverged: from there on its values count as NaN, and the others go on.
+
     Args:
       job: what is trained.
       run: the folder: of `RunFolder.create` for a new run, of `RunFolder.open` to continue.
@@ -59,8 +62,8 @@ def train(
       preemption: an open one, of a caller who wants to hear of signals after training as well; by default its own.
 
     Raises:
-      NonFiniteError: a metric or the watched state is not finite. The state is kept in `crash/`, and the last good
-        checkpoint stays the newest.
+      NonFiniteError: a metric or the watched state is not finite, of a sweep those of every run. The state is kept in
+        `crash/`, and the last good checkpoint stays the newest.
       UserError: the disk is full, a checkpoint is not usable, or the step changes the structure of the state.
 
     Example:
@@ -107,7 +110,8 @@ def train(
                 f"{preemption.requested or 'a signal elsewhere'} asked to stop: saved at step {session.step} of "
                 f"{schedule.total_steps}. Continue with --resume and the same --run-dir ({run.path})."
             )
-        return Outcome(status, session.state, session.step, session.row, dict(session.clock.seconds))
+        seconds = dict(session.clock.seconds)
+        return Outcome(status, session.state, session.step, session.row, seconds, session.diverged)
 
 
 class _Session(Generic[State]):
@@ -118,6 +122,8 @@ class _Session(Generic[State]):
         self.clock = Clock()
         self.checkpoints = Checkpoints(run.path / "checkpoints", schedule.keep)
         self.writers: list[MetricsCsv | TensorBoard] = []
+        self.sweep: MetricsCsv | None = None
+        self.diverged: dict[int, int] = {}
         self.iteration = 0
         self.row: dict[str, Number] = {}
         self._best = -math.inf
@@ -152,6 +158,8 @@ class _Session(Generic[State]):
                 self.writers.append(MetricsCsv(self.run.path / "metrics.csv", resume_at))
             if is_first_host() and self.schedule.tensorboard:
                 self.writers.append(TensorBoard(self.run.path / "tensorboard", resume_at))
+            if is_first_host() and self.job.runs:
+                self.sweep = MetricsCsv(self.run.path / "sweep.csv", resume_at)
         self.require_finite({})
         self._mark()
         self._save_after(0.0)
@@ -166,14 +174,16 @@ class _Session(Generic[State]):
         self._best = -math.inf if restored.meta["best"] is None else restored.meta["best"]
         for activity, seconds in restored.meta["seconds"].items():
             self.clock.seconds[activity] += seconds
+        self.diverged = {int(number): step for number, step in restored.meta.get("diverged", {}).items()}
 
     def _begin_again(self) -> None:
         """Says that a run to be resumed has no checkpoint, and keeps the rows that it wrote under another name."""
-        table, kept = self.run.path / "metrics.csv", ""
-        if table.exists() and (rows := read_table(table)[1]):
-            names = (table.with_name(f"metrics-{number}.csv") for number in itertools.count(1))
-            aside = table.rename(next(name for name in names if not name.exists()))
-            kept = f"; its rows up to step {rows[-1][0]} are kept in {aside}"
+        kept = ""
+        for table in (self.run.path / name for name in ("sweep.csv", "metrics.csv")):
+            if table.exists() and (rows := read_table(table)[1]):
+                names = (table.with_name(f"{table.stem}-{number}.csv") for number in itertools.count(1))
+                aside = table.rename(next(name for name in names if not name.exists()))
+                kept = f"; its rows up to step {rows[-1][0]} are kept in {aside}"
         self.progress.say(f"{self.run.path} holds no checkpoint yet, so the run begins again at step 0{kept}")
 
     def iterate(self) -> Mapping[str, jax.Array]:
@@ -188,7 +198,7 @@ class _Session(Generic[State]):
         if not self._compiled:
             self._compiled = True
             self.progress.say(f"compiled in {duration(self.clock.seconds['compile'] - before)}")
-            _require_same_structure(self._kinds, self.state, metrics)
+            _require_same_structure(self._kinds, self.state, metrics, len(self.job.runs))
             self._mark()
         return metrics
 
@@ -208,6 +218,8 @@ class _Session(Generic[State]):
                 raise UserError(
                     f"keep_best is {self.schedule.keep_best!r}, which is no metric here; there are {known}."
                 )
+        if self.job.runs:
+            values = self._log_runs(values)
         times = {"step": self.step, "seconds": round(self.clock.total, 3), "steps_per_second": round(speed, 1)}
         self.row = {**times, **values}
         for writer in self.writers:
@@ -215,6 +227,24 @@ class _Session(Generic[State]):
                 writer.write(self.row)
         self.progress.update(self.step, speed, self.row)
         return self.row
+
+    def _log_runs(self, values: Mapping[str, Any]) -> dict[str, Number]:
+        """Writes a row for each run of a sweep; the means over those that have not diverged."""
+        count = len(self.job.runs)
+        values = {name: np.array(np.broadcast_to(value, count)) for name, value in values.items()}
+        for value in values.values():
+            if np.issubdtype(value.dtype, np.inexact):
+                value[list(self.diverged)] = np.nan
+        if self.sweep is not None:
+            with naming(self.sweep.path):
+                self.sweep.write(
+                    *(
+                        {"step": self.step, "number": number} | {name: value[number] for name, value in values.items()}
+                        for number in range(count)
+                    )
+                )
+        there = np.array([number not in self.diverged for number in range(count)])
+        return {name: _mean(value[there]) for name, value in values.items()}
 
     def score(self) -> float | None:
         """What `keep_best` compares, if the last row has a finite one."""
@@ -229,23 +259,26 @@ class _Session(Generic[State]):
         """Saves the state, rows first: a checkpoint never knows more than the table."""
         before = self.clock.seconds["checkpoint"]
         with self.clock("checkpoint"):
-            for writer in self.writers:
+            for writer in (*self.writers, *([self.sweep] if self.sweep else [])):
                 with naming(writer.path):
                     writer.sync()
             if score is not None:
                 self._best = max(self._best, score)
             best = self._best if math.isfinite(self._best) else None
             meta = {"iteration": self.iteration, "best": best, "seconds": self.clock.seconds}
+            meta |= {"diverged": {str(number): step for number, step in self.diverged.items()}} if self.job.runs else {}
             self.checkpoints.save(self.step, self.state, meta, score)
         self._save_after(self.clock.seconds["checkpoint"] - before)
 
     def require_finite(self, metrics: Mapping[str, jax.Array | Number], state_too: bool = True) -> None:
-        """Stops the run, with a dump, at a value that is not finite."""
-        allowed = self.job.may_be_nan
-        values = {name: float(value) for name, value in metrics.items()}
-        bad = [f"{name} is {v}" for name, v in values.items() if not math.isfinite(v) and name not in allowed]
-        if not bad and state_too:
-            bad = [f"{name} holds a value that is not finite" for name in not_finite(self.job.watch(self.state))]
+        """Stops the run, with a dump, at a value that is not finite; a sweep where that is so of every run."""
+        checked = {name: np.asarray(value) for name, value in metrics.items() if name not in self.job.may_be_nan}
+        if self.job.runs:
+            bad = self._diverging(checked, state_too)
+        else:
+            bad = [f"{name} is {float(value)}" for name, value in checked.items() if not np.isfinite(value)]
+            if not bad and state_too:
+                bad = [f"{name} holds a value that is not finite" for name in not_finite(self.job.watch(self.state))]
         if not bad:
             return
         dump = self.run.path / "crash" / f"{self.step:012d}"
@@ -257,9 +290,26 @@ class _Session(Generic[State]):
             "the same path again: start a new one with a lower learning rate or a tighter gradient clip."
         )
 
+    def _diverging(self, metrics: Mapping[str, np.ndarray], state_too: bool) -> list[str]:
+        """Names each run of a sweep that diverges, once; why it has to stop if none is left."""
+        count, found = len(self.job.runs), dict[int, str]()
+        for name, value in metrics.items():
+            value = np.broadcast_to(value, count)
+            found = {int(n): f"{name} is {value[n]}" for n in np.flatnonzero(~np.isfinite(value))} | found
+        if state_too:
+            held = not_finite_runs(self.job.watch(self.state))
+            found = {n: f"{name} holds a value that is not finite" for n, name in held.items()} | found
+        new = {number: found[number] for number in sorted(found) if number not in self.diverged}
+        self.diverged |= dict.fromkeys(new, self.step)
+        if len(self.diverged) == count:
+            return [f"all {count} runs have diverged", *(f"{self.job.runs[n]}: {why}" for n, why in new.items())]
+        for number, why in new.items():
+            self.progress.say(f"{self.job.runs[number]} diverged at step {self.step}: {why}; the other runs go on")
+        return []
+
     def close(self) -> None:
         """Closes the tables."""
-        for writer in self.writers:
+        for writer in (*self.writers, *([self.sweep] if self.sweep else [])):
             with contextlib.suppress(OSError):  # what counts was put on the disk by `save`, which would have said so
                 writer.close()
 
@@ -291,13 +341,24 @@ def _strongly_typed(step: Callable) -> Callable:
 def _to_numbers(metrics: Mapping[str, jax.Array | Number]) -> dict[str, Any]:
     """Metrics as NumPy scalars, which keep their dtype and so their shortest digits; flags become 0 or 1."""
     arrays = {name: np.asarray(value) for name, value in jax.device_get(dict(metrics)).items()}
-    return {name: int(array.item()) if array.dtype == bool else array[()] for name, array in arrays.items()}
+    return {name: (array.astype(int) if array.dtype == bool else array)[()] for name, array in arrays.items()}
 
 
-def _require_same_structure(kinds: Mapping[str, str], state: PyTree, metrics: Mapping[str, jax.Array]) -> None:
+def _mean(values: np.ndarray) -> Number:  # [N] -> []
+    """Of what is measured, of the same type where that has fractions."""
+    values = values[~np.isnan(values)]
+    mean = values.mean(dtype=float) if len(values) else math.nan
+    return values.dtype.type(mean) if np.issubdtype(values.dtype, np.inexact) else mean
+
+
+def _require_same_structure(
+    kinds: Mapping[str, str], state: PyTree, metrics: Mapping[str, jax.Array], runs: int = 0
+) -> None:
     changed = mismatches(kinds, describe(state))
     if changed:
         raise UserError(f"the step changes the structure of the state: {'; '.join(changed[:5])}.")
-    shaped = {name: np.shape(value) for name, value in metrics.items() if np.shape(value)}
+    shapes = ((), (runs,)) if runs else ((),)
+    shaped = {name: np.shape(value) for name, value in metrics.items() if np.shape(value) not in shapes}
     if shaped:
-        raise UserError(f"metrics must be scalars, but these have shapes: {shaped}. Take their mean in the step.")
+        wanted = f"have a number for each of {runs} runs" if runs else "be scalars"
+        raise UserError(f"metrics must {wanted}, but these have shapes: {shaped}. Take their mean in the step.")

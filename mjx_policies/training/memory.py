@@ -29,17 +29,22 @@ def available() -> int:
     return limit or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def check_room(shapes: PyTree, what: str, advice: str) -> None:
+def check_room(shapes: PyTree, what: str, advice: str, copies: int = 1) -> str:
     """That arrays which will be there at once fit into memory. They are a part of what is needed: others come and go.
 
     Args:
       shapes: of the arrays.
       what: needs them, the first words of the sentence.
       advice: what to do about it, the last ones.
+      copies: of these arrays, for runs side by side.
+
+    Returns:
+      How much they need, in words.
 
     Raises:
       UserError: they do not fit.
     """
-    needed, there = size(shapes), available()
+    needed, there = copies * size(shapes), available()
     if needed > there:
         raise UserError(f"{what} needs {needed / 1e9:,.1f} GB and more, there are {there / 1e9:,.1f} GB: {advice}.")
+    return f"at least {needed / 1e9:,.2f} GB of {there / 1e9:,.1f} GB"

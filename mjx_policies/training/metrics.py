@@ -48,16 +48,17 @@ class MetricsCsv:
         kept = [row for row in rows if int(row[0]) <= (resume_at or 0)]
         self._rewrite(kept)
 
-    def write(self, row: Mapping[str, Number]) -> None:
-        """Appends a row, `step` included; the operating system has it when this returns."""
-        new = [name for name in row if name not in self.columns]
+    def write(self, *rows: Mapping[str, Number]) -> None:
+        """Appends rows, `step` included; the operating system has them when this returns."""
+        new = list(dict.fromkeys(name for row in rows for name in row if name not in self.columns))
         if new:
-            _, rows = read_table(self.path)
+            _, before = read_table(self.path)
             self._file.close()
             self.columns += new
-            self._rewrite([[*cells, *[""] * len(new)] for cells in rows])
-        cells = [format_number(row[name]) if name in row else "" for name in self.columns]
-        self._file.write(_csv_line(cells))
+            self._rewrite([[*cells, *[""] * len(new)] for cells in before])
+        for row in rows:
+            cells = [format_number(row[name]) if name in row else "" for name in self.columns]
+            self._file.write(_csv_line(cells))
         self._file.flush()
 
     def sync(self) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -79,6 +81,64 @@ def plot_curves(
         figure.savefig(temporary, format="png")
 
 
+def plot_bands(
+    csv: Path,
+    png: Path,
+    groups: Mapping[str, Sequence[int]],
+    metrics: Sequence[str] = (),
+    title: str = "",
+    columns: int = 3,
+    steps: str = "environment steps",
+) -> None:
+    """Draws the metrics of a sweep against steps: for each group the mean of the middle half of its runs, and its span.
+
+    Args:
+      csv: the table `sweep.csv` of the host loop, with a row for each run.
+      png: the picture, replaced in one step.
+      groups: name -> numbers of its runs, in the order of the legend.
+      metrics: names of columns in the order of the panels; by default all. Names that the table lacks are left out.
+      title: above the panels.
+      columns: panels per row.
+      steps: what is counted.
+
+    Raises:
+      UserError: the table cannot be read.
+    """
+    table = read_metrics(csv)
+    number = table.get("number", np.zeros(0))
+    every = [name for name in table if name not in (*NOT_DRAWN, "number")]
+    names = [name for name in metrics or every if name in table and np.isfinite(table[name]).any()]
+    columns = max(1, min(columns, len(names)))
+    rows = max(1, -(-len(names) // columns))
+    figure = Figure(figsize=(4.2 * columns, 2.9 * rows + 0.3), dpi=120, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    colors = [BLUE] if len(groups) == 1 else matplotlib.colormaps["viridis"](np.linspace(0, 0.92, len(groups)))
+    for index, name in enumerate(names):
+        axes = figure.add_subplot(rows, columns, index + 1)
+        for (label, runs), color in zip(groups.items(), colors, strict=True):
+            _draw_band(axes, table["step"], number, table[name], runs, label, color)
+        _style(axes)
+        axes.set_title(name, fontsize=10, loc="left", color="#111827")
+        axes.set_xlabel(steps, fontsize=8, color=GREY)
+    if names and len(groups) > 1:
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=7, frameon=False)
+    if title:
+        figure.suptitle(title, fontsize=12, x=0.01, ha="left")
+    with replacing(png) as temporary:
+        figure.savefig(temporary, format="png")
+
+
+def middle_half(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # [R, N] -> [N], [N], [N]
+    """The mean of the middle half of what R runs show, the least and the most of it; NaN counts as no run."""
+    ordered = np.sort(values, axis=0)  # NaN is last
+    count = np.isfinite(ordered).sum(axis=0)
+    place = np.arange(len(ordered))[:, None]
+    kept = (place >= count // 4) & (place < count - count // 4)
+    with np.errstate(invalid="ignore"):
+        mean = np.where(kept, ordered, 0.0).sum(axis=0) / kept.sum(axis=0)
+    return mean, np.where(kept, ordered, np.inf).min(axis=0), np.where(kept, ordered, -np.inf).max(axis=0)
+
+
 def running_mean(values: np.ndarray, width: int) -> np.ndarray:  # [N] -> [N]
     """The mean of up to `width` values around each one; shorter at the ends, so nothing is made up."""
     sums = np.concatenate([[0.0], np.cumsum(values)])
@@ -95,6 +155,25 @@ def _draw_curve(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
     else:
         axes.plot(x, y, color=PALE, linewidth=0.8)
         axes.plot(x, running_mean(y, len(y) // 25), color=BLUE, linewidth=1.6)
+
+
+def _draw_band(
+    axes: Axes,
+    step: np.ndarray,
+    number: np.ndarray,
+    values: np.ndarray,
+    runs: Sequence[int],
+    label: str,
+    color: Any,
+) -> None:
+    of = [number == run for run in runs]
+    x, y = step[of[0]], np.stack([values[mask] for mask in of])
+    y[~np.isfinite(y)] = np.nan
+    shown = np.isfinite(y).any(axis=0)
+    x, width = x[shown], max(1, shown.sum() // 25) if shown.sum() >= 50 else 1
+    mean, least, most = (running_mean(curve, width) for curve in middle_half(y[:, shown]))
+    axes.fill_between(x, least, most, color=color, alpha=0.15, linewidth=0)
+    axes.plot(x, mean, color=color, linewidth=1.4, label=label, marker="o" if len(x) < 10 else "", markersize=3)
 
 
 def _draw_points(axes: Axes, x: np.ndarray, y: np.ndarray, label: str, marker: str = "o", color: str = ORANGE) -> None:

@@ -78,7 +78,8 @@ class ProgressReport:
         self._line_seconds = line_seconds
         self._shown: dict[str, float] = {}
         self._first: tuple[int, float] | None = None  # step and time of the first row since the start
-        self._line, self._last_line = "", -float("inf")  # the last row, until it is shown; when a line was
+        self._line, self._last_line = "", -float("inf")  # the last row, until it is shown; when a row was
+        self._last_sign = time.monotonic()  # when anything was printed
         self._phase, self._phase_since = "", time.monotonic()
         self._bar: Progress | None = None
         self._ended = threading.Event()
@@ -115,9 +116,9 @@ class ProgressReport:
         """Where rows are far apart, as while something is compiled, the phase and its seconds stand for them."""
         while not self._ended.wait(self._line_seconds / 10):
             now = time.monotonic()
-            if self._phase and now - max(self._last_line, self._phase_since) >= self._line_seconds:
+            if self._phase and now - self._last_sign >= self._line_seconds:
                 line, self._line = self._line or f"{self._phase} ... {duration(now - self._phase_since)}", ""
-                self._last_line = now
+                self._last_line = self._last_sign = now
                 self.console.print(line, highlight=False)
 
     def phase(self, name: str) -> None:
@@ -126,6 +127,7 @@ class ProgressReport:
             self._bar.update(self._task, description=name)
         elif name != self._phase and name not in ("training", "evaluating"):
             self.console.print(f"{name} ...", highlight=False)
+            self._last_sign = time.monotonic()
         if name != self._phase:
             self._phase, self._phase_since = name, time.monotonic()
 
@@ -149,11 +151,12 @@ class ProgressReport:
         self._line = f"{percent:3.0f}%  {'  '.join(parts)}{remaining}"
         if now - self._last_line >= self._line_seconds or step >= self._total:
             line, self._line = self._line, ""
-            self._last_line = now
+            self._last_line = self._last_sign = now
             self.console.print(line, highlight=False)
 
     def say(self, text: str) -> None:
         """Prints a line above the bar."""
+        self._last_sign = time.monotonic()
         self.console.print(text, highlight=False, markup=False)
 
 

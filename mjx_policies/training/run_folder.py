@@ -1,7 +1,8 @@
 """The folder of one run: its configuration, its lock, and where everything else lies.
 
 config.json     what was asked for, and with which versions, on which device
-metrics.csv     one row per logged iteration
+metrics.csv     one row per logged iteration; of a sweep the means over its runs
+sweep.csv       the rows of each run of a sweep
 curves.png      the same as a picture
 tensorboard/    the same for TensorBoard
 checkpoints/    the whole training state, see `checkpoints.py`
@@ -19,7 +20,7 @@ import platform
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import jax
 
@@ -77,7 +78,10 @@ class RunFolder:
         Raises:
           RunFolderError: the folder holds something, or another process has just taken it.
         """
-        path, data = Path(path), to_json(config)
+        path = Path(path)
+        kind, version = declared(type(config))
+        contents = {"format": FORMAT, "kind": kind, "version": version, "config": _body(config)}
+        contents |= {"made_with": provenance()}
         if not is_first_host():
             return cls(path, lock=-1, resumed=False)
         try:
@@ -91,7 +95,7 @@ class RunFolder:
         with _locked(path, also_folder=made_folder) as lock:
             remove_leftovers(path / "config.json")
             _check_empty(path)
-            write_json(path / "config.json", {"format": FORMAT, "config": data, "made_with": provenance()})
+            write_json(path / "config.json", contents)
         return cls(path, lock, resumed=False, made_folder=made_folder)
 
     @classmethod
@@ -112,9 +116,9 @@ class RunFolder:
             if is_first_host():
                 remove_leftovers(path / "config.json")
             if config is not None:
-                _require_kind(path, data, type(config))
+                kind = _kind_of(path, data, [type(config)])
                 try:
-                    found = differences(from_json(type(config), data["config"]), config)
+                    found = differences(_rebuilt(kind, data), config)
                 except UserError as error:
                     raise RunFolderError(f"{path} cannot be resumed: {error} {ADVICE}") from None
                 if found:
@@ -122,8 +126,8 @@ class RunFolder:
                         f"{path} cannot be resumed with another configuration ({'; '.join(found[:5])}). "
                         "Use the old values, or choose another --run-dir for a new run."
                     )
-                if data["config"] != to_json(config) and is_first_host():
-                    write_json(path / "config.json", {**data, "config": to_json(config)})
+                if data["config"] != _body(config) and is_first_host():
+                    write_json(path / "config.json", {**data, "config": _body(config)})
         return cls(path, lock, resumed=True, changes=_changes(data.get("made_with"), provenance()))
 
     def config(self, kind: type[C]) -> C:
@@ -153,16 +157,16 @@ class RunFolder:
         return bool(saved) or (table.exists() and bool(read_table(table)[1]))
 
 
-def read_config(path: str | Path, kind: type[C]) -> C:
-    """The configuration of the run in a folder, as a `kind`, without taking the lock.
+def read_config(path: str | Path, *kinds: type[C]) -> C:
+    """The configuration of the run in a folder, as the one of some classes that it is, without taking the lock.
 
     Raises:
-      RunFolderError: no run there, or its configuration is not a `kind`.
+      RunFolderError: no run there, or its configuration is none of these.
     """
     data = _read(Path(path))
-    _require_kind(Path(path), data, kind)
+    kind = _kind_of(Path(path), data, kinds)
     try:
-        return from_json(kind, data["config"])
+        return _rebuilt(kind, data)
     except UserError as error:
         raise RunFolderError(f"{path} holds a run that this version cannot read: {error} {ADVICE}") from None
 
@@ -197,10 +201,33 @@ def _changes(before: Any, now: Mapping[str, Any]) -> list[str]:
     return [f"{name} {was[name]}, now {is_now[name]}" for name in was if was[name] != is_now[name]]
 
 
-def _require_kind(path: Path, data: Mapping[str, Any], kind: Any) -> None:
-    """Refuses the run of another script, by the script's name: nobody knows the classes of configurations."""
-    if data["config"].get(CLASS) in {each.__name__ for each in get_args(kind) or (kind,)}:  # of a union, or the one
-        return
+def declared(kind: type) -> tuple[str, int]:
+    """The name and the version under which a folder holds a configuration of this class.
+
+    A class declares them as `KIND` and `VERSION`; by default they are its name and 1. Names of classes may change.
+    """
+    return getattr(kind, "KIND", kind.__name__), getattr(kind, "VERSION", 1)
+
+
+def _body(config: Any) -> dict[str, Any]:
+    return {name: value for name, value in to_json(config).items() if name != CLASS}
+
+
+def _rebuilt(kind: type[C], data: Mapping[str, Any]) -> C:
+    return from_json(kind, {CLASS: kind.__name__, **data["config"]})
+
+
+def _kind_of(path: Path, data: Mapping[str, Any], kinds: Sequence[type[C]]) -> type[C]:
+    """The one of some classes that a folder holds; the run of another script is refused, by the script's name."""
+    name, version = data.get("kind"), data.get("version")
+    for kind in kinds:
+        if (name, version) == declared(kind):
+            return kind
+        if name == declared(kind)[0]:
+            raise RunFolderError(
+                f"{path} holds version {str(version)[:20]} of a {name} run, this one reads {declared(kind)[1]}: open "
+                "it with the version of this package that made it, or train again."
+            )
     made_with = data.get("made_with")
     command = made_with.get("command") if isinstance(made_with, dict) else None
     script = f", {str(command[0])[:80]}" if isinstance(command, list) and command else ""

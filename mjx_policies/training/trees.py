@@ -97,6 +97,16 @@ def not_finite(tree: PyTree) -> list[str]:
     return [name for name, array in inexact.items() if not np.isfinite(array).all()]
 
 
+def not_finite_runs(tree: PyTree) -> dict[int, str]:
+    """Run -> name of a leaf [S, ...] that holds NaN or infinity for it, of the S runs that a tree is of."""
+    found: dict[int, str] = {}
+    for name, array in to_host(tree).items():
+        if jnp.issubdtype(array.dtype, jnp.inexact):
+            finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
+            found |= {int(number): name for number in np.flatnonzero(~finite) if number not in found}
+    return found
+
+
 def _addressable(leaf: Any) -> Any:
     if isinstance(leaf, jax.Array):
         leaf = jax.random.key_data(leaf) if is_key(leaf) else leaf

@@ -1,4 +1,3 @@
-import importlib
 import runpy
 import sys
 from pathlib import Path
@@ -9,8 +8,6 @@ import pytest
 from mjx_policies.training import errors
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-sys.path.append(str(EXPERIMENTS))  # where every script finds `_early`, also one that a test loads as it is collected
-EARLY = importlib.import_module("_early")  # here, where it is no part of a script and changes no handler
 
 
 @pytest.fixture(autouse=True)
@@ -31,8 +28,6 @@ def run_script(capsys, monkeypatch):
         capsys.readouterr()
         with monkeypatch.context() as patch:
             patch.setattr(sys, "argv", [str(EXPERIMENTS / name), *map(str, arguments)])
-            patch.syspath_prepend(str(EXPERIMENTS))  # where it finds its neighbours
-            patch.setitem(sys.modules, "_early", EARLY)
             try:
                 runpy.run_path(str(EXPERIMENTS / name), run_name="__main__")
                 code = 0

@@ -13,13 +13,15 @@ import numpy as np
 from flax import struct
 from rich.console import Console
 
-from mjx_policies.agents import ppo_run
-from mjx_policies.agents.bc import BCHyper, Scales, bc
-from mjx_policies.agents.ppo import PPOHyper
+from mjx_policies.actor import Scales, Units, actor
+from mjx_policies.agents.bc import BCHyper, bc
+from mjx_policies.agents.ppo_config import PPOHyper
+from mjx_policies.chunking import receding_horizon
 from mjx_policies.compiler import compiler_options
 from mjx_policies.data.statistics import min_max, standard, statistics_of
 from mjx_policies.data.store import in_memory
 from mjx_policies.data.windows import WindowConfig, Windows
+from mjx_policies.experiments.runs import ppo as ppo_run
 from mjx_policies.heads.deterministic import deterministic_head
 from mjx_policies.training.loop import Job, Schedule, train
 from mjx_policies.training.run_folder import RunFolder
@@ -65,7 +67,15 @@ def cloning(episodes) -> Callable[..., None]:
     found = statistics_of(episodes)
     scales = Scales({"state": standard(found["state"])}, min_max(found["action"]))
     size = store.arrays["action"].shape[1]
-    learners = [bc(Encoder(dead), deterministic_head(nn.Dense(HORIZON * size), (HORIZON, size))) for dead in (0, 1)]
+    shape = (HORIZON, size)
+
+    def learner(dead):
+        network = actor(Encoder(dead), deterministic_head(nn.Dense(HORIZON * size), shape), units=Units(scales))
+        return bc(
+            network, lambda params: receding_horizon(lambda key, seen: network.mode(params, seen), shape, HORIZON)
+        )
+
+    learners = [learner(dead) for dead in (False, True)]
 
     def update(state, _):
         key, key_rows, key_loss = jax.random.split(state.key, 3)
@@ -82,14 +92,14 @@ def cloning(episodes) -> Callable[..., None]:
         hyper = BCHyper(learning_rate=learning_rate, warmup_steps=20.0, total_steps=float(UPDATES * ROWS))
         key_init, key = jax.random.split(jax.random.key(0))
         first = {"state": table.observation["state"][0]}
-        run(folder, Config(hyper), Cloning(learners[dead].init(key_init, first, scales, hyper), key), step, UPDATES)
+        run(folder, Config(hyper), Cloning(learners[dead].init(key_init, first, hyper), key), step, UPDATES)
 
     return clone
 
 
 def reinforcing() -> Callable[..., None]:
     """Builds `reinforce(folder, learning_rate)`: PPO of a pendulum at a constant rate, compiled once."""
-    config = ppo_run.Config(
+    config = ppo_run.PPORun(
         task="Pendulum",
         backend="cpu",
         num_envs=64,
@@ -110,7 +120,7 @@ def reinforcing() -> Callable[..., None]:
 
 def run(folder, config, start, step: Callable, size: int) -> None:
     """Trains as the scripts do."""
-    job = Job(init=lambda: start, step=step, steps_per_iteration=size, jit=False)
+    job = Job(init=lambda: start, step=step, steps_per_iteration=size, watch=lambda state: state.learner, jit=False)
     # Soon and then rarely: two checkpoints at least, of the first iteration and of the last.
     schedule = Schedule(total_steps=size * ROWS, checkpoint_seconds=1e-3, tensorboard=False)
     with RunFolder.create(folder, config) as opened:

@@ -2,7 +2,6 @@
 
 import csv
 import dataclasses
-import importlib
 import json
 import runpy
 import shutil
@@ -10,14 +9,15 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mjx_policies.agents.restore import load_policy
 from mjx_policies.data import lerobot
 from mjx_policies.data.episodes import Episode
 from mjx_policies.deploy.chunks import ChunkedPolicy
 from mjx_policies.deploy.policy import load_policy as load_exported
+from mjx_policies.experiments.runs.opening import load_policy
 from mjx_policies.export.tables import by_time
 from mjx_policies.training.metrics import WALL_CLOCK
 
@@ -49,14 +49,6 @@ def rows(folder):
         return [{k: v for k, v in row.items() if k not in WALL_CLOCK} for row in csv.DictReader(file)]
 
 
-def kind():
-    sys.path.insert(0, str(EXPERIMENTS))
-    try:
-        return importlib.import_module("bc_training").CloningRun
-    finally:
-        sys.path.remove(str(EXPERIMENTS))
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs") / "clone"
@@ -78,7 +70,7 @@ def test_a_run_ends_with_a_complete_folder(run):
     assert [int(row["step"]) for row in table] == [100, 200, 300]
     assert all(row["action/error"] and row["loss/validation"] and row["eval/success"] for row in table)
     evaluation = json.loads((run / "evaluation.json").read_text())
-    assert (evaluation["task"], evaluation["head"]) == ("Obstacle2D", "mixture")
+    assert evaluation["task"] == "Obstacle2D"
     assert evaluation["conditions"]["nominal"]["success"]["count"] == 3
     assert (run / "episode.mp4").read_bytes()[4:8] == b"ftyp"
     assert (run / "curves.png").read_bytes()[:4] == b"\x89PNG"
@@ -87,7 +79,7 @@ def test_a_run_ends_with_a_complete_folder(run):
 def test_the_result_is_the_checkpoint_that_did_best(run):
     best = max(rows(run), key=lambda row: (float(row["eval/success"]), int(row["step"])))
     evaluation = json.loads((run / "evaluation.json").read_text())
-    assert evaluation["steps"] == int(best["step"]) == load_policy(run, kind(), "cpu").steps
+    assert evaluation["steps"] == int(best["step"]) == load_policy(run, "cpu").steps
 
 
 def test_a_run_that_goes_on_ends_like_one_that_was_not_stopped(run, tmp_path, capsys):
@@ -132,11 +124,12 @@ def test_the_file_for_a_robot_does_what_the_policy_does(run, capsys):
     """Chunk after chunk, from the same observations."""
     assert command("export_onnx.py", "--run", run) == 0
     assert "10,000 observations" in capsys.readouterr().out
-    trained, exported = load_policy(run, kind(), "cpu"), load_exported(run / "policy.onnx")
+    trained, exported = load_policy(run, "cpu"), load_exported(run / "policy.onnx")
     assert exported.contract.action.horizon == 4
     seen = np.random.default_rng(0).normal(size=(7, 8)).astype(np.float32) * 0.5
-    robot, place = trained.acts(trained.state), by_time(trained.task.spec, 2)
-    memory, key = robot.init(jax.random.key(0)), jax.random.key(0)
+    robot, place = trained.acts(trained.params), by_time(trained.task.spec, 2)
+    key = jax.random.key(0)
+    memory = robot.init(key, {"state": jnp.asarray(seen[0])})
     act = jax.jit(robot.act)
     with ChunkedPolicy(exported, execute=2) as chunked:
         state = chunked.initial_state()
@@ -171,9 +164,9 @@ def test_corrections_are_added_to_what_was_shown(run, tmp_path):
         each["conditions"]["nominal"]["success"]["value"] for each in successes
     ]
     assert (folder / "rounds.png").read_bytes()[:4] == b"\x89PNG"
-    before, after = load_policy(run, kind(), "cpu"), load_policy(folder / "round_1", kind(), "cpu")
-    np.testing.assert_array_equal(before.state.scales.action.size, after.state.scales.action.size)
-    assert after.state.step == 100
+    before, after = load_policy(run, "cpu"), load_policy(folder / "round_1", "cpu")
+    np.testing.assert_array_equal(before.params["scales"].action.size, after.params["scales"].action.size)
+    assert after.steps == 100
 
 
 @pytest.mark.parametrize(

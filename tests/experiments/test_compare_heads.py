@@ -123,9 +123,8 @@ def test_tremor_scales_how_far_an_action_is_from_what_was_meant(contest, tremor)
     expert = load_expert("Obstacle2D", task)
     state, timestep = task.reset(jax.random.key(0), {})
     actor = contest.shaky_actor(expert, tremor)
-    action, label, _ = actor.act(
-        actor.init(jax.random.key(1), state), state, timestep.obs, jax.random.key(2), jnp.zeros((), jnp.int32)
-    )
+    carry = actor.init(jax.random.key(1), state, timestep.obs)
+    action, label, _ = actor.act(carry, state, timestep.obs, jax.random.key(2), jnp.zeros((), jnp.int32))
     managed, after = expert.act(expert.init(jax.random.key(1), state), state, jax.random.key(2))
     assert np.abs(managed - after.intended).max() > 1e-4
     np.testing.assert_allclose(label, after.intended, atol=1e-6)

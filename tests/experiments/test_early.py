@@ -1,5 +1,6 @@
 """Signals while a script still imports what takes long."""
 
+import importlib
 import shutil
 import signal
 import subprocess
@@ -23,9 +24,8 @@ def test_a_signal_during_imports_is_one_sentence(tmp_path, number):
 
 def test_who_imports_a_script_keeps_the_handlers(monkeypatch):
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    monkeypatch.syspath_prepend(str(EXPERIMENTS))
-    monkeypatch.delitem(sys.modules, "_early", raising=False)
-    __import__("_early")
+    monkeypatch.delitem(sys.modules, "mjx_policies.experiments._early", raising=False)
+    importlib.import_module("mjx_policies.experiments._early")
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
@@ -33,6 +33,6 @@ def test_every_script_begins_with_it():
     """Before the first import of what does not come with Python; those cost milliseconds."""
     for path in SCRIPTS:
         lines = [line.split() for line in path.read_text().splitlines()]
-        imported = [words[1].split(".")[0] for words in lines if words[:1] in (["import"], ["from"])]
-        others = [name for name in imported if name not in sys.stdlib_module_names]
-        assert others[0] == "_early", path
+        imported = [words for words in lines if words[:1] in (["import"], ["from"])]
+        others = [words for words in imported if words[1].split(".")[0] not in sys.stdlib_module_names]
+        assert others[0][:4] == ["from", "mjx_policies.experiments", "import", "_early"], path

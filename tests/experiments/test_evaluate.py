@@ -1,7 +1,6 @@
 """The scripts that judge policies, on runs that were never trained."""
 
 import errno
-import importlib
 import json
 import os
 import runpy
@@ -12,9 +11,10 @@ import jax
 import numpy as np
 import pytest
 
-from mjx_policies.agents import ppo_run
 from mjx_policies.data.episodes import Episode
 from mjx_policies.data.formats import write
+from mjx_policies.experiments.runs import ppo as ppo_run
+from mjx_policies.experiments.runs.evaluation import EVALUATION_SEED
 from mjx_policies.training.checkpoints import Checkpoints
 from mjx_policies.training.run_folder import RunFolder
 
@@ -34,10 +34,9 @@ def path_of_a_script():
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """Two policies of the point robot and one of the pendulum."""
-    kind = importlib.import_module("ppo_training").Run
     folder = tmp_path_factory.mktemp("runs")
     for task, seeds in (("Obstacle2D", (1, 2)), ("Pendulum", (3,))):
-        config = kind(task=task, backend="cpu", num_envs=4, policy_layers=(8,), critic_layers=(8,))
+        config = ppo_run.PPORun(task=task, backend="cpu", num_envs=4, policy_layers=(8,), critic_layers=(8,))
         init = jax.jit(ppo_run.build(config).runner.init, compiler_options={"xla_backend_optimization_level": 0})
         for seed in seeds:
             with RunFolder.create(folder / f"{task.lower()}{seed}", config) as run:
@@ -76,7 +75,7 @@ def test_a_policy_is_judged_on_a_page_and_in_a_file(runs, tmp_path, capsys):
     assert "compiling the evaluation ..." in said and "rendering the video of obstacle2d1" in said, "no silence"
     assert max(map(len, said.splitlines()[: said.splitlines().index(f"report: {page}")])) <= 80
     figures = json.loads(file.read_text())
-    assert list(figures["conditions"]) == ["delay", "nominal"] and figures["seed"] == ppo_run.EVALUATION_SEED
+    assert list(figures["conditions"]) == ["delay", "nominal"] and figures["seed"] == EVALUATION_SEED
     assert figures["conditions"]["nominal"]["success"]["count"] == 3
     html = page.read_text()
     for words in (

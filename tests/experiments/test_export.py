@@ -9,8 +9,8 @@ import jax
 import numpy as np
 import pytest
 
-from mjx_policies.agents.restore import load_policy
 from mjx_policies.deploy.policy import load_policy as load_exported
+from mjx_policies.experiments.runs.opening import load_policy
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -45,8 +45,7 @@ def test_the_file_does_what_the_policy_does(run, capsys):
     assert command("export_onnx.py", "--run", run) == 0
     out = capsys.readouterr().out
     assert "10,000 observations" in out and "sha256 of the contract" in out
-    kind = runpy.run_path(str(EXPERIMENTS / "ppo_training.py"))["Run"]
-    exported, trained = load_exported(run / "policy.onnx"), load_policy(run, kind, "cpu")
+    exported, trained = load_exported(run / "policy.onnx"), load_policy(run, "cpu")
     observation = np.random.default_rng(0).normal(size=(50, exported.contract.observation_size)).astype(np.float32)
     expected = jax.vmap(lambda o: trained({"state": o}))(observation)
     found = exported.step(observation, exported.initial_state(50))

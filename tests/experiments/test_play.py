@@ -10,19 +10,16 @@ import jax
 import numpy as np
 import pytest
 
-from mjx_policies.agents import ppo_run
 from mjx_policies.compiler import compiler_options
+from mjx_policies.experiments.runs import ppo as ppo_run
 from mjx_policies.training.checkpoints import Checkpoints
 from mjx_policies.training.run_folder import RunFolder
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "play.py"
 
 
-def test_a_run_is_filmed(tmp_path, monkeypatch, run_script):
-    monkeypatch.syspath_prepend(str(SCRIPT.parent))
-    from ppo_training import Run
-
-    run = Run(task="Pendulum", num_envs=4, policy_layers=(8,), critic_layers=(8,))
+def test_a_run_is_filmed(tmp_path, run_script):
+    run = ppo_run.PPORun(task="Pendulum", num_envs=4, policy_layers=(8,), critic_layers=(8,))
     runner = ppo_run.build(run).runner
     with RunFolder.create(tmp_path / "run", run) as folder:
         state = jax.jit(runner.init, compiler_options=compiler_options(runs_once=True))(jax.random.key(0), run.hyper)
@@ -59,12 +56,12 @@ def test_a_video_replaces_only_its_own_file(script, tmp_path):
     (tmp_path / "play.mp4").write_text("of the last time")
     (tmp_path / "holiday.mp4").write_text("somebody's")
     assert script.video_file(script.Play(tmp_path)) == tmp_path / "play.mp4"
-    named = script.Play(tmp_path, str(tmp_path / "holiday.mp4"))
+    named = script.Play(tmp_path, video=str(tmp_path / "holiday.mp4"))
     with pytest.raises(ValueError, match=r"holiday.mp4 exists already: .* --overwrite"):
         script.video_file(named)
     assert script.video_file(dataclasses.replace(named, overwrite=True)).name == "holiday.mp4"
     with pytest.raises(ValueError, match=r"--video a/README.md must end in .mp4"):
-        script.video_file(script.Play(tmp_path, "a/README.md", overwrite=True))
+        script.video_file(script.Play(tmp_path, video="a/README.md", overwrite=True))
     assert not Path("a").exists()
 
 

@@ -2,7 +2,6 @@
 
 import csv
 import errno
-import importlib
 import json
 import os
 import re
@@ -16,7 +15,7 @@ from pathlib import Path
 import jax
 import pytest
 
-from mjx_policies.agents import ppo_run
+from mjx_policies.experiments.runs import results, run
 from mjx_policies.training.errors import UserError
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
@@ -27,20 +26,6 @@ TINY = (
     *("--hyper.learning-rate", "0.002", "--imperfections.delay", "0", "0.01"),
 )
 FINISHED = ("config.json", "metrics.csv", "curves.png", "evaluation.json", "walk.mp4")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def beside_the_script():
-    """The folder of a script is where it finds its neighbours."""
-    sys.path.insert(0, str(SCRIPT.parent))
-    yield
-    sys.path.remove(str(SCRIPT.parent))
-
-
-@pytest.fixture
-def shared():
-    """What the script shares with its neighbours."""
-    return importlib.import_module("ppo_training")
 
 
 def command(*arguments):
@@ -131,12 +116,12 @@ def test_a_finished_run_goes_on(finished, tmp_path, capsys, monkeypatch):
     """With more steps its table continues, and what it ends with is made anew; all else is as it was started."""
     folder = Path(shutil.copytree(finished[0], tmp_path / "copy"))
     before, filmed = rows(folder), []
-    monkeypatch.setattr(ppo_run, "film_episode", lambda config, episodes, path: filmed.append(path))
+    monkeypatch.setattr(results, "film_trial", lambda *_, **__: filmed.append(1) or b"video")
     assert command("--steps", "320", "--run-dir", folder, "--resume") == 0
     assert "resumed at step 256 of 320" in capsys.readouterr().out
     assert rows(folder)[: len(before)] == before and len(rows(folder)) == len(before) + 1
     assert json.loads((folder / "evaluation.json").read_text())["steps"] == 320
-    assert filmed == [folder / "walk.mp4"]
+    assert filmed and (folder / "walk.mp4").read_bytes() == b"video"
     config = json.loads((folder / "config.json").read_text())["config"]
     assert (config["task"], config["seed"], config["steps"]) == ("Pendulum", 3, 320)
 
@@ -151,8 +136,8 @@ def test_a_finished_run_that_is_resumed_says_so_and_does_nothing(finished, tmp_p
     assert "goes on as it began, but seed: 3 in the run, now 4" in capsys.readouterr().err
 
 
-def test_steps_that_make_no_whole_iteration_are_told(tmp_path, monkeypatch, capsys, shared):
-    monkeypatch.setattr(shared.ppo_run, "build", None)
+def test_steps_that_make_no_whole_iteration_are_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(run, "train", None)
     with pytest.raises(TypeError):
         command(*TINY, "--steps", "10", "--run-dir", tmp_path / "run")
     assert "--steps 10 becomes 64: an iteration takes 64, 4 of each of 16 robots" in capsys.readouterr().out
@@ -168,23 +153,23 @@ def test_a_finished_run_without_its_checkpoints_is_left_alone(finished, tmp_path
     assert contents(folder) == before
 
 
-def test_what_comes_after_training_can_be_stopped_and_may_fail(finished, tmp_path, capsys, monkeypatch, shared):
+def test_what_comes_after_training_can_be_stopped_and_may_fail(finished, tmp_path, capsys, monkeypatch):
     folder = Path(shutil.copytree(finished[0], tmp_path / "copy"))
     resume = ("--run-dir", folder, "--resume")
     (folder / "walk.mp4").unlink()
     with monkeypatch.context() as patch:
-        patch.setattr(shared, "write_evaluation", lambda *_: signal.raise_signal(signal.SIGTERM))
-        patch.setattr(ppo_run, "film_episode", None)
+        patch.setattr(results, "write_evaluation", lambda *_: signal.raise_signal(signal.SIGTERM))
+        patch.setattr(results, "film_trial", None)
         assert command(*resume) == 143
     said = " ".join(capsys.readouterr().out.split())
     assert "resumed at step 256 of 256" in said
-    assert "SIGTERM asked to stop: training is complete and saved. Run again with --resume" in said
+    assert "SIGTERM asked to stop: what was learned is saved. Run again with --resume" in said
 
-    def fail(config, episodes, path):
-        raise UserError(f"video {path} was not written: the disk is full, make room.")
+    def fail(*_, **__):
+        raise UserError("video walk.mp4 was not written: the disk is full, make room.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(ppo_run, "film_episode", fail)
+        patch.setattr(results, "film_trial", fail)
         assert command(*resume) == 2
     said = capsys.readouterr()
     assert "Pendulum after 256 steps" in said.out and said.err.startswith("error: video ")
@@ -192,29 +177,29 @@ def test_what_comes_after_training_can_be_stopped_and_may_fail(finished, tmp_pat
     def full(csv, png, *_, **__):
         raise OSError(errno.ENOSPC, "No space left on device", str(png))
 
-    monkeypatch.setattr(shared, "plot_curves", full)
+    monkeypatch.setattr(results, "plot_curves", full)
     assert command(*resume) == 2
     said = capsys.readouterr()
     assert "Pendulum after 256 steps" in said.out, "what was measured is shown, whatever can be written"
     assert f"the disk is full, {folder / 'curves.png'} could not be written. Make room" in said.err
 
 
-def test_a_mistake_of_ours_keeps_its_traceback(tmp_path, monkeypatch, shared):
+def test_a_mistake_of_ours_keeps_its_traceback(tmp_path, monkeypatch):
     def broken(*arguments, **options):
         raise ValueError("operands could not be broadcast together")
 
-    monkeypatch.setattr(shared, "train", broken)
+    monkeypatch.setattr(run, "train", broken)
     with pytest.raises(ValueError, match="could not be broadcast"):
         command(*TINY, "--run-dir", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
-def test_evaluations_are_spread_and_leave_the_end_alone(shared):
+def test_evaluations_are_spread_and_leave_the_end_alone():
     for evaluations in range(1, 5):
         for iterations in range(evaluations * (evaluations + 1) + 1, 400):
-            every = shared.spacing(iterations, evaluations)
+            every = run.spacing(iterations, evaluations, last=False)
             assert iterations // every == evaluations and iterations % every
-    assert shared.spacing(100, 0) == 0
+    assert run.spacing(100, 0, last=False) == 0
 
 
 def test_a_run_is_judged_anew(finished, tmp_path, run_script):

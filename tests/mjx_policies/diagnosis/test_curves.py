@@ -1,11 +1,14 @@
 """Curves whose truth is known, because they are made: likelihoods, which fall below zero, beside losses that do not."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mjx_policies.diagnosis.diagnosis import diagnose
+from mjx_policies.diagnosis.overfitting import overfit
 from mjx_policies.diagnosis.runs import Run
 
 ROWS = 80
@@ -85,3 +88,23 @@ def test_the_step_of_a_finding_is_where_the_curve_shows_it():
     )
     suspect = diagnose(run=run).suspect
     assert (suspect.where, suspect.step) == (("gradient/encoder",), 300)
+
+
+def test_what_is_not_meant_to_learn_may_stay():
+    """The scales of an actor, the frozen copy of one that is tuned, the codes of a head."""
+    moving = {"actor.head.kernel": np.ones(3), "actor.scales.observation.state.offset": np.ones(3)}
+    moving |= {"actor.frozen.net.kernel": np.ones(2), "actor.head.codebook": np.ones(4)}
+    after = moving | {"actor.head.kernel": np.full(3, 2.0)}
+    curves = {"step": 10 * np.arange(ROWS), "loss/train": falling(1.0, 8.0, 0.01, 0) + 0.05}
+    assert diagnose(run=Run(curves, params={1: moving, 2: after})).culprit is None
+    stuck = {"actor.encoder.kernel": np.ones(2)}
+    found = diagnose(run=Run(curves, params={1: moving | stuck, 2: after | stuck}))
+    assert found.culprit == "run: dead gradient" and "actor.encoder.kernel" in found.suspect.suspect
+
+
+def test_a_gradient_is_expected_of_what_learns():
+    def loss(params, batch):
+        return jnp.sum((params["head"] * batch - jax.lax.stop_gradient(params["scales"])) ** 2)
+
+    trace = overfit(loss, {"head": jnp.ones(2), "scales": jnp.full(2, 3.0)}, jnp.ones(2), steps=20)
+    assert set(trace.gradient) == {"head"}

@@ -7,7 +7,7 @@ import pytest
 from flax import struct
 
 from mjx_policies.evaluation.episodes import run_episodes
-from mjx_policies.evaluation.policy import Policy
+from mjx_policies.policy import Policy
 from mjx_policies.types import Criterion, TimeStep
 
 LIMIT = 6
@@ -130,11 +130,11 @@ HORIZON, EXECUTE = 4, 3
 def replanning(plan):
     """Executes the first steps of each plan, which counts up from the observation it was made on."""
 
-    def act(plan_now, key, obs, step):
-        plan_now = jax.lax.cond(step % EXECUTE == 0, lambda: plan(obs), lambda: plan_now)
-        return plan_now[step % EXECUTE], plan_now
+    def act(plan_now, key, obs, clock):
+        plan_now = jax.lax.cond(clock % EXECUTE == 0, lambda: plan(obs), lambda: plan_now)
+        return plan_now[clock % EXECUTE], plan_now
 
-    return Policy(lambda key: jnp.full((HORIZON, 1), jnp.nan), act)
+    return Policy(lambda key, obs: jnp.full((HORIZON, 1), jnp.nan), act, EXECUTE)
 
 
 def test_a_plan_is_executed_and_replaced():
@@ -163,10 +163,10 @@ def test_all_robots_plan_in_the_same_steps_only():
 
 
 def test_draws_differ_between_steps_and_robots_and_repeat_with_the_key():
-    def act(carry, key, obs, step):
-        return carry + jax.random.uniform(key, (1,)), carry
+    def act(memory, key, obs, clock):
+        return memory + jax.random.uniform(key, (1,)), memory
 
-    policy = Policy(lambda key: 10.0 * jax.random.randint(key, (1,), 0, 9), act)
+    policy = Policy(lambda key, obs: 10.0 * jax.random.randint(key, (1,), 0, 9), act)
     first, again, other = (
         np.asarray(run_episodes(Clocks([99, 99]), policy, jax.random.key(seed), lambda state, action: action).recording)
         for seed in (0, 0, 1)
@@ -175,6 +175,12 @@ def test_draws_differ_between_steps_and_robots_and_repeat_with_the_key():
     assert not np.isclose(first, other).any()
     assert np.unique(first).size == first.size
     assert (np.ptp(first // 10, axis=0) == 0).all(), "what was drawn at the start of the episode was kept"
+
+
+def test_a_memory_begins_with_the_first_observation_and_the_clock_with_zero():
+    policy = Policy(lambda key, obs: obs["state"] + 7.0, lambda memory, key, obs, clock: (memory + clock, memory + 100))
+    ran = run_episodes(Clocks([99, 99]), policy, jax.random.key(0), lambda state, action: action)
+    np.testing.assert_array_equal(ran.recording[:, :, 0], np.arange(LIMIT)[:, None] * 101 + np.full(2, 7.0))
 
 
 def test_without_a_recording_there_is_none():

@@ -331,3 +331,85 @@ def test_tensorboard_files_are_written(toy, tmp_path, quiet):
     config = toy.ToyConfig(schedule=schedule(total_steps=20, tensorboard=True))
     toy.train_toy(tmp_path / "run", config, console=quiet)
     assert len(list((tmp_path / "run" / "tensorboard").glob("events.*"))) == 1
+
+
+RATES = (0.5, 0.9, 1.1)
+
+
+def sweeping(diverge_at=(), metric_too=True):
+    """Three runs that differ in a rate; run `number` of `diverge_at` is NaN after so many iterations."""
+    at = jnp.array([dict(diverge_at).get(number, -1) for number in range(3)])
+
+    def step(state):
+        n = state["n"] + 1
+        x = jnp.where(n == at, jnp.nan, state["x"] * jnp.array(RATES))
+        loss = x if metric_too else jnp.nan_to_num(x)
+        return {"x": x, "n": n}, {"loss": loss, "even": n % 2 == 0, "same": jnp.ones(())}
+
+    return Job(
+        init=lambda: {"x": jnp.ones(3), "n": jnp.zeros(3, jnp.int32)},
+        step=step,
+        steps_per_iteration=1,
+        evaluate=lambda state: {"far": np.asarray(state["x"]) * 10},
+        watch=lambda state: {"x": state["x"]},
+        runs=("a", "b", "c"),
+    )
+
+
+def sweep(path, console, job, steps=4, resume=False, **options):
+    plan = schedule(total_steps=steps, eval_every=2, checkpoint_seconds=0.0)
+    with RunFolder.start(path, plan, resume) as run:
+        return train(job, run, plan, console=console, show=("loss",), **options)
+
+
+def test_a_sweep_logs_means_and_each_run_in_a_table_of_its_own(tmp_path, quiet):
+    outcome = sweep(tmp_path / "run", quiet, sweeping())
+    powers = np.array(RATES, np.float32)[None] ** np.arange(1, 5)[:, None]  # [steps, runs]
+    means, each = (read_metrics(tmp_path / "run" / name) for name in ("metrics.csv", "sweep.csv"))
+    np.testing.assert_allclose(means["loss"], powers.mean(axis=1), rtol=1e-6)
+    assert means["even"].tolist() == [0, 1, 0, 1] and means["same"].tolist() == [1] * 4
+    assert each["step"].tolist() == np.repeat([1, 2, 3, 4], 3).tolist() and each["number"].tolist() == [0, 1, 2] * 4
+    np.testing.assert_allclose(each["loss"].reshape(4, 3), powers, rtol=1e-6)
+    np.testing.assert_allclose(each["eval/far"].reshape(4, 3)[1::2], 10 * powers[1::2], rtol=1e-6)
+    assert np.isnan(each["eval/far"].reshape(4, 3)[::2]).all()
+    assert outcome.metrics["loss"] == np.float32(means["loss"][-1]) and outcome.diverged == {}
+
+
+@pytest.mark.parametrize("metric_too", [True, False])
+def test_a_run_that_diverges_is_named_once_and_the_others_go_on(tmp_path, quiet, metric_too):
+    """Whether it shows in a metric or, when it is saved, in the state alone."""
+    outcome = sweep(tmp_path / "run", quiet, sweeping({1: 2}.items(), metric_too))
+    assert outcome.status == "done" and outcome.diverged == {1: 2}
+    told = quiet.file.getvalue()
+    why = "loss is nan" if metric_too else "x holds a value that is not finite"
+    assert told.count("diverged") == 1 and f"b diverged at step 2: {why}; the other runs go on" in told
+    means, each = (read_metrics(tmp_path / "run" / name)["loss"] for name in ("metrics.csv", "sweep.csv"))
+    assert means[-1] == pytest.approx((0.5**4 + 1.1**4) / 2)
+    first = 1 if metric_too else 2  # rows without it
+    assert np.isnan(each.reshape(4, 3)[first:, 1]).all() and np.isfinite(np.delete(each.reshape(4, 3), 1, axis=1)).all()
+
+
+def test_a_sweep_stops_where_all_runs_have_diverged(tmp_path, quiet):
+    with pytest.raises(NonFiniteError, match="stopped at step 3: all 3 runs have diverged; b: loss is nan"):
+        sweep(tmp_path / "run", quiet, sweeping({0: 2, 1: 3, 2: 1}.items()))
+    assert checkpoint_steps(tmp_path / "run" / "checkpoints")[-1] == 2
+    assert (tmp_path / "run" / "crash" / f"{3:012d}").exists()
+
+
+def test_a_sweep_that_is_resumed_equals_one_that_was_not_stopped(tmp_path, quiet, assert_same_bits):
+    job = sweeping({2: 2}.items())
+    whole = sweep(tmp_path / "whole", quiet, job, steps=6)
+    with pytest.raises(Crash):
+        sweep(tmp_path / "parts", quiet, job, steps=6, report=crash_at(5))
+    parts = sweep(tmp_path / "parts", quiet, job, steps=6, resume=True)
+    assert_same_bits(whole.state, parts.state)
+    assert whole.diverged == parts.diverged == {2: 2}
+    for name in ("metrics.csv", "sweep.csv"):
+        assert table_without_clock(tmp_path / "whole" / name) == table_without_clock(tmp_path / "parts" / name)
+
+
+def test_metrics_of_a_sweep_have_a_number_for_each_run(tmp_path, quiet):
+    job = sweeping()
+    wrong = dataclasses.replace(job, step=lambda state: (state, {"loss": jnp.zeros((3, 2))}))
+    with pytest.raises(UserError, match="metrics must have a number for each of 3 runs"):
+        sweep(tmp_path / "run", quiet, wrong)

@@ -23,3 +23,11 @@ def test_the_memory_of_this_computer_is_known():
 
 def test_examples_of_the_docstrings():
     assert doctest.testmod(memory).failed == 0
+
+
+def test_runs_side_by_side_need_as_many_copies(monkeypatch):
+    monkeypatch.setattr(memory, "available", lambda: 3_000_000_000)
+    shapes = {"x": jax.ShapeDtypeStruct((250_000_000,), "float32")}
+    assert memory.check_room(shapes, "a sweep", "choose fewer seeds", copies=3) == "at least 3.00 GB of 3.0 GB"
+    with pytest.raises(UserError, match=r"a sweep needs 4\.0 GB and more, there are 3\.0 GB: choose fewer seeds"):
+        memory.check_room(shapes, "a sweep", "choose fewer seeds", copies=4)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from mjx_policies.training.errors import UserError
 from mjx_policies.training.metrics import MetricsCsv
-from mjx_policies.training.plots import plot_curves, running_mean
+from mjx_policies.training.plots import middle_half, plot_bands, plot_curves, running_mean
 
 
 @pytest.fixture
@@ -78,3 +78,25 @@ def test_the_running_mean_is_a_mean_and_shortens_at_the_ends():
     values = np.array([1.0, 2.0, 3.0, 4.0, 10.0])
     assert running_mean(values, 3).tolist() == pytest.approx([1.5, 2.0, 3.0, 17 / 3, 7.0])
     assert running_mean(values, 1).tolist() == values.tolist()
+
+
+def test_the_band_is_the_middle_half_of_the_runs():
+    values = np.array([[1.0, 5.0, np.nan], [2.0, np.nan, np.nan], [3.0, 7.0, np.nan], [100.0, 6.0, np.nan]])
+    mean, least, most = middle_half(values[:, :2])
+    assert mean.tolist() == [2.5, 6.0] and least.tolist() == [2.0, 5.0] and most.tolist() == [3.0, 7.0]
+
+
+def test_a_sweep_has_a_band_for_each_group(tmp_path, monkeypatch):
+    table = MetricsCsv(tmp_path / "sweep.csv")
+    for step in range(1, 4):
+        for number in range(4):
+            value = np.nan if number == 3 and step > 1 else number + step
+            table.write({"step": step, "number": number, "env/reward": value, "loss": 1.0})
+    table.close()
+    figures = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: figures.append(figure) or path.write_bytes(b"png"))
+    plot_bands(tmp_path / "sweep.csv", tmp_path / "a.png", {"first": (0, 1), "second": (2, 3)}, ("env/reward", "no"))
+    (axes,) = figures[0].axes
+    curves = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+    assert curves == {"first": [[1, 1.5], [2, 2.5], [3, 3.5]], "second": [[1, 3.5], [2, 4], [3, 5]]}
+    assert len(axes.collections) == 2

@@ -56,6 +56,15 @@ def test_without_a_terminal_there_is_a_line_where_there_are_no_rows(quiet):
     assert len(lines) < 20
 
 
+def test_phases_without_a_line_of_their_own_do_not_put_off_the_next_line(quiet):
+    with ProgressReport(100, (), quiet, line_seconds=0.2) as progress:
+        for _ in range(10):
+            for phase in ("training", "evaluating"):
+                progress.phase(phase)
+                time.sleep(0.05)
+    assert len(quiet.file.getvalue().splitlines()) >= 2
+
+
 @pytest.mark.parametrize("width", [80, 60])
 def test_a_narrow_terminal_keeps_the_bar_and_the_percentage(width):
     terminal = LiteralConsole(file=io.StringIO(), force_terminal=True, width=width, color_system=None)

@@ -1,0 +1,1 @@
+"""Configurations and whole runs, and the scripts that start them."""

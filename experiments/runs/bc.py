@@ -1,0 +1,263 @@
+"""Behaviour cloning on a task of this library: its configuration, its actor and its policy.
+
+Axes: S seeds, N examples of a batch, O observations remembered, H horizon, A action.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mjx_policies.actor import Reference, Scales, Units, actor
+from mjx_policies.agents.base import Learner
+from mjx_policies.agents.bc import BCHyper, BCState, bc
+from mjx_policies.agents.sweep import side_by_side
+from mjx_policies.chunking import Plan, real_time, receding_horizon, temporal_ensemble
+from mjx_policies.data.statistics import Scale
+from mjx_policies.data.windows import Window, WindowConfig
+from mjx_policies.envs.base import Env, EnvSpec
+from mjx_policies.experiments.runs.grid import beginning, members
+from mjx_policies.experiments.runs.recipe import Opened, RunConfig, at_least
+from mjx_policies.heads import registry
+from mjx_policies.heads.base import ActionHead
+from mjx_policies.heads.inpainting import Prefix
+from mjx_policies.heads.registry import Fitted, HeadName, make_head, read_fitted
+from mjx_policies.networks.flat import Flat
+from mjx_policies.policy import Policy
+from mjx_policies.randomization.imperfections import Imperfections
+from mjx_policies.training.config import may_change
+from mjx_policies.types import Array, Observation, PyTree, table_size, table_slices
+
+OBSERVATION = "state"
+OWN = ("joint_position", "joint_velocity", "finger_opening", "tcp_position", "tcp_rotation", "last_action", "velocity")
+"""Terms that say what the robot does rather than what is to be done: what dropout hides."""
+# A few hundred demonstrations are soon known by heart, and then the way beside them is forgotten. Each step takes off
+# learning_rate * weight_decay of the weights.
+CLONING = BCHyper(learning_rate=1e-3, weight_decay=3.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class BCRun(RunConfig):
+    """Clones a demonstrator, evaluates the policy and films it."""
+
+    KIND: ClassVar[str] = "bc"
+
+    task: str = "FrankaPickCube"
+    seed: int = 0  # of the first of the policies, and of which episodes are held out
+    head: HeadName = "flow"  # what makes a chunk of actions; bins, energy and fast want a short horizon: 1, 2, 8
+    size: int = registry.SIZE  # width of its hidden layers
+    horizon: int = 16  # control steps of a chunk
+    execute: int = 8  # of a chunk, before the next one is made
+    remember: int = 2  # observations that a policy sees
+    # a chunk every step instead of execute, averaged with weights exp(-ensemble * i), i = 0 for the oldest; 0.01 in
+    # the paper, the newest weighs most below 0
+    ensemble: float | None = None
+    latency: int = 0  # control steps that it takes to make a chunk; the robot goes on with the last one meanwhile
+    real_time: bool = False  # chunks continue what is left of the last one, see `chunking.real_time`
+    draw: bool = False  # act by samples also where a head knows its most likely chunk
+    unseen: tuple[str, ...] | None = None  # terms of the observation left out; None: last_action, which invites copying
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the arithmetic
+    steps: int = 4_000  # gradient steps
+    batch_size: int = 256
+    validation: float = 0.1  # portion of the episodes held out
+    hyper: BCHyper = dataclasses.field(default_factory=lambda: CLONING)  # its total_steps is `steps`, whatever it says
+    demos: str = ""  # dataset to learn from; empty: the task's expert demonstrates, into the run folder
+    episodes: int = 200  # demonstrations to learn from, the first of the dataset; 0: all of it
+    more: tuple[str, ...] = ()  # further datasets, of which all is taken
+    # folder of a run whose policy goes on learning; empty: from random weights. Its scales stay: it never takes actions
+    # beyond those of its first demonstrations
+    begin: str = ""
+    evaluations: int = may_change(5)  # in simulation on the way, the last at the end; the best checkpoint stays
+    trials: int = may_change(64)  # episodes of each of these
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, size=1, horizon=1, execute=1, remember=1, steps=1, batch_size=1)
+        at_least(self, episodes=0, evaluations=1, trials=1)
+        if self.execute > self.horizon:
+            raise ValueError(f"execute is {self.execute}, more than the {self.horizon} actions of a chunk")
+        if not 0 <= self.latency < self.execute:
+            raise ValueError(
+                f"latency is {self.latency}, it must be at least 0 and below execute, {self.execute}: "
+                "a chunk would be due before the last is there"
+            )
+        if self.execute + self.latency > self.horizon:
+            raise ValueError(
+                f"execute {self.execute} and latency {self.latency} need {self.execute + self.latency} actions, "
+                f"a chunk has {self.horizon}"
+            )
+        if self.ensemble is not None and (self.latency or self.real_time):
+            raise ValueError("ensemble averages a chunk of every step: leave out latency and real_time")
+        if self.ensemble is not None and not math.isfinite(self.ensemble):
+            raise ValueError(f"ensemble is {self.ensemble}, it must be a finite number")
+        if not 0 <= self.validation < 1:
+            raise ValueError(f"validation is {self.validation:g}, it must be at least 0 and below 1")
+        object.__setattr__(self, "hyper", dataclasses.replace(self.hyper, total_steps=float(self.steps)))
+        if self.evaluations > self.steps:
+            raise ValueError(f"evaluations is {self.evaluations}, more than the {self.steps} steps between them")
+        if not self.demos and not self.episodes:
+            raise ValueError("episodes is 0, all of a dataset, and there is none: name one with --demos")
+        if self.begin and self.seeds > 1:
+            raise ValueError(f"seeds is {self.seeds}, but one policy alone goes on learning from --begin")
+        if self.begin and self.grid:
+            raise ValueError(f"grid is {self.grid}, but one policy alone goes on learning from --begin")
+
+    @property
+    def imperfections(self) -> Imperfections:
+        """None: who demonstrates has a robot as its model says."""
+        return Imperfections().scaled(0.0)
+
+    @property
+    def window(self) -> WindowConfig:
+        """What a policy sees and says."""
+        return WindowConfig(observations=self.remember, horizon=self.horizon)
+
+
+def reference(spec: EnvSpec) -> Reference | None:
+    """Joint targets are learnt relative to where the joints are: what is left to do is small where a pose is large.
+
+    UMI does so with poses (Chi et al. 2024, arXiv:2402.10329, section IV). None where actions mean anything else.
+    """
+    rows = table_slices(spec.observation).get("joint_position")
+    if not spec.action.stiffness or rows is None:
+        return None
+    (unit,) = (term.scale for term in spec.observation if term.name == "joint_position")
+    default, scale, home = (
+        np.asarray(column, np.float32)
+        for column in (spec.action.default, spec.action.scale, spec.home or spec.action.default)
+    )
+    joints = rows.stop - rows.start  # the first actions; a gripper's is as it is
+
+    def base(observation: Observation) -> Array:
+        angle = observation[OBSERVATION][-1, rows] / unit + home[:joints]
+        return jnp.concatenate([(angle - default[:joints]) / scale[:joints], jnp.zeros(len(default) - joints)])
+
+    return base
+
+
+def make_actor(
+    config: BCRun, spec: EnvSpec, scales: Scales, fitted: Fitted = None, num_steps: int | None = None
+) -> ActionHead:
+    """The network alone.
+
+    Args:
+      config: of the run.
+      spec: of the task.
+      scales: of `prepare`, or `blank_scales` where parameters come from elsewhere.
+      fitted: of `fit_head`.
+      num_steps: see `make_head`.
+
+    Raises:
+      ValueError: a term of the observation that the task lacks, or a head that cannot do what is asked of it.
+    """
+    where = table_slices(spec.observation)
+    unseen = tuple(name for name in ("last_action",) if name in where) if config.unseen is None else config.unseen
+    for name in unseen:
+        if name not in where:
+            raise ValueError(f"the task observes no {name!r} to leave out; it observes {', '.join(where)}")
+    kept = tuple(np.flatnonzero(~_rows(spec, unseen)).tolist())
+    head = make_head(config.head, config.horizon, spec.action.size, config.size, fitted, num_steps)
+    if config.real_time and head.inpaint is None:
+        raise ValueError(
+            f"{config.head} cannot continue a chunk, as real_time asks: choose of {', '.join(registry.STEPPED)}"
+        )
+    units = Units(scales, limit=1.0, reference=reference(spec))
+    return actor(Flat(((OBSERVATION, kept),)), head, (OBSERVATION,), units, dtype=config.dtype)
+
+
+def make_learner(config: BCRun, spec: EnvSpec, network: ActionHead) -> Learner:
+    """The learner of an actor."""
+    return bc(network, functools.partial(make_policy, config, spec, network), {OBSERVATION: _rows(spec, OWN)})
+
+
+def _rows(spec: EnvSpec, names: tuple[str, ...]) -> np.ndarray:  # -> [D] bool
+    """Which numbers of the observation belong to these terms."""
+    where, chosen = table_slices(spec.observation), np.zeros(table_size(spec.observation), bool)
+    for name in names:
+        if name in where:
+            chosen[where[name]] = True
+    return chosen
+
+
+def blank_scales(config: BCRun, spec: EnvSpec) -> Scales:
+    """Scales of a task's shapes, to be filled from a checkpoint."""
+    size, actions = table_size(spec.observation), spec.action.size
+    shape = (actions,) if reference(spec) is None else (config.horizon, actions)
+    return Scales({OBSERVATION: Scale(jnp.zeros(size), jnp.ones(size))}, Scale(jnp.zeros(shape), jnp.ones(shape)))
+
+
+def example(config: BCRun, spec: EnvSpec) -> Observation:
+    """Observations [O, ...] as a policy sees them, of a task's shapes."""
+    return {OBSERVATION: jnp.zeros((config.remember, table_size(spec.observation)))}
+
+
+def init(config: BCRun, learner: Learner, seen: Observation) -> BCState:
+    """The learner before its first step; [S, ...] of all runs of a sweep."""
+    one = lambda key, hyper: learner.init(key, seen, hyper)  # noqa: E731
+    return side_by_side(one, len(members(config)))(*beginning(config))
+
+
+def make_plan(config: BCRun, network: ActionHead, params: PyTree) -> Plan:
+    """`(key, observations [O, ...]) -> actions [H, A]`: the most likely chunk where a head knows it, else a sample."""
+    mode = network.mode
+    if mode is None or config.draw:
+        return lambda key, seen: network.sample(params, key, seen)[0]
+    return lambda key, seen: mode(params, seen)
+
+
+def make_policy(config: BCRun, spec: EnvSpec, network: ActionHead, params: PyTree) -> Policy:
+    """What acts, with its memory of observations and chunks."""
+    shape, keys = (config.horizon, spec.action.size), (OBSERVATION,)
+    plan = make_plan(config, network, params)
+    if config.ensemble is not None:
+        return temporal_ensemble(plan, shape, config.ensemble, config.remember, keys)
+    if not config.real_time:
+        return receding_horizon(plan, shape, config.execute, config.remember, config.latency, keys)
+    noise, inpaint = network.noise, network.inpaint
+    assert inpaint is not None and noise is not None  # make_actor has seen to it
+
+    def onward(key: Array, seen: Observation, prefix: Prefix) -> Array:
+        return inpaint(params, seen, noise.draw(key), prefix)
+
+    return real_time(onward, shape, config.execute, config.remember, config.latency, keys)
+
+
+def action_error(config: BCRun, network: ActionHead, params: PyTree, key: Array, window: Window) -> Array:
+    """Mean absolute difference from what the demonstrator did in the steps that are executed, in the data's units, [].
+
+    Of the chunks that the head could make: others are not executed, see `chunking`.
+    """
+    plan = make_plan(config, network, params)
+    keys = jax.random.split(key, len(window.action))
+    planned = jax.vmap(plan)(keys, window.observation)[:, : config.execute]  # [N, K, A]
+    made = jnp.isfinite(planned).all(axis=(1, 2))[:, None, None]
+    real = window.action_mask[:, : config.execute, None] & made
+    off = jnp.where(real, jnp.abs(planned - window.action[:, : config.execute]), 0.0)
+    return off.sum() / jnp.maximum(real.sum() * planned.shape[-1], 1)
+
+
+RUN = BCRun
+
+
+def opened(config: BCRun, task: Env, folder: Path) -> Opened:
+    """How a run is opened: its codes or tokens lie in its folder."""
+    spec = task.spec
+    fitted = read_fitted(config.head, (config.horizon, spec.action.size), folder)
+    network = make_actor(config, spec, blank_scales(config, spec), fitted)
+    learner = make_learner(config, spec, network)
+    return Opened(
+        blank=lambda key, hyper: learner.init(key, example(config, spec), hyper),
+        actor=network,
+        params=lambda state: state.average,
+        acts=functools.partial(make_policy, config, spec, network),
+        best=True,
+        remember=config.remember,
+        horizon=config.horizon,
+    )

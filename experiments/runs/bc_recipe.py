@@ -1,0 +1,128 @@
+"""Behaviour cloning as a run: see `run`."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from mjx_policies.envs.base import Env
+from mjx_policies.envs.experts.registry import load_expert
+from mjx_policies.experiments.runs import bc
+from mjx_policies.experiments.runs.bc import BCRun
+from mjx_policies.experiments.runs.bc_steps import cloning
+from mjx_policies.experiments.runs.demonstrations import (
+    Demonstrations,
+    check_datasets,
+    fit_head,
+    open_demonstrations,
+    prepare,
+)
+from mjx_policies.experiments.runs.opening import Policy, load_policy
+from mjx_policies.experiments.runs.recipe import Display, Parts, Recipe
+from mjx_policies.heads import registry
+from mjx_policies.training.checkpoints import checkpoint_steps
+from mjx_policies.training.errors import UserError
+from mjx_policies.training.job import Job
+from mjx_policies.training.preemption import Preemption
+from mjx_policies.training.run_folder import RunFolder
+from mjx_policies.training.waiting import working
+from mjx_policies.types import PyTree
+
+ITERATION = 100  # gradient steps, at most
+DISPLAY = Display(
+    progress=("loss/train", "action/error", "eval/success"),
+    curves=("eval/success", "action/error", "loss/train", "loss/validation", "gradient/norm", "learning_rate"),
+    steps="gradient steps",
+)
+
+
+def check(run: BCRun, task: Env) -> PyTree:
+    """That a run makes sense, before anything is written; the shapes of the learner, if they are known so soon.
+
+    Raises:
+      UserError: there is no such dataset, or nobody to demonstrate the task.
+      ValueError: what the configuration asks for does not exist or does not fit.
+    """
+    if not task.spec.stages:
+        raise ValueError(f"{run.task} has no stages to solve, by which checkpoints are compared: take another --task")
+    if not run.demos:
+        load_expert(run.task, task)
+    check_datasets(run, task)
+    if run.begin:
+        open_begun(run)
+    if run.head in registry.FITTED:  # those are built once they are fitted
+        return ()
+    learner = bc.make_learner(run, task.spec, bc.make_actor(run, task.spec, bc.blank_scales(run, task.spec)))
+    return jax.eval_shape(learner.init, jax.random.key(run.seed), bc.example(run, task.spec), run.hyper)
+
+
+@contextlib.contextmanager
+def assemble(run: BCRun, task: Env, folder: RunFolder, console: Console, preemption: Preemption) -> Iterator[Parts]:
+    """Demonstrations, and the learner that suits them."""
+    with working(console, "reading demonstrations"):
+        store = open_demonstrations(run, task, folder.path, preemption, console)
+        demonstrations = prepare(store, run, task.spec)
+    shape = (run.horizon, task.spec.action.size)
+    params = None
+    if run.begin:
+        begun = open_begun(run)
+        params, fitted = begun.params, registry.read_fitted(run.head, shape, Path(run.begin))
+        demonstrations = dataclasses.replace(demonstrations, scales=params["scales"])
+        registry.save_fitted(fitted, folder.path)
+    elif folder.resumed and checkpoint_steps(folder.path / "checkpoints"):
+        fitted = registry.read_fitted(run.head, shape, folder.path)
+    else:
+        with working(console, "fitting the head to the actions"):
+            fitted = fit_head(run, demonstrations, task.spec)
+            registry.save_fitted(fitted, folder.path)
+    network = bc.make_actor(run, task.spec, demonstrations.scales, fitted)
+    iterations = run.evaluations * -(-run.steps // (run.evaluations * ITERATION))  # so that the last is evaluated
+    per_iteration = -(-run.steps // iterations)
+    console.print(describe(run, demonstrations), highlight=False)
+    with cloning(run, task.spec, network, demonstrations, per_iteration, begin=params) as steps:
+        job = Job(init=steps.init, step=steps.step, steps_per_iteration=per_iteration, jit=False)
+        acts = functools.partial(bc.make_policy, run, task.spec, network)
+        yield Parts(job, per_iteration * iterations, acts, lambda learner: learner.average)
+
+
+def describe(run: BCRun, demonstrations: Demonstrations) -> str:
+    """What there is to learn from, and what an error means."""
+    split, rows = demonstrations.split, demonstrations.windows.store.arrays["action"]
+    constant = float(np.abs(rows - np.median(rows, axis=0)).mean())
+    return (
+        f"{len(split.training)} demonstrations to learn from, {len(split.validation)} held out; "
+        f"{len(demonstrations.training):,} windows of {run.horizon} actions. "
+        f"An action that is always the same would be off by {constant:.3f}."
+    )
+
+
+def open_begun(run: BCRun) -> Policy:
+    """The policy that goes on learning.
+
+    Raises:
+      UserError: its network is another one.
+    """
+    begun = load_policy(Path(run.begin), run.backend, kind="bc")
+    for name in ("task", "actions", "head", "size", "horizon", "remember", "unseen", "seeds"):
+        before, now = getattr(begun.config, name), getattr(run, name)
+        if before != now:
+            raise UserError(f"the policy of {run.begin} has {name} {before!r}, this run {now!r}: they must agree.")
+    return begun
+
+
+RECIPE = Recipe(
+    check,
+    assemble,
+    DISPLAY,
+    name=lambda run: f"{run.task}-{run.head}",
+    trials=lambda run: run.trials,
+    on_the_way="nominal",
+    keep_best="eval/success",
+)

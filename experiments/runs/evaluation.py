@@ -1,0 +1,181 @@
+"""A policy tried in the named conditions of a task, as every policy is: the one evaluator, and the one film.
+
+Axes: T steps, B robots at once, A actions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from mjx_policies.compiler import compiler_options
+from mjx_policies.envs.base import DynamicsSampler, Env
+from mjx_policies.envs.film import film, scene_camera
+from mjx_policies.envs.registry import scene
+from mjx_policies.envs.vectorize import vectorize
+from mjx_policies.evaluation.episodes import Episodes, run_episodes
+from mjx_policies.evaluation.latency import Latency, measure_latency
+from mjx_policies.evaluation.outcomes import judge, summarize
+from mjx_policies.evaluation.trials import Shown, Trials
+from mjx_policies.policy import Policy, stateless
+from mjx_policies.randomization.conditions import Condition, apply_condition
+from mjx_policies.types import Array, Observation, PyTree, table_slices
+
+BATCH = 64  # robots at once; part of what a seed means, so the same for every policy
+EVALUATION_SEED = 1_000_003  # of starts, commands and robots that no training run with a smaller seed has met
+
+
+def make_trials(
+    task: Env,
+    policy: Callable[[PyTree], Policy | Callable[[Observation], Array]],
+    tests: Mapping[str, Condition],
+    batch: int = BATCH,
+    seed: int = EVALUATION_SEED,
+) -> Callable[..., dict[str, Trials]]:
+    """Builds `run(params, episodes, names=tuple(tests), report=None, seed=seed) -> {name: Trials}`.
+
+    Each condition named takes as many robots through one whole episode each, `batch` at a time, all in one compiled
+    program, and `report(name, episodes so far)` is called before the first batch and after each. Policies that are
+    tried with the same seed and batch meet the same robots and starts: episode i of one is a pair with episode i of
+    the other.
+
+    Args:
+      task: without wrappers, for `batch` robots.
+      policy: its parameters -> what acts.
+      tests: of `randomization.conditions`.
+      batch: robots at once.
+      seed: of starts, commands and robots.
+
+    Raises:
+      ValueError: a condition that does not suit the task.
+    """
+    prepared = {name: apply_condition(task, test) for name, test in tests.items()}
+    placed = task.physics.model.nmocap > 0
+    command = table_slices(task.spec.observation).get("command")
+
+    @functools.partial(jax.jit, compiler_options=compiler_options())
+    def play(params: PyTree, env: Env, dynamics: DynamicsSampler, key: Array) -> Episodes:
+        def record(state: Any, action: Array) -> dict[str, Array]:
+            data = env.data(state.envs)
+            kept = {"action": action, "qpos": data.qpos} | ({"mocap_pos": data.mocap_pos} if placed else {})
+            return kept | ({} if command is None else {"command": state.obs["state"][:, command]})
+
+        return run_episodes(vectorize(env, batch, dynamics), policy(params), key, record, task.spec.criteria)
+
+    def run(
+        params: PyTree,
+        episodes: int,
+        names: Sequence[str] = tuple(tests),
+        report: Callable[[str, int], None] = lambda name, done: None,
+        seed: int = seed,
+    ) -> dict[str, Trials]:
+        found = {}
+        keys = jax.random.split(jax.random.key(seed), -(-episodes // batch))
+        for name in names:
+            env, dynamics = prepared[name]
+            parts: list[Episodes] = []
+            actions: list[np.ndarray] = []
+            shown: dict[bool, Shown] = {}
+            report(name, 0)
+            for start, key in zip(range(0, episodes, batch), keys, strict=True):
+                part = jax.device_get(play(params, env, dynamics, key))
+                recording = part.recording
+                whole = dataclasses.replace(part, recording=None)
+                parts.append(jax.tree.map(lambda x, start=start: x[: episodes - start], whole))
+                actions = actions or [recording["action"][:n, b] for b, n in enumerate(parts[0].length)]
+                outcomes = judge(parts[-1], task.spec)
+                for achieved in {True, False} - set(shown):
+                    rows = np.flatnonzero((outcomes.achieved == achieved) & ~outcomes.cut_off)
+                    if len(rows):
+                        b = _worth_showing(recording, rows, part.length)
+                        shown[achieved] = _show(recording, b, part.length[b], start + b, task.spec.control_dt)
+                report(name, min(episodes, start + batch))
+            together = jax.tree.map(lambda *part: np.concatenate(part), *parts)
+            outcomes = judge(together, task.spec)
+            figures = summarize(together, task.spec)
+            found[name] = Trials(outcomes, figures, actions, dict(sorted(shown.items(), reverse=True)))
+        return found
+
+    return run
+
+
+def _worth_showing(recording: dict[str, np.ndarray], rows: np.ndarray, length: np.ndarray) -> int:
+    """The first of these robots; of those that follow commands, who goes farthest: one told to stand shows less."""
+    if "command" not in recording:
+        return int(rows[0])
+    last = np.maximum(length[rows] - 2, 0)
+    way = recording["qpos"][last, rows, :2] - recording["qpos"][0, rows, :2]
+    return int(rows[np.argmax(np.linalg.norm(way, axis=-1))])
+
+
+def _show(recording: dict[str, np.ndarray], robot: int, length: int, number: int, control_dt: float) -> Shown:
+    # What is recorded at the last step belongs to the next episode already.
+    rows = slice(0, max(1, int(length) - 1))
+    qpos = recording["qpos"][rows, robot]
+    nowhere = np.zeros((len(qpos), 0, 3), np.float32)
+    mocap_pos = recording["mocap_pos"][rows, robot] if "mocap_pos" in recording else nowhere
+    command = recording["command"][rows, robot] if "command" in recording else None
+    return Shown(number, float(length * control_dt), qpos, mocap_pos, command)
+
+
+def film_trial(
+    name: str, shown: Shown, control_dt: float, words: str, fps: int = 20, seconds: float = math.inf
+) -> bytes:
+    """An episode as an mp4 file, in real time, with words and, if there is one, its command in the corner.
+
+    Args:
+      name: of the task, in the registry.
+      shown: the episode.
+      control_dt: s, from one of its rows to the next.
+      words: what it shows.
+      fps: frames per second, as nearly as the rows allow.
+      seconds: of the episode, from its beginning; all of it by default.
+    """
+    model = scene(name)
+    stride = max(1, round(1 / (fps * control_dt)))
+    rows = slice(0, None if math.isinf(seconds) else round(seconds / control_dt), stride)
+    qpos, mocap_pos = shown.qpos[rows], shown.mocap_pos[rows]
+    captions = [[words]] * len(qpos)
+    if shown.command is not None:
+        told = (f"command {x:+.2f} m/s  {y:+.2f} m/s  {yaw:+.2f} rad/s" for x, y, yaw in shown.command[rows])
+        captions = [[words, command] for command in told]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "film.mp4")
+        film(
+            model,
+            qpos,
+            path,
+            1 / (stride * control_dt),
+            captions,
+            camera=scene_camera(model),
+            mocap_pos=mocap_pos if model.nmocap else None,
+        )
+        return path.read_bytes()
+
+
+def time_policy(task: Env, policy: Policy | Callable[[Observation], Array], calls: int = 300) -> Latency:
+    """How long one decision for one robot takes here, as a controller would ask for it."""
+    policy = policy if isinstance(policy, Policy) else stateless(policy)
+    key_reset, key_init, key_act = jax.random.split(jax.random.key(0), 3)
+    _, timestep = jax.jit(task.reset, compiler_options=compiler_options(runs_once=True))(key_reset, {})
+    carry, step = jax.jit(policy.init)(key_init, timestep.obs), 0
+
+    @functools.partial(jax.jit, compiler_options=compiler_options())
+    def act(carry: PyTree, obs: Observation, step: Array) -> tuple[Array, PyTree]:
+        return policy.act(carry, jax.random.fold_in(key_act, step), obs, step)
+
+    def decide() -> Array:
+        nonlocal carry, step
+        action, carry = act(carry, timestep.obs, step)
+        step += 1
+        return action
+
+    return measure_latency(decide, task.spec.control_dt, calls)

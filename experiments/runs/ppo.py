@@ -1,0 +1,226 @@
+"""PPO on a task of this library: its configuration, and its recipe for a run."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+from rich.console import Console
+
+from mjx_policies.actor import Units, actor
+from mjx_policies.agents.base import Learner, Runner, constant
+from mjx_policies.agents.critic import CLIP, critic
+from mjx_policies.agents.curriculum import randomization_curriculum
+from mjx_policies.agents.on_policy import on_policy
+from mjx_policies.agents.ppo import PPOState, ppo
+from mjx_policies.agents.ppo_config import PPOConfig, PPOHyper, Symmetry
+from mjx_policies.agents.sweep import sweep
+from mjx_policies.compiler import compiler_options
+from mjx_policies.envs.base import Env
+from mjx_policies.envs.mirror import mirror_action, mirror_observation, mirror_rows
+from mjx_policies.envs.registry import load
+from mjx_policies.envs.vectorize import VectorEnv, vectorize
+from mjx_policies.experiments.runs.grid import beginning, members
+from mjx_policies.experiments.runs.recipe import Display, Opened, Parts, Recipe, RunConfig, at_least
+from mjx_policies.heads.base import ActionHead
+from mjx_policies.heads.gaussian import gaussian_head
+from mjx_policies.networks.flat import Flat
+from mjx_policies.networks.mlp import MLP
+from mjx_policies.networks.symmetric import SymmetricMLP
+from mjx_policies.policy import acting
+from mjx_policies.randomization.imperfections import Imperfections, imperfect
+from mjx_policies.training.config import may_change
+from mjx_policies.training.job import Job
+from mjx_policies.training.preemption import Preemption
+from mjx_policies.training.run_folder import RunFolder
+from mjx_policies.types import Array, PyTree
+
+
+def default_num_envs() -> int:
+    """Robots that keep the device busy: a laptop's cores, or a GPU or TPU."""
+    return 512 if jax.default_backend() == "cpu" else 8192
+
+
+def default_steps() -> int:
+    """Environment steps of a run that walks well, on a batch as large as `default_num_envs` makes it."""
+    return 2_100_000 if jax.default_backend() == "cpu" else 40_000_000
+
+
+# A short run takes large steps while it looks for a gait, and small ones on a quieter policy once it has one.
+LOCOMOTION = PPOHyper(desired_kl=0.06, final_desired_kl=0.015, entropy=0.0, final_entropy=-0.01, anneal_updates=400.0)
+
+# Later commands and measurements and harder pushes than an evaluation has: at the edge of what it has met, a policy
+# falls.
+TRAINING = Imperfections(delay=(0.0, 0.03), latency=(0.0, 0.015), push_velocity=0.5)
+
+
+@dataclasses.dataclass(frozen=True)
+class PPORun(RunConfig):
+    """Trains a robot with PPO, evaluates it and films it."""
+
+    KIND: ClassVar[str] = "ppo"
+
+    steps: int = may_change(0)  # environment steps; 0: as many as the script finds enough on this device
+    num_envs: int = dataclasses.field(default_factory=lambda: default_num_envs())  # robots at once
+    rollout_length: int = 10  # control steps of each robot in an iteration
+    policy_layers: tuple[int, ...] = (128, 128)  # hidden widths
+    critic_layers: tuple[int, ...] = (128, 128)
+    init_std: float = 0.6  # of the exploration, in units of the action
+    min_std: float = 0.05  # floor of the same
+    symmetry: Literal["network", "loss", "none"] = "network"  # left-right, of robots that have it
+    sizes: PPOConfig = dataclasses.field(default_factory=lambda: PPOConfig(num_epochs=3, num_minibatches=4))
+    hyper: PPOHyper = dataclasses.field(default_factory=lambda: LOCOMOTION)
+    imperfections: Imperfections = dataclasses.field(default_factory=lambda: TRAINING)
+    curriculum_threshold: float = 0.8  # the task's score above which the ranges grow; 0: they are full from the start
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, steps=0, num_envs=1, rollout_length=1)
+        threshold = self.curriculum_threshold
+        if not 0 <= threshold < 1:
+            raise ValueError(
+                f"curriculum_threshold is {threshold:g}, it must be at least 0 and below 1, which no robot reaches"
+            )
+        for name in ("policy_layers", "critic_layers"):
+            if min(getattr(self, name), default=1) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, every width must be at least 1")
+        weight = self.hyper.symmetry
+        if isinstance(weight, int | float) and (weight > 0) != (self.symmetry == "loss"):
+            raise ValueError(
+                f"symmetry is {self.symmetry!r} and hyper.symmetry {weight:g}, the weight of the mirror loss: "
+                "choose symmetry 'loss' and a weight above zero, or neither"
+            )
+        if self.num_envs % self.sizes.num_minibatches:
+            raise ValueError(
+                f"num_envs {self.num_envs} does not divide into {self.sizes.num_minibatches} minibatches: "
+                f"choose a multiple of {self.sizes.num_minibatches}, or another --sizes.num-minibatches"
+            )
+
+    @property
+    def iteration(self) -> int:
+        """Environment steps in one iteration."""
+        return self.num_envs * self.rollout_length
+
+
+class Built(NamedTuple):
+    """Environments, the learner, its actor and the runner of a configuration."""
+
+    envs: VectorEnv
+    learner: Learner
+    actor: ActionHead
+    runner: Runner
+
+
+def build(config: PPORun) -> Built:
+    """Puts a run together.
+
+    Raises:
+      ValueError: what the configuration asks for does not exist or does not fit.
+    """
+    task = load(config.task, config.backend, config.num_envs, config.actions)
+    grows = config.curriculum_threshold > 0 and task.spec.score != ""
+    env, dynamics = imperfect(task, config.imperfections)
+    if grows:  # from the first robots on
+        env, dynamics = imperfect(task, config.imperfections.scaled(0.0))
+    envs = vectorize(env, config.num_envs, dynamics, pool_size=max(16, config.num_envs // 16))
+    learner, network = make_learner(config, envs)
+    curriculum = constant()
+    if grows:
+        curriculum = randomization_curriculum(task, config.imperfections, config.curriculum_threshold)
+    return Built(envs, learner, network, on_policy(learner, envs, config.rollout_length, curriculum))
+
+
+def rollout_shapes(config: PPORun, built: Built, state: PyTree) -> PyTree:
+    """Shapes of the data that an update learns from."""
+    keeping = built.learner._replace(update=lambda state, key, rollout: (rollout, {}))
+    return jax.eval_shape(on_policy(keeping, built.envs, config.rollout_length).step, state)[0].learner
+
+
+def make_learner(config: PPORun, envs: VectorEnv) -> tuple[Learner, ActionHead]:
+    """The learner alone, and its actor."""
+    spec = envs.spec
+    symmetry = None
+    policy: nn.Module = MLP((*config.policy_layers, spec.action.size), output_scale=0.01)
+    value: nn.Module = MLP((*config.critic_layers, 1))
+    if config.symmetry != "none" and spec.symmetric:
+        observation, action = mirror_observation(spec, envs.model), mirror_action(spec, envs.model)
+        symmetry = Symmetry(observation, action, loss=config.symmetry == "loss")
+        if config.symmetry == "network":
+            state = mirror_rows(spec.observation, spec, envs.model)
+            judged = mirror_rows((*spec.observation, *spec.privileged), spec, envs.model)
+            policy = SymmetricMLP((*config.policy_layers, spec.action.size), state, action, output_scale=0.01)
+            value = SymmetricMLP((*config.critic_layers, 1), judged, lambda value: value)
+    head = gaussian_head(policy, spec.action.size, config.init_std, config.min_std)
+    network = actor(Flat(), head, units=Units(clip=CLIP))
+    return ppo(network, critic(value), config.sizes, symmetry), network
+
+
+RUN = PPORun
+
+
+def opened(config: PPORun, task: Env, folder: Path) -> Opened:
+    """How a run is opened."""
+    del folder
+    learner, network = make_learner(config, vectorize(task, num_envs=1))
+
+    def blank(key: Array, hyper: PPOHyper) -> PPOState:
+        _, timestep = task.reset(jax.random.key(0), {})
+        return learner.init(key, timestep.obs, hyper)
+
+    return Opened(blank, network, lambda state: state.params["actor"], functools.partial(acting, network))
+
+
+LOCOMOTION_CURVES = (
+    "env/track_linear",
+    "env/track_yaw",
+    "env/reward",
+    "env/terminations",
+    "policy/std",
+    "policy/kl",
+    "learning_rate",
+    "loss/value",
+)
+DISPLAY = Display(("env/reward", "env/track_linear", "env/track_yaw"), LOCOMOTION_CURVES, video="walk.mp4")
+NOT_ALWAYS = ("env/standing_speed", "env/side")  # nobody stands, nobody has passed: these metrics may be NaN
+
+
+def recipe(default_steps: int, display: Display = DISPLAY) -> Recipe:
+    """PPO as a run; `default_steps` is meant where a configuration says 0."""
+
+    def check(run: PPORun, task: Env) -> PyTree:
+        del task
+        built = build(run)
+        state = jax.eval_shape(built.runner.init, jax.random.key(run.seed), run.hyper)
+        return (state, rollout_shapes(run, built, state)) if len(members(run)) > 1 else state
+
+    @contextlib.contextmanager
+    def assemble(
+        run: PPORun, task: Env, folder: RunFolder, console: Console, preemption: Preemption
+    ) -> Iterator[Parts]:
+        del task, folder, preemption
+        steps = -(-(run.steps or default_steps) // run.iteration) * run.iteration
+        if run.steps and steps != run.steps:
+            console.print(
+                f"--steps {run.steps:,} becomes {steps:,}: an iteration takes {run.iteration:,}, "
+                f"{run.rollout_length} of each of {run.num_envs:,} robots"
+            )
+        built = build(run)
+        runner = sweep(built.runner) if len(members(run)) > 1 else built.runner
+        init = jax.jit(runner.init, compiler_options=compiler_options(runs_once=True))
+        job = Job(
+            init=lambda: init(*beginning(run)),
+            step=runner.step,
+            steps_per_iteration=runner.steps_per_iteration,
+            watch=lambda state: state.learner,
+            may_be_nan=NOT_ALWAYS,
+            compiler_options=compiler_options(),
+        )
+        yield Parts(job, steps, functools.partial(acting, built.actor), lambda learner: learner.params["actor"])
+
+    return Recipe(check, assemble, display)

@@ -1,0 +1,211 @@
+"""What a run ends with: its policies evaluated, compared where there are many, drawn, and one of them filmed."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from mjx_policies.agents.sweep import member
+from mjx_policies.envs.base import Env
+from mjx_policies.evaluation.outcomes import goal_in_words
+from mjx_policies.evaluation.report import Evaluation, as_json, evaluation_table, write_evaluation
+from mjx_policies.evaluation.sweeps import Point, compare_points, sweep_table
+from mjx_policies.evaluation.trials import Trials
+from mjx_policies.experiments.runs.evaluation import BATCH, EVALUATION_SEED, film_trial, make_trials
+from mjx_policies.experiments.runs.grid import members
+from mjx_policies.experiments.runs.recipe import Parts, Recipe, RunConfig
+from mjx_policies.randomization.conditions import conditions
+from mjx_policies.training.checkpoint import read_checkpoint
+from mjx_policies.training.checkpoints import newest_intact
+from mjx_policies.training.clock import Clock
+from mjx_policies.training.files import replacing
+from mjx_policies.training.loop import Outcome
+from mjx_policies.training.plots import plot_bands, plot_curves
+from mjx_policies.training.preemption import Preemption
+from mjx_policies.training.run_folder import RunFolder
+from mjx_policies.training.trees import not_finite
+from mjx_policies.training.waiting import working
+from mjx_policies.types import PyTree
+
+CHOICE_SEED = EVALUATION_SEED + 1  # episodes that choose among checkpoints must not be those that judge the chosen
+VIDEO_SECONDS = 8.0
+FINAL = ("nominal", "randomized")  # conditions of the last evaluation
+
+
+class Evaluator:
+    """Tries the policies of a run in simulation."""
+
+    def __init__(self, run: RunConfig, task: Env, parts: Parts, recipe: Recipe):
+        self.run, self.task, self.parts, self.recipe = run, task, parts, recipe
+        self.members = members(run)
+        chosen = {name: condition for name, condition in conditions(task).items() if name in FINAL}
+        self._try = make_trials(task, parts.acts, chosen, min(BATCH, run.robots))
+
+    def brief(self, learner: Any) -> dict[str, Any]:
+        """Figures on the way, of a sweep [S]; NaN where a policy is not finite."""
+        name, episodes = self.recipe.on_the_way, self.recipe.trials(self.run)
+        found = [
+            {} if not_finite(params) else brief(self._try(params, episodes, [name], seed=CHOICE_SEED)[name])
+            for params in self._params(learner)
+        ]
+        if len(found) == 1:
+            return found[0]
+        names = dict.fromkeys(name for each in found for name in each)
+        return {name: np.array([each.get(name, np.nan) for each in found], np.float32) for name in names}
+
+    def full(
+        self, learner: Any, report: Callable[[str, int], None], diverged: Container[int] = ()
+    ) -> list[dict[str, Trials]]:
+        """Of each policy in each condition; nothing of those that have diverged."""
+        return [
+            {} if number in diverged or not_finite(params) else self._try(params, self.run.robots, report=report)
+            for number, params in enumerate(self._params(learner))
+        ]
+
+    def _params(self, learner: Any) -> Iterator[PyTree]:
+        for each in self.members:
+            yield self.parts.params(learner if len(self.members) == 1 else member(learner, each.number))
+
+
+def brief(trials: Trials) -> dict[str, float]:
+    """The figures of a policy in one condition that learning curves show."""
+    return {name: estimate.value for name, estimate in trials.figures.items() if "/" not in name}
+
+
+def finish(
+    run: RunConfig,
+    recipe: Recipe,
+    evaluator: Evaluator,
+    outcome: Outcome[Any],
+    folder: RunFolder,
+    console: Console,
+    preemption: Preemption,
+) -> None:
+    """Evaluates and films the result, and shows it; a signal ends it at the next seam with `Preempted`."""
+    clock = Clock(outcome.seconds)
+    learner, steps = outcome.state.learner, outcome.step
+    if recipe.keep_best:
+        learner, meta = newest_intact(
+            folder.path / "checkpoints",
+            lambda path: read_checkpoint(path, outcome.state.learner, at="learner"),
+            console.print,
+            best=True,
+        )
+        steps = meta["step"]
+    with working(console, "evaluating") as say, clock("evaluate"):
+
+        def report(condition: str, done: int) -> None:
+            preemption.check()
+            say(f"evaluating {condition} robots: {done} of {run.robots}")
+
+        tried = evaluator.full(learner, report, outcome.diverged)
+    goal, title = goal_in_words(evaluator.task.spec.criteria), f"{run.task} after {steps:,} {recipe.display.steps}"
+    about, best = {"task": run.task, "steps": steps, "goal": goal}, 0
+    if len(tried) == 1:
+        show = functools.partial(show_run, tried[0], about, run, recipe, folder, title)
+    else:
+        points = compare(evaluator, tried)
+        best = next((point.best for point in points if point.best is not None), 0)
+        show = functools.partial(show_sweep, points, tried, about, outcome.diverged, run, recipe, folder, title)
+    try:
+        with working(console, "writing the evaluation"):
+            show(console)
+    finally:
+        if goal:
+            console.print(goal, highlight=False)
+    preemption.check()
+    with working(console, f"drawing {recipe.display.video}"), clock("video"):
+        trials = tried[best]["nominal"]
+        achieved, shown = next(iter(trials.shown.items()))
+        words = f"{recipe.name(run)}: {'' if achieved else 'no '}{trials.outcomes.goal}"
+        video = film_trial(run.task, shown, evaluator.task.spec.control_dt, words, seconds=VIDEO_SECONDS)
+        with replacing(folder.path / recipe.display.video) as temporary:
+            temporary.write_bytes(video)
+    spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in clock.seconds.items())
+    console.print(f"{spent}\nrun folder: {folder.path}")
+    preemption.check()  # for who goes on after this run
+
+
+def show_run(
+    tried: Mapping[str, Trials],
+    about: Mapping[str, Any],
+    run: RunConfig,
+    recipe: Recipe,
+    folder: RunFolder,
+    title: str,
+    console: Console,
+) -> None:
+    """Figures, curves and the table of a run."""
+    evaluation = figures(tried)
+    try:  # files before tables, for they stay; and the table all the same where they cannot be written
+        write_evaluation(folder.path / "evaluation.json", evaluation, about)
+        plot_curves(
+            folder.path / "metrics.csv",
+            folder.path / "curves.png",
+            recipe.display.curves,
+            title=recipe.name(run),
+            last={f"eval/{name}": value for name, value in brief(tried[recipe.on_the_way]).items()},
+            last_step=about["steps"],
+            steps=recipe.display.steps,
+        )
+    finally:
+        console.print(evaluation_table(evaluation, title))
+
+
+def compare(evaluator: Evaluator, tried: Sequence[Mapping[str, Trials]]) -> list[Point]:
+    """The points of the grid, the best first."""
+    names = [each.point or "all seeds" for each in evaluator.members]
+    bounded = evaluator.task.spec.bounded_metrics
+    return compare_points(names, [figures(each) for each in tried], evaluator.recipe.on_the_way, bounded)
+
+
+def show_sweep(
+    points: Sequence[Point],
+    tried: Sequence[Mapping[str, Trials]],
+    about: Mapping[str, Any],
+    diverged: Mapping[int, int],
+    run: RunConfig,
+    recipe: Recipe,
+    folder: RunFolder,
+    title: str,
+    console: Console,
+) -> None:
+    """Figures of the points of a grid and of each run, curves with bands over seeds, and the table of the points."""
+    runs = members(run)
+    of_runs = [
+        {"number": each.number, "seed": each.config.seed, "values": each.values}
+        | {"diverged": diverged.get(each.number), "conditions": as_json(figures(found))}
+        for each, found in zip(runs, tried, strict=True)
+    ]
+    of_points = [
+        {"values": runs[point.runs[0]].values, "runs": point.runs, "diverged": point.diverged, "best": point.best}
+        | {"conditions": as_json(point.evaluation)}
+        for point in points
+    ]
+    try:
+        # The figures of the whole are those of the best point.
+        details = {"points": of_points, "runs": of_runs}
+        write_evaluation(folder.path / "evaluation.json", points[0].evaluation, {**about, **details})
+        plot_bands(
+            folder.path / "sweep.csv",
+            folder.path / "curves.png",
+            {point.name: point.runs for point in points},
+            recipe.display.curves,
+            title=recipe.name(run),
+            steps=recipe.display.steps,
+        )
+    finally:
+        console.print(sweep_table(points, title, recipe.on_the_way))
+        console.print(
+            "interquartile means over runs; evaluate.py, export_onnx.py and play.py take a run by its --number",
+            highlight=False,
+        )
+
+
+def figures(tried: Mapping[str, Trials]) -> Evaluation:
+    """The figures of a policy over its episodes."""
+    return {name: trials.figures for name, trials in tried.items()}

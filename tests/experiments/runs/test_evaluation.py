@@ -1,0 +1,131 @@
+"""Policies on the point robot and the pendulum, whose answers are known. Axes: T steps, A actions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mjx_policies.chunking import receding_horizon
+from mjx_policies.envs.registry import load
+from mjx_policies.experiments.runs.evaluation import _worth_showing, film_trial, make_trials, time_policy
+from mjx_policies.policy import Policy
+from mjx_policies.randomization.conditions import conditions
+from mjx_policies.types import table_slices
+
+pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
+EPISODES, BATCH = 10, 4
+
+
+@pytest.fixture(scope="module")
+def point():
+    return load("Obstacle2D", "cpu", BATCH)
+
+
+def around(task):
+    """Drives past the obstacle at a distance `params`, then to the goal; straight through it at zero."""
+    where = table_slices(task.spec.observation)
+
+    def act(params):
+        def action(obs):
+            position, obstacle, goal = (obs["state"][where[name]] for name in ("position", "obstacle", "goal"))
+            waypoint = obstacle + jnp.stack([0.1, params])
+            aim = jnp.where(position[0] < obstacle[0], waypoint, goal)
+            return jnp.clip(3.0 * (aim - position), -1.0, 1.0)
+
+        return action
+
+    return act
+
+
+@pytest.fixture(scope="module")
+def tried(point):
+    """Around the obstacle and through it, and how often the program was traced."""
+    traces = []
+
+    def act(params):
+        traces.append(params)
+        return around(point)(params)
+
+    run = make_trials(point, act, conditions(point), BATCH)
+    reports = []
+    good = run(jnp.asarray(0.6), EPISODES, ("nominal", "noise"), lambda *seen: reports.append(seen))
+    bad = run(jnp.asarray(0.0), EPISODES, ("nominal",))
+    return good, bad, len(traces), reports
+
+
+def test_a_policy_that_knows_the_way_succeeds_and_one_that_does_not_fails(tried):
+    good, bad, _, _ = tried
+    assert set(good) == {"nominal", "noise"}
+    assert good["nominal"].outcomes.achieved.all() and not bad["nominal"].outcomes.achieved.any()
+    assert good["nominal"].figures["success"].value == 1.0 and bad["nominal"].figures["failures"].value == 1.0
+    assert (good["nominal"].outcomes.seconds_to_success > 1.5).all(), (
+        "two metres at a metre a second, and to stay there"
+    )
+    assert (bad["nominal"].outcomes.seconds < 1.5).all() and not bad["nominal"].outcomes.stages["passed"].any()
+
+
+def test_every_episode_counts_once(tried):
+    good, bad, _, reports = tried
+    for trials in (good["nominal"], good["noise"], bad["nominal"]):
+        assert trials.outcomes.achieved.shape == (EPISODES,) and trials.figures["success"].count == EPISODES
+    assert reports == [(name, done) for name in ("nominal", "noise") for done in (0, 4, 8, 10)]
+
+
+def test_conditions_batches_and_parameters_are_one_program(tried):
+    assert tried[2] == 1
+
+
+def test_actions_are_those_of_the_episodes_and_end_with_them(tried):
+    good, bad, _, _ = tried
+    lengths = np.round(bad["nominal"].outcomes.seconds[:BATCH] / 0.1).astype(int)
+    assert [len(actions) for actions in bad["nominal"].actions] == lengths.tolist()
+    assert all(actions.shape == (40, 2) and np.abs(actions).max() <= 1.0 for actions in good["nominal"].actions)
+    assert all((actions[0] == [1.0, 1.0]).all() for actions in good["nominal"].actions)
+
+
+def test_what_is_shown_is_one_episode(tried):
+    good, bad, _, _ = tried
+    assert set(good["nominal"].shown) == {True} and set(bad["nominal"].shown) == {False}
+    shown = good["nominal"].shown[True]
+    assert shown.number == 0 and shown.seconds == pytest.approx(4.0) and shown.mocap_pos.shape == (39, 2, 3)
+    steps = np.linalg.norm(np.diff(shown.qpos, axis=0), axis=1)
+    assert steps.max() < 0.2, "a jump to the next episode"
+    assert shown.qpos[-1, 0] > 0.8, "it ends at the goal"
+
+
+def test_policies_meet_the_same_robots(point):
+    """The first observation of an episode does not depend on who acts in it."""
+
+    def remember(params):
+        def act(first, key, obs, clock):
+            return params + 0.01 * first, first
+
+        return Policy(lambda key, obs: obs["state"][:2] + obs["state"][4:6], act)
+
+    run = make_trials(point, remember, conditions(point), BATCH)
+    one, other = (run(jnp.asarray([x, 0.0]), BATCH, ("randomized",))["randomized"] for x in (0.1, -0.3))
+    starts = [np.stack([actions[0] for actions in trials.actions]) for trials in (one, other)]
+    np.testing.assert_allclose(starts[0] - [0.1, 0], starts[1] - [-0.3, 0], atol=1e-6)
+    assert np.unique(starts[0], axis=0).shape[0] == BATCH
+
+
+def test_a_film_shows_the_obstacle_where_it_is(point, tried):
+    mp4 = film_trial("Obstacle2D", tried[0]["nominal"].shown[True], point.spec.control_dt, "success")
+    assert mp4[4:8] == b"ftyp" and len(mp4) > 2000
+
+
+def test_a_decision_takes_time(point):
+    chunks = receding_horizon(lambda key, seen: jnp.zeros((3, 2)), (3, 2), execute=3)
+    for policy in (around(point)(jnp.asarray(0.6)), chunks):
+        found = time_policy(point, policy, calls=20)
+        assert found.count == 20 and 0 < found.median <= found.worst
+
+
+def test_of_robots_that_follow_commands_who_goes_farthest_in_its_episode_is_shown():
+    """The first falls and starts anew elsewhere, the third hardly moves, the fourth is not asked for."""
+    qpos = np.zeros((20, 4, 7), np.float32)
+    qpos[:, :, 0] = np.arange(20)[:, None] * np.array([0.1, 0.3, 0.01, 9.0])
+    qpos[9:, 0] = 50.0
+    length, rows = np.array([10, 20, 20, 20]), np.array([0, 1, 2])
+    assert _worth_showing({"qpos": qpos, "command": np.zeros((20, 4, 3))}, rows, length) == 1
+    assert _worth_showing({"qpos": qpos}, rows, length) == 0
