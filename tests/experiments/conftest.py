@@ -5,9 +5,18 @@ from types import SimpleNamespace
 
 import pytest
 
+from mjx_policies.experiments.runs import results
 from mjx_policies.training import errors
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def videos_are_short():
+    """Of the runs that scripts finish in this process: a frame takes as long to render as in a real one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(results, "VIDEO_SECONDS", 0.2)
+        yield
 
 
 @pytest.fixture(autouse=True)
