@@ -1,4 +1,4 @@
-"""The protocols of learning: a learner is three pure functions, a runner feeds it."""
+"""The protocols of learning: a learner is four pure functions, a runner feeds it."""
 
 from __future__ import annotations
 

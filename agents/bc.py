@@ -157,14 +157,17 @@ def imitation_loss(
     hidden: Mapping[str, np.ndarray] | None = None,
     dropout: Number = 0.0,
     noise: Number = 0.0,
+    reference: Reference | None = None,
 ) -> Array:  # -> []
     """The mean over the demonstrated steps of a batch: all count alike, also those whose chunks are mostly padding."""
 
     def one(key: Array, observation: Observation, action: Array, mask: Array) -> Array:
         key_loss, key_augment = jax.random.split(key)
         scales = jax.lax.stop_gradient(params["scales"])
-        observation = augment(scales, key_augment, observation, hidden, dropout, noise)
-        return actor.loss(params, key_loss, observation, hold_padding(action, mask), mask.astype(jnp.float32))
+        seen, action = augment(scales, key_augment, observation, hidden, dropout, noise), hold_padding(action, mask)
+        if reference is not None:  # what is learnt is relative to the real observation, whatever is shown of it
+            action = action + reference(seen) - reference(observation)
+        return actor.loss(params, key_loss, seen, action, mask.astype(jnp.float32))
 
     keys = jax.random.split(key, len(batch.action))
     losses = jax.vmap(one)(keys, batch.observation, jnp.asarray(batch.action), jnp.asarray(batch.action_mask))
@@ -176,6 +179,7 @@ def bc(
     actor: ActionHead,
     policy: Callable[[PyTree], Policy],
     hidden: Mapping[str, np.ndarray] | None = None,
+    reference: Reference | None = None,
 ) -> Learner:
     """Builds the learner. Its batches are windows of demonstrations.
 
@@ -184,6 +188,7 @@ def bc(
       policy: parameters -> what acts, one action at a time, such as a function of `chunking`.
       hidden: {name: [D] bool} which numbers of an observation its dropout hides, such as what a robot senses of itself;
         observations that are not named stay whole. By default all is hidden.
+      reference: of the actor's `Units`.
     """
 
     def init(key: Array, obs: Observation, hyper: BCHyper) -> BCState:
@@ -206,7 +211,7 @@ def bc(
     def update(state: BCState, key: Array, batch: Window) -> tuple[BCState, Info]:
         hyper = state.hyper
         value, grads = jax.value_and_grad(imitation_loss, argnums=1)(
-            actor, state.params, key, batch, hidden, hyper.observation_dropout, hyper.observation_noise
+            actor, state.params, key, batch, hidden, hyper.observation_dropout, hyper.observation_noise, reference
         )
         rate = warmup_cosine(state.step, hyper.learning_rate, hyper.warmup_steps, hyper.total_steps)
         optimizer = adam(rate, hyper.max_grad_norm, hyper.weight_decay, ADAM_B1, ADAM_B2)

@@ -145,7 +145,13 @@ def descend(now: Progress, loss: Loss, batch: Batch, memory: PyTree, hyper: PPOH
     return Progress(optax.apply_updates(now.params, updates), opt_state, rate, jnp.asarray(True)), info
 
 
-def ppo(actor: ActionHead, critic: Critic, config: PPOConfig, symmetry: Symmetry | None = None) -> Learner:
+def ppo(
+    actor: ActionHead,
+    critic: Critic,
+    config: PPOConfig,
+    symmetry: Symmetry | None = None,
+    deployed: ActionHead | None = None,
+) -> Learner:
     """Builds the learner.
 
     Args:
@@ -153,6 +159,8 @@ def ppo(actor: ActionHead, critic: Critic, config: PPOConfig, symmetry: Symmetry
       critic: judges, also by what only a simulator knows.
       config: sizes.
       symmetry: reflection for the mirror loss and for scales that treat left and right alike.
+      deployed: what acts in the end, by the same parameters; `actor` by default. For a head that explores by noise in
+        its steps, the same head without.
 
     Raises:
       ValueError: the head has no density, or what the mirror loss needs.
@@ -160,10 +168,8 @@ def ppo(actor: ActionHead, critic: Critic, config: PPOConfig, symmetry: Symmetry
     check(actor, symmetry)
 
     def init(key: Array, obs: Observation, hyper: PPOHyper) -> PPOState:
-        key_actor, key_critic, key_begin, key_recall = jax.random.split(key, 4)
-        params = {"actor": actor.init(key_actor, obs)}
-        shown, _ = recall(actor, params["actor"], begin(actor, params["actor"], key_begin, obs), key_recall, obs, 0)
-        params |= {"critic": critic.init(key_critic, shown)}
+        key_actor, key_critic = jax.random.split(key)
+        params = {"actor": actor.init(key_actor, obs), "critic": critic.init(key_critic, obs)}
         hyper = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), hyper)
         opt_state = adam(0.0, 1.0, eps=ADAM_EPS, parts=tuple(params)).init(params)
         names = sorted({name for part in params.values() for name in part["scales"].observation})
@@ -189,23 +195,35 @@ def ppo(actor: ActionHead, critic: Critic, config: PPOConfig, symmetry: Symmetry
 
         now = Progress(state.params, state.opt_state, state.learning_rate, jnp.asarray(False))
         now, info = jax.lax.scan(epoch, now, jax.random.split(key, config.num_epochs))
-        info = jax.tree.map(jnp.mean, info) | {"learning_rate": now.learning_rate}
-        info["value/explained"] = 1 - jnp.var(batch.returns - value) / (jnp.var(batch.returns) + 1e-8)
-        if actor.distribution is not None:
-            first = jax.tree.map(lambda x: x[0, 0], remembered(actor, now.params["actor"], batch, rollout.memory))
-            info["policy/std"] = jnp.mean(actor.distribution(now.params["actor"], first).stddev())
+        info = jax.tree.map(jnp.mean, info) | {"learning_rate": now.learning_rate} | explained(batch, value)
+        info |= deviation(actor, now.params["actor"], batch, rollout.memory)
         # Scales move only now: during the rollout and all gradient steps the policy saw one normalisation, so the first
         # ratio is one.
         normalizer = seen_moments(state.normalizer, rollout.obs, symmetry)
         params = with_scales(now.params, normalizer, config)
         return PPOState(params, now.opt_state, normalizer, now.learning_rate, state.updates + 1, state.hyper), info
 
-    return Learner(
-        init=init,
-        act=lambda state: exploring(actor, state.params["actor"]),
-        update=update,
-        policy=lambda state: acting(actor, state.params["actor"]),
-    )
+    def act(state: PPOState) -> Policy:
+        return exploring(actor, state.params["actor"])
+
+    return Learner(init, act, update, lambda state: acting(deployed or actor, state.params["actor"]))
+
+
+def explained(batch: Batch, value: Array) -> Info:  # [T, B]
+    """The part of the returns' variance that the critic had foreseen."""
+    return {"value/explained": 1 - jnp.var(batch.returns - value) / (jnp.var(batch.returns) + 1e-8)}
+
+
+def deviation(actor: ActionHead, params: PyTree, batch: Batch, memory: PyTree) -> Info:
+    """The standard deviation of a policy that has one, in the first of its observations."""
+    if actor.distribution is None:
+        return {}
+    first, memory = jax.tree.map(lambda x: x[:1, :1], batch), jax.tree.map(lambda x: x[:1], memory)
+    obs = jax.tree.map(lambda x: x[0, 0], remembered(actor, params, first, memory))
+    try:
+        return {"policy/std": jnp.mean(actor.distribution(params, obs).stddev())}
+    except NotImplementedError:  # of bins
+        return {}
 
 
 def check(actor: ActionHead, symmetry: Symmetry | None) -> None:

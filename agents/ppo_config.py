@@ -86,8 +86,8 @@ class PPOConfig:
     Attributes:
       num_epochs: passes over a rollout.
       num_minibatches: gradient steps in a pass; divides the number of environments.
-      normalize: whether the actor's scales of observations follow the moments of what was seen; those of an actor that
-        imitation has trained stay.
+      normalize: whether the actor's scales of observations are replaced by the moments of what was seen. False for an
+        actor that imitation has trained: it knows its observations by the scales of the data.
       density: of a decision, the sum over its numbers, or their mean, as in DPPO, with many numbers of a chunk.
       density_bounds: what the log density of each number is kept within; DPPO's are (-5, 2).
     """

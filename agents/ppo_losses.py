@@ -85,7 +85,7 @@ def prepare(
     begins = jnp.concatenate([jnp.zeros_like(done[:1]), done[:-1]])
     batch = Batch(rollout.obs, begins, rollout.extras, rollout.reward, rollout.reward)
     of = jax.vmap(jax.vmap(critic.value, in_axes=(None, 0)), in_axes=(None, 0))
-    value = of(params["critic"], remembered(actor, params["actor"], batch, rollout.memory))
+    value = of(params["critic"], rollout.obs)
     next_value = of(params["critic"], rollout.final_obs)
     advantage = gae(
         rollout.reward, value, next_value, rollout.terminated, rollout.truncated, hyper.discount, hyper.trace_decay
@@ -110,7 +110,7 @@ def losses(
     new = jax.vmap(densities, in_axes=(None, None, 0, 0))(actor, params["actor"], obs, batch.extras["trace"])
     log_ratio = reduced(new, config) - reduced(batch.extras["log_prob"], config)
     surrogate = clipped_surrogate(log_ratio, batch.advantage[:, None] * hyper.decision_weight, hyper.clip)
-    value = jax.vmap(critic.value, in_axes=(None, 0))(params["critic"], obs)
+    value = jax.vmap(critic.value, in_axes=(None, 0))(params["critic"], batch.obs)
     value_error = jnp.mean(jnp.square(value - batch.returns))
     info = {
         "loss/policy": jnp.mean(surrogate),

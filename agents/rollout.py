@@ -22,7 +22,7 @@ class Transition:
 
     Attributes:
       obs: [T, B, ...] what was acted on.
-      action: [T, B, A].
+      action: [T, B, A], or [T, B, H, A] of chunks.
       extras: [T, B, ...] what the behaviour policy returned beside the action.
       reward, terminated, truncated: [T, B].
       final_obs: [T, B, ...] what the step really led to, see `TimeStep`.

@@ -270,8 +270,8 @@ class EnvSpec:
         the target of a zero action.
       max_speed: m/s or rad/s, beyond what any coordinate reaches while the simulation is sound; a robot that is faster
         has diverged, see `vectorize.sound`.
-      n_obs_steps: O, where every entry of an observation holds the last O of its kind, [O, ...], each as its table says
-        (`wrappers.History`); 0: one, without such an axis.
+      n_obs_steps: O, where every entry of an observation but `extrinsics` holds the last O of its kind, [O, ...], each
+        as its table says (`wrappers.History`); 0: one, without such an axis.
       n_action_steps: K, where an action is [H, A], H at least K, each row as the table says, of which the first K are
         executed in one step (`wrappers.ActionChunk`); 0: an action is [A].
     """

@@ -174,7 +174,8 @@ def make_actor(
 
 def make_learner(config: BCRun, spec: EnvSpec, network: ActionHead) -> Learner:
     """The learner of an actor."""
-    return bc(network, functools.partial(make_policy, config, spec, network), {OBSERVATION: _rows(spec, OWN)})
+    acts = functools.partial(make_policy, config, spec, network)
+    return bc(network, acts, {OBSERVATION: _rows(spec, OWN)}, reference(spec))
 
 
 def _rows(spec: EnvSpec, names: tuple[str, ...]) -> np.ndarray:  # -> [D] bool

@@ -87,8 +87,8 @@ def load_policy(
 ) -> Policy:
     """Opens an intact checkpoint of a run; the run itself is left alone and may go on.
 
-    Of reinforcement learning it is the newest. Of cloning it is the one that was most successful in simulation, since
-    on the way there is no better judge.
+    Of reinforcement learning it is the newest. Of cloning it is the one that was most successful in simulation, on
+    average over the runs of a sweep, since on the way there is no better judge.
 
     Args:
       run: its folder.

@@ -146,9 +146,10 @@ def spacing(iterations: int, evaluations: int, last: bool) -> int:
 def needing(run: RunConfig) -> tuple[str, str]:
     """What takes memory, and what to do where it is too much."""
     runs = len(members(run))
-    robots = f"--num-envs {run.num_envs:,}" if hasattr(run, "num_envs") else "the run"
+    if runs == 1 and hasattr(run, "num_envs"):
+        return f"--num-envs {run.num_envs:,}", "choose fewer robots"
     if runs == 1:
-        return robots, "choose fewer robots"
+        return "the run", "choose a smaller network"
     return f"a sweep of {runs:,} runs", "choose fewer seeds, a smaller grid or smaller runs"
 
 

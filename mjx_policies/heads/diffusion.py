@@ -15,7 +15,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from mjx_policies.heads.base import ActionHead, ChainStep, Noise, chain_steps, masked_mean
+from mjx_policies.heads.base import ActionHead, ChainStep, Noise, chain_steps, masked_mean, one_decision
 from mjx_policies.heads.denoising import Denoiser, Step, add_noise, regression_target
 from mjx_policies.heads.inpainting import Prefix
 from mjx_policies.networks.apply import apply
@@ -65,9 +65,9 @@ def diffusion_head(denoiser: Denoiser) -> ActionHead:
             x = go(jax.lax.stop_gradient(params.get("frozen", params)), x, slice(early))[-1]
         return jnp.concatenate([x[None], go(params, x, slice(early, None))])
 
-    def sample(params: PyTree, key: Array, embedding: Array) -> tuple[Array, ChainStep]:
+    def sample(params: PyTree, key: Array, embedding: Array) -> tuple[Array, PyTree]:
         chain = run(params, embedding, noise.draw(key))
-        return chain[-1], chain_steps(chain)
+        return chain[-1], chain_steps(chain) if denoiser.draws else one_decision(chain[-1])
 
     def sample_from_noise(params: PyTree, embedding: Array, noise: Array, prefix: Prefix | None = None) -> Array:
         return run(params, embedding, noise, prefix)[-1]

@@ -116,4 +116,6 @@ def mixture_head(
         logits, normal = components(params, embedding)
         return jnp.tensordot(jax.nn.one_hot(jnp.argmax(logits), num_components), normal.loc, 1)
 
-    return ActionHead(init, loss, sample, log_prob, action_log_prob, mode, distribution, noise, sample_from_noise)
+    return ActionHead(
+        init, loss, sample, log_prob, action_log_prob, mode, noise=noise, sample_from_noise=sample_from_noise
+    )

@@ -307,3 +307,16 @@ def test_noise_of_observations_adds_what_it_must_to_the_error_of_a_linear_policy
     expected = 0.09 * float((kernel**2).sum(axis=0).mean())
     assert more - plain == pytest.approx(expected, rel=0.1)
     assert float(imitation_loss(network, noisy.average, jax.random.key(0), batch)) == pytest.approx(plain, rel=1e-5)
+
+
+def test_what_is_hidden_does_not_move_what_is_learnt():
+    """Of a head whose loss is the action that it sees: with a reference that dropout hides."""
+    base = lambda obs: obs["state"][-1, :A] / 10  # noqa: E731
+    head = deterministic_head(Linear(), (H, A))._replace(loss=lambda params, key, embedding, action, mask: action.sum())
+    network = actor(Flat(), head, units=Units(SCALES, reference=base))
+    batch, key = windows(0), jax.random.key(0)
+    params = network.init(key, {"state": jnp.asarray(batch.observation["state"][0])})
+    plain, hidden = (imitation_loss(network, params, key, batch, None, dropout, 0.0, base) for dropout in (0.0, 1.0))
+    np.testing.assert_allclose(hidden, plain, rtol=1e-4)
+    moved = imitation_loss(network, params, key, batch, None, 1.0, 0.0)
+    assert abs(float(moved - plain)) > 1e-2, "without it the target moves"

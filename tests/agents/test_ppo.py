@@ -17,10 +17,12 @@ from mjx_policies.agents.ppo_config import PPOConfig, PPOHyper, Symmetry
 from mjx_policies.agents.ppo_losses import clipped_surrogate, reduced
 from mjx_policies.agents.rollout import Transition
 from mjx_policies.envs.vectorize import where_rows
+from mjx_policies.heads.bins import bins_head
 from mjx_policies.heads.denoising import Denoiser
 from mjx_policies.heads.diffusion import diffusion_head
 from mjx_policies.heads.flow import flow_head
 from mjx_policies.heads.gaussian import gaussian_head
+from mjx_policies.heads.mixture import mixture_head
 from mjx_policies.memory import gru
 from mjx_policies.networks.denoiser import MLPDenoiser
 from mjx_policies.networks.flat import Flat
@@ -414,6 +416,8 @@ ACTORS = {
         diffusion_head(Denoiser(MLPDenoiser(8, 1, 4), (A,), num_steps=3, eta=1.0, min_std=0.1)),
         units=Units(clip=CLIP),
     ),
+    "mixture": lambda: actor(Flat(), mixture_head(MLP((8,)), A, 2), units=Units(clip=CLIP)),
+    "bins": lambda: actor(Flat(), bins_head(MLP((8,)), A, 4), units=Units(clip=CLIP)),
     "recurrent": lambda: actor(Flat(), head, units=Units(clip=CLIP), memory=gru(4)),
     "residual": residual,
 }

@@ -142,7 +142,11 @@ def test_densities_have_a_floor_of_their_own(params):
 
 
 def test_without_noise_there_is_no_density():
-    assert diffusion_head(Denoiser(NET, SHAPE)).log_prob is None
+    plain = diffusion_head(Denoiser(NET, SHAPE))
+    assert plain.log_prob is None and plain.decisions == 1
+    key = jax.random.key(0)
+    trace = jax.eval_shape(lambda: plain.sample(plain.init(key, EMBEDDING), key, EMBEDDING)[1])
+    assert trace.shape == (1, *SHAPE)
     assert diffusion_head(Denoiser(NET, SHAPE)).noise.shape == (1, *SHAPE)
     assert diffusion_head(Denoiser(NET, SHAPE, eta=0.1)).log_prob is not None
     assert diffusion_head(Denoiser(NET, SHAPE, min_std=0.1)).log_prob is not None
