@@ -23,8 +23,8 @@ import jax
 import numpy as np
 import tyro
 
-from mjx_policies.experiments.runs.opening import load_policy
-from mjx_policies.training.checkpoints import checkpoint_steps
+from mjx_policies.training.checkpoint import read_checkpoint, verify_checkpoint
+from mjx_policies.training.checkpoints import checkpoint_steps, newest_checkpoint
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.metrics import read_metrics
 from mjx_policies.training.progress import open_console
@@ -127,14 +127,20 @@ def report(folder: Path) -> str:
 
 
 def compare(one: Path, other: Path) -> list[str]:
-    """Names of the parameters of the actors that differ in any bit."""
-    states = [load_policy(path).params for path in (one, other)]
-    leaves = [jax.tree_util.tree_leaves_with_path(state) for state in states]
-    return [
-        jax.tree_util.keystr(path)
-        for (path, a), (_, b) in zip(*leaves, strict=True)
-        if np.asarray(a).tobytes() != np.asarray(b).tobytes()
-    ]
+    """Names of the leaves of the learner that differ in any bit."""
+    a, b = learned(one), learned(other)
+    return [name for name in sorted(a | b) if name not in a or name not in b or a[name].tobytes() != b[name].tobytes()]
+
+
+def learned(run: Path) -> dict[str, np.ndarray]:
+    """The leaves of the learner in the newest checkpoint, whatever its shapes."""
+    path, template = newest_checkpoint(run / "checkpoints"), {}
+    for name, kind in verify_checkpoint(path)["leaves"].items():
+        if name.startswith("learner."):
+            dtype, _, shape = kind.rstrip("]").partition("[")
+            sizes = tuple(int(size) for size in shape.split(",") if size)
+            template[name.removeprefix("learner.")] = jax.ShapeDtypeStruct(sizes, dtype)
+    return {name: np.asarray(leaf) for name, leaf in read_checkpoint(path, template, at="learner")[0].items()}
 
 
 if __name__ == "__main__":
