@@ -10,12 +10,9 @@ from mjx_policies.experiments import _early  # noqa: F401 # isort: skip
 import dataclasses
 from typing import Literal
 
-import jax
-
 from mjx_policies.agents.ppo_config import PPOConfig, PPOHyper
 from mjx_policies.envs.franka.actions import ActionName
-from mjx_policies.experiments.runs.ppo import PPORun, recipe
-from mjx_policies.experiments.runs.recipe import Display
+from mjx_policies.experiments.runs.ppo import RECIPE, PPORun
 from mjx_policies.experiments.runs.run import complete
 from mjx_policies.randomization.imperfections import Imperfections
 from mjx_policies.training.command_line import parse
@@ -31,25 +28,10 @@ MANIPULATION = PPOHyper(
     entropy=0.0,
     final_entropy=0.0,
 )
-STEPS = {"FrankaReach": 600_000, "FrankaPickCube": 2_000_000}  # environment steps on a CPU; of any other task:
-MANY_STEPS = 4_000_000
-DISPLAY = Display(
-    progress=("env/reward", "env/success"),
-    curves=(
-        "env/success",
-        "env/reward",
-        "env/terminations",
-        "value/explained",
-        "policy/std",
-        "policy/kl",
-        "learning_rate",
-        "loss/value",
-    ),
-)
 
 
 @dataclasses.dataclass(frozen=True)
-class Run(PPORun):
+class ManipulationRun(PPORun):
     """Trains a Franka with PPO, evaluates it and films it."""
 
     task: str = "FrankaPickCube"
@@ -65,12 +47,6 @@ class Run(PPORun):
     curriculum_threshold: float = 0.0  # the task's score above which the ranges grow; 0: they are full from the start
 
 
-def default_steps(task: str) -> int:
-    """Environment steps after which a task has been learned, on a batch as large as the device's default."""
-    return STEPS.get(task, MANY_STEPS) if jax.default_backend() == "cpu" else 40_000_000
-
-
 if __name__ == "__main__":
     with clean_errors():
-        run = parse(Run, __doc__)
-        complete(run, recipe(default_steps(run.task), DISPLAY))
+        complete(parse(ManipulationRun, __doc__), RECIPE)

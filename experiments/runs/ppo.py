@@ -47,9 +47,15 @@ def default_num_envs() -> int:
     return 512 if jax.default_backend() == "cpu" else 8192
 
 
-def default_steps() -> int:
-    """Environment steps of a run that walks well, on a batch as large as `default_num_envs` makes it."""
-    return 2_100_000 if jax.default_backend() == "cpu" else 40_000_000
+def default_steps(task: str) -> int:
+    """Environment steps after which a task has been learned, on a batch as large as `default_num_envs` makes it."""
+    if jax.default_backend() != "cpu":
+        return 40_000_000
+    return STEPS.get(task, 4_000_000 if task.startswith("Franka") else 2_100_000)
+
+
+STEPS = {"FrankaReach": 600_000, "FrankaPickCube": 2_000_000}
+"""Environment steps of tasks that need fewer than others of their robot."""
 
 
 # A short run takes large steps while it looks for a gait, and small ones on a quieter policy once it has one.
@@ -66,7 +72,7 @@ class PPORun(RunConfig):
 
     KIND: ClassVar[str] = "ppo"
 
-    steps: int = may_change(0)  # environment steps; 0: as many as the script finds enough on this device
+    steps: int = may_change(0)  # environment steps; 0: what is enough for the task on this device
     num_envs: int = dataclasses.field(default_factory=lambda: default_num_envs())  # robots at once
     rollout_length: int = 10  # control steps of each robot in an iteration
     policy_layers: tuple[int, ...] = (128, 128)  # hidden widths
@@ -82,6 +88,7 @@ class PPORun(RunConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, steps=0, num_envs=1, rollout_length=1)
+        object.__setattr__(self, "steps", self.steps or default_steps(self.task))
         threshold = self.curriculum_threshold
         if not 0 <= threshold < 1:
             raise ValueError(
@@ -176,51 +183,54 @@ def opened(config: PPORun, task: Env, folder: Path) -> Opened:
     return Opened(blank, network, lambda state: state.params["actor"], functools.partial(acting, network))
 
 
-LOCOMOTION_CURVES = (
-    "env/track_linear",
-    "env/track_yaw",
-    "env/reward",
-    "env/terminations",
-    "policy/std",
-    "policy/kl",
-    "learning_rate",
-    "loss/value",
+DISPLAY = Display(
+    progress=("env/reward", "env/track_linear", "env/track_yaw", "env/success"),
+    curves=(
+        "env/track_linear",
+        "env/track_yaw",
+        "env/success",
+        "env/reward",
+        "env/terminations",
+        "policy/std",
+        "policy/kl",
+        "learning_rate",
+        "loss/value",
+        "value/explained",
+    ),
 )
-DISPLAY = Display(("env/reward", "env/track_linear", "env/track_yaw"), LOCOMOTION_CURVES, video="walk.mp4")
 NOT_ALWAYS = ("env/standing_speed", "env/side")  # nobody stands, nobody has passed: these metrics may be NaN
 
 
-def recipe(default_steps: int, display: Display = DISPLAY) -> Recipe:
-    """PPO as a run; `default_steps` is meant where a configuration says 0."""
+def check(run: PPORun, task: Env) -> PyTree:
+    """Builds the run, and returns the shapes of its state; of a sweep with those of the rollouts."""
+    del task
+    built = build(run)
+    state = jax.eval_shape(built.runner.init, jax.random.key(run.seed), run.hyper)
+    return (state, rollout_shapes(run, built, state)) if len(members(run)) > 1 else state
 
-    def check(run: PPORun, task: Env) -> PyTree:
-        del task
-        built = build(run)
-        state = jax.eval_shape(built.runner.init, jax.random.key(run.seed), run.hyper)
-        return (state, rollout_shapes(run, built, state)) if len(members(run)) > 1 else state
 
-    @contextlib.contextmanager
-    def assemble(
-        run: PPORun, task: Env, folder: RunFolder, console: Console, preemption: Preemption
-    ) -> Iterator[Parts]:
-        del task, folder, preemption
-        steps = -(-(run.steps or default_steps) // run.iteration) * run.iteration
-        if run.steps and steps != run.steps:
-            console.print(
-                f"--steps {run.steps:,} becomes {steps:,}: an iteration takes {run.iteration:,}, "
-                f"{run.rollout_length} of each of {run.num_envs:,} robots"
-            )
-        built = build(run)
-        runner = sweep(built.runner) if len(members(run)) > 1 else built.runner
-        init = jax.jit(runner.init, compiler_options=compiler_options(runs_once=True))
-        job = Job(
-            init=lambda: init(*beginning(run)),
-            step=runner.step,
-            steps_per_iteration=runner.steps_per_iteration,
-            watch=lambda state: state.learner,
-            may_be_nan=NOT_ALWAYS,
-            compiler_options=compiler_options(),
+@contextlib.contextmanager
+def assemble(run: PPORun, task: Env, folder: RunFolder, console: Console, preemption: Preemption) -> Iterator[Parts]:
+    """The runner of a run or of all runs of a sweep."""
+    del task, folder, preemption
+    steps = -(-run.steps // run.iteration) * run.iteration
+    if run.steps not in (steps, default_steps(run.task)):
+        console.print(
+            f"--steps {run.steps:,} becomes {steps:,}: an iteration takes {run.iteration:,}, "
+            f"{run.rollout_length} of each of {run.num_envs:,} robots"
         )
-        yield Parts(job, steps, functools.partial(acting, built.actor), lambda learner: learner.params["actor"])
+    built = build(run)
+    runner = sweep(built.runner) if len(members(run)) > 1 else built.runner
+    init = jax.jit(runner.init, compiler_options=compiler_options(runs_once=True))
+    job = Job(
+        init=lambda: init(*beginning(run)),
+        step=runner.step,
+        steps_per_iteration=runner.steps_per_iteration,
+        watch=lambda state: state.learner,
+        may_be_nan=NOT_ALWAYS,
+        compiler_options=compiler_options(),
+    )
+    yield Parts(job, steps, functools.partial(acting, built.actor), lambda learner: learner.params["actor"])
 
-    return Recipe(check, assemble, display)
+
+RECIPE = Recipe(check, assemble, DISPLAY)

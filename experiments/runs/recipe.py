@@ -62,13 +62,11 @@ class Display(NamedTuple):
     Attributes:
       progress: metrics beside the progress bar.
       curves: those in curves.png.
-      video: name of the file.
       steps: what a step is.
     """
 
     progress: tuple[str, ...]
     curves: tuple[str, ...]
-    video: str = "episode.mp4"
     steps: str = "steps"
 
 

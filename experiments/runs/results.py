@@ -34,6 +34,7 @@ from mjx_policies.types import PyTree
 CHOICE_SEED = EVALUATION_SEED + 1  # episodes that choose among checkpoints must not be those that judge the chosen
 VIDEO_SECONDS = 8.0
 FINAL = ("nominal", "randomized")  # conditions of the last evaluation
+VIDEO = "episode.mp4"
 
 
 class Evaluator:
@@ -118,12 +119,12 @@ def finish(
         if goal:
             console.print(goal, highlight=False)
     preemption.check()
-    with working(console, f"drawing {recipe.display.video}"), clock("video"):
+    with working(console, f"recording {VIDEO}"), clock("video"):
         trials = tried[best]["nominal"]
         achieved, shown = next(iter(trials.shown.items()))
         words = f"{recipe.name(run)}: {'' if achieved else 'no '}{trials.outcomes.goal}"
         video = film_trial(run.task, shown, evaluator.task.spec.control_dt, words, seconds=VIDEO_SECONDS)
-        with replacing(folder.path / recipe.display.video) as temporary:
+        with replacing(folder.path / VIDEO) as temporary:
             temporary.write_bytes(video)
     spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in clock.seconds.items())
     console.print(f"{spent}\nrun folder: {folder.path}")

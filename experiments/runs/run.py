@@ -1,6 +1,6 @@
 """One run, from its configuration to a finished folder: what all algorithms do alike.
 
-    RunFolder/  config.json  checkpoints/  metrics.csv  tensorboard/  curves.png  evaluation.json  <video>.mp4
+    RunFolder/  config.json  checkpoints/  metrics.csv  tensorboard/  curves.png  evaluation.json  episode.mp4
 
 `--seeds` and `--grid` make it a sweep: many runs in one program and one folder, which has a `sweep.csv` as well. Each
 of them has a number, by which its policy is evaluated, exported and played like that of a run alone.
@@ -25,7 +25,7 @@ from mjx_policies.envs.registry import load
 from mjx_policies.experiments.runs.evaluation import BATCH
 from mjx_policies.experiments.runs.grid import Member, members
 from mjx_policies.experiments.runs.recipe import Parts, Recipe, RunConfig
-from mjx_policies.experiments.runs.results import Evaluator, finish
+from mjx_policies.experiments.runs.results import VIDEO, Evaluator, finish
 from mjx_policies.training.checkpoints import checkpoint_steps
 from mjx_policies.training.config import differences
 from mjx_policies.training.errors import UserError, clean_errors
@@ -104,7 +104,7 @@ def is_finished(path: Path, run: RunConfig, recipe: Recipe) -> bool:
     changed = differences(before, run)
     if changed:
         raise UserError(f"{path} goes on as it began, but {'; '.join(changed)}.")
-    results = [path / name for name in ("curves.png", recipe.display.video)]
+    results = [path / name for name in ("curves.png", VIDEO)]
     same = all(getattr(before, name) == getattr(run, name) for name in ("steps", "robots") if hasattr(run, name))
     return same and all(file.exists() for file in results)
 

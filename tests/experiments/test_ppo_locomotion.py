@@ -25,7 +25,7 @@ TINY = (
     *("--policy-layers", "8", "--critic-layers", "8", "--robots", "3", "--evaluations", "1"),
     *("--hyper.learning-rate", "0.002", "--imperfections.delay", "0", "0.01"),
 )
-FINISHED = ("config.json", "metrics.csv", "curves.png", "evaluation.json", "walk.mp4")
+FINISHED = ("config.json", "metrics.csv", "curves.png", "evaluation.json", "episode.mp4")
 
 
 def command(*arguments):
@@ -88,7 +88,7 @@ def test_a_run_ends_with_a_complete_folder(finished):
     assert set(evaluation["conditions"]) == {"nominal", "randomized"}
     for figures in evaluation["conditions"].values():
         assert figures["upright"]["count"] == 3 and figures["failures"]["value"] == 0.0
-    assert (folder / "walk.mp4").read_bytes()[4:8] == b"ftyp"
+    assert (folder / "episode.mp4").read_bytes()[4:8] == b"ftyp"
     assert (folder / "curves.png").read_bytes()[:4] == b"\x89PNG"
 
 
@@ -121,7 +121,7 @@ def test_a_finished_run_goes_on(finished, tmp_path, capsys, monkeypatch):
     assert "resumed at step 256 of 320" in capsys.readouterr().out
     assert rows(folder)[: len(before)] == before and len(rows(folder)) == len(before) + 1
     assert json.loads((folder / "evaluation.json").read_text())["steps"] == 320
-    assert filmed and (folder / "walk.mp4").read_bytes() == b"video"
+    assert filmed and (folder / "episode.mp4").read_bytes() == b"video"
     config = json.loads((folder / "config.json").read_text())["config"]
     assert (config["task"], config["seed"], config["steps"]) == ("Pendulum", 3, 320)
 
@@ -156,7 +156,7 @@ def test_a_finished_run_without_its_checkpoints_is_left_alone(finished, tmp_path
 def test_what_comes_after_training_can_be_stopped_and_may_fail(finished, tmp_path, capsys, monkeypatch):
     folder = Path(shutil.copytree(finished[0], tmp_path / "copy"))
     resume = ("--run-dir", folder, "--resume")
-    (folder / "walk.mp4").unlink()
+    (folder / "episode.mp4").unlink()
     with monkeypatch.context() as patch:
         patch.setattr(results, "write_evaluation", lambda *_: signal.raise_signal(signal.SIGTERM))
         patch.setattr(results, "film_trial", None)
@@ -166,7 +166,7 @@ def test_what_comes_after_training_can_be_stopped_and_may_fail(finished, tmp_pat
     assert "SIGTERM asked to stop: what was learned is saved. Run again with --resume" in said
 
     def fail(*_, **__):
-        raise UserError("video walk.mp4 was not written: the disk is full, make room.")
+        raise UserError("video episode.mp4 was not written: the disk is full, make room.")
 
     with monkeypatch.context() as patch:
         patch.setattr(results, "film_trial", fail)
@@ -216,7 +216,7 @@ def test_a_run_is_judged_anew(finished, tmp_path, run_script):
     for arguments, sentence in (
         ((tmp_path, "--robots", "3"), "is not a run folder"),
         ((folder, "--robots", "0"), "robots is 0"),
-        ((folder, "--json", folder / "walk.mp4" / "a.json"), "cannot create the folder"),
+        ((folder, "--json", folder / "episode.mp4" / "a.json"), "cannot create the folder"),
     ):
         refused = judge("--run", *arguments)
         assert refused.returncode == 2 and sentence in unframed(refused.stderr) and "Traceback" not in refused.stderr

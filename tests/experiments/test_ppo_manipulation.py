@@ -47,8 +47,10 @@ def test_a_run_ends_with_a_complete_folder(run):
     assert (run / "curves.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_a_finished_run_that_is_resumed_says_so(run, capsys):
-    assert command("ppo_manipulation.py", "--run-dir", run, "--resume") == 0
+@pytest.mark.parametrize("script", ["ppo_manipulation.py", "ppo_locomotion.py"])
+def test_a_finished_run_that_is_resumed_says_so(run, script, capsys):
+    """By either script: nothing of a run hangs on which one it was, its folder says it all."""
+    assert command(script, "--run-dir", run, "--resume") == 0
     assert f"{run} is finished: 32 steps" in capsys.readouterr().out
 
 

@@ -26,7 +26,7 @@ from mjx_policies.experiments.runs.demonstrations import prepare
 from mjx_policies.experiments.runs.evaluation import make_trials
 from mjx_policies.experiments.runs.grid import beginning, members
 from mjx_policies.experiments.runs.opening import load_policy, member_file
-from mjx_policies.experiments.runs.ppo import PPORun, build, recipe
+from mjx_policies.experiments.runs.ppo import RECIPE, PPORun, build
 from mjx_policies.training import memory
 from mjx_policies.training.errors import UserError
 from mjx_policies.training.loop import train
@@ -69,7 +69,7 @@ def crashing(step):
 
 
 def complete(run, folder, **changes):
-    skeleton.complete(dataclasses.replace(run, run_dir=str(folder), **changes), recipe(64))
+    skeleton.complete(dataclasses.replace(run, run_dir=str(folder), **changes), RECIPE)
 
 
 @pytest.fixture(scope="module")
