@@ -3,7 +3,8 @@
 Both meet the same robots and starts, so episodes are compared in pairs. Prints the verdict with its interval and
 p-value, or how many more episodes it takes, and writes a page with everything there is to see, comparison.html in the
 folder of the first run. More than two runs make a table of how each bears what it was or was not trained for, and
-p-values are corrected for the number of comparisons. Where success and return disagree, no policy is preferred.
+p-values are corrected for the number of comparisons. Where success and return disagree, no policy is preferred. Runs of
+a sweep are named by its folder, once for each, and their --numbers.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from rich.table import Table
 from mjx_policies.evaluation.comparison import Comparison
 from mjx_policies.evaluation.page import percent
 from mjx_policies.evaluation.report_html import Report, comparisons
-from mjx_policies.experiments.judging import Tests, judge, open_subject, output_files, write_page
+from mjx_policies.experiments.runs.opening import load_policy, member_file
+from mjx_policies.experiments.runs.report import EvaluationConfig, evaluate, output_files, publish
 from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.files import write_json
@@ -30,10 +32,11 @@ from mjx_policies.training.progress import open_console
 
 
 @dataclasses.dataclass(frozen=True)
-class Compare(Tests):
+class Compare(EvaluationConfig):
     """Compares the policies of runs of one task."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()  # run folders; the first is compared with each of the others
+    numbers: tuple[int, ...] = ()  # of the runs, each in the folder of its sweep; empty: 0 for all
     report: str = ""  # page to write; empty: comparison.html in the first run's folder
     json: str = ""  # file for the verdicts
 
@@ -41,47 +44,58 @@ class Compare(Tests):
         super().__post_init__()
         if len(self.runs) < 2:
             raise ValueError("pass two run folders at least, such as: compare.py runs/a runs/b")
-        twice = [
-            str(run) for run, times in collections.Counter(run.resolve() for run in self.runs).items() if times > 1
-        ]
-        if twice:
-            raise ValueError(f"{twice[0]} is given twice: a policy equals itself")
+        if self.numbers and len(self.numbers) != len(self.runs):
+            raise ValueError(f"--numbers has {len(self.numbers)} entries: pass one for each of {len(self.runs)} runs")
+        where = collections.Counter((run.resolve(), number) for run, number in self.places)
+        if len(where) < len(self.runs):
+            raise ValueError(f"{where.most_common(1)[0][0][0]} is given twice: a policy equals itself")
+
+    @property
+    def places(self) -> list[tuple[Path, int]]:
+        """Where each policy lies: a folder, and the number of the run in it."""
+        return list(zip(self.runs, self.numbers or (0,) * len(self.runs), strict=True))
+
+
+def names(places: list[tuple[Path, int]]) -> list[str]:
+    """The folders' names; their whole paths where two have the same."""
+    short = [member_file(run.resolve().name, run, number) for run, number in places]
+    return [
+        member_file(str(run), run, number) if short.count(name) > 1 else name
+        for name, (run, number) in zip(short, places, strict=True)
+    ]
 
 
 def main(asked: Compare) -> None:
     """Prints the verdict and writes the page."""
     console = open_console()
     with clean_errors(ValueError):
-        called = names(asked.runs)
-        subjects = [open_subject(run, asked, name) for run, name in zip(asked.runs, called, strict=True)]
-        task = subjects[0].task
-        for other in subjects[1:]:
-            if other.task != task:
+        policies = {
+            name: load_policy(run, asked.backend, number=number)
+            for name, (run, number) in zip(names(asked.places), asked.places, strict=True)
+        }
+        (first, task), *others = ((name, policy.config.task) for name, policy in policies.items())
+        for name, other in others:
+            if other != task:
                 raise UserError(
-                    f"{called[0]} was trained on {task} and {other.name} on {other.task}: only policies of one task "
-                    "can be compared."
+                    f"{first} was trained on {task} and {name} on {other}: only policies of one task can be compared."
                 )
         page, figures = output_files(asked, asked.report, asked.json, asked.runs[0] / "comparison.html")
-        report = judge(subjects, asked, console, f"{task}: {' against '.join(called)}")
+        report = evaluate(policies, asked, console, f"{task}: {' against '.join(policies)}")
     verdicts = comparisons(report)
-    try:  # files before tables, for they stay; and the table all the same where they cannot be written
-        if figures is not None:
-            rows = [{"policies": [a, b], **to_json(comparison)} for a, b, comparison in verdicts]
-            write_json(figures, {"task": task, "goal": report.goal, "condition": report.judged, "comparisons": rows})
-        write_page(page, report)
-    finally:
+
+    def write(path: Path) -> None:
+        rows = [{"policies": [a, b], **to_json(comparison)} for a, b, comparison in verdicts]
+        write_json(path, {"task": task, "goal": report.goal, "condition": report.judged, "comparisons": rows})
+
+    def show() -> None:
         console.print(rates(report, f"{task}, {asked.robots:,} episodes each"))
         for first, other, comparison in verdicts:
             console.print(f"{report.judged}: {comparison.verdict(first, other)}", highlight=False)
         if report.goal:
             console.print(report.goal, highlight=False)
+
+    publish(report, page, figures, write, show)
     console.print(f"report: {page}", highlight=False)
-
-
-def names(runs: tuple[Path, ...]) -> list[str]:
-    """The folders' names; their whole paths where two have the same."""
-    short = [run.resolve().name for run in runs]
-    return [str(run) if short.count(name) > 1 else name for run, name in zip(runs, short, strict=True)]
 
 
 def rates(report: Report, title: str) -> Table:

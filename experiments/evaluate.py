@@ -14,15 +14,15 @@ from pathlib import Path
 
 from mjx_policies.envs.physics import resolve_backend
 from mjx_policies.evaluation.report import evaluation_table, write_evaluation
-from mjx_policies.experiments.judging import Tests, judge, open_subject, output_files, write_page
-from mjx_policies.experiments.runs.opening import member_file
+from mjx_policies.experiments.runs.opening import load_policy, member_file
+from mjx_policies.experiments.runs.report import EvaluationConfig, evaluate, output_files, publish
 from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.errors import clean_errors
 from mjx_policies.training.progress import open_console
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluate(Tests):
+class Evaluate(EvaluationConfig):
     """Evaluates the policy of a run."""
 
     run: Path = dataclasses.field(kw_only=True)  # run folder
@@ -35,21 +35,21 @@ def main(asked: Evaluate) -> None:
     """Writes the page and the figures, and prints the table that training ends with."""
     console = open_console()
     with clean_errors(ValueError):
-        subject = open_subject(asked.run, asked, number=asked.number)
+        policy = load_policy(asked.run, asked.backend, number=asked.number)
+        name = member_file(asked.run.resolve().name, asked.run, asked.number)
         default = asked.run / member_file("report.html", asked.run, asked.number)
         page, figures = output_files(asked, asked.report, asked.json, default)
-        report = judge([subject], asked, console, f"{subject.task}: {subject.name}")
-    steps, backend = subject.policy.steps, resolve_backend(asked.backend)
-    evaluation = {condition: tried.figures for condition, tried in report.policies[subject.name].items()}
-    try:  # files before tables, for they stay; and the table all the same where they cannot be written
-        if figures is not None:
-            about = {"task": subject.task, "steps": steps, "backend": backend, "seed": asked.seed, "goal": report.goal}
-            write_evaluation(figures, evaluation, about)
-        write_page(page, report)
-    finally:
-        console.print(evaluation_table(evaluation, f"{subject.task} after {steps:,} steps, on {backend}"))
+        report = evaluate({name: policy}, asked, console, f"{policy.config.task}: {name}")
+    task, backend = policy.config.task, resolve_backend(asked.backend)
+    evaluation = {condition: trials.figures for condition, trials in report.policies[name].items()}
+    about = {"task": task, "steps": policy.steps, "backend": backend, "seed": asked.seed, "goal": report.goal}
+
+    def show() -> None:
+        console.print(evaluation_table(evaluation, f"{task} after {policy.steps:,} steps, on {backend}"))
         if report.goal:
             console.print(report.goal, highlight=False)
+
+    publish(report, page, figures, lambda path: write_evaluation(path, evaluation, about), show)
     console.print(f"report: {page}", highlight=False)
 
 

@@ -1,9 +1,9 @@
-"""What evaluate.py and compare.py share: trained policies, tried in the same conditions and shown on a page."""
+"""Trained policies evaluated in the same episodes, and the page that shows it; for evaluate.py and compare.py."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,14 +12,13 @@ from rich.console import Console
 
 from mjx_policies.data.formats import read
 from mjx_policies.envs.base import Env
-from mjx_policies.envs.franka.actions import ActionName
 from mjx_policies.envs.physics import Backend, resolve_backend
 from mjx_policies.envs.registry import load
 from mjx_policies.evaluation.outcomes import goal_in_words
 from mjx_policies.evaluation.report_html import Film, Report, render
 from mjx_policies.experiments.demos import check_rate, check_task
 from mjx_policies.experiments.runs.evaluation import EVALUATION_SEED, film_trial, make_trials, time_policy
-from mjx_policies.experiments.runs.opening import Policy, load_policy, member_file
+from mjx_policies.experiments.runs.opening import Policy
 from mjx_policies.randomization.conditions import Condition, conditions
 from mjx_policies.training.errors import UserError, disk_is_full
 from mjx_policies.training.files import output_file, write_atomic
@@ -30,8 +29,8 @@ MAX_DEMONSTRATIONS = 200  # whose actions are compared with
 
 
 @dataclasses.dataclass(frozen=True)
-class Tests:
-    """What a policy is put through."""
+class EvaluationConfig:
+    """In which episodes policies are evaluated."""
 
     backend: Backend = "auto"  # to run the robots on
     robots: int = 256  # in each condition, for one whole episode each
@@ -53,73 +52,50 @@ class Tests:
         return min(BATCH, self.robots)
 
 
-@dataclasses.dataclass(frozen=True)
-class Subject:
-    """A trained policy with its name."""
-
-    name: str
-    policy: Policy
-
-    @property
-    def task(self) -> str:
-        """Its name in the registry."""
-        return self.policy.config.task
-
-    @property
-    def actions(self) -> ActionName | None:
-        """What its actions mean."""
-        return self.policy.config.actions
-
-
-def open_subject(run: Path, tests: Tests, name: str = "", number: int = 0) -> Subject:
-    """The newest intact checkpoint of a run, or of one of the runs of a sweep."""
-    policy = load_policy(run, tests.backend, number=number)
-    return Subject(name or member_file(run.resolve().name, run, number), policy)
-
-
-def chosen(task: Env, tests: Tests) -> dict[str, Condition]:
+def chosen(task: Env, config: EvaluationConfig) -> dict[str, Condition]:
     """The conditions asked for, in the order asked for.
 
     Raises:
       UserError: the task cannot be tested so; the message lists how it can.
     """
     known = conditions(task)
-    if tests.conditions == ("all",):
+    if config.conditions == ("all",):
         return known
-    unknown = [name for name in tests.conditions if name not in known]
+    unknown = [name for name in config.conditions if name not in known]
     if unknown:
         raise UserError(f"there is no condition {unknown[0]!r} for this task; choose all, or of {', '.join(known)}.")
-    return {name: known[name] for name in tests.conditions}
+    return {name: known[name] for name in config.conditions}
 
 
-def judge(subjects: Sequence[Subject], tests: Tests, console: Console, title: str) -> Report:
-    """Tries every policy in the same episodes.
+def evaluate(policies: Mapping[str, Policy], config: EvaluationConfig, console: Console, title: str) -> Report:
+    """Evaluates policies of one task, by name, in the same episodes.
 
     Raises:
       UserError: a condition or a dataset does not suit the task.
       ValueError: the task does not exist on this backend.
     """
-    name = subjects[0].task
-    tasks = {actions: load(name, tests.backend, tests.batch, actions) for actions in {s.actions for s in subjects}}
-    task = tasks[subjects[0].actions]
-    asked = chosen(task, tests)
-    demonstrated = demonstrations(tests.demos, name, task) if tests.demos else []
-    policies, latency = {}, {}
+    runs = [policy.config for policy in policies.values()]
+    name = runs[0].task
+    tasks = {run.actions: load(name, config.backend, config.batch, run.actions) for run in runs}
+    task = tasks[runs[0].actions]
+    asked = chosen(task, config)
+    demonstrated = demonstrations(config.demos, name, task) if config.demos else []
+    trials, latency = {}, {}
     with working(console, "compiling the evaluation") as update:
-        for subject in subjects:
+        for who, policy in policies.items():
 
-            def told(condition: str, done: int, who: str = subject.name) -> None:
-                update(f"evaluating {who}, {condition} robots: {done} of {tests.robots}")
+            def report(condition: str, done: int, who: str = who) -> None:
+                update(f"evaluating {who}, {condition} robots: {done} of {config.robots}")
 
-            policy = subject.policy
-            run = make_trials(tasks[subject.actions], policy.acts, asked, tests.batch, tests.seed)
-            policies[subject.name] = run(policy.params, tests.robots, report=told)
-            latency[subject.name] = time_policy(policy.task, policy.acts(policy.params))
-    report = Report(
+            attempt = make_trials(tasks[policy.config.actions], policy.acts, asked, config.batch, config.seed)
+            trials[who] = attempt(policy.params, config.robots, report=report)
+            latency[who] = time_policy(policy.task, policy.acts(policy.params))
+    backend = resolve_backend(config.backend)
+    found = Report(
         title=title,
-        summary=", ".join(f"{subject.name} after {subject.policy.steps:,} steps" for subject in subjects)
-        + f"; {tests.robots:,} episodes in each condition, on {resolve_backend(tests.backend)}",
-        policies=policies,
+        summary=", ".join(f"{who} after {policy.steps:,} steps" for who, policy in policies.items())
+        + f"; {config.robots:,} episodes in each condition, on {backend}",
+        policies=trials,
         judged="randomized" if "randomized" in asked else next(iter(asked)),
         explained={key: condition.about for key, condition in asked.items()},
         episode_seconds=task.spec.episode_seconds,
@@ -131,12 +107,12 @@ def judge(subjects: Sequence[Subject], tests: Tests, console: Console, title: st
         latency=latency,
         about={
             "task": name,
-            "seed": f"{tests.seed}, {tests.batch} robots at once",
-            "physics": resolve_backend(tests.backend),
+            "seed": f"{config.seed}, {config.batch} robots at once",
+            "physics": backend,
             **{package: version(package) for package in ("mjx-policies", "mujoco", "jax")},
         },
     )
-    return dataclasses.replace(report, films=films(report, name, tests.seed, console)) if tests.films else report
+    return dataclasses.replace(found, films=films(found, name, config.seed, console)) if config.films else found
 
 
 def films(report: Report, task: str, seed: int, console: Console) -> list[Film]:
@@ -170,24 +146,38 @@ def demonstrations(path: str, name: str, task: Env) -> list[np.ndarray]:  # each
     return actions
 
 
-def output_files(tests: Tests, report: str, json: str, default: Path) -> tuple[Path, Path | None]:
+def output_files(config: EvaluationConfig, report: str, json: str, default: Path) -> tuple[Path, Path | None]:
     """Where the page and the figures go.
 
     Raises:
       UserError: nothing can be written there, or there is something already.
     """
-    page = output_file(report, "--report", tests.overwrite, default)
-    figures = output_file(json, "--json", tests.overwrite) if json else None
+    page = output_file(report, "--report", config.overwrite, default)
+    figures = output_file(json, "--json", config.overwrite) if json else None
     if figures is not None and figures.resolve() == page.resolve():
         raise UserError(f"--report and --json both name {page}: choose two files.")
     return page, figures
 
 
-def write_page(path: Path, report: Report) -> None:
-    """Writes the page."""
+def publish(
+    report: Report, page: Path, figures: Path | None, write: Callable[[Path], None], show: Callable[[], None]
+) -> None:
+    """Files before tables, for they stay; and the tables all the same where files cannot be written.
+
+    Args:
+      report: to be rendered.
+      page: where to.
+      figures: file for the figures, if there is one, which `write` writes.
+      write: see `figures`.
+      show: prints the tables.
+    """
     try:
-        write_atomic(path, render(report))
+        if figures is not None:
+            write(figures)
+        write_atomic(page, render(report))
     except OSError as error:
         if disk_is_full(error):
             raise
-        raise UserError(f"cannot write the report {path}: {error.strerror}.") from None
+        raise UserError(f"cannot write the report {page}: {error.strerror}.") from None
+    finally:
+        show()
