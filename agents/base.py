@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from mjx_policies.agents.rollout import Outcomes
+from mjx_policies.agents.rollout import EndedEpisodes
 from mjx_policies.envs.vectorize import VectorState
 from mjx_policies.policy import Policy
 from mjx_policies.types import Array, Observation, PyTree
@@ -57,7 +57,7 @@ class Curriculum(NamedTuple):
     """
 
     init: Callable[[VectorState], tuple[PyTree, VectorState]]
-    update: Callable[[PyTree, VectorState, Outcomes], tuple[PyTree, VectorState]]
+    update: Callable[[PyTree, VectorState, EndedEpisodes], tuple[PyTree, VectorState]]
 
 
 def constant() -> Curriculum:

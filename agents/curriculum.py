@@ -7,7 +7,7 @@ import dataclasses
 import jax.numpy as jnp
 
 from mjx_policies.agents.base import Curriculum
-from mjx_policies.agents.rollout import Outcomes
+from mjx_policies.agents.rollout import EndedEpisodes
 from mjx_policies.envs.base import Env
 from mjx_policies.envs.vectorize import VectorState
 from mjx_policies.randomization.imperfections import Imperfections, imperfect
@@ -36,7 +36,7 @@ def randomization_curriculum(
         env, dynamics = imperfect(task, imperfections.scaled(level))
         return level, dataclasses.replace(envs, env=env, dynamics=dynamics)
 
-    def update(level: Array, envs: VectorState, outcomes: Outcomes) -> tuple[Array, VectorState]:
+    def update(level: Array, envs: VectorState, outcomes: EndedEpisodes) -> tuple[Array, VectorState]:
         mastered = jnp.nanmean(outcomes.step_score) > threshold
         return apply(jnp.where(mastered, jnp.minimum(level + increment, 1.0), level), envs)
 

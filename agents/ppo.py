@@ -114,8 +114,8 @@ def exploring(actor: ActionHead, params: PyTree) -> Policy:
     return Policy(lambda key, obs: begin(actor, params, key, obs), act, 1 if memory is None else memory.period)
 
 
-class Progress(NamedTuple):
-    """What a gradient step hands to the next.
+class Descent(NamedTuple):
+    """What a gradient step leaves to the next.
 
     Attributes:
       params, opt_state, learning_rate: see `PPOState`.
@@ -132,7 +132,7 @@ Loss = Callable[[PyTree, Batch, PyTree], tuple[Array, Info]]
 """`(params, minibatch, memory before it) -> (loss, info)`."""
 
 
-def descend(now: Progress, loss: Loss, batch: Batch, memory: PyTree, hyper: PPOHyper) -> tuple[Progress, Info]:
+def descend(now: Descent, loss: Loss, batch: Batch, memory: PyTree, hyper: PPOHyper) -> tuple[Descent, Info]:
     """One gradient step."""
     grads, info = jax.grad(loss, has_aux=True)(now.params, batch, memory)
     # Before the first step the policy is the one that acted: what it diverges by is rounding, and not all machines
@@ -142,7 +142,7 @@ def descend(now: Progress, loss: Loss, batch: Batch, memory: PyTree, hyper: PPOH
     info |= {f"gradient/{name}": optax.tree.norm(tree) for name, tree in grads.items()}
     optimizer = adam(rate, hyper.max_grad_norm, eps=ADAM_EPS, parts=tuple(now.params))
     updates, opt_state = optimizer.update(grads, now.opt_state, now.params)
-    return Progress(optax.apply_updates(now.params, updates), opt_state, rate, jnp.asarray(True)), info
+    return Descent(optax.apply_updates(now.params, updates), opt_state, rate, jnp.asarray(True)), info
 
 
 def ppo(
@@ -185,15 +185,15 @@ def ppo(
         def loss(params: PyTree, batch: Batch, memory: PyTree) -> tuple[Array, Info]:
             return losses(params, batch, memory, actor, critic, config, symmetry, hyper)
 
-        def step(now: Progress, columns: Array) -> tuple[Progress, Info]:
+        def step(now: Descent, columns: Array) -> tuple[Descent, Info]:
             part = jax.tree.map(lambda x: x[:, columns], batch)
             return descend(now, loss, part, jax.tree.map(lambda x: x[columns], rollout.memory), hyper)
 
-        def epoch(now: Progress, key: Array) -> tuple[Progress, Info]:
+        def epoch(now: Descent, key: Array) -> tuple[Descent, Info]:
             # Whole environments are permuted: a permutation of B is far cheaper than one of T * B, and mixes as well.
             return jax.lax.scan(step, now, jax.random.permutation(key, num_envs).reshape(config.num_minibatches, -1))
 
-        now = Progress(state.params, state.opt_state, state.learning_rate, jnp.asarray(False))
+        now = Descent(state.params, state.opt_state, state.learning_rate, jnp.asarray(False))
         now, info = jax.lax.scan(epoch, now, jax.random.split(key, config.num_epochs))
         info = jax.tree.map(jnp.mean, info) | {"learning_rate": now.learning_rate} | explained(batch, value)
         info |= deviation(actor, now.params["actor"], batch, rollout.memory)

@@ -53,7 +53,7 @@ class Metrics:
 
 
 @struct.dataclass
-class Outcomes:
+class EndedEpisodes:
     """The episodes that ended in a rollout, one by one, each in the place of the step that ended it.
 
     Attributes:
@@ -94,7 +94,7 @@ def start(policy: Policy, envs: VectorState, key: Array) -> Acting:
 
 def collect(
     policy: Policy, envs: VectorEnv, state: Acting, key: Array, length: int
-) -> tuple[Acting, Transition, Metrics, Outcomes]:
+) -> tuple[Acting, Transition, Metrics, EndedEpisodes]:
     """Takes `length` steps of every environment.
 
     A robot whose episode ends gets its memory, a first plan included, with its fresh start: both come from the pool
@@ -147,7 +147,7 @@ def collect(
     after, (rows, metrics, episodes) = jax.lax.scan(advance, Acting(vectors, state.memory), inputs)
     rollout = dataclasses.replace(rows, memory=state.memory)
     none, name = jnp.full(episodes.ended.shape, jnp.nan), envs.spec.score
-    outcomes = Outcomes(
+    outcomes = EndedEpisodes(
         ended=episodes.ended,
         cut_off=episodes.cut_off,
         score=episodes.score,

@@ -20,7 +20,7 @@ import numpy as np
 from mjx_policies.deploy import contract
 from mjx_policies.deploy.model import parse_model
 from mjx_policies.deploy.policy import Policy as ExportedPolicy
-from mjx_policies.experiments.runs.opening import Policy, load_policy, member_file
+from mjx_policies.experiments.runs.opening import TrainedPolicy, load_policy, member_file
 from mjx_policies.export import Exported, Provenance, export_policy, require_packages
 from mjx_policies.export.onnx_file import TOLERANCE
 from mjx_policies.export.parity import extremes, measure_parity
@@ -84,7 +84,7 @@ def main(export: Export) -> None:
     )
 
 
-def export_run(policy: Policy, met: np.ndarray) -> Exported:
+def export_run(policy: TrainedPolicy, met: np.ndarray) -> Exported:
     """A trained policy as a file; its examples are of the observations met [N, D]."""
     spec, model = policy.task.spec, policy.task.physics.model
     preset = PRESETS.get(spec.robot)
@@ -104,7 +104,7 @@ def export_run(policy: Policy, met: np.ndarray) -> Exported:
     return export_policy(act, spec.action, described, met, noise=noise)
 
 
-def as_exported(policy: Policy) -> tuple[Callable[..., jax.Array], list[contract.Noise]]:
+def as_exported(policy: TrainedPolicy) -> tuple[Callable[..., jax.Array], list[contract.Noise]]:
     """The network as the contract has it: observation [D] and noise -> action [A] or [H, A]."""
     place = by_time(policy.task.spec, policy.remember) if policy.remember else None
     noise, drawn = [], policy.noise
@@ -119,7 +119,7 @@ def as_exported(policy: Policy) -> tuple[Callable[..., jax.Array], list[contract
     return act, noise
 
 
-def observations(policy: Policy, robots: int = 16, steps: int = 300) -> np.ndarray:  # [N, D]
+def observations(policy: TrainedPolicy, robots: int = 16, steps: int = 300) -> np.ndarray:  # [N, D]
     """What robots with the imperfections of training observe."""
     env, dynamics = imperfect(policy.task, policy.config.imperfections)
 

@@ -23,7 +23,7 @@ from mjx_policies.envs.base import DynamicsSampler, Env
 from mjx_policies.envs.command import measured_twist, takes_commands, with_command
 from mjx_policies.envs.film import film, scene_camera
 from mjx_policies.envs.registry import scene
-from mjx_policies.experiments.runs.opening import Policy, load_policy, member_file
+from mjx_policies.experiments.runs.opening import TrainedPolicy, load_policy, member_file
 from mjx_policies.experiments.screen import has_screen
 from mjx_policies.randomization.imperfections import imperfect
 from mjx_policies.training.command_line import parse_arguments
@@ -71,7 +71,7 @@ def main(play: Play) -> None:
         drive(play, policy, env, dynamics, console)
 
 
-def record(play: Play, policy: Policy, env: Env, dynamics: DynamicsSampler, console: Console) -> None:
+def record(play: Play, policy: TrainedPolicy, env: Env, dynamics: DynamicsSampler, console: Console) -> None:
     """Records a video of the script."""
     path = video_file(play)
     follows = hasattr(policy.task, "commands")
@@ -211,7 +211,7 @@ class Stick:
             self.restart = True
 
 
-def drive(play: Play, policy: Policy, env: Env, dynamics: DynamicsSampler, console: Console) -> None:
+def drive(play: Play, policy: TrainedPolicy, env: Env, dynamics: DynamicsSampler, console: Console) -> None:
     """Opens the viewer and follows the keys until it is closed."""
     from mujoco.viewer import launch_passive  # loads a graphics library
 

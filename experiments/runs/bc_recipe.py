@@ -24,7 +24,7 @@ from mjx_policies.experiments.runs.demonstrations import (
     open_demonstrations,
     prepare,
 )
-from mjx_policies.experiments.runs.opening import Policy, load_policy
+from mjx_policies.experiments.runs.opening import TrainedPolicy, load_policy
 from mjx_policies.experiments.runs.recipe import Display, Parts, Recipe
 from mjx_policies.heads import registry
 from mjx_policies.training.checkpoints import checkpoint_steps
@@ -103,7 +103,7 @@ def describe(run: BCRun, demonstrations: Demonstrations) -> str:
     )
 
 
-def open_begun(run: BCRun) -> Policy:
+def open_begun(run: BCRun) -> TrainedPolicy:
     """The policy that goes on learning.
 
     Raises:

@@ -22,7 +22,7 @@ from mjx_policies.experiments import runs
 from mjx_policies.experiments.runs.grid import beginning, members
 from mjx_policies.experiments.runs.recipe import Opened
 from mjx_policies.heads.base import ActionHead, Noise
-from mjx_policies.policy import Policy as ActingPolicy
+from mjx_policies.policy import Policy
 from mjx_policies.training.checkpoint import read_checkpoint
 from mjx_policies.training.checkpoints import newest_checkpoint, newest_intact
 from mjx_policies.training.errors import UserError
@@ -39,7 +39,7 @@ def kinds() -> dict[str, ModuleType]:
     return {module.RUN.KIND: module for module in modules if hasattr(module, "opened")}
 
 
-class Policy(NamedTuple):
+class TrainedPolicy(NamedTuple):
     """A trained policy and where it comes from.
 
     Attributes:
@@ -57,7 +57,7 @@ class Policy(NamedTuple):
     task: Env
     actor: ActionHead
     params: PyTree
-    acts: Callable[[PyTree], ActingPolicy]
+    acts: Callable[[PyTree], Policy]
     steps: int
     remember: int = 0
     horizon: int = 0
@@ -84,7 +84,7 @@ def load_policy(
     say: Callable[[str], None] = print,
     number: int = 0,
     kind: str = "",
-) -> Policy:
+) -> TrainedPolicy:
     """Opens an intact checkpoint of a run; the run itself is left alone and may go on.
 
     Of reinforcement learning it is the newest. Of cloning it is the one that was most successful in simulation, on
@@ -118,7 +118,7 @@ def load_policy(
     )
     params = opened.params(member(state, number) if len(several) > 1 else state)
     one = several[number].config
-    return Policy(one, task, opened.actor, params, opened.acts, meta["step"], opened.remember, opened.horizon)
+    return TrainedPolicy(one, task, opened.actor, params, opened.acts, meta["step"], opened.remember, opened.horizon)
 
 
 def member_file(name: str, run: Path, number: int) -> str:

@@ -95,7 +95,7 @@ class Opened(NamedTuple):
       params: `learner state -> ` the actor's parameters that act.
       acts: `params -> policy`.
       best: whether the result is the checkpoint that did best, not the newest.
-      remember, horizon: see `opening.Policy`.
+      remember, horizon: see `opening.TrainedPolicy`.
     """
 
     blank: Callable[[Array, Any], Any]

@@ -18,7 +18,7 @@ from mjx_policies.evaluation.outcomes import goal_in_words
 from mjx_policies.evaluation.report_html import Film, Report, render
 from mjx_policies.experiments.demos import check_rate, check_task
 from mjx_policies.experiments.runs.evaluation import EVALUATION_SEED, film_trial, make_trials, time_policy
-from mjx_policies.experiments.runs.opening import Policy
+from mjx_policies.experiments.runs.opening import TrainedPolicy
 from mjx_policies.randomization.conditions import Condition, conditions
 from mjx_policies.training.errors import UserError, disk_is_full
 from mjx_policies.training.files import output_file, write_atomic
@@ -67,7 +67,7 @@ def chosen(task: Env, config: EvaluationConfig) -> dict[str, Condition]:
     return {name: known[name] for name in config.conditions}
 
 
-def evaluate(policies: Mapping[str, Policy], config: EvaluationConfig, console: Console, title: str) -> Report:
+def evaluate(policies: Mapping[str, TrainedPolicy], config: EvaluationConfig, console: Console, title: str) -> Report:
     """Evaluates policies of one task, by name, in the same episodes.
 
     Raises:

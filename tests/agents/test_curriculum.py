@@ -13,7 +13,7 @@ from flax import struct
 from mjx_policies.agents.base import Curriculum, Learner
 from mjx_policies.agents.curriculum import INCREMENT, randomization_curriculum
 from mjx_policies.agents.on_policy import on_policy
-from mjx_policies.agents.rollout import Outcomes, collect, start
+from mjx_policies.agents.rollout import EndedEpisodes, collect, start
 from mjx_policies.envs.base import Draw, DynamicsSampler, Env, EnvSpec, restart, transition
 from mjx_policies.envs.registry import load
 from mjx_policies.envs.vectorize import vectorize
@@ -29,7 +29,7 @@ def scores(step_score):
     """Outcomes of which a curriculum reads this alone."""
     step_score = jnp.asarray(step_score)
     none = jnp.zeros(step_score.shape)
-    return Outcomes(none > 0, none > 0, none, none, step_score, none[..., None])
+    return EndedEpisodes(none > 0, none > 0, none, none, step_score, none[..., None])
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
