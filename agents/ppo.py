@@ -145,6 +145,23 @@ def descend(now: Descent, loss: Loss, batch: Batch, memory: PyTree, hyper: PPOHy
     return Descent(optax.apply_updates(now.params, updates), opt_state, rate, jnp.asarray(True)), info
 
 
+def epochs(
+    now: Descent, key: Array, loss: Loss, batch: Batch, memory: PyTree, hyper: PPOHyper, config: PPOConfig
+) -> tuple[Descent, Info]:  # info [epochs, minibatches]
+    """All gradient steps of an update."""
+
+    def step(now: Descent, columns: Array) -> tuple[Descent, Info]:
+        part = jax.tree.map(lambda x: x[:, columns], batch)
+        return descend(now, loss, part, jax.tree.map(lambda x: x[columns], memory), hyper)
+
+    def epoch(now: Descent, key: Array) -> tuple[Descent, Info]:
+        # Whole environments are permuted: a permutation of B is far cheaper than one of T * B, and mixes as well.
+        columns = jax.random.permutation(key, batch.returns.shape[1])
+        return jax.lax.scan(step, now, columns.reshape(config.num_minibatches, -1))
+
+    return jax.lax.scan(epoch, now, jax.random.split(key, config.num_epochs))
+
+
 def ppo(
     actor: ActionHead,
     critic: Critic,
@@ -173,28 +190,19 @@ def ppo(
         hyper = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), hyper)
         opt_state = adam(0.0, 1.0, eps=ADAM_EPS, parts=tuple(params)).init(params)
         names = sorted({name for part in params.values() for name in part["scales"].observation})
-        normalizer, updates = init_normalizer({name: obs[name] for name in names}), jnp.zeros((), jnp.int32)
-        return PPOState(params, opt_state, normalizer, jnp.asarray(hyper.learning_rate), updates, hyper)
+        normalizer = init_normalizer({name: obs[name] for name in names})
+        return PPOState(params, opt_state, normalizer, hyper.learning_rate, jnp.zeros((), jnp.int32), hyper)
 
     def update(state: PPOState, key: Array, rollout: Transition) -> tuple[PPOState, Info]:
-        num_envs = rollout.reward.shape[1]
-        check_divides(num_envs, config)
+        check_divides(rollout.reward.shape[1], config)
         hyper = anneal(state.updates, state.hyper)
         batch, value = prepare(actor, critic, state.params, rollout, hyper)
 
         def loss(params: PyTree, batch: Batch, memory: PyTree) -> tuple[Array, Info]:
             return losses(params, batch, memory, actor, critic, config, symmetry, hyper)
 
-        def step(now: Descent, columns: Array) -> tuple[Descent, Info]:
-            part = jax.tree.map(lambda x: x[:, columns], batch)
-            return descend(now, loss, part, jax.tree.map(lambda x: x[columns], rollout.memory), hyper)
-
-        def epoch(now: Descent, key: Array) -> tuple[Descent, Info]:
-            # Whole environments are permuted: a permutation of B is far cheaper than one of T * B, and mixes as well.
-            return jax.lax.scan(step, now, jax.random.permutation(key, num_envs).reshape(config.num_minibatches, -1))
-
         now = Descent(state.params, state.opt_state, state.learning_rate, jnp.asarray(False))
-        now, info = jax.lax.scan(epoch, now, jax.random.split(key, config.num_epochs))
+        now, info = epochs(now, key, loss, batch, rollout.memory, hyper, config)
         info = jax.tree.map(jnp.mean, info) | {"learning_rate": now.learning_rate} | explained(batch, value)
         info |= deviation(actor, now.params["actor"], batch, rollout.memory)
         # Scales move only now: during the rollout and all gradient steps the policy saw one normalisation, so the first
@@ -203,10 +211,12 @@ def ppo(
         params = with_scales(now.params, normalizer, config)
         return PPOState(params, now.opt_state, normalizer, now.learning_rate, state.updates + 1, state.hyper), info
 
-    def act(state: PPOState) -> Policy:
-        return exploring(actor, state.params["actor"])
-
-    return Learner(init, act, update, lambda state: acting(deployed or actor, state.params["actor"]))
+    return Learner(
+        init=init,
+        act=lambda state: exploring(actor, state.params["actor"]),
+        update=update,
+        policy=lambda state: acting(deployed or actor, state.params["actor"]),
+    )
 
 
 def explained(batch: Batch, value: Array) -> Info:  # [T, B]
