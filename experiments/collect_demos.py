@@ -23,8 +23,6 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from mjx_policies.agents.campaign import Account, Campaign, check_seed, collect, simulate
-from mjx_policies.agents.demonstrations import Attempts, expert_actor, make_recorder
 from mjx_policies.data.formats import WritableFormat
 from mjx_policies.data.paths import about
 from mjx_policies.envs.base import Env, EnvSpec
@@ -34,8 +32,18 @@ from mjx_policies.envs.montage import Cell, film_montage
 from mjx_policies.envs.physics import Backend, resolve_backend
 from mjx_policies.envs.registry import load, scene
 from mjx_policies.evaluation.statistics import proportion
-from mjx_policies.experiments import demos
-from mjx_policies.experiments.demos import check_same, dataset_path, open_writer, prepare, robots, show
+from mjx_policies.experiments.collection import demonstration_files
+from mjx_policies.experiments.collection.collect import Account, Campaign, check_seed, collect, simulate
+from mjx_policies.experiments.collection.demonstration_files import (
+    check_same,
+    dataset_path,
+    open_writer,
+    prepare,
+    robots,
+    show,
+)
+from mjx_policies.experiments.collection.demonstrators import expert_demonstrator
+from mjx_policies.experiments.collection.rollouts import Rollouts, make_recorder
 from mjx_policies.training import config
 from mjx_policies.training.config import may_change
 from mjx_policies.training.errors import UserError, clean_errors
@@ -87,7 +95,7 @@ def parse(arguments: Sequence[str] | None = None) -> Collect:
     Raises:
       UserError: there is no such campaign.
     """
-    return demos.parse(Collect, FILE, lambda path: read_campaign(path)[0], __doc__, arguments)
+    return demonstration_files.parse(Collect, FILE, lambda path: read_campaign(path)[0], __doc__, arguments)
 
 
 def main(asked: Collect) -> None:
@@ -102,7 +110,7 @@ def main(asked: Collect) -> None:
             asked = dataclasses.replace(asked, backend=resolve_backend(asked.backend))  # wherever it is resumed
         task = load(asked.task, asked.backend, asked.batch, asked.actions)
         expert = load_expert(asked.task, task)
-        record = make_recorder(task, expert_actor(expert), robots(task, asked.randomize))
+        record = make_recorder(task, expert_demonstrator(expert), robots(task, asked.randomize))
     prepare(asked.path, asked.format, asked.resume, FILE)
     campaign = Campaign(
         record=record,
@@ -144,7 +152,7 @@ def attempt(
     writer: Any,
     preemption: Preemption,
     console: Console,
-) -> tuple[Account, Attempts | None]:
+) -> tuple[Account, Rollouts | None]:
     """Compiles and collects, until there is enough or a signal arrives; also returns the first batch, for the film."""
     if account.successes >= wanted and not asked.film:
         return account, None
@@ -154,11 +162,11 @@ def attempt(
     compiling = account.seconds.get("compiling", 0.0) + time.perf_counter() - began
     account = dataclasses.replace(account, seconds=account.seconds | {"compiling": compiling})
     campaign = dataclasses.replace(campaign, record=record)
-    first: Attempts | None = None
+    first: Rollouts | None = None
     begins = account.attempts < asked.batch
     with Bar(wanted, len(writer), console) as bar:
 
-        def report(account: Account, attempts: Attempts) -> bool:
+        def report(account: Account, attempts: Rollouts) -> bool:
             nonlocal first
             save_campaign(asked, account)
             bar.update(len(writer), account)
@@ -262,7 +270,7 @@ class Bar:
             self._console.print(", ".join(parts), highlight=False)
 
 
-def film(asked: Collect, task: Env, attempts: Attempts, counted: int, strategies: Sequence[str]) -> None:
+def film(asked: Collect, task: Env, attempts: Rollouts, counted: int, strategies: Sequence[str]) -> None:
     """The first successes of each strategy, a row each, among the first batch, of which so many attempts counted."""
     cells = []
     for number, strategy in enumerate(strategies):

@@ -23,11 +23,12 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from mjx_policies.agents.demonstrations import dagger_actor, make_recorder, takeover_actor, to_episodes
 from mjx_policies.data import lerobot
 from mjx_policies.envs.experts.registry import load_expert
 from mjx_policies.envs.registry import load
-from mjx_policies.experiments.demos import check_same, describe_robot
+from mjx_policies.experiments.collection.demonstration_files import check_same, describe_robot
+from mjx_policies.experiments.collection.demonstrators import dagger_demonstrator, takeover_demonstrator
+from mjx_policies.experiments.collection.rollouts import make_recorder, to_episodes
 from mjx_policies.experiments.runs.bc import BCRun
 from mjx_policies.experiments.runs.bc_recipe import RECIPE
 from mjx_policies.experiments.runs.demonstrations import check_datasets
@@ -130,9 +131,11 @@ def label(asked: Dagger, previous: Path, path: Path, number: int, console: Conso
         expert = load_expert(config.task, task)
         plans, acts = config.horizon > 1, policy.acts(policy.params)
         if plans:
-            actor = takeover_actor(expert, acts, round(TAKEOVER * task.spec.episode_seconds / task.spec.control_dt))
+            actor = takeover_demonstrator(
+                expert, acts, round(TAKEOVER * task.spec.episode_seconds / task.spec.control_dt)
+            )
         else:
-            actor = dagger_actor(expert, acts, asked.mixing**number)
+            actor = dagger_demonstrator(expert, acts, asked.mixing**number)
         random = np.random.default_rng((config.seed, _SEEDS, number))
         seeds = random.integers(2**32, size=asked.episodes, dtype=np.uint32)
         attempts = make_recorder(task, actor)(jax.vmap(jax.random.key)(seeds))

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from mjx_policies.agents.bc import BCState
-from mjx_policies.agents.demonstrations import Actor, Attempts, expert_actor, make_recorder, to_episodes
 from mjx_policies.compiler import compiler_options
 from mjx_policies.data.store import Store, in_memory
 from mjx_policies.envs.base import Env
@@ -28,6 +27,8 @@ from mjx_policies.envs.vectorize import vectorize
 from mjx_policies.evaluation.episodes import Episodes, run_episodes
 from mjx_policies.evaluation.latency import measure_latency
 from mjx_policies.evaluation.statistics import Estimate, mean, proportion
+from mjx_policies.experiments.collection.demonstrators import Demonstrator, expert_demonstrator
+from mjx_policies.experiments.collection.rollouts import Rollouts, make_recorder, to_episodes
 from mjx_policies.experiments.runs import bc as bc_run
 from mjx_policies.experiments.runs.bc import BCRun
 from mjx_policies.experiments.runs.bc_steps import cloning
@@ -89,9 +90,9 @@ class Tried:
     seconds: float
 
 
-def shaky_actor(expert: Expert, tremor: float) -> Actor:
+def shaky_actor(expert: Expert, tremor: float) -> Demonstrator:
     """The expert with so many times its own tremor, 0 for an expert that does just what it means; pauses remain."""
-    whole = expert_actor(expert)
+    whole = expert_demonstrator(expert)
 
     def act(carry, state, obs, key, step):
         action, label, carry = whole.act(carry, state, obs, key, step)
@@ -114,7 +115,7 @@ def demonstrate(
     episodes, paths = [], []
     for number in range(-(-MOST_ATTEMPTS * wanted // BATCH)):
         seeds = np.random.default_rng((seed, number)).integers(2**32, size=BATCH, dtype=np.uint32)
-        attempts: Attempts = jax.device_get(record(jax.vmap(jax.random.key)(seeds)))
+        attempts: Rollouts = jax.device_get(record(jax.vmap(jax.random.key)(seeds)))
         kept = np.flatnonzero(attempts.success)[: wanted - len(episodes)]
         found = to_episodes(attempts, seeds, name, 1 / task.spec.control_dt, expert.strategies)
         episodes += found[: len(kept)]

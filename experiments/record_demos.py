@@ -36,16 +36,23 @@ import mujoco
 import numpy as np
 from rich.console import Console
 
-from mjx_policies.agents.campaign import SEEDS, check_seed
-from mjx_policies.agents.hand_recording import HELP, Pilot, Session, make_robot, run
 from mjx_policies.data.formats import WritableFormat, read
 from mjx_policies.data.paths import about
 from mjx_policies.envs.franka.actions import ActionName
 from mjx_policies.envs.registry import load, scene
 from mjx_policies.envs.teleoperation import make_handle
-from mjx_policies.experiments import demos
-from mjx_policies.experiments.demos import check_same, dataset_path, open_writer, prepare, robots, show
-from mjx_policies.experiments.keys import gamepad, glfw_key, terminal
+from mjx_policies.experiments.collection import demonstration_files
+from mjx_policies.experiments.collection.collect import SEEDS, check_seed
+from mjx_policies.experiments.collection.demonstration_files import (
+    check_same,
+    dataset_path,
+    open_writer,
+    prepare,
+    robots,
+    show,
+)
+from mjx_policies.experiments.collection.input import gamepad, glfw_key, terminal
+from mjx_policies.experiments.collection.teleoperation import HELP, Pilot, Session, make_robot, run
 from mjx_policies.experiments.screen import has_screen
 from mjx_policies.training import config
 from mjx_policies.training.config import may_change
@@ -89,7 +96,7 @@ def parse(arguments: Sequence[str] | None = None) -> Record:
     Raises:
       UserError: there is no dataset that was begun by this script.
     """
-    return demos.parse(Record, FILE, read_begun, __doc__, arguments)
+    return demonstration_files.parse(Record, FILE, read_begun, __doc__, arguments)
 
 
 def read_begun(path: Path) -> Record:

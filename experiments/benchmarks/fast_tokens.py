@@ -21,7 +21,6 @@ from measuring import report_file, write_report
 from rich.progress import track
 from rich.table import Table
 
-from mjx_policies.agents.demonstrations import expert_actor, make_recorder, to_episodes
 from mjx_policies.compiler import compiler_options
 from mjx_policies.data.alignment import align
 from mjx_policies.data.episodes import Episode
@@ -29,6 +28,8 @@ from mjx_policies.data.formats import read
 from mjx_policies.data.statistics import Accumulator, quantiles
 from mjx_policies.envs.experts.registry import load_expert
 from mjx_policies.envs.registry import load
+from mjx_policies.experiments.collection.demonstrators import expert_demonstrator
+from mjx_policies.experiments.collection.rollouts import make_recorder, to_episodes
 from mjx_policies.heads.fast_tokens import fit_tokenizer
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.progress import open_console
@@ -91,7 +92,7 @@ def demonstrations(bench: Bench) -> list[Episode]:
         task = load(bench.task, num_envs=bench.episodes)
         expert = load_expert(bench.task, task)
         seeds = np.arange(bench.episodes, dtype=np.uint32)
-        attempts = make_recorder(task, expert_actor(expert))(jax.vmap(jax.random.key)(seeds))
+        attempts = make_recorder(task, expert_demonstrator(expert))(jax.vmap(jax.random.key)(seeds))
         found = to_episodes(attempts, seeds, bench.task, 1 / task.spec.control_dt, expert.strategies)
     found = [episode for episode in found if len(episode.action) > 1.5 * episode.fps + 1]
     if len(found) < 2:

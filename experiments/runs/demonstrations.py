@@ -18,8 +18,6 @@ from rich.console import Console
 
 from mjx_policies.actor import Reference, Scales
 from mjx_policies.agents.bc import relative
-from mjx_policies.agents.campaign import MAX_SEED, Account, Campaign, collect
-from mjx_policies.agents.demonstrations import Attempts, expert_actor, make_recorder
 from mjx_policies.data import lerobot
 from mjx_policies.data.dataset import Dataset, readable
 from mjx_policies.data.episodes import Episode
@@ -30,7 +28,10 @@ from mjx_policies.data.store import Store, build, fingerprint, in_memory, open_s
 from mjx_policies.data.windows import Windows
 from mjx_policies.envs.base import Env, EnvSpec
 from mjx_policies.envs.experts.registry import load_expert
-from mjx_policies.experiments.demos import check_rate, check_task, describe_robot
+from mjx_policies.experiments.collection.collect import MAX_SEED, Account, Campaign, collect
+from mjx_policies.experiments.collection.demonstration_files import check_rate, check_task, describe_robot
+from mjx_policies.experiments.collection.demonstrators import expert_demonstrator
+from mjx_policies.experiments.collection.rollouts import Rollouts, make_recorder
 from mjx_policies.experiments.runs.bc import OBSERVATION, BCRun, reference
 from mjx_policies.heads import registry
 from mjx_policies.heads.registry import Fitted
@@ -213,7 +214,7 @@ def demonstrate(run: BCRun, task: Env, path: Path, preemption: Preemption, conso
         return
     expert = load_expert(run.task, task)
     campaign = Campaign(
-        record=make_recorder(task, expert_actor(expert)),
+        record=make_recorder(task, expert_demonstrator(expert)),
         strategies=expert.strategies,
         task=run.task,
         fps=1 / task.spec.control_dt,
@@ -225,7 +226,7 @@ def demonstrate(run: BCRun, task: Env, path: Path, preemption: Preemption, conso
         working(console, f"the expert gets ready for {run.episodes} demonstrations") as say,
     ):
 
-        def report(account: Account, attempts: Attempts) -> bool:
+        def report(account: Account, attempts: Rollouts) -> bool:
             del attempts
             say(f"{len(writer)} of {run.episodes} demonstrations, {account.attempts} attempts")
             return preemption.requested is None

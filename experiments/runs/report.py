@@ -16,7 +16,7 @@ from mjx_policies.envs.physics import Backend, resolve_backend
 from mjx_policies.envs.registry import load
 from mjx_policies.evaluation.outcomes import goal_in_words
 from mjx_policies.evaluation.report_html import Film, Report, render
-from mjx_policies.experiments.demos import check_rate, check_task
+from mjx_policies.experiments.collection.demonstration_files import check_rate, check_task
 from mjx_policies.experiments.runs.evaluation import EVALUATION_SEED, film_trial, make_trials, time_policy
 from mjx_policies.experiments.runs.opening import TrainedPolicy
 from mjx_policies.randomization.conditions import Condition, conditions

@@ -108,12 +108,13 @@ def test_a_campaign_leaves_a_dataset_with_figures_picture_and_film(whole):
 
 def test_attempts_are_those_of_their_seeds(script, whole):
     """One attempt alone, from the seed that the dataset names."""
-    from mjx_policies.agents.demonstrations import expert_actor, make_recorder
     from mjx_policies.envs.experts.registry import load_expert
     from mjx_policies.envs.registry import load
+    from mjx_policies.experiments.collection.demonstrators import expert_demonstrator
+    from mjx_policies.experiments.collection.rollouts import make_recorder
 
     task = load("Obstacle2D", "cpu", 1)
-    record = make_recorder(task, expert_actor(load_expert("Obstacle2D", task)))
+    record = make_recorder(task, expert_demonstrator(load_expert("Obstacle2D", task)))
     episode = read(whole)[7]
     alone = jax.device_get(record(jax.vmap(jax.random.key)(np.array([episode.seed]))))
     np.testing.assert_allclose(alone.action[: len(episode), 0], episode.action, atol=1e-5)

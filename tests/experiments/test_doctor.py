@@ -16,12 +16,13 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from mjx_policies.agents.demonstrations import expert_actor, make_recorder, to_episodes
 from mjx_policies.data.formats import write
 from mjx_policies.diagnosis.steps import Steps
 from mjx_policies.envs.experts.obstacle2d import obstacle2d_expert
 from mjx_policies.envs.experts.pick_cube import pick_cube_expert
 from mjx_policies.envs.registry import load
+from mjx_policies.experiments.collection.demonstrators import expert_demonstrator
+from mjx_policies.experiments.collection.rollouts import make_recorder, to_episodes
 from mjx_policies.training.errors import NonFiniteError
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
@@ -47,7 +48,7 @@ doctor = imported(SCRIPT)
 def demonstrations(task, expert, count):
     env = load(task, "cpu", num_envs=count)
     person, seeds = expert(env), np.arange(count)
-    attempts = make_recorder(env, expert_actor(person))(jax.vmap(jax.random.key)(seeds))
+    attempts = make_recorder(env, expert_demonstrator(person))(jax.vmap(jax.random.key)(seeds))
     episodes = to_episodes(attempts, seeds, task, 1 / env.spec.control_dt, person.strategies)
     return [dataclasses.replace(episode, final_observation=None) for episode in episodes]  # faults change its width
 

@@ -1,17 +1,15 @@
-"""Recording by hand: the script with keys that nobody presses, in a terminal that nobody sits at, and its devices."""
+"""Recording by hand: the script with keys that nobody presses, and in a terminal that nobody sits at."""
 
 import importlib.util
 import os
 import pty
 import re
-import struct
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import jax
-import numpy as np
 import pytest
 
 from mjx_policies.data.formats import read
@@ -35,12 +33,7 @@ def load_script(name):
 
 
 @pytest.fixture(scope="module")
-def keys():
-    return load_script("keys")
-
-
-@pytest.fixture(scope="module")
-def script(keys):
+def script():
     return load_script("record_demos")
 
 
@@ -194,42 +187,3 @@ def test_what_cannot_be_done_is_one_sentence(script, tmp_path, capsys, monkeypat
         assert stop.code == 2
         words = capsys.readouterr().err
     assert sentence in words and not (tmp_path / "a").exists()
-
-
-# The devices.
-
-
-def test_a_terminal_gives_names_and_no_parts_of_sequences(keys):
-    reading, writing = os.pipe()
-    typed = keys.Terminal(reading)
-    assert typed.read() == []
-    os.write(writing, b"wA \r\x7f=\x1b[A")
-    assert typed.read() == ["w", "a", " ", "enter", "backspace", "="]
-    os.close(writing)
-    assert typed.read() == ["x"]  # nobody is there any more
-    os.close(reading)
-
-
-def test_keys_of_the_viewer_have_the_names_of_the_terminal(keys):
-    assert [keys.glfw_key(code) for code in (ord("W"), 32, 257, 259, 61, 45, 256, 265)] == [
-        "w", " ", "enter", "backspace", "=", "-", "", "",
-    ]  # fmt: skip
-
-
-def test_a_gamepad(keys, tmp_path):
-    """Events as Linux's driver writes them: struct js_event, the state at first marked as such."""
-    os.mkfifo(tmp_path / "js0")
-    event = struct.Struct("IhBB").pack
-    with keys.gamepad(tmp_path / "js0", 6) as pad, open(tmp_path / "js0", "wb", buffering=0) as driver:
-        driver.write(event(0, 0, 0x81, 0) + event(0, 1, 0x81, 7) + event(0, 900, 0x82, 1))
-        assert pad.read() == [] and not pad.sticks.any()  # a button held from the start, a stick at rest
-        driver.write(event(5, 1, 0x01, 0) + event(6, 0, 0x01, 0) + event(7, 1, 0x01, 7) + event(8, 1, 0x01, 9))
-        driver.write(event(9, -32767, 0x02, 1) + event(9, 16384, 0x02, 3) + event(9, 5000, 0x02, 2))
-        assert pad.read() == [" ", "enter"]
-        np.testing.assert_allclose(pad.sticks, [1, 0, 0, 0, 0, -0.5], atol=1e-3)
-        driver.write(event(10, 0, 0x02, 1))
-        assert pad.read() == [] and pad.sticks[0] == 0
-    with keys.gamepad(tmp_path / "js0", 2) as pad, open(tmp_path / "js0", "wb", buffering=0) as driver:
-        driver.write(event(9, 32767, 0x02, 3) + event(9, 32767, 0x02, 0))
-        pad.read()
-        np.testing.assert_allclose(pad.sticks, [0, -1])

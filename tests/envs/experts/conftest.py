@@ -3,12 +3,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mjx_policies.agents.demonstrations import Actor, make_recorder
+from mjx_policies.experiments.collection.demonstrators import Demonstrator
+from mjx_policies.experiments.collection.rollouts import make_recorder
 
 
 @pytest.fixture(scope="session")
 def record_attempts():
-    """`(env, expert, num) -> Attempts`, every fourth by labels, whose strategy is the number after the last."""
+    """`(env, expert, num) -> Rollouts`, every fourth by labels, whose strategy is the number after the last."""
 
     def record(env, expert, num):
         def init(key, state, obs):
@@ -26,7 +27,7 @@ def record_attempts():
             labels, person = carry
             return jnp.where(labels, len(expert.strategies), person.manner.strategy)
 
-        attempts = make_recorder(env, Actor(init, act, strategy))(jax.vmap(jax.random.key)(np.arange(num)))
+        attempts = make_recorder(env, Demonstrator(init, act, strategy))(jax.vmap(jax.random.key)(np.arange(num)))
         return jax.device_get(attempts)
 
     return record

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from mjx_policies.agents.demonstrations import expert_actor, make_recorder
 from mjx_policies.envs.experts.obstacle2d import nearer_side, obstacle2d_expert, signed_angle, way
 from mjx_policies.envs.registry import load
+from mjx_policies.experiments.collection.demonstrators import expert_demonstrator
+from mjx_policies.experiments.collection.rollouts import make_recorder
 
 WIDE = 0.3 + 0.06
 
@@ -19,7 +20,7 @@ def task():
 
 @pytest.fixture(scope="module")
 def attempts(task):
-    record = make_recorder(task, expert_actor(obstacle2d_expert(task)))
+    record = make_recorder(task, expert_demonstrator(obstacle2d_expert(task)))
     return jax.device_get(record(jax.vmap(jax.random.key)(np.arange(512))))
 
 

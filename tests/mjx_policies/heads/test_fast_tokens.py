@@ -16,9 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mjx_policies.agents.demonstrations import expert_actor, make_recorder
 from mjx_policies.envs.experts.obstacle2d import obstacle2d_expert
 from mjx_policies.envs.registry import load
+from mjx_policies.experiments.collection.demonstrators import expert_demonstrator
+from mjx_policies.experiments.collection.rollouts import make_recorder
 from mjx_policies.heads import byte_pairs
 from mjx_policies.heads.fast_tokens import (
     FastTokenizer,
@@ -167,7 +168,7 @@ def test_demonstrations_sampled_faster_take_few_tokens_more():
     """Where the expert goes around the obstacle, in chunks of 1.6 s, at 2.5 and 10 Hz."""
     task = load("Obstacle2D", "cpu", num_envs=64)
     keys = jax.vmap(jax.random.key)(np.arange(64))
-    attempts = jax.device_get(make_recorder(task, expert_actor(obstacle2d_expert(task)))(keys))
+    attempts = jax.device_get(make_recorder(task, expert_demonstrator(obstacle2d_expert(task)))(keys))
     chunks = [
         attempts.qpos[t : t + 16, b] for b, length in enumerate(attempts.length) for t in range(0, int(length) - 16, 2)
     ]

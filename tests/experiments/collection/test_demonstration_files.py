@@ -1,27 +1,15 @@
 """What scripts with datasets share."""
 
 import contextlib
-import dataclasses
-import importlib
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from mjx_policies.data.episodes import Episode
+from mjx_policies.experiments.collection import demonstration_files as demos
 from mjx_policies.training.errors import UserError
-from mjx_policies.training.run_folder import RunFolder
 from mjx_policies.types import Term
-
-SCRIPTS = Path(__file__).parents[2] / "experiments"
-
-
-@pytest.fixture(scope="module")
-def demos():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(SCRIPTS))
-        yield importlib.import_module("demos")
 
 
 def dataset(task):
@@ -30,7 +18,7 @@ def dataset(task):
 
 
 @pytest.mark.parametrize("format", ["lerobot", "robomimic"])
-def test_a_place_that_is_taken_is_left_as_it_is(demos, format, tmp_path):
+def test_a_place_that_is_taken_is_left_as_it_is(format, tmp_path):
     path = tmp_path / "a" if format == "lerobot" else tmp_path / "a.hdf5"
     taken = path if format == "lerobot" else path.with_name("a.hdf5.parts")
     (taken / "meta").mkdir(parents=True)
@@ -47,7 +35,7 @@ def test_a_place_that_is_taken_is_left_as_it_is(demos, format, tmp_path):
         demos.prepare(tmp_path / ("x" * 300), format, False, "session.json")
 
 
-def test_a_finished_file_is_not_said_to_go_on(demos, tmp_path):
+def test_a_finished_file_is_not_said_to_go_on(tmp_path):
     path = tmp_path / "a.hdf5"
     path.touch()
     (tmp_path / "a.hdf5.about").mkdir()
@@ -56,21 +44,8 @@ def test_a_finished_file_is_not_said_to_go_on(demos, tmp_path):
         demos.prepare(path, "robomimic", False, "session.json")
 
 
-def test_finished_rounds_of_corrections_have_nothing_to_resume(demos, tmp_path, capsys):
-    dagger = importlib.import_module("dagger")
-    asked = dagger.Dagger(run=str(tmp_path / "run"), rounds=2, run_dir=str(tmp_path / "rounds"))
-    RunFolder.create(tmp_path / "rounds", asked).close()
-    (tmp_path / "rounds/round_2").mkdir()
-    for name in ("round_2/evaluation.json", "rounds.png"):
-        (tmp_path / "rounds" / name).touch()
-    dagger.main(dataclasses.replace(asked, resume=True))
-    assert "rounds is finished, with 2 rounds" in capsys.readouterr().out
-    with pytest.raises(UserError, match="goes on as it began, but episodes: 50 in the run, now 9"):
-        dagger.main(dataclasses.replace(asked, resume=True, episodes=9))
-
-
 @pytest.mark.parametrize(("fps", "fits"), [(20.0, True), (20.1, True), (19, False), (5, False), (50, False)])
-def test_a_dataset_has_the_rate_of_its_task(demos, fps, fits):
+def test_a_dataset_has_the_rate_of_its_task(fps, fits):
     with (
         contextlib.nullcontext()
         if fits
@@ -82,7 +57,7 @@ def test_a_dataset_has_the_rate_of_its_task(demos, fps, fits):
         demos.check_rate(SimpleNamespace(fps=fps), "a", "FrankaStack", 0.05)
 
 
-def test_what_is_not_the_robot_is_told_apart(demos):
+def test_what_is_not_the_robot_is_told_apart():
     terms = (
         Term("tcp_position", 2, "m"),
         Term("cube_position", 3, "m"),
@@ -93,12 +68,12 @@ def test_what_is_not_the_robot_is_told_apart(demos):
     assert demos.describe_robot(spec) == {"robot": "fr3", "action_names": ("x",), "environment": [2, 3, 4, 6]}
 
 
-def test_a_dataset_of_another_task_is_refused(demos):
+def test_a_dataset_of_another_task_is_refused():
     with pytest.raises(UserError, match=r"a\.hdf5 was recorded in FrankaDrawer, not in FrankaStack"):
         demos.check_task(dataset("FrankaDrawer"), "a.hdf5", "FrankaStack")
 
 
 @pytest.mark.parametrize("task", ["FrankaStack", "put the red cube on the green one", ""])
-def test_a_dataset_of_the_task_or_with_an_instruction_is_taken(demos, task):
+def test_a_dataset_of_the_task_or_with_an_instruction_is_taken(task):
     demos.check_task(dataset(task), "a.hdf5", "FrankaStack")
     demos.check_task([], "a.hdf5", "FrankaStack")

@@ -18,10 +18,10 @@ from typing import Protocol
 import jax
 import numpy as np
 
-from mjx_policies.agents.demonstrations import Attempts, to_episodes
 from mjx_policies.data.episodes import Episode
 from mjx_policies.data.quality import Tally
 from mjx_policies.evaluation.statistics import proportion
+from mjx_policies.experiments.collection.rollouts import Rollouts, to_episodes
 from mjx_policies.training.errors import UserError
 from mjx_policies.types import Array
 
@@ -76,7 +76,7 @@ class Campaign:
     """What is attempted.
 
     Attributes:
-      record: `keys [B] -> Attempts`, see `make_recorder`.
+      record: `keys [B] -> Rollouts`, see `make_recorder`.
       strategies: of the expert.
       task: its name.
       fps: control steps per second.
@@ -88,7 +88,7 @@ class Campaign:
       UserError: a seed or a batch that is out of range.
     """
 
-    record: Callable[[Array], Attempts]
+    record: Callable[[Array], Rollouts]
     strategies: Sequence[str]
     task: str
     fps: float
@@ -107,7 +107,7 @@ def collect(
     wanted: int,
     writer: Writer,
     account: Account,
-    report: Callable[[Account, Attempts], bool],
+    report: Callable[[Account, Rollouts], bool],
 ) -> Account:
     """Goes on until the writer holds as many demonstrations as are wanted.
 
@@ -136,7 +136,7 @@ def collect(
     seconds = {"simulating": 0.0, "writing": 0.0} | account.seconds
     counts = account.counts  # of all that was simulated; the account's are of what was written
     with ThreadPoolExecutor(1) as writing:
-        pending: tuple[Future[float], dict[str, dict[str, int]], Attempts] | None = None
+        pending: tuple[Future[float], dict[str, dict[str, int]], Rollouts] | None = None
 
         def settle() -> bool:
             nonlocal account
@@ -178,7 +178,7 @@ def seeds_of(campaign: Campaign, start: int) -> range:
     return range(first, first + campaign.batch)
 
 
-def simulate(campaign: Campaign, start: int) -> Attempts:
+def simulate(campaign: Campaign, start: int) -> Rollouts:
     """The batch that begins with attempt `start`, the same whenever it is asked for."""
     return jax.device_get(campaign.record(jax.vmap(jax.random.key)(np.array(seeds_of(campaign, start)))))
 
@@ -193,7 +193,7 @@ def check_seed(seed: int) -> None:
         raise UserError(f"seed is {seed}, it must be at least 0 and below {MAX_SEED:,}.")
 
 
-def outcomes(attempts: Attempts) -> list[str]:  # [B]
+def outcomes(attempts: Rollouts) -> list[str]:  # [B]
     """What became of each attempt: `success`, `lost`, `too late` or `diverged`."""
     names = []
     for success, lost, diverged in zip(attempts.success, attempts.terminated, attempts.diverged, strict=True):
@@ -202,7 +202,7 @@ def outcomes(attempts: Attempts) -> list[str]:  # [B]
 
 
 def _count(
-    campaign: Campaign, attempts: Attempts, rows: Sequence[int], counts: dict[str, dict[str, int]], wanted: int
+    campaign: Campaign, attempts: Rollouts, rows: Sequence[int], counts: dict[str, dict[str, int]], wanted: int
 ) -> tuple[list[int], dict[str, dict[str, int]]]:
     """The rows that succeeded, up to the last one wanted, and the counts with all attempts up to there."""
     before, tally, named = Account(counts).successes, Account(counts).tally, outcomes(attempts)

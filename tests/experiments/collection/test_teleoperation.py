@@ -7,11 +7,11 @@ import jax
 import numpy as np
 import pytest
 
-from mjx_policies.agents.hand_recording import HOLD, LATE, SPEEDS, Pilot, Session, make_robot, run
 from mjx_policies.data import lerobot, robomimic
 from mjx_policies.data.formats import read
 from mjx_policies.envs.registry import load
 from mjx_policies.envs.teleoperation import Handle, Motion, make_handle
+from mjx_policies.experiments.collection.teleoperation import HOLD, LATE, SPEEDS, Pilot, Session, make_robot, run
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
 DT = 0.1

@@ -7,16 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mjx_policies.agents.demonstrations import (
-    dagger_actor,
-    expert_actor,
-    make_recorder,
-    takeover_actor,
-    to_episodes,
-)
 from mjx_policies.chunking import receding_horizon
 from mjx_policies.envs.experts.obstacle2d import obstacle2d_expert
 from mjx_policies.envs.registry import load
+from mjx_policies.experiments.collection.demonstrators import (
+    dagger_demonstrator,
+    expert_demonstrator,
+    takeover_demonstrator,
+)
+from mjx_policies.experiments.collection.rollouts import make_recorder, to_episodes
 
 SEEDS = np.arange(100, 164)
 
@@ -37,7 +36,7 @@ def expert(task):
 
 @pytest.fixture(scope="module")
 def record(task, expert):
-    return make_recorder(task, expert_actor(expert))
+    return make_recorder(task, expert_demonstrator(expert))
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +101,7 @@ def test_labels_are_what_was_meant(expert, attempts):
 
 def test_a_diverged_attempt_is_nobodys(task, expert):
     """A state that is not finite ends its own attempt, and no other."""
-    actor = expert_actor(expert)
+    actor = expert_demonstrator(expert)
 
     def act(carry, state, obs, key, step):
         action, label, carry = actor.act(carry, state, obs, key, step)
@@ -117,13 +116,13 @@ def test_a_diverged_attempt_is_nobodys(task, expert):
 
 def test_a_task_without_success_has_no_demonstrations(expert):
     with pytest.raises(ValueError, match="task with stages"):
-        make_recorder(load("Pendulum", "cpu", num_envs=1), expert_actor(expert))
+        make_recorder(load("Pendulum", "cpu", num_envs=1), expert_demonstrator(expert))
 
 
 def test_dagger_records_labels_where_the_policy_went(task, expert):
     """A policy that always drives right, to the wall: the labels lead back to the goal."""
     policy = lambda obs: jnp.asarray([0.0, -1.0])  # noqa: E731
-    attempts = jax.device_get(make_recorder(task, dagger_actor(expert, policy))(keys(SEEDS[:8])))
+    attempts = jax.device_get(make_recorder(task, dagger_demonstrator(expert, policy))(keys(SEEDS[:8])))
     assert not attempts.success.any() and (attempts.action == policy(None)).all()
     assert attempts.qpos[-1, :, 1].max() < -0.9
     assert (attempts.label[20:, :, 0] > 0.3).all()  # the way to the goal is free
@@ -137,7 +136,7 @@ def test_a_policy_that_plans_acts_as_in_its_evaluation(task, expert):
         return jnp.tile(seen["state"][-1, :2], (3, 1))
 
     policy = receding_horizon(plan, (3, 2), execute=3)
-    attempts = jax.device_get(make_recorder(task, dagger_actor(expert, policy))(keys(SEEDS[:4])))
+    attempts = jax.device_get(make_recorder(task, dagger_demonstrator(expert, policy))(keys(SEEDS[:4])))
     seen = attempts.observation["state"][:-1, :, :2]
     for b, length in enumerate(attempts.length):
         when = np.arange(length) // 3 * 3
@@ -152,7 +151,7 @@ def test_following_the_labels_succeeds_from_where_a_poor_policy_led(task, expert
         astray = carry < 10
         return jnp.where(astray, jax.random.uniform(key, (2,), minval=-1.0), label), label, carry + 1
 
-    actor = expert_actor(expert)._replace(
+    actor = expert_demonstrator(expert)._replace(
         init=lambda key, state, obs: jnp.zeros((), jnp.int32), act=act, strategy=lambda carry: jnp.zeros((), jnp.int32)
     )
     attempts = make_recorder(task, actor, seconds=6.0)(keys(SEEDS))
@@ -161,16 +160,16 @@ def test_following_the_labels_succeeds_from_where_a_poor_policy_led(task, expert
 
 def test_mixing_lets_the_expert_act_in_a_portion_of_the_episodes(task, expert):
     policy = lambda obs: jnp.zeros(2)  # noqa: E731
-    attempts = make_recorder(task, dagger_actor(expert, policy, mixing=0.5))(keys(SEEDS))
+    attempts = make_recorder(task, dagger_demonstrator(expert, policy, mixing=0.5))(keys(SEEDS))
     assert 0.3 < attempts.success.mean() < 0.7
     with pytest.raises(ValueError, match="mixing is"):
-        dagger_actor(expert, policy, 1.5)
+        dagger_demonstrator(expert, policy, 1.5)
 
 
 def test_an_expert_takes_over_and_shows_how_to_go_on(task, expert):
     """From where a policy that always drives left had led, at steps all over the first second and a half."""
     policy = lambda obs: jnp.asarray([0.0, 0.5])  # noqa: E731
-    attempts = jax.device_get(make_recorder(task, takeover_actor(expert, policy, 15), seconds=6.0)(keys(SEEDS)))
+    attempts = jax.device_get(make_recorder(task, takeover_demonstrator(expert, policy, 15), seconds=6.0)(keys(SEEDS)))
     assert attempts.begin.min() < 3 and attempts.begin.max() == 14 and attempts.success.mean() > 0.9
     for b, begin in enumerate(attempts.begin):
         assert (attempts.action[:begin, b] == policy(None)).all()
@@ -182,4 +181,4 @@ def test_an_expert_takes_over_and_shows_how_to_go_on(task, expert):
     first, b = episodes[0], kept[0]
     np.testing.assert_array_equal(first.observation["state"][0], attempts.observation["state"][attempts.begin[b], b])
     with pytest.raises(ValueError, match="steps is 0"):
-        takeover_actor(expert, policy, 0)
+        takeover_demonstrator(expert, policy, 0)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mjx_policies.agents import campaign as module
-from mjx_policies.agents.campaign import SEEDS, Account, Campaign, collect, outcomes
-from mjx_policies.agents.demonstrations import Attempts
+from mjx_policies.experiments.collection import collect as module
+from mjx_policies.experiments.collection.collect import SEEDS, Account, Campaign, collect, outcomes
+from mjx_policies.experiments.collection.rollouts import Rollouts
 from mjx_policies.training.errors import UserError
 
 NAMES = ("left", "right")
@@ -28,11 +28,11 @@ def seeds_of(keys):
 
 
 def record(keys, fate=fate):
-    """Attempts of three steps whose numbers are their seed."""
+    """Rollouts of three steps whose numbers are their seed."""
     seeds = seeds_of(keys)
     fates = np.array([fate(seed) for seed in seeds])
     rows = np.broadcast_to((seeds % 1000).astype(np.float32), (3, len(seeds)))
-    return Attempts(
+    return Rollouts(
         observation={"state": np.concatenate([rows, rows[:1]])[..., None]},
         action=rows[..., None],
         label=-rows[..., None],

@@ -20,11 +20,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mjx_policies.agents.demonstrations import TAIL_SECONDS
 from mjx_policies.compiler import compiler_options
 from mjx_policies.data.episodes import Episode, NotFiniteError
 from mjx_policies.envs.base import DynamicsSampler, Env, EnvState, Nominal
 from mjx_policies.envs.teleoperation import Handle
+from mjx_policies.experiments.collection.rollouts import TAIL_SECONDS
 from mjx_policies.training.errors import UserError
 from mjx_policies.types import Array, TimeStep
 

@@ -1,0 +1,1 @@
+"""Collecting demonstrations: experts and people whose episodes become datasets."""

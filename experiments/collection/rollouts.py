@@ -1,0 +1,194 @@
+"""Rollouts of demonstrators, recorded. Axes: B rollouts, T steps, A actions.
+
+record = make_recorder(env, expert_demonstrator(expert))
+rollouts = record(jax.vmap(jax.random.key)(seeds))      # [B] seeds; a rollout depends on its seed alone
+episodes = to_episodes(rollouts, seeds, task="FrankaPickCube", fps=20.0, strategies=expert.strategies)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from mjx_policies.compiler import compiler_options
+from mjx_policies.data.episodes import Episode
+from mjx_policies.envs.base import DynamicsSampler, Env, Nominal
+from mjx_policies.envs.vectorize import all_finite, sound, where_rows
+from mjx_policies.experiments.collection.demonstrators import Demonstrator
+from mjx_policies.types import Array, Observation
+
+TAIL_SECONDS = 0.5  # a rollout goes on for, once the task has been solved: a policy must learn to stay
+_NOMINAL = Nominal()
+
+
+@struct.dataclass
+class Rollouts:
+    """A batch of rollouts. Rows from `length` on mean nothing.
+
+    Attributes:
+      observation: {name: [T + 1, B, ...]}, row t is what action t was chosen on.
+      action: [T, B, A] that was executed.
+      label: [T, B, A] what the expert meant.
+      reward: [T, B].
+      qpos: [T + 1, B, nq], for videos.
+      mocap_pos: [B, nmocap, 3] where goals and obstacles are, for videos.
+      length: [B] int32, steps until the rollout was over.
+      terminated: [B] bool, the task was lost.
+      success: [B] bool, the task was solved.
+      diverged: [B] bool, the simulation ended in numbers that are not finite.
+      strategy: [B] int32.
+      begin: [B] int32, steps before are not worth keeping.
+    """
+
+    observation: Observation
+    action: Array
+    label: Array
+    reward: Array
+    qpos: Array
+    mocap_pos: Array
+    length: Array
+    terminated: Array
+    success: Array
+    diverged: Array
+    strategy: Array
+    begin: Array
+
+
+def make_recorder(
+    env: Env, demonstrator: Demonstrator, dynamics: DynamicsSampler = _NOMINAL, seconds: float | None = None
+) -> Callable[[Array], Rollouts]:
+    """Builds `keys [B] -> Rollouts`: one jitted program that runs B rollouts until all are over.
+
+    A rollout is over `TAIL_SECONDS` after the task was solved, when the task is lost, or at the time limit. What it
+    holds depends on its key alone, not on the batch around it.
+
+    Args:
+      env: a task with stages, the last of which is success.
+      demonstrator: see `expert_demonstrator`, `dagger_demonstrator`, `takeover_demonstrator`.
+      dynamics: draws the robot of each rollout.
+      seconds: time limit; the task's own by default.
+
+    Raises:
+      ValueError: the task does not say what success is.
+    """
+    if not env.spec.stages:
+        raise ValueError("demonstrations need a task with stages, the last of which says when it is solved")
+    steps = round((env.spec.episode_seconds if seconds is None else seconds) / env.spec.control_dt)
+    tail = round(TAIL_SECONDS / env.spec.control_dt)
+
+    def begin(key):
+        key_dynamics, key_reset, key_demonstrator, key_steps = jax.random.split(key, 4)
+        state, timestep = env.reset(key_reset, dynamics(key_dynamics).dynamics)
+        return state, timestep.obs, demonstrator.init(key_demonstrator, state, timestep.obs), key_steps
+
+    def advance(state, obs, carry, key, index):
+        action, label, carry = demonstrator.act(carry, state, obs, key, index)
+        after, timestep = env.step(state, action)
+        return after, carry, action, label, timestep, sound(env, state, after, timestep) & all_finite(action)
+
+    def record(keys: Array) -> Rollouts:
+        num = len(keys)
+        state, obs, carry, keys = jax.vmap(begin)(keys)
+        false, zeros = jnp.zeros(num, bool), jnp.zeros(num, jnp.int32)
+        start = (state, obs, carry, zeros, false, false, false, jnp.full(num, tail, jnp.int32))
+
+        def step(before, index):
+            state, obs, carry, length, terminated, success, diverged, left = before
+            running = ~(terminated | diverged | (left <= 0))
+            step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, index)
+            state, carry, action, label, timestep, finite = jax.vmap(advance, (0, 0, 0, 0, None))(
+                state, obs, carry, step_keys, index
+            )
+            obs = where_rows(finite, timestep.obs, obs)
+            qpos = env.data(state).qpos
+            length = length + running
+            terminated = terminated | (running & finite & timestep.terminated)
+            solved = running & finite & (timestep.metrics["success"] > 0.5)
+            left = left - (success & running)  # of the steps after the one that solved it
+            success = success | solved
+            diverged = diverged | (running & ~finite)
+            row = (obs, action, label, timestep.reward, qpos)
+            return (state, obs, carry, length, terminated, success, diverged, left), row
+
+        empty = jax.tree.map(
+            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(step, start, jnp.zeros((), jnp.int32))[1]
+        )
+
+        def step_or_skip(before, index):
+            *_, terminated, _, diverged, left = before
+            over = jnp.all(terminated | diverged | (left <= 0))
+            return jax.lax.cond(over, lambda before, _: (before, empty), step, before, index)
+
+        after, rows = jax.lax.scan(step_or_skip, start, jnp.arange(steps))
+        _, _, carry, length, terminated, success, diverged, _ = after
+        observations, action, label, reward, qpos = rows
+        data = jax.vmap(env.data)(state)
+        first = obs, data.qpos
+        observations, qpos = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, (observations, qpos))
+        return Rollouts(
+            observation=observations,
+            action=action,
+            label=label,
+            reward=reward,
+            qpos=qpos,
+            mocap_pos=data.mocap_pos,
+            length=length,
+            terminated=terminated,
+            success=success & ~diverged,
+            diverged=diverged,
+            strategy=jax.vmap(demonstrator.strategy)(carry),
+            begin=jax.vmap(demonstrator.begin)(carry),
+        )
+
+    return jax.jit(record, compiler_options=compiler_options())
+
+
+def to_episodes(
+    rollouts: Rollouts,
+    seeds: Sequence[int],
+    task: str,
+    fps: float,
+    strategies: Sequence[str],
+    labels: bool = False,
+    failures: bool = False,
+) -> list[Episode]:
+    """The rollouts as episodes, each from where it is worth keeping to where it was over.
+
+    Args:
+      rollouts: of `make_recorder`.
+      seeds: [B] of the keys.
+      task: its name.
+      fps: control steps per second.
+      strategies: of the expert.
+      labels: whether the action of an episode is what the expert meant, rather than what was executed.
+      failures: whether to keep rollouts that failed; those that diverged never are.
+    """
+    rollouts = jax.device_get(rollouts)
+    actions = rollouts.label if labels else rollouts.action
+    episodes = []
+    for b, seed in enumerate(seeds):
+        if rollouts.diverged[b] or not (failures or rollouts.success[b]):
+            continue
+        steps = int(rollouts.length[b])
+        kept = slice(int(rollouts.begin[b]), steps)
+        if kept.start >= steps:
+            continue
+        episodes.append(
+            Episode(
+                observation={name: np.ascontiguousarray(x[kept, b]) for name, x in rollouts.observation.items()},
+                action=np.ascontiguousarray(actions[kept, b]),
+                reward=np.ascontiguousarray(rollouts.reward[kept, b]),
+                terminated=bool(rollouts.terminated[b]),
+                success=bool(rollouts.success[b]),
+                task=task,
+                fps=fps,
+                final_observation={name: np.asarray(x[steps, b]) for name, x in rollouts.observation.items()},
+                seed=int(seed),
+                strategy=strategies[int(rollouts.strategy[b])],
+            )
+        )
+    return episodes
