@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import tyro
@@ -13,14 +13,6 @@ import tyro
 from mjx_policies.training.errors import UserError, clean_errors
 
 C = TypeVar("C")
-
-
-@dataclasses.dataclass(frozen=True)
-class _Which:
-    """The two flags that say which run is meant."""
-
-    run_dir: str = ""
-    resume: bool = False
 
 
 def parse_arguments(
@@ -110,7 +102,13 @@ def naming_flags(message: str, kind: type, prefix: str = "") -> str:
     return f"--{(prefix + name).replace('_', '-')} {message[found.end() :]}"
 
 
-def parse(kind: type[C], description: str | None = None, arguments: Sequence[str] | None = None) -> C:
+def parse(
+    kind: type[C],
+    description: str | None = None,
+    arguments: Sequence[str] | None = None,
+    place: str = "run_dir",
+    before: Callable[[str], C] | None = None,
+) -> C:
     """Reads a configuration that has the fields `run_dir` and `resume` from a command line.
 
     With `--resume` whatever is not given is as the run in `--run-dir` has it, so that nothing has to be given twice.
@@ -119,16 +117,22 @@ def parse(kind: type[C], description: str | None = None, arguments: Sequence[str
       kind: the frozen dataclass.
       description: above the list of flags.
       arguments: those of this process by default.
+      place: the field that says where the work lies that goes on, in place of `run_dir`.
+      before: what lies there -> its configuration; that of a run folder by default.
 
     Raises:
       UserError: there is no such run to resume.
       SystemExit: the arguments make no configuration, which is then told, or ask for help.
     """
-    which, _ = tyro.cli(_Which, args=arguments, return_unknown_args=True, add_help=False)
-    if not which.resume:
+    which = dataclasses.make_dataclass("Which", [(place, str, ""), ("resume", bool, False)])
+    found: Any = tyro.cli(which, args=arguments, return_unknown_args=True, add_help=False)[0]
+    if not found.resume:
         return parse_arguments(kind, description, arguments)
-    if not which.run_dir:
-        raise UserError("--resume continues the run in --run-dir, which is missing: pass the folder of the run.")
-    from mjx_policies.training.run_folder import read_config  # and with it JAX, which scripts without a run do without
+    path = getattr(found, place)
+    if not path:
+        raise UserError(f"--resume goes on with --{place.replace('_', '-')}, which is missing: pass its path.")
+    if before is None:
+        from mjx_policies.training.run_folder import read_config  # and with it JAX, which not all scripts need
 
-    return parse_arguments(kind, description, arguments, default=read_config(which.run_dir, kind))
+        return parse_arguments(kind, description, arguments, default=read_config(path, kind))
+    return parse_arguments(kind, description, arguments, default=before(path))

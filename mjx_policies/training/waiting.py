@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
-from mjx_policies.training.progress import duration, spinner
+from mjx_policies.training.progress import duration, fitting, spinner
 
 LINE_SECONDS = 10.0  # between lines where there is no terminal
 
@@ -23,30 +23,34 @@ def working(console: Console, what: str, line_seconds: float | None = None) -> I
             yield status.update
         return
     console.print(f"{what} ...", highlight=False)
-    started, ended = time.monotonic(), threading.Event()
+    started = time.monotonic()
 
     def update(words: str) -> None:
         nonlocal what
         what = words
 
     def repeat() -> None:
-        while not ended.wait(line_seconds or LINE_SECONDS):
-            console.print(f"{what} ... {duration(time.monotonic() - started)}", highlight=False)
+        console.print(f"{what} ... {duration(time.monotonic() - started)}", highlight=False)
 
-    thread = threading.Thread(target=repeat, daemon=True)
-    thread.start()
-    try:
+    with _repeating(line_seconds or LINE_SECONDS, repeat):
         yield update
-    finally:
-        ended.set()
-        thread.join()
 
 
 @contextlib.contextmanager
 def counting(
-    console: Console, what: str, total: int, line_seconds: float | None = None
-) -> Iterator[Callable[[int, str], None]]:
-    """Gives a function of the number that is done and of a few words about it; call it at least every second.
+    console: Console, what: str, total: int, line_seconds: float | None = None, first: int = 0
+) -> Iterator[Callable[..., None]]:
+    """Gives a function of the number that is done and of a few words about it, one or several.
+
+    Where there is no terminal the last line is repeated while nothing new comes. In one, words that do not fit are left
+    out, the last first.
+
+    Args:
+      console: where to write.
+      what: is counted.
+      total: where the work ends.
+      line_seconds: between lines where there is no terminal.
+      first: of them were done before.
 
     Example:
       >>> with counting(open_console(), "robots", 400) as progress:
@@ -54,29 +58,58 @@ def counting(
       robots: 100 of 400, 3 failed
     """
     if console.is_terminal:
+        width = 24 if console.width >= 100 else 12
         columns = (
+            SpinnerColumn(spinner(console)),
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
+            BarColumn(bar_width=width),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
         )
+        room = console.width - len(f"* {what}: ") - width - len(f" {total}/{total} 0:00:00 ")
         with Progress(*columns, console=console) as bar:
-            task = bar.add_task(what, total=total)
-            yield lambda done, words: bar.update(
-                task, completed=done, description=f"{what}: {words}" if words else what
-            )
+            task = bar.add_task(what, total=total, completed=first)
+
+            def move(done: int, *words: str) -> None:
+                shown = fitting([word for word in words if word], room, ", ")
+                bar.update(task, completed=done, description=f"{what}: {shown}" if shown else what)
+
+            yield move
         return
-    started, last = time.monotonic(), -float("inf")
+    started, last, line = time.monotonic(), -float("inf"), ""
+    seconds = line_seconds or LINE_SECONDS
 
-    def show(done: int, words: str) -> None:
-        nonlocal last
+    def show(done: int, *words: str) -> None:
+        nonlocal last, line
         now = time.monotonic()
-        if now - last < (line_seconds or LINE_SECONDS) and done < total:
-            return
-        last = now
-        guess = (total - done) * (now - started) / done if done else 0.0
+        guess = (total - done) * (now - started) / (done - first) if done > first else 0.0
         left = f"{duration(guess)} left" if guess >= 1 else ""
-        parts = (f"{what}: {done:,} of {total:,}", words, left)
-        console.print(", ".join(part for part in parts if part), highlight=False)
+        line = ", ".join(part for part in (f"{what}: {done:,} of {total:,}", *words, left) if part)
+        if now - last >= seconds or done >= total:
+            last = now
+            console.print(line, highlight=False)
 
-    yield show
+    def repeat() -> None:
+        if line and time.monotonic() - last >= seconds:
+            console.print(f"{line} ... {duration(time.monotonic() - started)}", highlight=False)
+
+    with _repeating(seconds, repeat):
+        yield show
+
+
+@contextlib.contextmanager
+def _repeating(seconds: float, say: Callable[[], None]) -> Iterator[None]:
+    """Calls a function every so many seconds, in a thread of its own, until the block ends."""
+    ended = threading.Event()
+
+    def repeat() -> None:
+        while not ended.wait(seconds):
+            say()
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

@@ -50,7 +50,7 @@ def test_a_resumed_run_is_as_it_was_but_for_what_is_given(tmp_path):
 
 
 def test_a_run_that_is_not_there_cannot_be_resumed(tmp_path):
-    with pytest.raises(UserError, match="pass the folder of the run"):
+    with pytest.raises(UserError, match="--run-dir, which is missing: pass its path"):
         parse(Config, arguments=("--resume",))
     with pytest.raises(UserError, match="holds no run"):
         parse(Config, arguments=("--resume", "--run-dir", str(tmp_path)))

@@ -60,3 +60,36 @@ def test_in_a_terminal_there_is_a_bar():
     with waiting.counting(console, "robots", 40) as progress:
         progress(10, "mass[1], 3 failed")
     assert "robots: mass[1], 3 failed" in console.file.getvalue() and "10/40" in console.file.getvalue()
+
+
+def test_words_that_do_not_fit_a_terminal_are_left_out():
+    console = LiteralConsole(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
+    with waiting.counting(console, "episodes", 1_000, first=100) as progress:
+        progress(900, "success 100.0% [99.6%, 100.0%]", "1,042 rollouts")
+    said = console.file.getvalue()
+    assert "episodes: success 100.0% [99.6%, 100.0%]" in said and "900/1000" in said
+    assert "…" not in said and "rollouts" not in said
+
+
+def test_a_count_that_stands_still_is_not_silent(monkeypatch):
+    monkeypatch.setattr(waiting, "LINE_SECONDS", 0.02)
+    console = LiteralConsole(file=io.StringIO())
+    with waiting.counting(console, "episodes", 10) as progress:
+        progress(4, "4 rollouts")
+        end = time.monotonic() + 60
+        while console.file.getvalue().count("4 rollouts") < 3 and time.monotonic() < end:
+            time.sleep(0.01)
+        progress(10, "11 rollouts")
+    lines = console.file.getvalue().splitlines()
+    assert lines[0] == "episodes: 4 of 10, 4 rollouts" and lines[1].startswith("episodes: 4 of 10, 4 rollouts ... ")
+    assert lines[-1] == "episodes: 10 of 10, 11 rollouts" and len(lines) >= 4
+
+
+def test_what_was_done_before_says_nothing_of_the_speed(monkeypatch):
+    fake = SimpleNamespace(now=0.0, monotonic=lambda: fake.now)
+    monkeypatch.setattr(waiting, "time", fake)
+    console = LiteralConsole(file=io.StringIO())
+    with waiting.counting(console, "episodes", 40, first=20) as progress:
+        fake.now = 10.0
+        progress(30)
+    assert console.file.getvalue() == "episodes: 30 of 40, 10s left\n"
