@@ -11,7 +11,8 @@ from typing import Any
 from rich.table import Table
 
 from mjx_policies.evaluation.statistics import Estimate
-from mjx_policies.training.files import write_json
+from mjx_policies.training.errors import UserError
+from mjx_policies.training.files import read_json, write_json
 
 Evaluation = Mapping[str, Mapping[str, Estimate]]
 """Condition -> name of a figure -> its estimate."""
@@ -23,6 +24,22 @@ CHIEF = ("success", "tracking", "completion", "falls", "return")  # of which the
 def write_evaluation(path: Path, evaluation: Evaluation, about: Mapping[str, Any]) -> None:
     """Writes `evaluation.json`: the figures with their 95 % intervals, and `about` how they were made."""
     write_json(path, {**about, "interval": 0.95, "conditions": as_json(evaluation)})
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """Reads what `write_evaluation` wrote; what was not finite is NaN.
+
+    Raises:
+      UserError: the file cannot be read, or another program wrote it.
+    """
+    data: Any = read_json(path)
+    try:
+        return {
+            condition: {name: _estimate(values) for name, values in estimates.items()}
+            for condition, estimates in data["conditions"].items()
+        }
+    except (AttributeError, KeyError, TypeError):
+        raise UserError(f"{path} holds no evaluation: another program wrote it.") from None
 
 
 def as_json(evaluation: Evaluation) -> dict[str, dict[str, dict[str, float | None]]]:
@@ -64,3 +81,8 @@ def _cell(estimates: Mapping[str, Estimate], name: str) -> str:
 
 def _finite(values: dict[str, float]) -> dict[str, float | None]:
     return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+def _estimate(values: Mapping[str, Any]) -> Estimate:
+    found: dict[str, Any] = {name: math.nan if value is None else value for name, value in values.items()}
+    return Estimate(**found)

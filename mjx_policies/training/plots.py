@@ -33,8 +33,8 @@ def plot_curves(
     """Draws metrics against steps, and the first of them against wall-clock time as well.
 
     A value logged often is drawn pale with its running mean on top. Evaluations are points, in the panel of what
-    training saw of the same (`eval/reward` in that of `env/reward`) if there is one. The global state of matplotlib is
-    left alone.
+    training saw of the same (`eval/reward` in that of `env/reward`) if there is one; a band is their interval, where
+    the table has `eval/reward/low` and `eval/reward/high`. The global state of matplotlib is left alone.
 
     Args:
       csv: a table of `MetricsCsv`.
@@ -71,9 +71,13 @@ def plot_curves(
         evaluated = table.get(evaluation, np.full(len(table[x]), np.nan))
         after = (last or {}).get(evaluation, np.nan)
         _draw_points(axes, table[x], evaluated, "evaluation")
+        if f"{evaluation}/low" in table:
+            low, high = table[f"{evaluation}/low"], table[f"{evaluation}/high"]
+            axes.fill_between(table[x], low, high, color=ORANGE, alpha=0.15, linewidth=0)
         _draw_points(axes, table[x][[judged]], np.array([after]), "final evaluation", "D", "#111827")
         _style(axes)
         axes.set_title(name, fontsize=10, loc="left", color="#111827")
+        axes.locator_params(axis="x", integer=x == "step")
         axes.set_xlabel(steps if x == "step" else "wall clock [s]", fontsize=8, color=GREY)
     if title:
         figure.suptitle(title, fontsize=12, x=0.01, ha="left")

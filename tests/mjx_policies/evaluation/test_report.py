@@ -1,10 +1,12 @@
 import json
 import math
 
+import pytest
 from rich.console import Console
 
-from mjx_policies.evaluation.report import evaluation_table, write_evaluation
+from mjx_policies.evaluation.report import evaluation_table, read_evaluation, write_evaluation
 from mjx_policies.evaluation.statistics import Estimate, mean, proportion
+from mjx_policies.training.errors import UserError
 
 FIGURES = {
     "success": proportion(9, 10),
@@ -58,3 +60,16 @@ def test_the_file_holds_the_figures_and_no_infinity(tmp_path):
     data = json.loads(path.read_text())
     assert data["conditions"]["nominal"]["return"] == {"value": 4.0, "low": None, "high": None, "count": 1}
     assert data["task"] == "Task" and data["interval"] == 0.95
+
+
+def test_the_file_is_read_back(tmp_path):
+    path = tmp_path / "evaluation.json"
+    write_evaluation(path, {"nominal": FIGURES, "noise": {"return": Estimate(4.0, -math.inf, math.inf, 1)}}, {})
+    found = read_evaluation(path)
+    assert found["nominal"]["success"] == FIGURES["success"] and set(found) == {"nominal", "noise"}
+    unknown = found["noise"]["return"]
+    assert unknown.value == 4.0 and math.isnan(unknown.low) and math.isnan(unknown.high)
+    for data in ([], {}, {"conditions": {"nominal": 3}}, {"conditions": {"nominal": {"success": {"value": 1}}}}):
+        path.write_text(json.dumps(data))
+        with pytest.raises(UserError, match="another program wrote it"):
+            read_evaluation(path)

@@ -1,9 +1,11 @@
+import contextlib
 import errno
 import sys
 
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mjx_policies.training.errors import UserError
@@ -60,6 +62,17 @@ def test_evaluations_are_points_on_the_curve_of_what_they_measure(tmp_path, monk
     assert len(reward[0]) == 4 and len(loss) == 1
     plot_curves(tmp_path / "metrics.csv", tmp_path / "a.png", names, last={"eval/reward": 0.35}, last_step=200)
     assert [axes.lines[2].get_xydata().tolist() for axes in figures[1].axes[:2]] == [[[200, 0.35]], [[2, 0.35]]]
+
+
+def test_an_interval_is_a_band_around_its_evaluation(tmp_path, monkeypatch):
+    with contextlib.closing(MetricsCsv(tmp_path / "metrics.csv")) as table:
+        for step, value in enumerate((0.2, 0.6)):
+            ends = {"eval/success/low": value - 0.1, "eval/success/high": value + 0.1}
+            table.write({"step": step, "eval/success": value, **ends})
+    bands = []
+    monkeypatch.setattr(Axes, "fill_between", lambda axes, x, low, high, **_: bands.append((list(low), list(high))))
+    plot_curves(tmp_path / "metrics.csv", tmp_path / "a.png", ["eval/success"], steps="rounds")
+    assert np.allclose(bands, [([0.1, 0.5], [0.3, 0.7])])
 
 
 def test_a_disk_that_is_full_is_told_with_the_name_of_the_picture(csv, monkeypatch):
