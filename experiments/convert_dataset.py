@@ -9,6 +9,7 @@ from __future__ import annotations
 from mjx_policies.experiments import _early  # noqa: F401 # isort: skip
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from mjx_policies.data.episodes import Episode
 from mjx_policies.data.formats import kept, read
 from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.errors import UserError, clean_errors
-from mjx_policies.training.preemption import Preempted, Preemption, exit_code
+from mjx_policies.training.preemption import Preempted, Preemption
 from mjx_policies.training.progress import open_console
 from mjx_policies.training.waiting import counting
 
@@ -48,45 +49,31 @@ def main(convert: Convert) -> None:
     if convert.out.resolve() == convert.source.resolve():
         raise UserError(f"{convert.out} is what is to be converted: choose another OUT.")
     console = open_console()
+    say = functools.partial(console.print, highlight=False)
     for sentence in remarks(dataset):
-        console.print(sentence, highlight=False)
-    writer: Any
-    if to_robomimic:
-        writer = robomimic.Writer(convert.out, append=convert.append, **kept(dataset))
-    else:
-        writer = lerobot.Writer(convert.out, append=convert.append, videos=convert.videos, **kept(dataset))
+        say(sentence)
+    options: dict[str, Any] = {"videos": True} if convert.videos else {}
+    module = robomimic if to_robomimic else lerobot
+    writer = module.Writer(convert.out, append=convert.append, **kept(dataset), **options)
     skipped: list[int] = []
-
-    def say(sentence: str) -> None:
-        console.print(sentence, highlight=False)
-
-    total, stopped = len(dataset), ""
-    with Preemption() as preemption, counting(console, "episodes", total) as progress:
-        try:
-            with writer:
-                for episode in pending(convert, dataset, len(writer), say, skipped.append):
-                    preemption.check()
-                    writer.add(episode)
-                    progress(len(writer) + len(skipped), "")
-                written = len(writer)
-            if not written:
-                raise UserError(
-                    f"{convert.source} has no episode that is known to have succeeded: nothing was written."
-                )
-        except Preempted as signal:
-            stopped = str(signal)
-        except Exception:
-            if not convert.append:
-                writer.discard()
-            raise
-    if stopped:
-        console.print(
-            f"{convert.out}: stopped by {stopped} after {len(writer):,} of {total:,} episodes; go on with --append",
-            highlight=False,
-        )
-        raise SystemExit(exit_code(stopped))
+    total = len(dataset)
+    try:
+        with Preemption() as preemption, counting(console, "episodes", total) as progress, writer:
+            for episode in pending(convert, dataset, len(writer), say, skipped.append):
+                preemption.check()
+                writer.add(episode)
+                progress(len(writer) + len(skipped))
+        if not len(writer):
+            raise UserError(f"{convert.source} has no episode that is known to have succeeded: nothing was written.")
+    except Preempted as signal:
+        say(f"{convert.out}: stopped by {signal} after {len(writer):,} of {total:,} episodes; go on with --append")
+        raise SystemExit(signal.exit_code) from None
+    except Exception:
+        if not convert.append:
+            writer.discard()
+        raise
     words = f"; {len(skipped):,} skipped" if skipped else ""
-    console.print(f"{convert.out}: {written:,} of {total:,} episodes{words}", highlight=False)
+    say(f"{convert.out}: {len(writer):,} of {total:,} episodes{words}")
 
 
 def pending(

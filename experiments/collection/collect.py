@@ -1,94 +1,72 @@
-"""A campaign: an expert attempts a task again and again, until enough attempts have succeeded.
+"""Collecting demonstrations: an expert acts again and again, until enough of its rollouts have succeeded.
 
-Attempts are numbered from 0, and their seeds follow from the campaign's. They run in batches on a fixed grid and count
-in the order of their numbers up to the one that brings the last success wanted. So what is collected does not depend on
-how often the campaign was stopped and taken up again.
+Rollouts are numbered from 0, and their seeds follow from the collection's. They run in batches on a fixed grid and
+count in the order of their numbers up to the one that brings the last success wanted. So what is collected does not
+depend on how often the collection was stopped and taken up again.
 
-Axes: B attempts at once.
+Axes: B rollouts at once.
 """
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
 
 from mjx_policies.data.episodes import Episode
+from mjx_policies.data.formats import EpisodeWriter
 from mjx_policies.data.quality import Tally
+from mjx_policies.envs.base import DynamicsSampler, Env, Nominal
+from mjx_policies.envs.experts.registry import load_expert
 from mjx_policies.evaluation.statistics import proportion
-from mjx_policies.experiments.collection.rollouts import Rollouts, to_episodes
+from mjx_policies.experiments.collection.demonstrators import expert_demonstrator
+from mjx_policies.experiments.collection.rollouts import Rollouts, make_recorder, to_episodes
 from mjx_policies.training.errors import UserError
 from mjx_policies.types import Array
 
-SEEDS = 1_000_000  # attempts that a campaign's seed stands for
+SEEDS = 1_000_000  # rollouts that a collection's seed stands for
 MAX_SEED = 2_000  # times as many still are 32-bit numbers
-HOPELESS = 0.05  # success rate below which a campaign is given up
-PATIENCE = 100  # attempts before that
-
-
-class Writer(Protocol):
-    """Where demonstrations go."""
-
-    def __len__(self) -> int:
-        """How many there are."""
-        ...
-
-    def add(self, episode: Episode) -> int:
-        """Writes one; it is safe when this returns."""
-        ...
+MIN_SUCCESS_RATE = 0.05  # below which a collection is given up
+MIN_ROLLOUTS = 100  # before that
+_NOMINAL = Nominal()
 
 
 @dataclasses.dataclass(frozen=True)
-class Account:
-    """How far a campaign has got. Demonstrations may be ahead of it, if the campaign was killed.
+class CollectionProgress:
+    """How far a collection has got. Demonstrations may be ahead of it, if its process was killed.
 
     Attributes:
-      counts: {strategy: {outcome: attempts}}, see `quality.Tally`; `attempts` of them.
+      tally: what became of the rollouts so far; their number is also that of the next.
       seconds: spent on each part of the work.
     """
 
-    counts: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
+    tally: Tally = dataclasses.field(default_factory=Tally)
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
-
-    @property
-    def tally(self) -> Tally:
-        """The counts; a copy."""
-        return Tally({name: dict(row) for name, row in self.counts.items()})
-
-    @property
-    def attempts(self) -> int:
-        """So far, which is also the number of the next."""
-        return self.tally.attempts
-
-    @property
-    def successes(self) -> int:
-        """Of them."""
-        return sum(row.get("success", 0) for row in self.counts.values())
 
 
 @dataclasses.dataclass(frozen=True)
-class Campaign:
-    """What is attempted.
+class Collection:
+    """What is collected.
 
     Attributes:
       record: `keys [B] -> Rollouts`, see `make_recorder`.
       strategies: of the expert.
       task: its name.
       fps: control steps per second.
-      seed: of the campaign.
-      batch: attempts at once.
+      seed: of the collection.
+      batch: rollouts at once.
       labels: whether demonstrations hold what the expert meant instead of what was executed.
 
     Raises:
       UserError: a seed or a batch that is out of range.
     """
 
-    record: Callable[[Array], Rollouts]
+    record: jax.stages.Wrapped
     strategies: Sequence[str]
     task: str
     fps: float
@@ -101,90 +79,124 @@ class Campaign:
         if not 1 <= self.batch <= SEEDS:
             raise UserError(f"batch is {self.batch}, it must be at least 1 and no more than {SEEDS:,}.")
 
+    def compile(self) -> None:
+        """Compiles the program that simulates a batch."""
+        self.record.lower(self._keys(0)).compile()
+
+    def seeds(self, start: int) -> range:  # [B]
+        """The seeds of the batch that begins with rollout `start`."""
+        first = self.seed * SEEDS + start
+        return range(first, first + self.batch)
+
+    def simulate(self, start: int) -> Rollouts:
+        """The batch that begins with rollout `start`, the same whenever it is asked for."""
+        return jax.device_get(self.record(self._keys(start)))
+
+    def _keys(self, start: int) -> Array:
+        return jax.vmap(jax.random.key)(np.array(self.seeds(start)))
+
+
+def expert_collection(
+    task: Env, name: str, seed: int, batch: int, dynamics: DynamicsSampler = _NOMINAL, labels: bool = False
+) -> Collection:
+    """What the scripted expert of a task demonstrates.
+
+    Args:
+      task: for `batch` robots.
+      name: of the task.
+      seed, batch, labels: see `Collection`.
+      dynamics: draws the robot of each rollout.
+
+    Raises:
+      ValueError: the task has no expert.
+      UserError: see `Collection`.
+    """
+    expert = load_expert(name, task)
+    record = make_recorder(task, expert_demonstrator(expert), dynamics)
+    return Collection(record, expert.strategies, name, 1 / task.spec.control_dt, seed, batch, labels)
+
 
 def collect(
-    campaign: Campaign,
+    collection: Collection,
     wanted: int,
-    writer: Writer,
-    account: Account,
-    report: Callable[[Account, Rollouts], bool],
-) -> Account:
+    writer: EpisodeWriter,
+    progress: CollectionProgress,
+    report: Callable[[CollectionProgress, Rollouts], bool],
+) -> CollectionProgress:
     """Goes on until the writer holds as many demonstrations as are wanted.
 
     While one batch is written the next is simulated: writing waits for the disk, and uses one core.
 
     Args:
-      campaign: what is attempted.
+      collection: what is collected.
       wanted: demonstrations in all.
       writer: holds those so far.
-      account: of the campaign so far.
-      report: is told the account and the attempts of each batch once its demonstrations are written, and says whether
+      progress: so far.
+      report: is told the progress and the rollouts of each batch once its demonstrations are written, and says whether
         to go on.
 
     Returns:
-      The account at the end.
+      The progress at the end.
 
     Raises:
-      UserError: hardly any attempt succeeds, the seeds are used up, or the writer holds what is not of this campaign.
+      UserError: hardly any rollout succeeds, the seeds are used up, or the writer holds what was not collected so.
     """
-    ahead = len(writer) - account.successes
+    ahead = len(writer) - progress.tally.successes
     if ahead < 0:
         raise UserError(
-            f"the dataset holds {len(writer):,} demonstrations, the campaign wrote {account.successes:,}: "
+            f"the dataset holds {len(writer):,} demonstrations, {progress.tally.successes:,} were written: "
             "episodes were taken out of it, so begin another one."
         )
-    seconds = {"simulating": 0.0, "writing": 0.0} | account.seconds
-    counts = account.counts  # of all that was simulated; the account's are of what was written
-    with ThreadPoolExecutor(1) as writing:
-        pending: tuple[Future[float], dict[str, dict[str, int]], Rollouts] | None = None
-
-        def settle() -> bool:
-            nonlocal account
-            if pending is None:
-                return True
-            written, counted, attempts = pending
-            seconds["writing"] += written.result()
-            account = Account(counted, dict(seconds))
-            goes_on = report(account, attempts)
-            _check_hope(account, wanted, campaign.task)
-            return goes_on
-
-        while Account(counts).successes < wanted:
+    seconds = {"simulating": 0.0, "writing": 0.0} | progress.seconds
+    batches = _batches(collection, wanted, progress.tally)
+    with ThreadPoolExecutor(1) as simulating:
+        upcoming = simulating.submit(next, batches, None)
+        while (batch := upcoming.result()) is not None:
+            tally, episodes, rollouts, spent = batch
+            upcoming = simulating.submit(next, batches, None)
             began = time.perf_counter()
-            done = Account(counts).attempts
-            start = done - done % campaign.batch
-            if start + campaign.batch > SEEDS:
-                raise UserError(f"the {SEEDS:,} attempts of seed {campaign.seed} are used up: use another --seed.")
-            seeds, attempts = seeds_of(campaign, start), simulate(campaign, start)
-            successes, counts = _count(campaign, attempts, range(done - start, campaign.batch), counts, wanted)
-            seconds["simulating"] += time.perf_counter() - began
-            if not settle():
-                return account
-            chosen = {seeds[row] for row in successes[ahead:]}
-            ahead = max(0, ahead - len(successes))
-            every = to_episodes(attempts, seeds, campaign.task, campaign.fps, campaign.strategies, campaign.labels)
-            pending = (
-                writing.submit(_write, writer, [episode for episode in every if episode.seed in chosen]),
-                counts,
-                attempts,
-            )
-        settle()
-    return account
+            for episode in episodes[ahead:]:
+                writer.add(episode)
+            ahead = max(0, ahead - len(episodes))
+            seconds["simulating"] += spent
+            seconds["writing"] += time.perf_counter() - began
+            progress = CollectionProgress(tally, dict(seconds))
+            goes_on = report(progress, rollouts)
+            _check_success_rate(progress, wanted, collection.task)
+            if not goes_on:
+                break
+    return progress
 
 
-def seeds_of(campaign: Campaign, start: int) -> range:
-    """Of the batch that begins with attempt `start`."""
-    first = campaign.seed * SEEDS + start
-    return range(first, first + campaign.batch)
+def _batches(
+    collection: Collection, wanted: int, tally: Tally
+) -> Iterator[tuple[Tally, list[Episode], Rollouts, float]]:
+    """The tally after each batch, its successes up to the last one wanted, all its rollouts, and its seconds."""
+    while tally.successes < wanted:
+        began = time.perf_counter()
+        tally, start = copy.deepcopy(tally), tally.rollouts - tally.rollouts % collection.batch
+        if start + collection.batch > SEEDS:
+            raise UserError(f"the {SEEDS:,} rollouts of seed {collection.seed} are used up: use another --seed.")
+        seeds, rollouts, kept = collection.seeds(start), collection.simulate(start), set()
+        named = outcomes(rollouts)
+        for row in range(tally.rollouts - start, collection.batch):
+            if tally.successes == wanted:
+                break
+            tally.add(collection.strategies[int(rollouts.strategy[row])], named[row])
+            if named[row] == "success":
+                kept.add(seeds[row])
+        every = to_episodes(rollouts, seeds, collection.task, collection.fps, collection.strategies, collection.labels)
+        yield tally, [episode for episode in every if episode.seed in kept], rollouts, time.perf_counter() - began
 
 
-def simulate(campaign: Campaign, start: int) -> Rollouts:
-    """The batch that begins with attempt `start`, the same whenever it is asked for."""
-    return jax.device_get(campaign.record(jax.vmap(jax.random.key)(np.array(seeds_of(campaign, start)))))
+def outcomes(rollouts: Rollouts) -> list[str]:  # [B]
+    """What became of each rollout: `success`, `lost`, `too late` or `diverged`."""
+    conditions = [rollouts.diverged, rollouts.success, rollouts.terminated]
+    return np.select(conditions, ["diverged", "success", "lost"], "too late").tolist()
 
 
 def check_seed(seed: int) -> None:
-    """That a campaign can have this seed.
+    """That a collection can have this seed.
 
     Raises:
       UserError: it cannot.
@@ -193,44 +205,14 @@ def check_seed(seed: int) -> None:
         raise UserError(f"seed is {seed}, it must be at least 0 and below {MAX_SEED:,}.")
 
 
-def outcomes(attempts: Rollouts) -> list[str]:  # [B]
-    """What became of each attempt: `success`, `lost`, `too late` or `diverged`."""
-    names = []
-    for success, lost, diverged in zip(attempts.success, attempts.terminated, attempts.diverged, strict=True):
-        names.append("diverged" if diverged else "success" if success else "lost" if lost else "too late")
-    return names
-
-
-def _count(
-    campaign: Campaign, attempts: Rollouts, rows: Sequence[int], counts: dict[str, dict[str, int]], wanted: int
-) -> tuple[list[int], dict[str, dict[str, int]]]:
-    """The rows that succeeded, up to the last one wanted, and the counts with all attempts up to there."""
-    before, tally, named = Account(counts).successes, Account(counts).tally, outcomes(attempts)
-    successes: list[int] = []
-    for row in rows:
-        if before + len(successes) == wanted:
-            break
-        tally.add(campaign.strategies[int(attempts.strategy[row])], named[row])
-        if named[row] == "success":
-            successes.append(row)
-    return successes, tally.counts
-
-
-def _write(writer: Writer, episodes: Sequence[Episode]) -> float:
-    """Seconds that it took."""
-    began = time.perf_counter()
-    for episode in episodes:
-        writer.add(episode)
-    return time.perf_counter() - began
-
-
-def _check_hope(account: Account, wanted: int, task: str) -> None:
-    if account.attempts < PATIENCE or account.successes >= wanted:
+def _check_success_rate(progress: CollectionProgress, wanted: int, task: str) -> None:
+    tally = progress.tally
+    if tally.rollouts < MIN_ROLLOUTS or tally.successes >= wanted:
         return
-    rate = proportion(account.successes, account.attempts)
-    if rate.high < HOPELESS:
-        hours = wanted / rate.high * account.seconds["simulating"] / account.attempts / 3600
+    rate = proportion(tally.successes, tally.rollouts)
+    if rate.high < MIN_SUCCESS_RATE:
+        hours = wanted / rate.high * progress.seconds["simulating"] / tally.rollouts / 3600
         raise UserError(
-            f"the expert solved {account.successes:,} of {account.attempts:,} attempts at {task}: {wanted:,} "
+            f"the expert solved {task} in {tally.successes:,} of {tally.rollouts:,} rollouts: {wanted:,} "
             f"demonstrations would take more than {hours:.1f} h. Choose other actions, or robots that vary less."
         )

@@ -1,36 +1,39 @@
-"""What collect_demos.py and record_demos.py share: where a dataset lies and how it goes on, which robots act."""
+"""Demonstration files: where a dataset lies and how it goes on, what is told beside it, and whether it suits a task."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
-import tyro
+import numpy as np
 from rich.console import Console
 
-from mjx_policies.data import lerobot, packages, robomimic
 from mjx_policies.data.dataset import Dataset, readable
-from mjx_policies.data.formats import WritableFormat, read
+from mjx_policies.data.episodes import Episode
+from mjx_policies.data.formats import FORMATS, EpisodeWriter, WritableFormat, read
 from mjx_policies.data.paths import about, beside, telling
 from mjx_policies.data.quality import Tally
 from mjx_policies.data.survey import survey, to_json, to_markdown
 from mjx_policies.data.survey_picture import draw_survey
 from mjx_policies.envs.base import DynamicsSampler, Env, EnvSpec, Nominal
+from mjx_policies.envs.franka.actions import ActionName
 from mjx_policies.envs.registry import TASKS
+from mjx_policies.experiments.collection.collect import check_seed
 from mjx_policies.randomization.imperfections import Imperfections, imperfect
 from mjx_policies.randomization.presets import PRESETS
-from mjx_policies.training import config
-from mjx_policies.training.command_line import parse_arguments
+from mjx_policies.training import command_line, config
+from mjx_policies.training.checkpoint import remove
+from mjx_policies.training.config import may_change
 from mjx_policies.training.errors import UserError
-from mjx_policies.training.files import make_folder, write_atomic, write_json
+from mjx_policies.training.files import make_folder, read_json, write_atomic, write_json
 from mjx_policies.training.waiting import working
 from mjx_policies.types import table_size, table_slices
 
-C = TypeVar("C")
 ROBOT = frozenset(
     (
         *("gyro", "gravity", "joint_position", "joint_velocity", "finger_opening", "tcp_position", "tcp_rotation"),
@@ -41,101 +44,71 @@ ROBOT = frozenset(
 RATE_TOLERANCE = 0.01  # portion by which a recorder's clock may be off
 
 
-def dataset_path(out: str, task: str, format: WritableFormat) -> Path:
-    """Of a dataset: a folder, for robomimic a file."""
-    path = Path(out or f"demos/{task}")
-    if format == "robomimic" and path.suffix not in (".hdf5", ".h5"):
-        path = beside(path, ".hdf5")
-    return path
+@dataclasses.dataclass(frozen=True)
+class DatasetConfig:
+    """What demonstrations a script collects, and where they go."""
+
+    FILE: ClassVar[str]  # in the folder beside a dataset: the configuration that it was begun with
+
+    task: str
+    out: str = may_change("")  # folder, for robomimic a file that ends in .hdf5; empty: demos/TASK
+    format: WritableFormat = "lerobot"  # of the dataset
+    actions: ActionName | None = None  # what they mean, for the tasks of an arm; None: what the task chose
+    randomize: float = 0.0  # times the ranges of the robot's preset of masses, friction, motors; 0: as the model says
+    seed: int = 0  # of the initial states; datasets of different seeds share none
+    resume: bool = may_change(False)  # go on with the dataset in OUT; what is not given is as it was
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        if not 0 <= self.randomize < np.inf:
+            raise ValueError(f"randomize is {self.randomize}, it must be a number from 0 on.")
+
+    @property
+    def path(self) -> Path:
+        """The dataset: a folder, for robomimic a file."""
+        path = Path(self.out or f"demos/{self.task}")
+        hdf5 = self.format == "robomimic" and path.suffix not in (".hdf5", ".h5")
+        return beside(path, ".hdf5") if hdf5 else path
 
 
-def prepare(path: Path, format: WritableFormat, resume: bool, file: str) -> None:
-    """Makes the folder beside a dataset, before hours of work meet a package that is missing or a place out of bounds.
-
-    Args:
-      path: of the dataset.
-      format: of the dataset.
-      resume: whether it goes on.
-      file: in the folder beside a dataset, written by the script that begins it.
-
-    Raises:
-      UserError: a dataset cannot be written there, or lies there already.
-    """
-    packages.load("h5py" if format == "robomimic" else "pyarrow", "writing a dataset")
-    with telling(path, "write"):
-        taken = any(path.iterdir()) if path.is_dir() else path.exists() or path.is_symlink()
-        taken = taken or (format == "robomimic" and beside(path, ".parts").exists())
-    if taken and not resume:
-        goes_on = (about(path) / file).exists() and not (format == "robomimic" and path.exists())
-        advice = f", or go on with --resume --out {path}" if goes_on else ""
-        raise UserError(f"{path} holds something already: choose another --out{advice}.")
-    make_folder(about(path), "--out")
+C = TypeVar("C", bound=DatasetConfig)
 
 
-def describe_robot(spec: EnvSpec) -> dict[str, Any]:
-    """What a dataset says of the robot, as options of its writer: its name, its actions, and what is not the robot."""
-    rows = table_slices(spec.observation)
-    others = [place for term, where in rows.items() if term not in ROBOT for place in range(where.start, where.stop)]
-    if len(others) == table_size(spec.observation):
-        others = []
-    return {"robot": spec.robot, "action_names": spec.action.names, "environment": others}
-
-
-@contextlib.contextmanager
-def open_writer(path: Path, format: WritableFormat, spec: EnvSpec, resume: bool) -> Iterator[Any]:
-    """Whatever happens, what was added can be read afterwards; the caller closes.
-
-    Raises:
-      UserError: there is something else, or what cannot go on.
-    """
-    if format == "robomimic":
-        if resume and path.exists():
-            raise UserError(
-                f"{path} is finished, and a file of robomimic cannot go on: collect into another, with another --seed."
-            )
-        yield robomimic.Writer(path, append=resume, **describe_robot(spec))
-        return
-    writer = lerobot.Writer(path, append=resume, **describe_robot(spec))
-    try:
-        yield writer
-    finally:
-        writer.release()
-
-
-def parse(
-    kind: type[C], file: str, before: Callable[[Path], C], description: str | None, arguments: Sequence[str] | None
-) -> C:
+def parse(kind: type[C], description: str | None = None, arguments: Sequence[str] | None = None) -> C:
     """Reads a command line; with --resume, what it leaves out is as it was when the dataset was begun.
 
+    Raises:
+      UserError: there is no such dataset, or it was begun otherwise.
+    """
+    asked = command_line.parse(kind, description, arguments, "out", functools.partial(read_begun, kind))
+    if asked.resume:
+        check_same(asked.path, read_begun(kind, asked.path), asked)
+    return asked
+
+
+def read_begun(kind: type[C], out: str | Path) -> C:
+    """The configuration that a dataset was begun with.
+
     Args:
-      kind: of the configuration; it has `out` and `resume`.
-      file: in the folder beside a dataset, written by the script that began it.
-      before: the configuration that a dataset was begun with.
-      description: for --help.
-      arguments: of the command line; the process's own by default.
+      kind: of the configuration.
+      out: path of the dataset, also without the ending of a file.
 
     Raises:
-      UserError: there is no such dataset.
+      UserError: it was not begun by the script of this configuration, or by another version.
     """
-
-    @dataclasses.dataclass(frozen=True)
-    class Which:
-        out: str = ""
-        resume: bool = False
-
-    which, _ = tyro.cli(Which, args=arguments, return_unknown_args=True, add_help=False)
-    if not which.resume:
-        return parse_arguments(kind, description, arguments)
-    if not which.out:
-        raise UserError("--resume goes on with the dataset in --out, which is missing: pass the dataset's path.")
-    out = Path(which.out)
-    begun = next((path for path in (out, beside(out, ".hdf5")) if (about(path) / file).exists()), None)
-    if begun is None:
+    folders = [about(path) for path in (Path(out), beside(Path(out), ".hdf5"))]
+    for folder in folders:
+        if (folder / kind.FILE).exists():
+            return config.from_json(kind, read_json(folder / kind.FILE))
+    if any((folder / "campaign.json").exists() for folder in folders):
         raise UserError(
-            f"{out} was not begun by this script, there is no {about(out) / file}: choose another --out, without "
-            "--resume."
+            f"{out} was begun by an earlier version of this script: go on with that one, or train on what there is and "
+            "collect more into another --out, with another --seed."
         )
-    return parse_arguments(kind, description, arguments, default=before(begun))
+    raise UserError(
+        f"{out} was not begun by this script, there is no {folders[0] / kind.FILE}: choose another --out, without "
+        "--resume."
+    )
 
 
 def check_same(path: Path, before: Any, now: Any) -> None:
@@ -147,6 +120,54 @@ def check_same(path: Path, before: Any, now: Any) -> None:
     changed = config.differences(before, now)
     if changed:
         raise UserError(f"{path} goes on as it began, but {'; '.join(changed)}.")
+
+
+@contextlib.contextmanager
+def open_dataset(asked: DatasetConfig, spec: EnvSpec) -> Iterator[EpisodeWriter]:
+    """A writer of a dataset, and beside it the folder that says how it came about.
+
+    What was added can be read afterwards, however the block ends. One that fails before anything was added to a new
+    dataset leaves nothing.
+
+    Raises:
+      UserError: a dataset cannot be written there, lies there already, or cannot go on.
+    """
+    path, folder, parts = asked.path, about(asked.path), beside(asked.path, ".parts")
+    robomimic = asked.format == "robomimic"
+    with telling(path, "write"):
+        finished = robomimic and path.exists()
+        taken = any(path.iterdir()) if path.is_dir() else path.exists() or path.is_symlink()
+        taken = taken or (robomimic and parts.exists())
+    if asked.resume and finished:
+        raise UserError(
+            f"{path} is finished, and a file of robomimic cannot go on: collect into another, with another --seed."
+        )
+    if taken and not asked.resume:
+        goes_on = (folder / asked.FILE).exists() and not finished
+        advice = f", or go on with --resume --out {path}" if goes_on else ""
+        raise UserError(f"{path} holds something already: choose another --out{advice}.")
+    with FORMATS[asked.format].Writer(path, append=asked.resume, **describe_robot(spec)) as writer:
+        new = not folder.exists()
+        try:
+            make_folder(folder, "--out")
+            kept = dataclasses.replace(asked, out=str(path), resume=False)
+            write_json(folder / asked.FILE, config.to_json(kept))
+            yield writer
+        except (Exception, KeyboardInterrupt):
+            if not asked.resume and not len(writer):
+                writer.discard()
+                if new:
+                    remove(folder)
+            raise
+
+
+def describe_robot(spec: EnvSpec) -> dict[str, Any]:
+    """What a dataset says of the robot, as options of its writer: its name, its actions, and what is not the robot."""
+    rows = table_slices(spec.observation)
+    others = [place for term, where in rows.items() if term not in ROBOT for place in range(where.start, where.stop)]
+    if len(others) == table_size(spec.observation):
+        others = []
+    return {"robot": spec.robot, "action_names": spec.action.names, "environment": others}
 
 
 def check_task(dataset: Dataset, path: str | Path, task: str) -> None:
@@ -178,7 +199,7 @@ def check_rate(dataset: Dataset, path: str | Path, task: str, control_dt: float)
         )
 
 
-def robots(task: Env, randomize: float) -> DynamicsSampler:
+def randomized_dynamics(task: Env, randomize: float) -> DynamicsSampler:
     """What robot acts in each episode: drawn from its preset's ranges times a factor.
 
     Raises:
@@ -204,10 +225,9 @@ def show(
     folder, dataset = about(path), read(path)
     with working(console, "looking through the dataset") as say:
 
-        def counted() -> Iterator[Any]:
+        def counted() -> Iterator[Episode]:
             for number in range(len(dataset)):
-                if number % 50 == 0:
-                    say(f"looking through the dataset: {number:,} of {len(dataset):,}")
+                say(f"looking through the dataset: {number:,} of {len(dataset):,}")
                 yield dataset[number]
 
         surveyed = survey(counted(), task.spec.observation)

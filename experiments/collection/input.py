@@ -1,4 +1,4 @@
-"""Where a person's wishes come from: the keys of a terminal, of MuJoCo's viewer, or a gamepad.
+"""Input of a person: the keys of a terminal, of MuJoCo's viewer, or a gamepad.
 
 A gamepad has the layout of Linux's driver of Xbox pads: left stick forward and left, right stick yaw and up, cross
 pitch and roll; A gripper, start enter, B backspace, Y takes back, back quits, the shoulders change the speed.
@@ -7,6 +7,7 @@ pitch and roll; A gripper, start enter, B backspace, Y takes back, back quits, t
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import select
 import struct
@@ -55,21 +56,17 @@ def terminal() -> Iterator[Terminal]:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
+@dataclasses.dataclass(frozen=True)
 class Terminal:
-    """The keys typed into a terminal.
+    """The keys typed into a terminal, read from its file descriptor."""
 
-    Args:
-      descriptor: of what is read.
-    """
-
-    def __init__(self, descriptor: int):
-        self._descriptor = descriptor
+    descriptor: int
 
     def read(self) -> list[str]:
-        """Those since the last call."""
+        """The keys since the last call."""
         typed = b""
-        while select.select([self._descriptor], [], [], 0)[0]:
-            part = os.read(self._descriptor, 1024)
+        while select.select([self.descriptor], [], [], 0)[0]:
+            part = os.read(self.descriptor, 1024)
             if not part:
                 return ["x"]  # the terminal is gone
             typed += part
@@ -93,32 +90,28 @@ def gamepad(path: Path, axes: int) -> Iterator[Gamepad]:
     except OSError as error:
         raise UserError(f"cannot open the gamepad {path}: {error.strerror}. Plug it in, or do without.") from None
     try:
-        yield Gamepad(descriptor, axes)
+        yield Gamepad(descriptor, np.zeros(axes))
     finally:
         os.close(descriptor)
 
 
+@dataclasses.dataclass(frozen=True)
 class Gamepad:
-    """The buttons pressed and the sticks pushed.
-
-    Args:
-      descriptor: of what is read, which must not block.
-      axes: of motion.
+    """The buttons pressed and the sticks pushed, read from a file descriptor that must not block.
 
     Attributes:
-      sticks: [axes] in -1..1.
+      sticks: [D] in -1..1, one for each axis of motion, changed in place.
     """
 
-    def __init__(self, descriptor: int, axes: int):
-        self.sticks = np.zeros(axes)
-        self._descriptor = descriptor
+    descriptor: int
+    sticks: np.ndarray
 
     def read(self) -> list[str]:
         """The buttons since the last call."""
-        pressed = []
+        pressed: list[str] = []
         while True:
             try:
-                event = os.read(self._descriptor, _EVENT.size)
+                event = os.read(self.descriptor, _EVENT.size)
             except BlockingIOError:
                 return pressed
             except OSError:

@@ -7,7 +7,7 @@ episodes = to_episodes(rollouts, seeds, task="FrankaPickCube", fps=20.0, strateg
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -60,7 +60,7 @@ class Rollouts:
 
 def make_recorder(
     env: Env, demonstrator: Demonstrator, dynamics: DynamicsSampler = _NOMINAL, seconds: float | None = None
-) -> Callable[[Array], Rollouts]:
+) -> jax.stages.Wrapped:
     """Builds `keys [B] -> Rollouts`: one jitted program that runs B rollouts until all are over.
 
     A rollout is over `TAIL_SECONDS` after the task was solved, when the task is lost, or at the time limit. What it
@@ -111,7 +111,7 @@ def make_recorder(
             left = left - (success & running)  # of the steps after the one that solved it
             success = success | solved
             diverged = diverged | (running & ~finite)
-            row = (obs, action, label, timestep.reward, qpos)
+            row = {"observation": obs, "action": action, "label": label, "reward": timestep.reward, "qpos": qpos}
             return (state, obs, carry, length, terminated, success, diverged, left), row
 
         empty = jax.tree.map(
@@ -125,16 +125,11 @@ def make_recorder(
 
         after, rows = jax.lax.scan(step_or_skip, start, jnp.arange(steps))
         _, _, carry, length, terminated, success, diverged, _ = after
-        observations, action, label, reward, qpos = rows
         data = jax.vmap(env.data)(state)
-        first = obs, data.qpos
-        observations, qpos = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, (observations, qpos))
+        for name, first in (("observation", obs), ("qpos", data.qpos)):
+            rows[name] = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, rows[name])
         return Rollouts(
-            observation=observations,
-            action=action,
-            label=label,
-            reward=reward,
-            qpos=qpos,
+            **rows,
             mocap_pos=data.mocap_pos,
             length=length,
             terminated=terminated,

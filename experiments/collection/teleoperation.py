@@ -3,7 +3,7 @@
 The simulated robot lives at the rate of control: a step of an episode is one control period exactly, whenever the
 computer gets round to it, and how late it was is reported. Nothing moves between episodes, so nobody is in a hurry.
 
-    session = Session(make_robot(task, make_handle(task)), writer, "FrankaPickCube", seed=0)
+    session = Session(make_teleop_task(task, make_handle(task)), writer, "FrankaPickCube", seed=0)
     run(session, read_keys, look)
 
 Axes: D axes of motion, A actions, T steps.
@@ -11,10 +11,9 @@ Axes: D axes of motion, A actions, T steps.
 
 from __future__ import annotations
 
-import dataclasses
 import time
-from collections.abc import Callable, Iterable
-from typing import Any, Literal, NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +21,7 @@ import numpy as np
 
 from mjx_policies.compiler import compiler_options
 from mjx_policies.data.episodes import Episode, NotFiniteError
+from mjx_policies.data.formats import EpisodeWriter
 from mjx_policies.envs.base import DynamicsSampler, Env, EnvState, Nominal
 from mjx_policies.envs.teleoperation import Handle
 from mjx_policies.experiments.collection.rollouts import TAIL_SECONDS
@@ -41,42 +41,29 @@ HELP = (
 HOLD = 0.2  # s, for which a press moves the hand; a key that is held repeats sooner than that
 SMOOTHING = 0.1  # s, in which a velocity comes up to what is wanted
 SPEEDS = (0.1, 0.2, 0.35, 0.6, 1.0)  # portions of the highest
-LATE = 0.2  # of a period, from which on a step counts as late
+LATE = 0.2  # of a period, from which on a step counts as a deadline that was missed
 MAX_SECONDS = 600.0  # of one episode, which is in memory until it is saved
 _NOMINAL = Nominal()
 
-Phase = Literal["ready", "recording", "over"]
 
-
-class Writer(Protocol):
-    """Where demonstrations go."""
-
-    def __len__(self) -> int:
-        """How many there are."""
-        ...
-
-    def add(self, episode: Episode) -> int:
-        """Writes one; it is safe when this returns."""
-        ...
-
-    def remove_last(self) -> None:
-        """Takes the last one back."""
-        ...
-
-
-class Pilot:
+class TeleopDevice:
     """What a person wants, from the keys they press and the sticks they push.
 
     Args:
-      handle: of the task.
+      handle: how the task's robot is moved.
       control_dt: s, one period.
+
+    Attributes:
+      sticks: [D] in -1..1.
+      velocity: [D] that is wanted.
+      closed: whether the gripper is to be closed.
     """
 
     def __init__(self, handle: Handle, control_dt: float):
         self._highest = np.array([motion.highest for motion in handle.motions])
         self._gripper, self._dt = handle.gripper, control_dt
         self._level = 1
-        self.sticks = np.zeros(len(self._highest))  # [D] in -1..1
+        self.sticks = np.zeros(len(self._highest))
         self.rest()
 
     @property
@@ -86,8 +73,7 @@ class Pilot:
 
     def rest(self) -> None:
         """Nothing is wanted any more, and the gripper is open."""
-        self.velocity = np.zeros(len(self._highest))  # [D]
-        self.closed = False
+        self.velocity, self.closed = np.zeros(len(self._highest)), False
         self._left = np.zeros((len(self._highest), 2))  # [D, 2] s, for which a press still holds, backward and forward
 
     def press(self, key: str) -> bool:
@@ -98,16 +84,14 @@ class Pilot:
             self._left[axis, int(sign < 0)] = 0.0
         elif key == " " and self._gripper:
             self.closed = not self.closed
-        elif key in ("=", "+"):
-            self._level = min(self._level + 1, len(SPEEDS) - 1)
-        elif key == "-":
-            self._level = max(self._level - 1, 0)
+        elif key in ("=", "+", "-"):
+            self._level = int(np.clip(self._level + (-1 if key == "-" else 1), 0, len(SPEEDS) - 1))
         else:
             return False
         return True
 
     def next_velocity(self) -> np.ndarray:  # [D]
-        """One period on."""
+        """The velocity one period on."""
         held = self._left > 1e-9
         wanted = np.clip(held[:, 1] - 1.0 * held[:, 0] + self.sticks, -1.0, 1.0) * self.speed * self._highest
         self._left = np.maximum(self._left - self._dt, 0.0)
@@ -116,28 +100,11 @@ class Pilot:
         return self.velocity
 
 
-@dataclasses.dataclass(frozen=True)
-class Lateness:
-    """Of the steps of one episode.
+class TeleopTask(NamedTuple):
+    """A task whose robot is moved by hand, compiled.
 
     Attributes:
-      steps: how many were later than `LATE` of a period.
-      worst: s.
-    """
-
-    steps: int = 0
-    worst: float = 0.0
-
-    def also(self, seconds: float, control_dt: float) -> Lateness:
-        """With one more step."""
-        return Lateness(self.steps + (seconds > LATE * control_dt), max(self.worst, seconds))
-
-
-class Robot(NamedTuple):
-    """What is moved, compiled.
-
-    Attributes:
-      task, handle: see `make_robot`.
+      task, handle: see `make_teleop_task`.
       reset: `key -> (state, timestep)`.
       advance: `(state, velocity [D], closed []) -> (state, timestep, action [A])`, one control period on.
     """
@@ -148,12 +115,12 @@ class Robot(NamedTuple):
     advance: Callable[[EnvState, Array, Array], tuple[EnvState, TimeStep, Array]]
 
 
-def make_robot(task: Env, handle: Handle, dynamics: DynamicsSampler = _NOMINAL) -> Robot:
-    """Builds and compiles it.
+def make_teleop_task(task: Env, handle: Handle, dynamics: DynamicsSampler = _NOMINAL) -> TeleopTask:
+    """Compiles a task to be moved by hand.
 
     Args:
       task: without wrappers, with stages, the last of which is success.
-      handle: how it is moved.
+      handle: how its robot is moved.
       dynamics: draws the robot of each episode.
     """
 
@@ -167,56 +134,53 @@ def make_robot(task: Env, handle: Handle, dynamics: DynamicsSampler = _NOMINAL) 
         return state, timestep, action
 
     options = compiler_options(runs_once=True)  # one robot: what costs time is the compilation
-    robot = Robot(
-        task,
-        handle,
-        jax.jit(reset, compiler_options=options),
-        jax.jit(advance, compiler_options=options),
-    )
-    state, _ = robot.reset(jax.random.key(0))
-    jax.block_until_ready(robot.advance(state, jnp.zeros(len(handle.motions)), jnp.zeros(())))
-    return robot
+    reset, advance = (jax.jit(each, compiler_options=options) for each in (reset, advance))
+    state, _ = reset(jax.random.key(0))
+    jax.block_until_ready(advance(state, jnp.zeros(len(handle.motions)), jnp.zeros(())))
+    return TeleopTask(task, handle, reset, advance)
+
+
+def deadline_misses(delays: Sequence[float], control_dt: float) -> int:
+    """How many steps of an episode were late, from the delay [T] s of each."""
+    return sum(delay > LATE * control_dt for delay in delays)
 
 
 class Session:
     """One robot, and episodes one after the other.
 
     Args:
-      robot: see `make_robot`.
+      compiled: see `make_teleop_task`.
       writer: where episodes go.
       name: of the task.
-      seed: of the first start; each further one has the next.
+      seed: of the first initial state; each further one has the next.
       operator: who acts, kept as the strategy of each episode.
 
     Attributes:
       phase: `ready` to begin, `recording`, or `over`, to be saved or discarded.
       state: of the environment.
       timestep: the last.
-      pilot: what is wanted.
-      lateness: of each episode saved, and of the one that goes on.
+      device: what is wanted.
+      delays: [T] s by which each step was late, of each episode saved in this session.
       note: what happened last, a sentence.
     """
 
-    def __init__(self, robot: Robot, writer: Writer, name: str, seed: int, operator: str = ""):
-        self.task, self.name, self.operator = robot.task, name, operator
-        self.pilot = Pilot(robot.handle, self.task.spec.control_dt)
-        self._robot, self._writer = robot, writer
-        self._tail = round(TAIL_SECONDS / self.task.spec.control_dt)
-        self.lateness: list[Lateness] = []
+    def __init__(self, compiled: TeleopTask, writer: EpisodeWriter, name: str, seed: int, operator: str = ""):
+        self.task, self.name, self.operator = compiled.task, name, operator
+        self.control_dt = self.task.spec.control_dt
+        self.device = TeleopDevice(compiled.handle, self.control_dt)
+        self._compiled, self._writer = compiled, writer
+        self.delays: list[Sequence[float]] = []
         self.note = ""
-        self.phase: Phase = "ready"
-        self.state: EnvState = None
+        self.phase: Literal["ready", "recording", "over"]
+        self.state: EnvState
         self.timestep: TimeStep
-        self._observations: list[dict[str, np.ndarray]] = []
-        self._actions: list[np.ndarray] = []
-        self._rewards: list[float] = []
-        self._late, self._after_success = Lateness(), 0
+        self._steps: list[tuple[dict[str, np.ndarray], np.ndarray, float, float]]  # observation, action, reward, delay
         self._begin_anew(seed)
 
     @property
     def seconds(self) -> float:
-        """Of the episode so far."""
-        return len(self._actions) * self.task.spec.control_dt
+        """Duration of the episode so far."""
+        return len(self._steps) * self.control_dt
 
     @property
     def success(self) -> bool:
@@ -230,68 +194,61 @@ class Session:
 
     def press(self, key: str) -> None:
         """Hears a key, see `HELP`."""
-        if key == "enter":
-            if self.phase == "ready":
-                self.pilot.rest()  # what was pressed before moves nothing
-                self.phase, self.note = "recording", "recording"
-            else:
-                self._save()
-        elif key == "backspace":
-            self._discard()
-        elif key == "u":
-            self._undo()
+        if key == "enter" and self.phase == "ready":
+            self.device.rest()  # what was pressed before moves nothing
+            self.phase, self.note = "recording", "recording"
+        elif key in ("enter", "backspace", "u"):
+            {"enter": self._save, "backspace": self._discard, "u": self._undo}[key]()
         elif key != " " or self.phase == "recording":  # what is not recorded must not move
-            self.pilot.press(key)
+            self.device.press(key)
 
     def tick(self, late: float = 0.0) -> None:
         """One control period, if an episode goes on; `late` s after it was due."""
         if self.phase != "recording":
             return
-        self.pilot.next_velocity()
-        self._observations.append(jax.device_get(self.timestep.obs))
-        self.state, self.timestep, action = self._robot.advance(self.state, *self._wanted())
-        self._actions.append(np.asarray(action))
-        self._rewards.append(float(self.timestep.reward))
-        self._late = self._late.also(late, self.task.spec.control_dt)
+        wanted = (self.device.next_velocity(), self.device.closed)
+        before = jax.device_get(self.timestep.obs)
+        advance = self._compiled.advance
+        self.state, self.timestep, action = advance(self.state, *(jnp.asarray(each, jnp.float32) for each in wanted))
+        self._steps.append((before, np.asarray(action), float(self.timestep.reward), late))
         self._after_success += self.success
+        verdict = ""
         if self.timestep.terminated:
-            self.phase, self.note = "over", "the task is lost: backspace discards, enter saves a failure"
-        elif self._after_success > self._tail:
-            self.phase, self.note = "over", "solved: enter saves, backspace discards"
+            verdict = "the task is lost: backspace discards, enter saves a failure"
+        elif self._after_success > round(TAIL_SECONDS / self.control_dt):
+            verdict = "solved: enter saves, backspace discards"
         elif self.seconds >= MAX_SECONDS:
-            self.phase, self.note = "over", "the episode is as long as one may be: enter saves, backspace discards"
-
-    def _wanted(self) -> tuple[jax.Array, jax.Array]:
-        return jnp.asarray(self.pilot.velocity, jnp.float32), jnp.asarray(self.pilot.closed, jnp.float32)
+            verdict = "the episode is as long as one may be: enter saves, backspace discards"
+        if verdict:
+            self.phase, self.note = "over", verdict
 
     def _save(self) -> None:
-        if not self._actions:
+        if not self._steps:
             self.note = "nothing has happened yet: there is nothing to save"
             return
+        observations, actions, rewards, delays = zip(*self._steps, strict=True)
         try:
-            episode = self._episode()
+            episode = Episode(
+                observation={name: np.stack([row[name] for row in observations]) for name in observations[0]},
+                action=np.stack(actions),
+                reward=np.asarray(rewards, np.float32),
+                terminated=bool(self.timestep.terminated),
+                success=self.success,
+                task=self.name,
+                fps=1 / self.control_dt,
+                final_observation=jax.device_get(self.timestep.obs),
+                seed=self._seed,
+                strategy=self.operator,
+            )
         except NotFiniteError as error:  # the simulation diverged
             self.note = f"{error} Such an episode cannot be saved: backspace discards it"
             return
         number = self._writer.add(episode)
-        self.lateness.append(self._late)
+        self.delays.append(delays)
         kind = "success" if episode.success else "failure"
-        self.note = f"saved episode {number}, a {kind} of {self.seconds:.1f} s, {self._late.steps} steps late"
+        late = deadline_misses(delays, self.control_dt)
+        self.note = f"saved episode {number}, a {kind} of {self.seconds:.1f} s, {late} steps late"
         self._begin_anew(self._seed + 1)
-
-    def _episode(self) -> Episode:
-        return Episode(
-            observation={name: np.stack([row[name] for row in self._observations]) for name in self.timestep.obs},
-            action=np.stack(self._actions),
-            reward=np.asarray(self._rewards, np.float32),
-            terminated=bool(self.timestep.terminated),
-            success=self.success,
-            task=self.name,
-            fps=1 / self.task.spec.control_dt,
-            final_observation=jax.device_get(self.timestep.obs),
-            seed=self._seed,
-            strategy=self.operator,
-        )
 
     def _discard(self) -> None:
         if self.phase == "ready":
@@ -309,21 +266,20 @@ class Session:
         except UserError as error:
             self.note = str(error)
             return
-        self.lateness = self.lateness[:-1]
+        self.delays = self.delays[:-1]
         self.note = f"took back the last episode; {self.saved} are left"
 
     def _begin_anew(self, seed: int) -> None:
+        self.state, self.timestep = self._compiled.reset(jax.random.key(seed))
+        self.phase, self._steps = "ready", []
+        self.device.rest()
         self._seed = seed
-        self.state, self.timestep = self._robot.reset(jax.random.key(seed))
-        self.phase = "ready"
-        self.pilot.rest()
-        self._observations, self._actions, self._rewards = [], [], []
-        self._late, self._after_success = Lateness(), 0
+        self._after_success = 0  # steps
 
 
 def run(
     session: Session,
-    read: Callable[[Pilot], Iterable[str]],
+    read: Callable[[], Iterable[str]],
     look: Callable[[Session], bool] = lambda session: True,
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], Any] = time.sleep,
@@ -334,19 +290,19 @@ def run(
 
     Args:
       session: see `Session`.
-      read: the keys pressed since it was called last; it may set the pilot's sticks.
+      read: the keys pressed since it was called last.
       look: shows how things are, and says whether there is still somebody to see it.
       clock, sleep: s.
     """
     due = clock()
     while True:
         began = clock()
-        for key in read(session.pilot):
+        for key in read():
             if key == "x":
                 return
             session.press(key)
         session.tick(max(0.0, began - due))
         if not look(session):
             return
-        due = max(due, began) + session.task.spec.control_dt
+        due = max(due, began) + session.control_dt
         sleep(max(0.0, due - clock()))

@@ -27,11 +27,9 @@ from mjx_policies.data.statistics import Accumulator, Scale, min_max, standard
 from mjx_policies.data.store import Store, build, fingerprint, in_memory, open_store
 from mjx_policies.data.windows import Windows
 from mjx_policies.envs.base import Env, EnvSpec
-from mjx_policies.envs.experts.registry import load_expert
-from mjx_policies.experiments.collection.collect import MAX_SEED, Account, Campaign, collect
+from mjx_policies.experiments.collection.collect import MAX_SEED, CollectionProgress, collect, expert_collection
 from mjx_policies.experiments.collection.demonstration_files import check_rate, check_task, describe_robot
-from mjx_policies.experiments.collection.demonstrators import expert_demonstrator
-from mjx_policies.experiments.collection.rollouts import Rollouts, make_recorder
+from mjx_policies.experiments.collection.rollouts import Rollouts
 from mjx_policies.experiments.runs.bc import OBSERVATION, BCRun, reference
 from mjx_policies.heads import registry
 from mjx_policies.heads.registry import Fitted
@@ -42,7 +40,7 @@ from mjx_policies.training.waiting import working
 from mjx_policies.types import table_size
 
 MAX_FITTED = 20_000  # chunks that codes or tokens are fitted to
-ATTEMPTS = 128  # of an expert at once
+ROLLOUTS = 128  # of an expert at once
 IN_MEMORY = 2**30  # bytes of demonstrations; more are mapped from a file
 FINGERPRINT = "demonstrations.json"  # in the run folder: tells whether datasets change while a run is stopped
 
@@ -212,24 +210,16 @@ def demonstrate(run: BCRun, task: Env, path: Path, preemption: Preemption, conso
     """Lets the task's expert demonstrate until there are enough successes; goes on where an earlier process ended."""
     if lerobot.recognise(path) and len(lerobot.read(path)) >= run.episodes:
         return
-    expert = load_expert(run.task, task)
-    campaign = Campaign(
-        record=make_recorder(task, expert_demonstrator(expert)),
-        strategies=expert.strategies,
-        task=run.task,
-        fps=1 / task.spec.control_dt,
-        seed=run.seed % MAX_SEED,
-        batch=ATTEMPTS,
-    )
+    collection = expert_collection(task, run.task, run.seed % MAX_SEED, ROLLOUTS)
     with (
         lerobot.Writer(path, append=path.exists(), **describe_robot(task.spec)) as writer,
         working(console, f"the expert gets ready for {run.episodes} demonstrations") as say,
     ):
 
-        def report(account: Account, attempts: Rollouts) -> bool:
-            del attempts
-            say(f"{len(writer)} of {run.episodes} demonstrations, {account.attempts} attempts")
+        def report(progress: CollectionProgress, rollouts: Rollouts) -> bool:
+            del rollouts
+            say(f"{len(writer)} of {run.episodes} demonstrations, {progress.tally.rollouts} rollouts")
             return preemption.requested is None
 
-        collect(campaign, run.episodes, writer, Account(), report)  # those that there are already count
+        collect(collection, run.episodes, writer, CollectionProgress(), report)  # those that there are already count
         preemption.check()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from mjx_policies.data import lerobot, minari, robomimic
 from mjx_policies.data.dataset import Dataset
@@ -15,7 +15,27 @@ from mjx_policies.training.errors import UserError
 
 WritableFormat = Literal["lerobot", "robomimic"]
 FORMATS: dict[str, ModuleType] = {"lerobot": lerobot, "robomimic": robomimic, "minari": minari}
-"""Each module has `recognise` and `read`; those that can be written have `write` and `Writer`."""
+"""Each module has `recognise` and `read`; those that can be written have `write` and `Writer`, an `EpisodeWriter`."""
+
+
+class EpisodeWriter(Protocol):
+    """What the `Writer` of each format does; it is a context that closes it, unless it ends with an error."""
+
+    def __len__(self) -> int:
+        """How many episodes the dataset holds."""
+        ...
+
+    def add(self, episode: Episode) -> int:
+        """Writes an episode and returns its number; it is safe when this returns."""
+        ...
+
+    def remove_last(self) -> None:
+        """Takes the last episode back."""
+        ...
+
+    def close(self) -> None:
+        """Finishes the dataset."""
+        ...
 
 
 def recognise(path: Path) -> ModuleType | None:

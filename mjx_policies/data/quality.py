@@ -198,23 +198,27 @@ def find_duplicates(paths: Sequence[np.ndarray], actions: Sequence[np.ndarray]) 
 
 @dataclasses.dataclass
 class Tally:
-    """What became of the attempts of a campaign, before any were left out: {strategy: {outcome: count}}."""
+    """What became of the rollouts of a collection, before any were left out: {strategy: {outcome: count}}."""
 
     counts: dict[str, dict[str, int]] = dataclasses.field(default_factory=dict)
 
     def add(self, strategy: str, outcome: str) -> None:
-        """Counts an attempt; the outcome `success` is one, every other a failure of that kind."""
+        """Counts a rollout; the outcome `success` is one, every other a failure of that kind."""
         row = self.counts.setdefault(strategy, {})
         row[outcome] = row.get(outcome, 0) + 1
 
     @property
-    def attempts(self) -> int:
-        """Of all strategies."""
+    def rollouts(self) -> int:
+        """The number of rollouts of all strategies."""
         return sum(sum(row.values()) for row in self.counts.values())
+
+    @property
+    def successes(self) -> int:
+        """The number of rollouts that succeeded."""
+        return sum(row.get("success", 0) for row in self.counts.values())
 
     def rates(self) -> dict[str, Estimate]:
         """Success rate of each strategy and of `all`, with its interval."""
         rows = dict(sorted(self.counts.items()))
         rates = {name: proportion(row.get("success", 0), sum(row.values())) for name, row in rows.items()}
-        successes = sum(row.get("success", 0) for row in rows.values())
-        return rates | {"all": proportion(successes, self.attempts)} if rows else {}
+        return rates | {"all": proportion(self.successes, self.rollouts)} if rows else {}

@@ -91,17 +91,17 @@ def to_json(surveyed: Survey, tally: Tally | None = None, seconds: Mapping[str, 
 
     Args:
       surveyed: the set.
-      tally: of the attempts that it was chosen from.
-      seconds: that the campaign spent on each part of its work.
+      tally: of the rollouts that it was chosen from.
+      seconds: that collecting spent on each part of the work.
     """
     figures = surveyed.quality.to_json()
     figures["durations"] = {name: _durations(values) for name, values in surveyed.seconds.items()}
     if tally is not None:
-        figures["attempts"] = tally.attempts
+        figures["rollouts"] = tally.rollouts
         figures["outcomes"] = tally.counts
         figures["success"] = {name: dataclasses.asdict(rate) for name, rate in tally.rates().items()}
     if seconds is not None:
-        figures["campaign_seconds"] = dict(seconds)
+        figures["collection_seconds"] = dict(seconds)
     return figures
 
 
@@ -118,7 +118,7 @@ def to_markdown(
         f"{', '.join(f'{count:,} {name}' for name, count in quality.strategies.items())}.",
     ]
     if tally is not None:
-        lines += ["", *_attempts(tally)]
+        lines += ["", *_rollouts(tally)]
     lines += ["", "| seconds | mean [95 %] | least | q05 | median | q95 | most |", "|---|---|---|---|---|---|---|"]
     whole = np.concatenate(list(surveyed.seconds.values()))
     for name, values in {**surveyed.seconds, "all": whole}.items():
@@ -141,10 +141,10 @@ def to_markdown(
     return "\n".join(lines) + "\n"
 
 
-def _attempts(tally: Tally) -> list[str]:
-    """A row for each strategy with what became of its attempts."""
+def _rollouts(tally: Tally) -> list[str]:
+    """A row for each strategy with what became of its rollouts."""
     kinds = sorted({outcome for row in tally.counts.values() for outcome in row} - {"success"})
-    header = ["attempts", "number", "success [95 %]", *kinds]
+    header = ["rollouts", "number", "success [95 %]", *kinds]
     lines = [_row(header), _row(["---"] * len(header))]
     together: collections.Counter[str] = collections.Counter()
     for row in tally.counts.values():

@@ -25,7 +25,7 @@ def draw_survey(path: Path, surveyed: Survey, title: str, tally: Tally | None = 
       path: the PNG file, replaced in one step.
       surveyed: the set.
       title: above the panels.
-      tally: of the attempts that it was chosen from.
+      tally: of the rollouts that it was chosen from.
     """
     colors = {name: COLORS[i % len(COLORS)] for i, name in enumerate(surveyed.seconds)}
     sizes = {path.shape[1] for paths in surveyed.paths.values() for path in paths}
@@ -95,7 +95,7 @@ def _draw_rates(axes: Axes, tally: Tally, colors: dict[str, str]) -> None:
     axes.set_yticks(range(len(rates)), [f"{name}\n{rate.value:.1%} of {rate.count:,}" for name, rate in rates.items()])
     axes.set_xlim(0, 1.02)
     axes.invert_yaxis()
-    _style(axes, "success of attempts, with 95 % interval", "rate", "")
+    _style(axes, "success of rollouts, with 95 % interval", "rate", "")
 
 
 def _draw_norms(axes: Axes, surveyed: Survey) -> None:

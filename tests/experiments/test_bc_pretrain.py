@@ -160,7 +160,7 @@ def test_corrections_are_added_to_what_was_shown(run, tmp_path):
     assert config["more"] == [str(folder / "labels_1")] and config["begin"] == str(run)
     table = rows(folder)
     successes = [json.loads((each / "evaluation.json").read_text()) for each in (run, folder / "round_1")]
-    assert [float(row["success"]) for row in table] == [
+    assert [float(row["eval/success"]) for row in table] == [
         each["conditions"]["nominal"]["success"]["value"] for each in successes
     ]
     assert (folder / "rounds.png").read_bytes()[:4] == b"\x89PNG"

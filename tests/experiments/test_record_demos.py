@@ -1,6 +1,5 @@
 """Recording by hand: the script with keys that nobody presses, and in a terminal that nobody sits at."""
 
-import importlib.util
 import os
 import pty
 import re
@@ -13,6 +12,8 @@ import jax
 import pytest
 
 from mjx_policies.data.formats import read
+from mjx_policies.experiments import record_demos as script
+from mjx_policies.experiments.collection.demonstration_files import parse
 from mjx_policies.training.errors import UserError
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
@@ -20,39 +21,22 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 SCRIPT = EXPERIMENTS / "record_demos.py"
 
 
-def load_script(name):
-    sys.path.insert(0, str(EXPERIMENTS))
-    try:
-        spec = importlib.util.spec_from_file_location(name, EXPERIMENTS / f"{name}.py")
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[name] = module
-        spec.loader.exec_module(module)
-    finally:
-        sys.path.remove(str(EXPERIMENTS))
-    return module
-
-
-@pytest.fixture(scope="module")
-def script():
-    return load_script("record_demos")
-
-
 @pytest.fixture(scope="module", autouse=True)
-def robot(script):
+def compiled_once():
     """Every session here has the same robot, so it is compiled once."""
-    made, build = {}, script.make_robot
-    script.make_robot = lambda *arguments: made.setdefault("robot", build(*arguments) if not made else None)
-    yield
-    script.make_robot = build
+    made, build = {}, script.make_teleop_task
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(script, "make_teleop_task", lambda *of: made.setdefault("it", build(*of) if not made else None))
+        yield
 
 
-def pressed(*script):
+def pressed(*keys):
     """One entry a period."""
-    entries = iter(script)
-    return lambda pilot: next(entries, ["x"])
+    entries = iter(keys)
+    return lambda: next(entries, ["x"])
 
 
-def test_sessions_add_up(script, tmp_path, capsys):
+def test_sessions_add_up(tmp_path, capsys):
     ask = lambda **changes: script.Record(task="Obstacle2D", out=str(tmp_path / "a"), operator="ada", **changes)  # noqa: E731
     script.main(ask(), pressed(["enter"], ["w"], ["w"], ["enter"], ["enter"], ["w"], ["enter"], ["u"]))
     script.main(ask(resume=True), pressed(["enter"], ["a"], [], [], ["enter"], ["enter"], []))
@@ -77,27 +61,30 @@ def test_sessions_add_up(script, tmp_path, capsys):
         (["--actions", "joint_delta"], "actions: None in the run, now 'joint_delta'"),
     ],
 )
-def test_a_dataset_goes_on_as_it_was_begun(script, tmp_path, arguments, changed):
+def test_a_dataset_goes_on_as_it_was_begun(tmp_path, arguments, changed):
     path = tmp_path / "a"
     script.main(script.Record("Obstacle2D", str(path), operator="ada"), pressed())
-    again = ["--resume", "--out", str(path)]
-    assert script.parse(again).operator == "ada" and script.parse([*again, "--operator", "bob"]).task == "Obstacle2D"
+
+    def again(*arguments):
+        return parse(script.Record, arguments=["--resume", "--out", str(path), *arguments])
+
+    assert again().operator == "ada" and again("--operator", "bob").task == "Obstacle2D"
     with pytest.raises(UserError, match=f"goes on as it began, but {changed}"):
-        script.main(script.parse([*again, *arguments]), pressed())
+        again(*arguments)
 
 
-def test_what_does_not_go_on_is_one_sentence(script, tmp_path):
+def test_what_does_not_go_on_is_one_sentence(tmp_path):
     with pytest.raises(UserError, match="was not begun by this script"):
-        script.parse(["--resume", "--out", str(tmp_path / "a")])
+        parse(script.Record, arguments=["--resume", "--out", str(tmp_path / "a")])
     ask = script.Record("Obstacle2D", str(tmp_path / "a"), "robomimic")
     keys = [["enter"], ["w"], ["enter"]]
     script.main(ask, pressed(*keys))
     with pytest.raises(UserError, match="is finished, and a file of robomimic cannot go on"):
-        script.main(script.parse(["--resume", "--out", str(tmp_path / "a")]), pressed(*keys))
+        script.main(parse(script.Record, arguments=["--resume", "--out", str(tmp_path / "a")]), pressed(*keys))
     assert len(read(tmp_path / "a.hdf5")) == 1
 
 
-def test_a_session_in_which_nothing_was_saved(script, tmp_path, capsys):
+def test_a_session_in_which_nothing_was_saved(tmp_path, capsys):
     script.main(script.Record("Obstacle2D", str(tmp_path / "a"), "robomimic"), pressed(["enter"], ["w"]))
     assert "0 episodes, +0 in this session" in capsys.readouterr().out
     assert not (tmp_path / "a.hdf5").exists()
@@ -162,7 +149,7 @@ def test_without_a_terminal_or_a_screen_there_is_one_sentence(tmp_path):
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment)
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert "keys come from a terminal, and there is none" in done.stderr
-    assert not (tmp_path / "a").exists()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -175,7 +162,7 @@ def test_without_a_terminal_or_a_screen_there_is_one_sentence(tmp_path):
         ({"gamepad": "/dev/input/js77"}, "cannot open the gamepad /dev/input/js77"),
     ],
 )
-def test_what_cannot_be_done_is_one_sentence(script, tmp_path, capsys, monkeypatch, changes, sentence):
+def test_what_cannot_be_done_is_one_sentence(tmp_path, capsys, monkeypatch, changes, sentence):
     monkeypatch.setattr(script, "has_screen", lambda: False)
     arguments = {"task": "Obstacle2D", "out": str(tmp_path / "a")} | changes
     try:
@@ -186,4 +173,4 @@ def test_what_cannot_be_done_is_one_sentence(script, tmp_path, capsys, monkeypat
     except SystemExit as stop:
         assert stop.code == 2
         words = capsys.readouterr().err
-    assert sentence in words and not (tmp_path / "a").exists()
+    assert sentence in words and not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Campaigns of attempts whose outcomes are known, against a loop that attempts one seed after the other."""
+"""Collections of rollouts whose outcomes are known, against a loop over one seed after the other."""
 
 import contextlib
 
@@ -8,13 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mjx_policies.data.quality import Tally
 from mjx_policies.experiments.collection import collect as module
-from mjx_policies.experiments.collection.collect import SEEDS, Account, Campaign, collect, outcomes
+from mjx_policies.experiments.collection.collect import SEEDS, Collection, CollectionProgress, collect, outcomes
 from mjx_policies.experiments.collection.rollouts import Rollouts
 from mjx_policies.training.errors import UserError
 
 NAMES = ("left", "right")
-ROUND = (3, 5, 2, 7, 11)  # attempts in these places fail in one way or another, again and again
+ROUND = (3, 5, 2, 7, 11)  # rollouts in these places fail in one way or another, again and again
 
 
 def fate(seed):
@@ -63,7 +64,7 @@ class Memory(list):
 
 
 def one_by_one(wanted, seed):
-    """What a campaign is to find."""
+    """What a collection is to find."""
     found, counts, number = [], {}, seed * SEEDS
     while len(found) < wanted:
         kind = ("success", "lost", "too late", "diverged")[fate(number)]
@@ -75,82 +76,84 @@ def one_by_one(wanted, seed):
     return found, counts
 
 
-def go_on(report=lambda account, attempts: True, record=record, **arguments):
-    made = Campaign(record, NAMES, "task", 20.0, arguments.get("seed", 0), arguments.get("batch", 8))
-    return collect(made, arguments["wanted"], arguments["writer"], arguments.get("account", Account()), report)
+def go_on(report=lambda progress, rollouts: True, record=record, **arguments):
+    made = Collection(record, NAMES, "task", 20.0, arguments.get("seed", 0), arguments.get("batch", 8))
+    progress = arguments.get("progress", CollectionProgress())
+    return collect(made, arguments["wanted"], arguments["writer"], progress, report)
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(1, 40), st.integers(1, 17), st.integers(0, 3))
-def test_the_first_successes_are_kept_and_all_attempts_before_them_counted(wanted, batch, seed):
+def test_the_first_successes_are_kept_and_all_rollouts_before_them_counted(wanted, batch, seed):
     writer = Memory()
-    account = go_on(wanted=wanted, batch=batch, seed=seed, writer=writer)
+    tally = go_on(wanted=wanted, batch=batch, seed=seed, writer=writer).tally
     found, counts = one_by_one(wanted, seed)
     assert [episode.seed for episode in writer] == found
-    assert account.counts == counts and account.successes == wanted
+    assert tally.counts == counts and tally.successes == wanted
     assert all((episode.action == episode.seed % 1000).all() and len(episode) == 3 for episode in writer)
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.data(), st.integers(1, 40), st.integers(1, 12))
-def test_a_campaign_that_was_stopped_and_killed_equals_one_that_was_not(data, wanted, batch):
-    writer, account = Memory(), Account()
+def test_a_collection_that_was_stopped_and_killed_equals_one_that_was_not(data, wanted, batch):
+    writer, progress = Memory(), CollectionProgress()
     for _ in range(12):
         stop = data.draw(st.integers(0, 3))
         writer.room = len(writer) + data.draw(st.integers(0, 25))
         seen = []
 
-        def report(latest, attempts, stop=stop, seen=seen):
+        def report(latest, rollouts, stop=stop, seen=seen):
             seen.append(latest)
             return len(seen) <= stop
 
         goal = min(wanted, len(writer) + data.draw(st.integers(1, 40)))  # enlarged later
-        with contextlib.suppress(OSError):  # as if killed: the account is of the batch before that of the episodes
-            go_on(report, wanted=goal, batch=batch, writer=writer, account=account)
-        account = seen[-1] if seen else account
-        if account.successes == wanted:
+        with contextlib.suppress(OSError):  # as if killed: the progress is of the batch before that of the episodes
+            go_on(report, wanted=goal, batch=batch, writer=writer, progress=progress)
+        progress = seen[-1] if seen else progress
+        if progress.tally.successes == wanted:
             break
     else:
         writer.room = 10**9
-        account = go_on(wanted=wanted, batch=batch, writer=writer, account=account)
+        progress = go_on(wanted=wanted, batch=batch, writer=writer, progress=progress)
     found, counts = one_by_one(wanted, 0)
-    assert [episode.seed for episode in writer] == found and account.counts == counts
+    assert [episode.seed for episode in writer] == found and progress.tally.counts == counts
 
 
 def test_the_report_comes_after_the_writing():
     writer, told = Memory(), []
 
-    def report(account, attempts):
-        told.append((len(writer), account.successes, len(attempts.length)))
+    def report(progress, rollouts):
+        told.append((len(writer), progress.tally.successes, len(rollouts.length)))
         return True
 
-    account = go_on(report, wanted=12, batch=8, writer=writer)
+    progress = go_on(report, wanted=12, batch=8, writer=writer)
     assert [(n, s) for n, s, _ in told] == [(n, n) for n, _, _ in told] and told[-1][0] == 12
-    assert set(account.seconds) == {"simulating", "writing"}
+    assert set(progress.seconds) == {"simulating", "writing"}
 
 
 def test_labels_are_what_was_meant():
     writer = Memory()
-    collect(Campaign(record, NAMES, "task", 20.0, 0, 4, labels=True), 3, writer, Account(), lambda *_: True)
+    made = Collection(record, NAMES, "task", 20.0, 0, 4, labels=True)
+    collect(made, 3, writer, CollectionProgress(), lambda *_: True)
     assert [episode.action[0, 0] for episode in writer] == [-episode.seed for episode in writer]
 
 
 def test_outcomes_have_names():
-    attempts = record(jax.vmap(jax.random.key)(np.arange(13)))
-    assert [outcomes(attempts)[i] for i in (0, 3, 5, 2)] == ["success", "lost", "too late", "diverged"]
+    rollouts = record(jax.vmap(jax.random.key)(np.arange(13)))
+    assert [outcomes(rollouts)[i] for i in (0, 3, 5, 2)] == ["success", "lost", "too late", "diverged"]
 
 
 @pytest.mark.parametrize(("every", "given_up"), [(10**9, True), (60, True), (8, False)])
-def test_a_hopeless_task_is_given_up(every, given_up):
+def test_a_task_below_the_minimum_success_rate_is_given_up(every, given_up):
     """Upper ends of Wilson's interval: none of 128, 2 of 128 or so, 1 in 8."""
     writer = Memory()
     rare = lambda keys: record(keys, lambda seed: int(seed % every != 1))  # noqa: E731
     if given_up:
-        with pytest.raises(UserError, match=r"solved [0-9]+ of [0-9]+ attempts at task: 500 demonstrations"):
+        with pytest.raises(UserError, match=r"solved task in [0-9]+ of [0-9]+ rollouts: 500 demonstrations"):
             go_on(record=rare, wanted=500, batch=64, writer=writer)
         assert len(writer) < 20
     else:
-        assert go_on(record=rare, wanted=30, batch=64, writer=writer).successes == 30
+        assert go_on(record=rare, wanted=30, batch=64, writer=writer).tally.successes == 30
 
 
 @pytest.mark.parametrize(
@@ -159,7 +162,7 @@ def test_a_hopeless_task_is_given_up(every, given_up):
         ({"seed": -1}, "seed is -1"),
         ({"seed": 2_000}, "seed is 2000"),
         ({"batch": 0}, "batch is 0"),
-        ({"account": Account({"left": {"success": 3}})}, "holds 0 demonstrations, the campaign wrote 3"),
+        ({"progress": CollectionProgress(Tally({"left": {"success": 3}}))}, "holds 0 demonstrations, 3 were written"),
     ],
 )
 def test_what_makes_no_sense_is_refused(arguments, sentence):
@@ -167,7 +170,7 @@ def test_what_makes_no_sense_is_refused(arguments, sentence):
         go_on(wanted=5, writer=Memory(), **arguments)
 
 
-def test_seeds_do_not_run_into_those_of_the_next_campaign(monkeypatch):
+def test_seeds_do_not_run_into_those_of_the_next_collection(monkeypatch):
     monkeypatch.setattr(module, "SEEDS", 20)
-    with pytest.raises(UserError, match="20 attempts of seed 0 are used up"):
+    with pytest.raises(UserError, match="20 rollouts of seed 0 are used up"):
         go_on(wanted=100, batch=8, writer=Memory())

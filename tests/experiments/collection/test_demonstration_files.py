@@ -1,20 +1,44 @@
 """What scripts with datasets share."""
 
 import contextlib
+import dataclasses
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
 
 from mjx_policies.data.episodes import Episode
+from mjx_policies.data.formats import read
 from mjx_policies.experiments.collection import demonstration_files as demos
 from mjx_policies.training.errors import UserError
 from mjx_policies.types import Term
 
 
-def dataset(task):
-    rows = np.zeros((3, 1), np.float32)
-    return [Episode({"state": rows}, rows, np.zeros(3, np.float32), False, None, task, 20.0)]
+def dataset(task, size=1):
+    rows = np.zeros((3, size), np.float32)
+    return [Episode({"state": rows}, rows[:, :1], np.zeros(3, np.float32), False, None, task, 20.0)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(demos.DatasetConfig):
+    FILE: ClassVar[str] = "session.json"
+
+
+SPEC = SimpleNamespace(
+    observation=(
+        Term("tcp_position", 2, "m"),
+        Term("cube_position", 3, "m"),
+        Term("last_action", 1, "1"),
+        Term("goal", 1, "m"),
+    ),
+    robot="fr3",
+    action=SimpleNamespace(names=("x",)),
+)
+
+
+def begin(path, format="lerobot", **changes):
+    return demos.open_dataset(Config("FrankaStack", str(path), format, **changes), SPEC)
 
 
 @pytest.mark.parametrize("format", ["lerobot", "robomimic"])
@@ -24,15 +48,15 @@ def test_a_place_that_is_taken_is_left_as_it_is(format, tmp_path):
     (taken / "meta").mkdir(parents=True)
     about = tmp_path / f"{path.name}.about"
     about.mkdir()
+    with pytest.raises(UserError, match=r"holds something already: choose another --out\.$"), begin(path, format):
+        pass  # of another script
     (about / "session.json").touch()
-    with pytest.raises(UserError, match=r"holds something already: choose another --out, or go on with --resume"):
-        demos.prepare(path, format, False, "session.json")
-    with pytest.raises(UserError, match=r"holds something already: choose another --out\.$"):  # of another script
-        demos.prepare(path, format, False, "campaign.json")
+    advice = r"holds something already: choose another --out, or go on with --resume"
+    with pytest.raises(UserError, match=advice), begin(path, format):
+        pass
     assert set(tmp_path.iterdir()) == {taken, about}
-    demos.prepare(path, format, True, "session.json")
-    with pytest.raises(UserError, match="too long"):
-        demos.prepare(tmp_path / ("x" * 300), format, False, "session.json")
+    with pytest.raises(UserError, match="too long"), begin(tmp_path / ("x" * 300), format):
+        pass
 
 
 def test_a_finished_file_is_not_said_to_go_on(tmp_path):
@@ -40,8 +64,30 @@ def test_a_finished_file_is_not_said_to_go_on(tmp_path):
     path.touch()
     (tmp_path / "a.hdf5.about").mkdir()
     (tmp_path / "a.hdf5.about" / "session.json").touch()
-    with pytest.raises(UserError, match=r"choose another --out\.$"):
-        demos.prepare(path, "robomimic", False, "session.json")
+    with pytest.raises(UserError, match=r"choose another --out\.$"), begin(path, "robomimic"):
+        pass
+
+
+@pytest.mark.parametrize("format", ["lerobot", "robomimic"])
+def test_what_fails_before_its_first_episode_leaves_nothing(format, tmp_path):
+    path = tmp_path / ("a" if format == "lerobot" else "a.hdf5")
+    with pytest.raises(UserError, match="no screen"), begin(path, format):
+        raise UserError("no screen")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(UserError, match="no screen"), begin(path, format) as writer:
+        writer.add(dataset("FrankaStack", 7)[0])
+        raise UserError("no screen")
+    assert len(read(path)) == 1
+    assert demos.read_begun(Config, tmp_path / "a") == Config("FrankaStack", str(path), format)
+    with begin(path, format, resume=True) as writer:
+        assert len(writer) == 1
+
+
+def test_what_an_earlier_version_began_is_told(tmp_path):
+    (tmp_path / "a.about").mkdir()
+    (tmp_path / "a.about" / "campaign.json").touch()
+    with pytest.raises(UserError, match="was begun by an earlier version of this script: go on with that one"):
+        demos.read_begun(Config, tmp_path / "a")
 
 
 @pytest.mark.parametrize(("fps", "fits"), [(20.0, True), (20.1, True), (19, False), (5, False), (50, False)])
@@ -58,14 +104,7 @@ def test_a_dataset_has_the_rate_of_its_task(fps, fits):
 
 
 def test_what_is_not_the_robot_is_told_apart():
-    terms = (
-        Term("tcp_position", 2, "m"),
-        Term("cube_position", 3, "m"),
-        Term("last_action", 1, "1"),
-        Term("goal", 1, "m"),
-    )
-    spec = SimpleNamespace(observation=terms, robot="fr3", action=SimpleNamespace(names=("x",)))
-    assert demos.describe_robot(spec) == {"robot": "fr3", "action_names": ("x",), "environment": [2, 3, 4, 6]}
+    assert demos.describe_robot(SPEC) == {"robot": "fr3", "action_names": ("x",), "environment": [2, 3, 4, 6]}
 
 
 def test_a_dataset_of_another_task_is_refused():

@@ -40,23 +40,23 @@ def record(task, expert):
 
 
 @pytest.fixture(scope="module")
-def attempts(record):
+def rollouts(record):
     return jax.device_get(record(keys(SEEDS)))
 
 
 @pytest.fixture(scope="module")
-def episodes(task, expert, attempts):
-    return to_episodes(attempts, SEEDS, "Obstacle2D", 1 / task.spec.control_dt, expert.strategies)
+def episodes(task, expert, rollouts):
+    return to_episodes(rollouts, SEEDS, "Obstacle2D", 1 / task.spec.control_dt, expert.strategies)
 
 
-def test_an_episode_goes_on_for_half_a_second_after_success(task, attempts):
+def test_an_episode_goes_on_for_half_a_second_after_success(task, rollouts):
     """The time of success, taken from the positions alone."""
-    goal = attempts.observation["state"][0, :, -2:]
-    near = np.linalg.norm(attempts.qpos - goal, axis=-1) < 0.1
-    for b in np.flatnonzero(attempts.success):
+    goal = rollouts.observation["state"][0, :, -2:]
+    near = np.linalg.norm(rollouts.qpos - goal, axis=-1) < 0.1
+    for b in np.flatnonzero(rollouts.success):
         held = np.convolve(near[1:, b], np.ones(5))[4:] == 5  # five periods of 0.1 s in a row
         solved = np.flatnonzero(held)[0] + 5
-        assert attempts.length[b] == min(solved + 5, 40)
+        assert rollouts.length[b] == min(solved + 5, 40)
 
 
 def test_an_episode_is_what_happens_when_its_actions_are_executed_again(task, episodes):
@@ -72,18 +72,18 @@ def test_an_episode_is_what_happens_when_its_actions_are_executed_again(task, ep
     assert timestep.metrics["success"] == 1 and episode.success and not episode.terminated
 
 
-def test_an_attempt_depends_on_its_seed_alone(record, attempts):
+def test_a_rollout_depends_on_its_seed_alone(record, rollouts):
     other = jax.device_get(record(keys(SEEDS[5:8])))
-    np.testing.assert_array_equal(other.length, attempts.length[5:8])
+    np.testing.assert_array_equal(other.length, rollouts.length[5:8])
     for b in range(3):
         steps = other.length[b]
-        np.testing.assert_allclose(other.action[:steps, b], attempts.action[:steps, 5 + b], atol=1e-5)
+        np.testing.assert_allclose(other.action[:steps, b], rollouts.action[:steps, 5 + b], atol=1e-5)
 
 
-def test_only_successes_are_kept_unless_failures_are_asked_for(expert, attempts):
+def test_only_successes_are_kept_unless_failures_are_asked_for(expert, rollouts):
     lost = dataclasses.replace(
-        attempts,
-        success=np.where(np.arange(64) == 3, False, attempts.success),
+        rollouts,
+        success=np.where(np.arange(64) == 3, False, rollouts.success),
         diverged=np.arange(64) == 4,
     )
     kept = to_episodes(lost, SEEDS, "task", 10.0, expert.strategies)
@@ -92,26 +92,26 @@ def test_only_successes_are_kept_unless_failures_are_asked_for(expert, attempts)
     assert len(every) == 63 and not next(e for e in every if e.seed == 103).success
 
 
-def test_labels_are_what_was_meant(expert, attempts):
-    executed = to_episodes(attempts, SEEDS, "task", 10.0, expert.strategies)[0]
-    meant = to_episodes(attempts, SEEDS, "task", 10.0, expert.strategies, labels=True)[0]
+def test_labels_are_what_was_meant(expert, rollouts):
+    executed = to_episodes(rollouts, SEEDS, "task", 10.0, expert.strategies)[0]
+    meant = to_episodes(rollouts, SEEDS, "task", 10.0, expert.strategies, labels=True)[0]
     difference = np.abs(executed.action - meant.action)
     assert 0 < difference.mean() < 0.1
 
 
-def test_a_diverged_attempt_is_nobodys(task, expert):
-    """A state that is not finite ends its own attempt, and no other."""
+def test_a_diverged_rollout_is_nobodys(task, expert):
+    """A state that is not finite ends its own rollout, and no other."""
     actor = expert_demonstrator(expert)
 
     def act(carry, state, obs, key, step):
         action, label, carry = actor.act(carry, state, obs, key, step)
         return jnp.where(state.data.qpos[1] > 0.3, jnp.nan, action), label, carry
 
-    attempts = jax.device_get(make_recorder(task, actor._replace(act=act))(keys(SEEDS[:16])))
-    left = attempts.strategy == 0
-    np.testing.assert_array_equal(attempts.diverged, left)
-    assert attempts.success[~left].all() and not attempts.success[left].any()
-    assert len(to_episodes(attempts, SEEDS[:16], "task", 10.0, expert.strategies, failures=True)) == (~left).sum()
+    rollouts = jax.device_get(make_recorder(task, actor._replace(act=act))(keys(SEEDS[:16])))
+    left = rollouts.strategy == 0
+    np.testing.assert_array_equal(rollouts.diverged, left)
+    assert rollouts.success[~left].all() and not rollouts.success[left].any()
+    assert len(to_episodes(rollouts, SEEDS[:16], "task", 10.0, expert.strategies, failures=True)) == (~left).sum()
 
 
 def test_a_task_without_success_has_no_demonstrations(expert):
@@ -122,10 +122,10 @@ def test_a_task_without_success_has_no_demonstrations(expert):
 def test_dagger_records_labels_where_the_policy_went(task, expert):
     """A policy that always drives right, to the wall: the labels lead back to the goal."""
     policy = lambda obs: jnp.asarray([0.0, -1.0])  # noqa: E731
-    attempts = jax.device_get(make_recorder(task, dagger_demonstrator(expert, policy))(keys(SEEDS[:8])))
-    assert not attempts.success.any() and (attempts.action == policy(None)).all()
-    assert attempts.qpos[-1, :, 1].max() < -0.9
-    assert (attempts.label[20:, :, 0] > 0.3).all()  # the way to the goal is free
+    rollouts = jax.device_get(make_recorder(task, dagger_demonstrator(expert, policy))(keys(SEEDS[:8])))
+    assert not rollouts.success.any() and (rollouts.action == policy(None)).all()
+    assert rollouts.qpos[-1, :, 1].max() < -0.9
+    assert (rollouts.label[20:, :, 0] > 0.3).all()  # the way to the goal is free
 
 
 def test_a_policy_that_plans_acts_as_in_its_evaluation(task, expert):
@@ -136,11 +136,11 @@ def test_a_policy_that_plans_acts_as_in_its_evaluation(task, expert):
         return jnp.tile(seen["state"][-1, :2], (3, 1))
 
     policy = receding_horizon(plan, (3, 2), execute=3)
-    attempts = jax.device_get(make_recorder(task, dagger_demonstrator(expert, policy))(keys(SEEDS[:4])))
-    seen = attempts.observation["state"][:-1, :, :2]
-    for b, length in enumerate(attempts.length):
+    rollouts = jax.device_get(make_recorder(task, dagger_demonstrator(expert, policy))(keys(SEEDS[:4])))
+    seen = rollouts.observation["state"][:-1, :, :2]
+    for b, length in enumerate(rollouts.length):
         when = np.arange(length) // 3 * 3
-        np.testing.assert_allclose(attempts.action[:length, b], seen[when, b], atol=1e-6)
+        np.testing.assert_allclose(rollouts.action[:length, b], seen[when, b], atol=1e-6)
 
 
 def test_following_the_labels_succeeds_from_where_a_poor_policy_led(task, expert):
@@ -154,14 +154,14 @@ def test_following_the_labels_succeeds_from_where_a_poor_policy_led(task, expert
     actor = expert_demonstrator(expert)._replace(
         init=lambda key, state, obs: jnp.zeros((), jnp.int32), act=act, strategy=lambda carry: jnp.zeros((), jnp.int32)
     )
-    attempts = make_recorder(task, actor, seconds=6.0)(keys(SEEDS))
-    assert attempts.success.mean() == 1.0 and not attempts.terminated.any()
+    rollouts = make_recorder(task, actor, seconds=6.0)(keys(SEEDS))
+    assert rollouts.success.mean() == 1.0 and not rollouts.terminated.any()
 
 
 def test_mixing_lets_the_expert_act_in_a_portion_of_the_episodes(task, expert):
     policy = lambda obs: jnp.zeros(2)  # noqa: E731
-    attempts = make_recorder(task, dagger_demonstrator(expert, policy, mixing=0.5))(keys(SEEDS))
-    assert 0.3 < attempts.success.mean() < 0.7
+    rollouts = make_recorder(task, dagger_demonstrator(expert, policy, mixing=0.5))(keys(SEEDS))
+    assert 0.3 < rollouts.success.mean() < 0.7
     with pytest.raises(ValueError, match="mixing is"):
         dagger_demonstrator(expert, policy, 1.5)
 
@@ -169,16 +169,16 @@ def test_mixing_lets_the_expert_act_in_a_portion_of_the_episodes(task, expert):
 def test_an_expert_takes_over_and_shows_how_to_go_on(task, expert):
     """From where a policy that always drives left had led, at steps all over the first second and a half."""
     policy = lambda obs: jnp.asarray([0.0, 0.5])  # noqa: E731
-    attempts = jax.device_get(make_recorder(task, takeover_demonstrator(expert, policy, 15), seconds=6.0)(keys(SEEDS)))
-    assert attempts.begin.min() < 3 and attempts.begin.max() == 14 and attempts.success.mean() > 0.9
-    for b, begin in enumerate(attempts.begin):
-        assert (attempts.action[:begin, b] == policy(None)).all()
-        after = slice(begin, attempts.length[b])
-        np.testing.assert_array_equal(attempts.action[after, b], attempts.label[after, b])
-    episodes = to_episodes(attempts, SEEDS, "Obstacle2D", 1 / task.spec.control_dt, expert.strategies)
-    kept = np.flatnonzero(attempts.success)
-    assert [len(episode) for episode in episodes] == list((attempts.length - attempts.begin)[kept])
+    rollouts = jax.device_get(make_recorder(task, takeover_demonstrator(expert, policy, 15), seconds=6.0)(keys(SEEDS)))
+    assert rollouts.begin.min() < 3 and rollouts.begin.max() == 14 and rollouts.success.mean() > 0.9
+    for b, begin in enumerate(rollouts.begin):
+        assert (rollouts.action[:begin, b] == policy(None)).all()
+        after = slice(begin, rollouts.length[b])
+        np.testing.assert_array_equal(rollouts.action[after, b], rollouts.label[after, b])
+    episodes = to_episodes(rollouts, SEEDS, "Obstacle2D", 1 / task.spec.control_dt, expert.strategies)
+    kept = np.flatnonzero(rollouts.success)
+    assert [len(episode) for episode in episodes] == list((rollouts.length - rollouts.begin)[kept])
     first, b = episodes[0], kept[0]
-    np.testing.assert_array_equal(first.observation["state"][0], attempts.observation["state"][attempts.begin[b], b])
+    np.testing.assert_array_equal(first.observation["state"][0], rollouts.observation["state"][rollouts.begin[b], b])
     with pytest.raises(ValueError, match="steps is 0"):
         takeover_demonstrator(expert, policy, 0)

@@ -11,7 +11,16 @@ from mjx_policies.data import lerobot, robomimic
 from mjx_policies.data.formats import read
 from mjx_policies.envs.registry import load
 from mjx_policies.envs.teleoperation import Handle, Motion, make_handle
-from mjx_policies.experiments.collection.teleoperation import HOLD, LATE, SPEEDS, Pilot, Session, make_robot, run
+from mjx_policies.experiments.collection.teleoperation import (
+    HOLD,
+    LATE,
+    SPEEDS,
+    Session,
+    TeleopDevice,
+    deadline_misses,
+    make_teleop_task,
+    run,
+)
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
 DT = 0.1
@@ -24,7 +33,7 @@ def task():
 
 @pytest.fixture(scope="module")
 def robot(task):
-    return make_robot(task, make_handle(task))
+    return make_teleop_task(task, make_handle(task))
 
 
 class Clock:
@@ -51,7 +60,7 @@ def person(session, *script):
     entries = iter(script)
     current = None
 
-    def read_keys(pilot):
+    def read_keys():
         nonlocal current
         if current is None:
             current = next(entries, ["x"])
@@ -182,7 +191,7 @@ def test_a_lost_task_ends_its_episode(robot, tmp_path):
     assert found.terminated and not found.success
 
 
-def test_lateness_is_counted_and_not_caught_up_with(robot, tmp_path):
+def test_deadline_misses_are_counted_and_not_caught_up_with(robot, tmp_path):
     """Two looks of an episode take 0.25 s: the steps after them are 0.15 s late, and no step is skipped."""
     clock = Clock(slow=(3, 6), delay=0.25)
     times = []
@@ -195,7 +204,7 @@ def test_lateness_is_counted_and_not_caught_up_with(robot, tmp_path):
     with lerobot.Writer(tmp_path / "a") as writer:
         session = drive(make_session(robot, writer), ["enter"], *wait(9), ["enter"], clock=clock, look=look)
     assert len(read(tmp_path / "a")[0]) == 10
-    assert session.lateness[0].steps == 2 and session.lateness[0].worst == pytest.approx(0.15)
+    assert deadline_misses(session.delays[0], DT) == 2 and max(session.delays[0]) == pytest.approx(0.15)
     gaps = np.diff(times)
     np.testing.assert_allclose(gaps, np.where(np.isin(np.arange(len(gaps)), (3, 6)), 0.25, DT), atol=1e-9)
 
@@ -205,7 +214,7 @@ def test_a_period_counts_as_late_from_a_fifth_on(robot, tmp_path):
     with lerobot.Writer(tmp_path / "a") as writer:
         session = make_session(robot, writer)
         drive(session, ["enter"], *wait(4), ["enter"], clock=clock, look=lambda _: clock.work() or True)
-    assert session.lateness[0].steps == 0 and session.lateness[0].worst > 0
+    assert deadline_misses(session.delays[0], DT) == 0 and max(session.delays[0]) > 0
 
 
 def test_a_session_ends_when_nobody_looks(robot, tmp_path):
@@ -215,44 +224,44 @@ def test_a_session_ends_when_nobody_looks(robot, tmp_path):
         assert session.seconds == pytest.approx(1.0) and session.saved == 0
 
 
-# The pilot.
+# The device.
 
 
 def arm(control_dt=0.05):
     motions = [Motion(name, "m/s", 0.4) for name in "xyz"] + [Motion(name, "rad/s", 2.0) for name in "rpy"]
-    return Pilot(Handle(tuple(motions), True, lambda *_: None), control_dt)
+    return TeleopDevice(Handle(tuple(motions), True, lambda *_: None), control_dt)
 
 
 def test_a_press_is_a_short_way_and_a_held_key_a_long_one():
-    pilot = arm()
-    pilot.press("w")
-    way = sum(pilot.next_velocity()[0] * 0.05 for _ in range(40))
-    assert way == pytest.approx(HOLD * pilot.speed * 0.4, rel=0.05) and pilot.velocity[0] == 0
+    device = arm()
+    device.press("w")
+    way = sum(device.next_velocity()[0] * 0.05 for _ in range(40))
+    assert way == pytest.approx(HOLD * device.speed * 0.4, rel=0.05) and device.velocity[0] == 0
     for _ in range(40):  # repeats at 20 Hz
-        pilot.press("w")
-        pilot.next_velocity()
-    assert pilot.velocity[0] == pytest.approx(pilot.speed * 0.4, rel=1e-3)
+        device.press("w")
+        device.next_velocity()
+    assert device.velocity[0] == pytest.approx(device.speed * 0.4, rel=1e-3)
 
 
 def test_the_other_direction_counts_at_once_and_sticks_add():
-    pilot = arm()
+    device = arm()
     for key in "wswr":
-        pilot.press(key)
-    pilot.press("s")
-    assert pilot.next_velocity()[0] < 0 < pilot.velocity[2]
-    pilot = arm()
-    pilot.sticks = np.array([0.5, 0, 0, 0, 0, -1.0])
+        device.press(key)
+    device.press("s")
+    assert device.next_velocity()[0] < 0 < device.velocity[2]
+    device = arm()
+    device.sticks = np.array([0.5, 0, 0, 0, 0, -1.0])
     for _ in range(60):
-        velocity = pilot.next_velocity()
-    np.testing.assert_allclose(velocity, pilot.speed * np.array([0.2, 0, 0, 0, 0, -2.0]), rtol=1e-3)
+        velocity = device.next_velocity()
+    np.testing.assert_allclose(velocity, device.speed * np.array([0.2, 0, 0, 0, 0, -2.0]), rtol=1e-3)
 
 
 def test_speeds_end_at_both_ends_and_unknown_keys_are_told():
-    pilot = arm()
+    device = arm()
     for _ in range(9):
-        pilot.press("-")
-    assert pilot.speed == SPEEDS[0]
+        device.press("-")
+    assert device.speed == SPEEDS[0]
     for _ in range(9):
-        pilot.press("=")
-    assert pilot.speed == SPEEDS[-1]
-    assert pilot.press(" ") and pilot.closed and not pilot.press("k") and not pilot.press("")
+        device.press("=")
+    assert device.speed == SPEEDS[-1]
+    assert device.press(" ") and device.closed and not device.press("k") and not device.press("")
