@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -67,6 +66,12 @@ class Evaluator:
             for number, params in enumerate(self._params(learner))
         ]
 
+    def compare(self, tried: Sequence[Mapping[str, Trials]]) -> list[Point]:
+        """The points of the grid, the best first; of a run alone its own figures."""
+        names = [each.point or "all seeds" for each in self.members]
+        bounded = self.task.spec.bounded_metrics
+        return compare_points(names, [figures(each) for each in tried], self.recipe.on_the_way, bounded)
+
     def _params(self, learner: Any) -> Iterator[PyTree]:
         for each in self.members:
             yield self.parts.params(learner if len(self.members) == 1 else member(learner, each.number))
@@ -78,16 +83,10 @@ def brief(trials: Trials) -> dict[str, float]:
 
 
 def finish(
-    run: RunConfig,
-    recipe: Recipe,
-    evaluator: Evaluator,
-    outcome: Outcome[Any],
-    folder: RunFolder,
-    console: Console,
-    preemption: Preemption,
+    evaluator: Evaluator, outcome: Outcome[Any], folder: RunFolder, console: Console, preemption: Preemption
 ) -> None:
-    """Evaluates and films the result, and shows it; a signal ends it at the next seam with `Preempted`."""
-    clock = Clock(outcome.seconds)
+    """Evaluates the result, shows it and records a video; a signal ends it at the next seam with `Preempted`."""
+    run, recipe, clock = evaluator.run, evaluator.recipe, Clock(outcome.seconds)
     learner, steps = outcome.state.learner, outcome.step
     if recipe.keep_best:
         learner, meta = newest_intact(
@@ -104,18 +103,23 @@ def finish(
             say(f"evaluating {condition} robots: {done} of {run.robots}")
 
         tried = evaluator.full(learner, report, outcome.diverged)
+    points = evaluator.compare(tried)
+    best = next((point.best for point in points if point.best is not None), 0)
     goal, title = goal_in_words(evaluator.task.spec.criteria), f"{run.task} after {steps:,} {recipe.display.steps}"
-    about, best = {"task": run.task, "steps": steps, "goal": goal}, 0
-    if len(tried) == 1:
-        show = functools.partial(show_run, tried[0], about, run, recipe, folder, title)
-    else:
-        points = compare(evaluator, tried)
-        best = next((point.best for point in points if point.best is not None), 0)
-        show = functools.partial(show_sweep, points, tried, about, outcome.diverged, run, recipe, folder, title)
-    try:
+    about = {"task": run.task, "steps": steps, "goal": goal}
+    try:  # files before tables, for they stay; and the table all the same where they cannot be written
         with working(console, "writing the evaluation"):
-            show(console)
+            if len(tried) > 1:
+                about |= describe_sweep(evaluator, points, tried, outcome.diverged)
+            # The figures of the whole are those of the best point.
+            write_evaluation(folder.path / "evaluation.json", points[0].evaluation, about)
+            draw_curves(evaluator, points, tried, steps, folder)
     finally:
+        if len(tried) > 1:
+            console.print(sweep_table(points, title, recipe.on_the_way))
+            console.print("interquartile means over runs; other scripts take a run by its --number", highlight=False)
+        else:
+            console.print(evaluation_table(points[0].evaluation, title))
         if goal:
             console.print(goal, highlight=False)
     preemption.check()
@@ -131,80 +135,40 @@ def finish(
     preemption.check()  # for who goes on after this run
 
 
-def show_run(
-    tried: Mapping[str, Trials],
-    about: Mapping[str, Any],
-    run: RunConfig,
-    recipe: Recipe,
-    folder: RunFolder,
-    title: str,
-    console: Console,
+def draw_curves(
+    evaluator: Evaluator, points: Sequence[Point], tried: Sequence[Mapping[str, Trials]], steps: int, folder: RunFolder
 ) -> None:
-    """Figures, curves and the table of a run."""
-    evaluation = figures(tried)
-    try:  # files before tables, for they stay; and the table all the same where they cannot be written
-        write_evaluation(folder.path / "evaluation.json", evaluation, about)
-        plot_curves(
-            folder.path / "metrics.csv",
-            folder.path / "curves.png",
-            recipe.display.curves,
-            title=recipe.name(run),
-            last={f"eval/{name}": value for name, value in brief(tried[recipe.on_the_way]).items()},
-            last_step=about["steps"],
-            steps=recipe.display.steps,
-        )
-    finally:
-        console.print(evaluation_table(evaluation, title))
+    """Learning curves of a run, or of a sweep with bands over seeds."""
+    recipe, png = evaluator.recipe, folder.path / "curves.png"
+    words = {"title": recipe.name(evaluator.run), "steps": recipe.display.steps}
+    if len(tried) > 1:
+        groups = {point.name: point.runs for point in points}
+        plot_bands(folder.path / "sweep.csv", png, groups, recipe.display.curves, **words)
+        return
+    last = {f"eval/{name}": value for name, value in brief(tried[0][recipe.on_the_way]).items()}
+    table = folder.path / "metrics.csv"
+    plot_curves(table, png, recipe.display.curves, last=last, last_step=steps, **words)
 
 
-def compare(evaluator: Evaluator, tried: Sequence[Mapping[str, Trials]]) -> list[Point]:
-    """The points of the grid, the best first."""
-    names = [each.point or "all seeds" for each in evaluator.members]
-    bounded = evaluator.task.spec.bounded_metrics
-    return compare_points(names, [figures(each) for each in tried], evaluator.recipe.on_the_way, bounded)
-
-
-def show_sweep(
+def describe_sweep(
+    evaluator: Evaluator,
     points: Sequence[Point],
     tried: Sequence[Mapping[str, Trials]],
-    about: Mapping[str, Any],
     diverged: Mapping[int, int],
-    run: RunConfig,
-    recipe: Recipe,
-    folder: RunFolder,
-    title: str,
-    console: Console,
-) -> None:
-    """Figures of the points of a grid and of each run, curves with bands over seeds, and the table of the points."""
-    runs = members(run)
-    of_runs = [
-        {"number": each.number, "seed": each.config.seed, "values": each.values}
-        | {"diverged": diverged.get(each.number), "conditions": as_json(figures(found))}
-        for each, found in zip(runs, tried, strict=True)
-    ]
+) -> dict[str, Any]:
+    """The figures of each point of a grid and of each run, for JSON."""
+    runs = evaluator.members
     of_points = [
         {"values": runs[point.runs[0]].values, "runs": point.runs, "diverged": point.diverged, "best": point.best}
         | {"conditions": as_json(point.evaluation)}
         for point in points
     ]
-    try:
-        # The figures of the whole are those of the best point.
-        details = {"points": of_points, "runs": of_runs}
-        write_evaluation(folder.path / "evaluation.json", points[0].evaluation, {**about, **details})
-        plot_bands(
-            folder.path / "sweep.csv",
-            folder.path / "curves.png",
-            {point.name: point.runs for point in points},
-            recipe.display.curves,
-            title=recipe.name(run),
-            steps=recipe.display.steps,
-        )
-    finally:
-        console.print(sweep_table(points, title, recipe.on_the_way))
-        console.print(
-            "interquartile means over runs; evaluate.py, export_onnx.py and play.py take a run by its --number",
-            highlight=False,
-        )
+    of_runs = [
+        {"number": each.number, "seed": each.config.seed, "values": each.values}
+        | {"diverged": diverged.get(each.number), "conditions": as_json(figures(found))}
+        for each, found in zip(runs, tried, strict=True)
+    ]
+    return {"points": of_points, "runs": of_runs}
 
 
 def figures(tried: Mapping[str, Trials]) -> Evaluation:

@@ -24,7 +24,7 @@ from mjx_policies.envs.physics import resolve_backend
 from mjx_policies.envs.registry import load
 from mjx_policies.experiments.runs.evaluation import BATCH
 from mjx_policies.experiments.runs.grid import Member, members
-from mjx_policies.experiments.runs.recipe import Parts, Recipe, RunConfig
+from mjx_policies.experiments.runs.recipe import Recipe, RunConfig
 from mjx_policies.experiments.runs.results import VIDEO, Evaluator, finish
 from mjx_policies.training.checkpoints import checkpoint_steps
 from mjx_policies.training.config import differences
@@ -71,9 +71,9 @@ def complete(run: RunConfig, recipe: Recipe) -> None:
                 except ValueError as error:  # demonstrations that do not suit the head; later ones are bugs
                     raise UserError(str(error)) from error
                 evaluator = Evaluator(run, task, parts, recipe)
-                outcome = learn(run, recipe, parts, evaluator, folder, console, preemption)
+                outcome = learn(evaluator, folder, console, preemption)
             if outcome.status == "done":
-                finish(run, recipe, evaluator, outcome, folder, console, preemption)
+                finish(evaluator, outcome, folder, console, preemption)
             else:
                 stopped = preemption.requested or "SIGTERM"  # which another host was sent
         except Preempted as signal:
@@ -109,16 +109,9 @@ def is_finished(path: Path, run: RunConfig, recipe: Recipe) -> bool:
     return same and all(file.exists() for file in results)
 
 
-def learn(
-    run: RunConfig,
-    recipe: Recipe,
-    parts: Parts,
-    evaluator: Evaluator,
-    folder: RunFolder,
-    console: Console,
-    preemption: Preemption,
-) -> Outcome[Any]:
+def learn(evaluator: Evaluator, folder: RunFolder, console: Console, preemption: Preemption) -> Outcome[Any]:
     """Trains up to the last step, or until a signal."""
+    run, recipe, parts = evaluator.run, evaluator.recipe, evaluator.parts
     iterations = -(-parts.total_steps // parts.job.steps_per_iteration)
     schedule = Schedule(
         total_steps=parts.total_steps,
@@ -126,8 +119,7 @@ def learn(
         checkpoint_seconds=run.checkpoint_seconds,
         keep_best=recipe.keep_best,
     )
-    runs = members(run)
-    names = [each.name for each in runs] if len(runs) > 1 else []
+    names = [each.name for each in evaluator.members] if len(evaluator.members) > 1 else []
     job = dataclasses.replace(parts.job, evaluate=lambda state: evaluator.brief(state.learner), runs=names)
     return train(job, folder, schedule, show=recipe.display.progress, console=console, preemption=preemption)
 
