@@ -37,6 +37,14 @@ def test_throughput_measures_every_layer(tmp_path):
     assert sum(whole.values()) == pytest.approx(sum(training) / 2)  # the parts are all of it
 
 
+def test_the_cost_of_a_sweep_is_that_of_programs_that_are_traced_once(tmp_path):
+    done = run("sweep_cost.py", "--quick", "--task", "Pendulum", "--seeds", 2, "--json", tmp_path / "found.json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["traces"] == [1, 1] and len(found["ratios"]) == 2
+    assert "an iteration of 2 seeds takes" in done.stdout
+
+
 def test_a_backend_that_is_not_there_is_skipped_in_a_sentence():
     done = run("throughput.py", "--quick", "--task", "Pendulum", "--backends", "warp")
     assert done.returncode == 0 and "skipped warp: " in done.stdout
