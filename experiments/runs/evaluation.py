@@ -88,20 +88,23 @@ def make_trials(
             for start, key in zip(range(0, episodes, batch), keys, strict=True):
                 part = jax.device_get(play(params, env, dynamics, key))
                 recording = part.recording
-                whole = dataclasses.replace(part, recording=None)
-                parts.append(jax.tree.map(lambda x, start=start: x[: episodes - start], whole))
+                figures = dataclasses.replace(part, recording=None)
+                parts.append(jax.tree.map(lambda x, start=start: x[: episodes - start], figures))
                 actions = actions or [recording["action"][:n, b] for b, n in enumerate(parts[0].length)]
                 outcomes = judge(parts[-1], task.spec)
+                whole = ~outcomes.cut_off & ~(parts[-1].metrics["nan_resets"] > 0)
                 for achieved in {True, False} - set(shown):
-                    rows = np.flatnonzero((outcomes.achieved == achieved) & ~outcomes.cut_off)
+                    rows = np.flatnonzero((outcomes.achieved == achieved) & whole)
                     if len(rows):
                         b = _worth_showing(recording, rows, part.length)
                         shown[achieved] = _show(recording, b, part.length[b], start + b, task.spec.control_dt)
+                if not shown and start + batch >= episodes:  # there is nothing better
+                    shown[False] = _show(recording, 0, part.length[0], start, task.spec.control_dt)
                 report(name, min(episodes, start + batch))
             together = jax.tree.map(lambda *part: np.concatenate(part), *parts)
             outcomes = judge(together, task.spec)
-            figures = summarize(together, task.spec)
-            found[name] = Trials(outcomes, figures, actions, dict(sorted(shown.items(), reverse=True)))
+            best_first = dict(sorted(shown.items(), reverse=True))
+            found[name] = Trials(outcomes, summarize(together, task.spec), actions, best_first)
         return found
 
     return run

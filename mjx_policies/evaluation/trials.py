@@ -38,7 +38,7 @@ class Trials:
       figures: their summary.
       actions: [T, A] of each episode of the first batch.
       shown: an episode that achieved the goal and one that did not, in this order, as far as there are any that were
-        not cut off.
+        not cut off and did not diverge; any episode if there are none.
     """
 
     outcomes: Outcomes

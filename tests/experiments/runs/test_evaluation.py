@@ -93,6 +93,30 @@ def test_what_is_shown_is_one_episode(tried):
     assert shown.qpos[-1, 0] > 0.8, "it ends at the goal"
 
 
+def test_conditions_differ_in_their_imperfections_alone(tried):
+    """The same episode begins in the same place, and noise then makes it another one."""
+    nominal, noise = (tried[0][name].shown[True] for name in ("nominal", "noise"))
+    assert nominal.number == noise.number
+    np.testing.assert_array_equal(nominal.qpos[0], noise.qpos[0])
+    np.testing.assert_array_equal(nominal.mocap_pos, noise.mocap_pos)
+    assert np.abs(nominal.qpos - noise.qpos).max() > 1e-4
+
+
+def test_an_episode_that_diverged_is_shown_only_where_there_is_no_other(point):
+    """A robot whose obstacle is on its left gets an action that is no number."""
+    where = table_slices(point.spec.observation)["obstacle"]
+
+    def act(limit):
+        return lambda obs: jnp.where(obs["state"][where][1] > limit, jnp.nan, 0.0) * jnp.ones(2)
+
+    run = make_trials(point, act, conditions(point), BATCH)
+    some, every = (run(jnp.asarray(limit), EPISODES, ("nominal",))["nominal"] for limit in (0.0, -9.0))
+    assert 0 < some.figures["failures"].value < 1 and every.figures["failures"].value == 1
+    assert set(some.shown) == set(every.shown) == {False}
+    assert some.shown[False].seconds == pytest.approx(point.spec.episode_seconds), "it stood still to the end"
+    assert np.isfinite(every.shown[False].qpos).all()
+
+
 def test_policies_meet_the_same_robots(point):
     """The first observation of an episode does not depend on who acts in it."""
 
