@@ -34,11 +34,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from mjx_policies.deploy.arm_episode import Driving, Episode, Start, Task, run_episode
 from mjx_policies.deploy.chunks import ChunkError
 from mjx_policies.deploy.contract import ContractError
 from mjx_policies.deploy.policy import Policy, PolicyError, load_policy
 from mjx_policies.deploy.robots.franka_driving import franka_limits
+from mjx_policies.deploy.simulation.arm_episode import Driving, Episode, Start, Task, run_episode
 from mjx_policies.evaluation.comparison import difference_of_rates
 from mjx_policies.evaluation.statistics import Estimate, proportion
 from mjx_policies.training.command_line import parse_arguments

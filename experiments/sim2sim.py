@@ -32,7 +32,7 @@ from rich.text import Text
 
 from mjx_policies.deploy.contract import Contract, ContractError
 from mjx_policies.deploy.policy import PolicyError, load_policy
-from mjx_policies.deploy.sim_to_sim import CONDITIONS, Episode, Scene, run_episode
+from mjx_policies.deploy.simulation.sim_to_sim import CONDITIONS, Episode, Scene, run_episode
 from mjx_policies.evaluation import statistics
 from mjx_policies.evaluation.statistics import Estimate
 from mjx_policies.training.command_line import parse_arguments

@@ -45,8 +45,8 @@ from mjx_policies.deploy.controller import Controller, Mode, Request
 from mjx_policies.deploy.log import LogError, RingLog, tick_fields
 from mjx_policies.deploy.operator import HandOperator
 from mjx_policies.deploy.policy import PolicyError, load_policy
-from mjx_policies.deploy.robots.simulated import SimulatedRobot
-from mjx_policies.deploy.sim_to_sim import Scene
+from mjx_policies.deploy.simulation.robot import SimulatedRobot
+from mjx_policies.deploy.simulation.sim_to_sim import Scene
 from mjx_policies.experiments.screen import has_screen
 from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.errors import UserError, clean_errors

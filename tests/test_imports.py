@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "experiments": set(FOLDERS),
 }
 DEPLOY = ROOT / "mjx_policies" / "deploy"
-SIMULATION = ("sim_to_sim", "simulated", "arm_episode", "foreign")  # need MuJoCo: see `SIMULATED`
+SDKS = {"unitree_sdk2py", "franky"}  # of robots, imported by the adapter of each where it connects
 
 
 def imports(path):
@@ -53,6 +53,17 @@ def test_dependencies_point_one_way(folder):
                 wrong.append(f"{path.relative_to(ROOT)} imports {module}")
             assert module.split(".")[0] not in (*FOLDERS, "tests") or module.startswith("mjx_policies"), (path, module)
     assert not wrong, "\n".join(wrong)
+
+
+def test_what_runs_on_a_robot_needs_numpy_and_onnxruntime_alone():
+    """Only the simulated robots, in a folder of their own, need MuJoCo as well."""
+    for path in sorted(DEPLOY.rglob("*.py")):
+        simulated = "simulation" in path.relative_to(DEPLOY).parts
+        allowed = {"numpy", "onnxruntime"} | ({"mujoco"} if simulated else SDKS)
+        for module in imports(path):
+            ours = module.startswith("mjx_policies.deploy")
+            assert ours or module.split(".")[0] in sys.stdlib_module_names | allowed, (path, module)
+            assert simulated or not module.startswith("mjx_policies.deploy.simulation"), (path, module)
 
 
 def test_the_walk_finds_imports_wherever_they_stand(tmp_path):

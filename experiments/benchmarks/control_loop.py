@@ -19,8 +19,8 @@ import tyro
 from mjx_policies.deploy import loop
 from mjx_policies.deploy.controller import Controller, Mode, Request
 from mjx_policies.deploy.policy import load_policy
-from mjx_policies.deploy.robots.simulated import SimulatedRobot
-from mjx_policies.deploy.sim_to_sim import Scene
+from mjx_policies.deploy.simulation.robot import SimulatedRobot
+from mjx_policies.deploy.simulation.sim_to_sim import Scene
 from mjx_policies.training.errors import clean_errors
 from mjx_policies.training.progress import open_console
 

@@ -18,8 +18,8 @@ from rich.text import Text
 
 from mjx_policies.deploy.controller import Controller, Mode, Request
 from mjx_policies.deploy.policy import Policy, PolicyError, load_policy
-from mjx_policies.deploy.robots.simulated import Faults, Push, SimulatedRobot
-from mjx_policies.deploy.sim_to_sim import Scene
+from mjx_policies.deploy.simulation.robot import Faults, Push, SimulatedRobot
+from mjx_policies.deploy.simulation.sim_to_sim import Scene
 from mjx_policies.training.errors import clean_errors
 from mjx_policies.training.progress import open_console
 

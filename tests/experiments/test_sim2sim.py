@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mjx_policies.deploy.contract import Range
-from mjx_policies.deploy.sim_to_sim import CONDITIONS, Episode
+from mjx_policies.deploy.simulation.sim_to_sim import CONDITIONS, Episode
 from mjx_policies.training.progress import LiteralConsole
 
 ROOT = Path(__file__).parents[2]

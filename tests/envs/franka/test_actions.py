@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from mjx_policies.deploy.robot import Targets
-from mjx_policies.deploy.robots.simulated import Faults
-from mjx_policies.deploy.robots.simulated_arm import SimulatedArm
+from mjx_policies.deploy.simulation.arm import SimulatedArm
+from mjx_policies.deploy.simulation.robot import Faults
 from mjx_policies.envs.franka import scenes
 from mjx_policies.envs.franka.actions import SPEED, WORKSPACE, action_space
 from mjx_policies.envs.franka.kinematics import tcp_pose

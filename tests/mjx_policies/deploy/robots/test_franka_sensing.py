@@ -13,7 +13,7 @@ import pytest
 from mjx_policies.deploy.contract import ContractError
 from mjx_policies.deploy.observation import ObservationBuilder, ObservationError
 from mjx_policies.deploy.robots.franka_sensing import franka_sources, sixd, tcp_pose, to_matrix
-from mjx_policies.deploy.robots.simulated_arm import SimulatedArm
+from mjx_policies.deploy.simulation.arm import SimulatedArm
 from mjx_policies.envs.franka.kinematics import tcp_pose as tcp_pose_of_training
 from mjx_policies.envs.franka.robot import robot_spec
 from mjx_policies.envs.mocap import place

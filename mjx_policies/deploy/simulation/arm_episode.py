@@ -24,9 +24,9 @@ from mjx_policies.deploy.controller import STAND_SECONDS, Controller, Mode, Requ
 from mjx_policies.deploy.controller import Policy as AnyPolicy
 from mjx_policies.deploy.policy import Policy
 from mjx_policies.deploy.robots.franka_driving import franka_controller, late_steps
-from mjx_policies.deploy.robots.simulated import Faults
-from mjx_policies.deploy.robots.simulated_arm import SimulatedArm
 from mjx_policies.deploy.sampling import SampledPolicy
+from mjx_policies.deploy.simulation.arm import SimulatedArm
+from mjx_policies.deploy.simulation.robot import Faults
 
 STANDS_BY = STAND_SECONDS + 30.0  # s, by which an arm that can be driven at all runs its policy, however busy this is
 

@@ -18,7 +18,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from mjx_policies.deploy.robots.simulated import SimulatedRobot
+from mjx_policies.deploy.simulation.robot import SimulatedRobot
 
 
 class SimulatedArm(SimulatedRobot):

@@ -7,11 +7,11 @@ import mujoco
 import numpy as np
 import pytest
 
-from mjx_policies.deploy import sim_to_sim
 from mjx_policies.deploy.contract import Range
 from mjx_policies.deploy.policy import load_policy
-from mjx_policies.deploy.robots.simulated import Faults, Push
-from mjx_policies.deploy.sim_to_sim import (
+from mjx_policies.deploy.simulation import sim_to_sim
+from mjx_policies.deploy.simulation.robot import Faults, Push
+from mjx_policies.deploy.simulation.sim_to_sim import (
     CONDITIONS,
     Condition,
     Scene,
@@ -23,7 +23,7 @@ from mjx_policies.envs.quadruped.robot import trunk_contact
 from mjx_policies.envs.quadruped.scenes import flat
 from mjx_policies.rotations import rotate_inverse
 
-MODEL = Path(__file__).parents[3] / "envs" / "models" / "go2.xml"
+MODEL = Path(__file__).parents[4] / "envs" / "models" / "go2.xml"
 CHANGED = {
     "nominal": set(),
     "mass": {"body_mass", "body_inertia", "body_ipos"},

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 
 from mjx_policies.deploy.robot import Targets
-from mjx_policies.deploy.robots.simulated import Faults
-from mjx_policies.deploy.robots.simulated_arm import SimulatedArm
+from mjx_policies.deploy.simulation.arm import SimulatedArm
+from mjx_policies.deploy.simulation.robot import Faults
 from mjx_policies.envs.franka.actions import action_space
 from mjx_policies.envs.franka.robot import ACTUATORS, DAMPING, OPENING, STIFFNESS
 from mjx_policies.envs.franka.scenes import READY, pick_cube

@@ -21,8 +21,8 @@ from numpy.typing import ArrayLike
 from mjx_policies.deploy.contract import Contract
 from mjx_policies.deploy.controller import Controller, Mode, Output, Request
 from mjx_policies.deploy.policy import Policy
-from mjx_policies.deploy.robots.simulated import NO_FAULTS, Faults, Push, SimulatedRobot
 from mjx_policies.deploy.safety import Fault
+from mjx_policies.deploy.simulation.robot import NO_FAULTS, Faults, Push, SimulatedRobot
 
 SIGMA = 0.25  # (m/s)^2 and (rad/s)^2, as in training
 FALLEN = 0.5  # of the trunk's up axis along the world's: tilted by 60 degrees

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from mjx_policies.deploy.policy import load_policy
-from mjx_policies.deploy.sim_to_sim import CONDITIONS, Condition, Scene, run_episode
+from mjx_policies.deploy.simulation.sim_to_sim import CONDITIONS, Condition, Scene, run_episode
 
 FOLDER = Path(__file__).parent
 FOREIGN = runpy.run_path(str(FOLDER / "foreign_go2.py"))
 POLICY = FOLDER / "go2_walk.onnx"
-MODEL = FOLDER.parents[2] / "envs" / "models" / "go2.xml"
+MODEL = FOLDER.parents[3] / "envs" / "models" / "go2.xml"
 ROBOTS = 16  # without a failure: its rate lies below 0.21 with a confidence of 95 %, of two sides
 SECONDS = 3.0
 

@@ -9,11 +9,11 @@ import jax
 import numpy as np
 import pytest
 
-from mjx_policies.deploy.arm_episode import Driving, Start, Task, run_episode
 from mjx_policies.deploy.robots.franka_driving import START
 from mjx_policies.deploy.sampling import SampledPolicy
+from mjx_policies.deploy.simulation.arm_episode import Driving, Start, Task, run_episode
 
-_spec = importlib.util.spec_from_file_location("franka", Path(__file__).with_name("franka.py"))
+_spec = importlib.util.spec_from_file_location("franka", Path(__file__).parents[1] / "franka.py")
 franka = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(franka)
 

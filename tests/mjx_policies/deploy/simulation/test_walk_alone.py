@@ -5,7 +5,7 @@ import runpy
 from pathlib import Path
 
 SCRIPT = Path(__file__).with_name("walk_alone.py")
-MODEL = Path(__file__).parents[3] / "envs" / "models" / "go2.xml"
+MODEL = Path(__file__).parents[4] / "envs" / "models" / "go2.xml"
 
 
 def test_it_runs_what_we_write(policies, tmp_path):

@@ -4,7 +4,7 @@ import pytest
 
 from mjx_policies.deploy.robot import Targets
 from mjx_policies.deploy.robots import ticks
-from mjx_policies.deploy.robots.simulated import COMMAND_TIMEOUT, Faults, Push, SimulatedRobot
+from mjx_policies.deploy.simulation.robot import COMMAND_TIMEOUT, Faults, Push, SimulatedRobot
 from mjx_policies.envs.quadruped.scenes import flat
 
 MODEL = flat()
