@@ -23,8 +23,8 @@ from mjx_policies.envs.base import DynamicsSampler, Env
 from mjx_policies.envs.command import measured_twist, takes_commands, with_command
 from mjx_policies.envs.film import film, scene_camera
 from mjx_policies.envs.registry import scene
+from mjx_policies.experiments.display import MOVES, has_display, open_viewer
 from mjx_policies.experiments.runs.opening import TrainedPolicy, load_policy, member_file
-from mjx_policies.experiments.screen import has_screen
 from mjx_policies.randomization.imperfections import imperfect
 from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.errors import UserError, clean_errors
@@ -65,7 +65,7 @@ def main(play: Play) -> None:
         env, dynamics = imperfect(policy.task, policy.config.imperfections.scaled(play.imperfections))
     console = open_console()
     console.print(f"{policy.config.task}, trained for {policy.steps:,} steps")
-    if play.video or not has_screen():
+    if play.video or not has_display():
         record(play, policy, env, dynamics, console)
     else:
         drive(play, policy, env, dynamics, console)
@@ -176,19 +176,8 @@ def start(env: Env, dynamics: DynamicsSampler, key: jax.Array):
 
 
 class Stick:
-    """The command that keys make, within the range that the robot was trained for.
+    """The command that keys make, within the range that the robot was trained for."""
 
-    The letters are also shortcuts of the viewer: `drive` undoes what A and D change there.
-    """
-
-    KEYS = {  # noqa: RUF012 (GLFW's codes: axis and direction)
-        265: (0, 1),
-        264: (0, -1),
-        ord("A"): (1, 1),
-        ord("D"): (1, -1),
-        263: (2, 1),
-        262: (2, -1),
-    }
     STEP = np.asarray([0.1, 0.1, 0.2], np.float32)  # m/s, m/s, rad/s
 
     def __init__(self, low: np.ndarray, high: np.ndarray):
@@ -198,8 +187,8 @@ class Stick:
 
     def press(self, key: int) -> None:
         """What the viewer calls, on its own thread."""
-        if key in self.KEYS:
-            axis, sign = self.KEYS[key]
+        if key in MOVES:
+            axis, sign = MOVES[key]
             command = self.command.copy()
             command[axis] = np.round(
                 np.clip(command[axis] + sign * self.STEP[axis], self.low[axis], self.high[axis]), 3
@@ -213,8 +202,6 @@ class Stick:
 
 def drive(play: Play, policy: TrainedPolicy, env: Env, dynamics: DynamicsSampler, console: Console) -> None:
     """Opens the viewer and follows the keys until it is closed."""
-    from mujoco.viewer import launch_passive  # loads a graphics library
-
     commanded = hasattr(policy.task, "commands")
     limits = (policy.task.commands.low, policy.task.commands.high) if commanded else (np.zeros(3), np.zeros(3))
     stick = Stick(*map(np.asarray, limits))
@@ -239,31 +226,27 @@ def drive(play: Play, policy: TrainedPolicy, env: Env, dynamics: DynamicsSampler
     data = mujoco.MjData(model)
     state, obs, memory, key_act, key_next = reset(jax.random.key(play.seed))
     advance(state, obs, memory, stick.command, key_act, 0)  # compiled before the clock runs
-    try:
-        viewer = launch_passive(model, data, key_callback=stick.press, show_left_ui=False, show_right_ui=False)
-    except RuntimeError as error:  # macOS
-        raise UserError(f"the viewer does not open ({error}): start with mjpython, or pass --video play.mp4.") from None
     if commanded:
         console.print("up/down: forward, A/D: sideways, left/right: turn, space: stand, R: start anew")
     twist = np.zeros(3)
-    with viewer, console.status("") as status:
-        if model.njnt and model.jnt_type[0] == mujoco.mjtJoint.mjJNT_FREE:
-            viewer.cam.type, viewer.cam.trackbodyid, viewer.cam.distance = mujoco.mjtCamera.mjCAMERA_TRACKING, 1, 2.0
-        flags = np.array(viewer.opt.flags)
+    with (
+        open_viewer(model, data, stick.press, ", or pass --video play.mp4") as show,
+        console.status("") as status,
+    ):
+
+        def place() -> None:
+            data.qpos[:], data.mocap_pos[:] = env.data(state).qpos, env.data(state).mocap_pos
+            mujoco.mj_forward(model, data)
+
         due = time.perf_counter()
         steps, episode_steps = 0, round(env.spec.episode_seconds / env.spec.control_dt)
-        while viewer.is_running():
+        while show(place):
             if stick.restart or (not commanded and steps >= episode_steps):
                 stick.restart, steps = False, 0
                 state, obs, memory, key_act, key_next = reset(key_next)
             state, obs, memory, now = advance(state, obs, memory, stick.command, key_act, steps)
             steps += 1
             twist = twist + 0.1 * (np.asarray(now) - twist)  # a mean over about ten steps, or nobody could read it
-            with viewer.lock():
-                data.qpos[:], data.mocap_pos[:] = env.data(state).qpos, env.data(state).mocap_pos
-                mujoco.mj_forward(model, data)
-                viewer.opt.flags[:] = flags
-            viewer.sync()
             if commanded:
                 status.update(f"command {shown(stick.command)}   measured {shown(twist)}   m/s, m/s, rad/s")
             due = max(due + env.spec.control_dt, time.perf_counter() - 0.1)  # a pause is not caught up

@@ -40,7 +40,7 @@ from mjx_policies.experiments.collection.demonstration_files import (
 )
 from mjx_policies.experiments.collection.input import Gamepad, gamepad, glfw_key, terminal
 from mjx_policies.experiments.collection.teleoperation import HELP, Session, deadline_misses, make_teleop_task, run
-from mjx_policies.experiments.screen import has_screen
+from mjx_policies.experiments.display import has_display
 from mjx_policies.training.config import may_change
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.preemption import Preemption, exit_code
@@ -125,7 +125,7 @@ def devices(asked: Record, axes: int, looks: list[Look]) -> Iterator[tuple[Keys,
     """
     with contextlib.ExitStack() as stack:
         sources: list[Keys] = []
-        if has_screen():
+        if has_display():
             pressed, look = stack.enter_context(viewer(asked.task))
             sources.append(pressed)
             looks.append(look)

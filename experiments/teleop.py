@@ -22,16 +22,16 @@ from __future__ import annotations
 from mjx_policies.experiments import _early  # noqa: F401 # isort: skip
 
 import collections
+import concurrent.futures
 import contextlib
 import dataclasses
+import functools
 import html
-import signal
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import mujoco
@@ -40,14 +40,14 @@ import tyro
 from rich.console import Console
 
 from mjx_policies.deploy import loop
-from mjx_policies.deploy.contract import Command, Contract, ContractError
 from mjx_policies.deploy.controller import Controller, Mode, Request
 from mjx_policies.deploy.log import LogError, RingLog, tick_fields
 from mjx_policies.deploy.operator import HandOperator
 from mjx_policies.deploy.policy import PolicyError, load_policy
 from mjx_policies.deploy.simulation.robot import SimulatedRobot
 from mjx_policies.deploy.simulation.sim_to_sim import Scene
-from mjx_policies.experiments.screen import has_screen
+from mjx_policies.experiments.display import MOVES, has_display, open_viewer
+from mjx_policies.training import packages
 from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.progress import open_console
@@ -56,12 +56,12 @@ MODEL = Path(__file__).parents[1] / "envs" / "models" / "go2.xml"
 FPS = 25
 STATUS_EVERY = 5  # pictures; nobody reads faster
 LOG_SECONDS = 600  # the log keeps the last ten minutes
-JITTER_SECONDS = 5  # over which the largest deviation of a period is shown
-NOTE_SECONDS = 5  # for which a refusal stays on view
+RECENT_SECONDS = 5  # over which the largest deviation of a period is shown, and for which a refusal stays on view
 STEPS = 20  # presses of a key from one end of a command's range to the other
 ATTEND_EVERY = 1.0  # s, after which pages are asked again whether they are alive
 ANSWER_SECONDS = 2.0  # that a page has to say so
 GRID = 1.0  # m, after which the floor's pattern repeats
+BUTTONS = {"stand": "blue", "run": "green", "damp": "red", "clear": "gray", "set upright": "gray", "no motion": "gray"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,91 +86,27 @@ class Teleop:
             raise ValueError(f"--speed is {self.speed}, it must lie above 0, and not above 1.")
 
 
-class Clock:
-    """Time that goes on at `speed`, from now."""
-
-    def __init__(self, speed: float):
-        self._start, self._speed = time.monotonic(), speed
-
-    def __call__(self) -> float:
-        """The robot's time, s."""
-        return self._start + self._speed * (time.monotonic() - self._start)
-
-    def sleep(self, seconds: float) -> None:
-        """Waits for seconds of the robot's time."""
-        time.sleep(seconds / self._speed)
-
-
-@dataclasses.dataclass(frozen=True)
-class Status:
-    """What the runtime did last.
+class Driver(HandOperator):
+    """The operator of a simulated robot, who can also set it upright, and what there is to see of the robot.
 
     Attributes:
-      mode: of the controller.
-      fault: its sentence, empty without one.
-      note: why a request was refused lately.
-      missed: deadlines so far.
-      age: s, of the newest reading.
-      jitter: s, largest deviation of a period in the last seconds.
+      data: a copy that can be looked at while the robot moves.
     """
 
-    mode: Mode
-    fault: str
-    note: str
-    missed: int
-    age: float
-    jitter: float
-
-
-class Watch:
-    """A log for the loop that keeps the last tick for people to see, and passes everything on to a file's, if any."""
-
-    def __init__(self, controller: Controller, log: RingLog | None):
-        self.started = threading.Event()
-        self.status = Status(controller.mode, "", "", 0, float("nan"), float("nan"))
-        self._controller, self._log = controller, log
-        self._control_dt = controller.contract.timing.control_dt
-        self._deviations: collections.deque[float] = collections.deque(maxlen=round(JITTER_SECONDS / self._control_dt))
-        self._last: float | None = None
-        self._note, self._note_time = "", -np.inf
-
-    def write(self, values: Mapping[str, Any]) -> None:
-        """A tick, as `log.tick_values` has it."""
-        if self._log is not None:
-            self._log.write(values)
-        now = values["time"]
-        if self._last is not None:
-            self._deviations.append(abs(now - self._last - self._control_dt))
-        self._last = now
-        fault = "" if self._controller.fault is None else self._controller.fault.sentence
-        if values["text"] not in ("", fault):
-            self._note, self._note_time = values["text"], now
-        self.status = Status(
-            mode=Mode(values["mode"]),
-            fault=fault,
-            note=self._note if now - self._note_time < NOTE_SECONDS else "",
-            missed=values["missed"],
-            age=values["age"],
-            jitter=max(self._deviations, default=float("nan")),
-        )
-        self.started.set()
-
-
-class Driver:
-    """The operator of a simulated robot, who can also set it upright."""
-
-    def __init__(self, robot: SimulatedRobot, controller: Controller):
-        self.hand = HandOperator(controller.contract.commands)
+    def __init__(self, robot: SimulatedRobot, controller: Controller, model: mujoco.MjModel):
+        super().__init__(controller.contract.commands)
+        self.data = mujoco.MjData(model)
         self._robot, self._controller = robot, controller
         self._upright = threading.Event()
+        self._velocity = np.zeros(3)
 
     @property
     def driven(self) -> bool:
-        """Whether the robot is, rather than damped."""
+        """Whether the robot is driven, rather than damped."""
         return self._controller.driven
 
     def set_upright(self) -> None:
-        """At the next tick, unless the robot is driven."""
+        """Asks for the robot to be set upright at the next tick, unless it is driven."""
         self._upright.set()
 
     def poll(self) -> tuple[np.ndarray, str | None]:
@@ -181,70 +117,130 @@ class Driver:
                 self._robot.close()
                 self._robot.reset()
                 self._robot.start()
-        return self.hand.poll()
-
-
-class Stage:
-    """A copy of the robot that can be looked at while the robot moves.
-
-    Attributes:
-      model, data: of the copy.
-    """
-
-    def __init__(self, model: mujoco.MjModel, robot: SimulatedRobot):
-        self.model, self.data = model, mujoco.MjData(model)
-        self._robot = robot
-        self._velocity = np.zeros(3)
-        self.refresh()
+        return super().poll()
 
     def refresh(self) -> None:
-        """Takes the robot's pose of now."""
-        self.data.qpos[:] = self._robot.data.qpos
-        self.data.qvel[:] = self._robot.data.qvel
-        mujoco.mj_forward(self.model, self.data)
+        """Takes the robot's pose of now into `data`."""
+        self.data.qpos[:], self.data.qvel[:] = self._robot.data.qpos, self._robot.data.qvel
+        mujoco.mj_forward(self.data.model, self.data)
         velocity = [*self.data.sensor("local_linvel").data[:2], self.data.sensor("gyro").data[2]]
         self._velocity = self._velocity + 0.2 * (velocity - self._velocity)  # over 0.2 s, or nobody could read it
 
-    def measured(self, command: Command) -> float:
-        """What a command asks for, as it is; NaN for what is no velocity of the trunk."""
-        known = dict(zip(("forward", "left", "turn"), self._velocity, strict=True))
-        return float(known.get(command.name, np.nan))
+    def motion(self) -> dict[str, str]:
+        """Each command beside what was measured, of those that are velocities of the trunk."""
+        measured = dict(zip(("forward", "left", "turn"), self._velocity, strict=True))
+        return {
+            each.name: f"{measured.get(each.name, np.nan):+.2f}, told {value:+.2f} {each.unit}".replace("+nan", "?")
+            for each, value in zip(self.commands, self.command, strict=True)
+        }
+
+    def actions(self) -> list[tuple[str, str, int, Callable[[], Any]]]:
+        """What a key can do: its name, the page's key, GLFW's code of the viewer's key, and the function."""
+        found: list[tuple[str, str, int, Callable[[], Any]]] = [
+            (request.value, str(number), ord(str(number)), functools.partial(self.ask, request))
+            for number, request in enumerate(Request, 1)
+        ]
+        found += [("set upright", "R", ord("R"), self.set_upright), ("no motion", "space", ord(" "), self.halt)]
+        for key, (code, (index, sign)) in zip("IKJLUO", MOVES.items(), strict=True):
+            if index < len(self.commands):
+                command = self.commands[index]
+                change = sign * (command.high - command.low) / STEPS
+                nudge = functools.partial(self.nudge, index, change)
+                found.append((f"{command.name} {change:+g}", key, code, nudge))
+        return found
+
+
+class Watch:
+    """A log for the loop that keeps the last seconds for people to see, and passes everything on to that of a file."""
+
+    def __init__(self, controller: Controller, log: RingLog | None):
+        self._controller, self._log = controller, log
+        self._control_dt = controller.contract.timing.control_dt
+        self._ticks: collections.deque[Mapping[str, Any]] = collections.deque(
+            maxlen=round(RECENT_SECONDS / self._control_dt)
+        )
+        self._note, self._note_time = "", -np.inf
+
+    def write(self, values: Mapping[str, Any]) -> None:
+        """A tick, as `log.tick_values` has it."""
+        if self._log is not None:
+            self._log.write(values)
+        if values["text"] not in ("", self._fault):
+            self._note, self._note_time = values["text"], values["time"]
+        self._ticks.append(values)
+
+    @property
+    def _fault(self) -> str:
+        return "" if self._controller.fault is None else self._controller.fault.sentence
+
+    def status(self) -> dict[str, str]:
+        """What the runtime did last."""
+        ticks = self._ticks.copy()
+        if not ticks:
+            return {"mode": self._controller.mode.name}
+        last = ticks[-1]
+        periods = np.diff([tick["time"] for tick in ticks])
+        jitter = np.abs(periods - self._control_dt).max(initial=0.0)
+        return {
+            "mode": Mode(last["mode"]).name,
+            "fault": self._fault or "none",
+            "refused": self._note if last["time"] - self._note_time < RECENT_SECONDS else "",
+            "missed deadlines": f"{last['missed']:,}",
+            "age of readings": f"{1e3 * last['age']:.1f} ms",
+            f"jitter in {RECENT_SECONDS} s": f"{1e3 * jitter:.1f} ms",
+        }
 
 
 def main(teleop: Teleop) -> None:
     """Opens everything, and runs the robot in this thread: the loop hears Ctrl-C here."""
     console = open_console()
-    contract, model, robot, controller, clock = open_robot(teleop)
-    viser = None if not teleop.page and has_screen() else import_viser()
-    driver = Driver(robot, controller)
+    began = time.monotonic()
+
+    def clock() -> float:
+        return began + teleop.speed * (time.monotonic() - began)
+
+    def sleep(seconds: float) -> None:
+        time.sleep(seconds / teleop.speed)
+
+    with clean_errors(ValueError, PolicyError):
+        policy, scene = load_policy(teleop.policy), Scene(teleop.model)
+        robot = scene.robot(policy.contract, clock=clock, sleep=sleep)
+        controller = Controller(policy, robot.joint_names, clock=clock)
+    served = teleop.page or not has_display()
+    viser = packages.load("viser", "the page", "teleop") if served else None
+    driver = Driver(robot, controller, scene.model)
     with contextlib.ExitStack() as stack:
         log = None
         if teleop.log is not None:
-            capacity = round(LOG_SECONDS / contract.timing.control_dt)
+            capacity = round(LOG_SECONDS / policy.contract.timing.control_dt)
             with clean_errors(LogError):
-                log = stack.enter_context(RingLog(teleop.log, capacity, tick_fields(contract)))
+                log = stack.enter_context(RingLog(teleop.log, capacity, tick_fields(policy.contract)))
         watch = Watch(controller, log)
-        stage = Stage(model, robot)
-        if viser is None:
-            tasks = {stack.enter_context(window_of(stage, driver, watch, console)): 1 / FPS}
-        else:
-            page = stack.enter_context(page_of(viser, teleop, stage, driver, watch))
+        if served:
+            page = stack.enter_context(page_of(viser, teleop, driver, watch))
             tasks = {page.draw: 1 / FPS, page.attend: ATTEND_EVERY}
             console.print(f"open http://{teleop.host}:{page.port} and press stand, then run; Ctrl-C ends")
-        with contextlib.ExitStack() as running:
-            running.enter_context(interrupts_noted())
-            for task, period in tasks.items():
-                running.enter_context(background(task, period, watch))
-            robot.start()
-            statistics = loop.run(
-                robot,
-                controller,
-                driver,
-                seconds=teleop.seconds or None,
-                log=watch,
-                clock=clock,
-                sleep=clock.sleep,
-            )
+        else:
+            tasks = {stack.enter_context(window_of(driver, watch, console)): 1 / FPS}
+        ended = threading.Event()
+        with concurrent.futures.ThreadPoolExecutor(len(tasks)) as pool:
+            try:
+                repeated = [pool.submit(repeat, task, period, ended) for task, period in tasks.items()]
+                robot.start()
+                statistics = loop.run(
+                    robot,
+                    controller,
+                    driver,
+                    seconds=teleop.seconds or None,
+                    until=ended.is_set,
+                    log=watch,
+                    clock=clock,
+                    sleep=sleep,
+                )
+            finally:
+                ended.set()
+        for each in repeated:
+            each.result()
     faults = ", ".join(fault.name for fault in statistics.faults) or "none"
     console.print(
         f"{statistics.ticks:,} ticks, {statistics.missed:,} missed deadlines, "
@@ -252,117 +248,36 @@ def main(teleop: Teleop) -> None:
     )
 
 
-def open_robot(teleop: Teleop) -> tuple[Contract, mujoco.MjModel, SimulatedRobot, Controller, Clock]:
-    """What is driven.
-
-    Raises:
-      UserError: a file that is not there or is refused, or a model that does not fit it.
-    """
-    for path in (teleop.policy, teleop.model):
-        if not path.is_file():
-            raise UserError(f"{path} is not a file: give the path of one that is.")
+def repeat(task: Callable[[], bool], period: float, ended: threading.Event) -> None:
+    """Does a task every period (s) until it returns False or raises, which ends the session, or the session ends."""
     try:
-        policy = load_policy(teleop.policy)
-    except (ContractError, PolicyError) as error:
-        raise UserError(str(error)) from None
-    contract = policy.contract
-    try:
-        model = Scene(teleop.model).model
-    except ValueError as error:
-        raise UserError(f"{teleop.model} is no model that MuJoCo reads: {error}") from None
-    for sensor in ("local_linvel", "gyro"):
-        if mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_SENSOR, sensor) < 0:
-            raise UserError(f"{teleop.model} has no sensor {sensor}: add it, it tells how fast the robot is.")
-    model.opt.timestep = contract.timing.physics_dt
-    clock = Clock(teleop.speed)
-    try:
-        robot = SimulatedRobot(model, contract.joint_names, contract.robot.name, clock=clock, sleep=clock.sleep)
-        controller = Controller(policy, robot.joint_names, clock=clock)
-    except ValueError as error:
-        raise UserError(f"{teleop.policy} does not drive {teleop.model}: {error}") from None
-    return contract, model, robot, controller, clock
+        while not ended.wait(period) and task():
+            pass
+    finally:
+        ended.set()
 
 
 @contextlib.contextmanager
-def interrupts_noted() -> Iterator[None]:
-    """Without a loop that listens, an interrupt is let pass: `background` raises one, perhaps when it is late."""
-    before = signal.signal(signal.SIGINT, lambda number, frame: None)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-@contextlib.contextmanager
-def background(task: Callable[[], bool], period: float, watch: Watch) -> Iterator[None]:
-    """Does a task every period (s) in a thread. When it returns False or raises, the loop is stopped."""
-    stop = threading.Event()
-    errors: list[Exception] = []
-
-    def run() -> None:
-        watch.started.wait()  # until then the loop does not hear interrupts
-        try:
-            while not stop.wait(period):
-                if not task():
-                    break
-        except Exception as error:
-            errors.append(error)
-        if not stop.is_set():
-            signal.raise_signal(signal.SIGINT)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        watch.started.set()  # the loop may have failed before its first tick
-        thread.join()
-    if errors:
-        raise errors[0]
-
-
-# The page.
-
-
-def import_viser() -> ModuleType:
-    try:
-        import viser
-    except ImportError as error:
-        raise UserError(
-            f"the page needs the package viser ({error}): pip install 'mjx-policies[teleop]', "
-            "or run where there is a screen."
-        ) from None
-    return viser
-
-
-def check_address(host: str, port: int) -> None:
-    """That the page can be served there: viser itself would look for another port, for ever where there is none.
+def page_of(viser: Any, teleop: Teleop, driver: Driver, watch: Watch) -> Iterator[Page]:
+    """Serves the page.
 
     Raises:
-      UserError: it cannot.
+      UserError: it cannot be served there; viser itself would look for another port, for ever where there is none.
     """
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        family, kind, protocol, _, address = socket.getaddrinfo(teleop.host, teleop.port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
             probe.listen()
     except OSError as error:
         raise UserError(
-            f"the page cannot be served on {host}, port {port} ({error.strerror}): choose another --port or --host."
+            f"the page cannot be served on {teleop.host}, port {teleop.port} ({error.strerror}): choose another --port "
+            "or --host."
         ) from None
-
-
-@contextlib.contextmanager
-def page_of(viser: ModuleType, teleop: Teleop, stage: Stage, driver: Driver, watch: Watch) -> Iterator[Page]:
-    """Serves the page."""
-    check_address(teleop.host, teleop.port)
     server = viser.ViserServer(host=teleop.host, port=teleop.port, label="teleop", verbose=False)
     try:
-        if teleop.port and server.get_port() != teleop.port:
-            raise UserError(f"port {teleop.port} of {teleop.host} was taken just now: choose another --port.")
-        yield Page(server, stage, driver, watch)
+        yield Page(server, driver, watch)
     finally:
         server.stop()
 
@@ -370,9 +285,9 @@ def page_of(viser: ModuleType, teleop: Teleop, stage: Stage, driver: Driver, wat
 class Page:
     """A picture, sliders, buttons and keys. Callbacks are coroutines: threads could swap the order of two."""
 
-    def __init__(self, server: Any, stage: Stage, driver: Driver, watch: Watch):
+    def __init__(self, server: Any, driver: Driver, watch: Watch):
         self.port = server.get_port()
-        self._server, self._stage, self._driver, self._watch = server, stage, driver, watch
+        self._server, self._driver, self._watch = server, driver, watch
         self._count = 0
         server.gui.configure_theme(show_logo=False, show_share_button=False, dark_mode=False)
         server.initial_camera.position, server.initial_camera.look_at = (1.1, -1.3, 0.75), (0.0, 0.0, 0.22)
@@ -381,97 +296,57 @@ class Page:
             cell_color=(205, 209, 214), section_color=(170, 176, 184), fade_distance=14.0, fade_from="origin",
             shadow_opacity=0.3,
         )  # fmt: skip
-        self._frames = self._add_bodies()
+        self._frames = add_robot(server.scene, driver.data.model)
         self._status = server.gui.add_html("")
-        self._add_buttons()
-        self._sliders = [self._add_slider(i) for i in range(len(driver.hand.commands))]
-        self._add_keys()
+        self._sliders: list[Any] = []
+        for name, key, _, act in driver.actions():
+
+            async def do(_: Any, act: Callable[[], Any] = act) -> None:
+                act()
+                self._move_sliders()
+
+            server.gui.add_command(name, hotkey=key).on_trigger(do)
+            if name in BUTTONS:
+                hint = f"key {key}" + "; damp it first" * (name == "set upright")
+                server.gui.add_button(name, color=BUTTONS[name], hint=hint).on_click(do)
+        self._sliders += [self._add_slider(i) for i in range(len(driver.commands))]
 
     def draw(self) -> bool:
         """The next picture; pages that open later get the last one."""
         self._count += 1
-        stage = self._stage
-        stage.refresh()
-        middle = np.array([*stage.data.xpos[1, :2], 0.0])
+        self._driver.refresh()
+        data = self._driver.data
+        middle = np.array([*data.xpos[1, :2], 0.0])
         with self._server.atomic():
             self._grid.position = (-middle[0] % GRID, -middle[1] % GRID, 0.0)
             for body, frame in self._frames.items():
-                frame.position, frame.wxyz = stage.data.xpos[body] - middle, stage.data.xquat[body]
+                frame.position, frame.wxyz = data.xpos[body] - middle, data.xquat[body]
         if self._count % STATUS_EVERY == 1:
-            self._status.content = status_html(self._watch.status, stage, self._driver.hand)
+            self._status.content = as_html(self._watch.status() | self._driver.motion())
         return True
 
     def attend(self) -> bool:
         """Damps a driven robot that nobody looks at. Connections prove nothing: browsers keep those of pages left."""
         if self._driver.driven and not any(answers(client) for client in self._server.get_clients().values()):
-            self._halt()
-            self._driver.hand.ask(Request.DAMP)
+            self._driver.halt()
+            self._move_sliders()
+            self._driver.ask(Request.DAMP)
         return True
 
-    def _add_bodies(self) -> dict[int, Any]:
-        """A frame for each body that has something to show, by the body's number."""
-        frames = {}
-        for body in range(self._stage.model.nbody):
-            for k, (vertices, faces, color) in enumerate(meshes(self._stage.model, body)):
-                if body not in frames:
-                    frames[body] = self._server.scene.add_frame(f"/body_{body}", show_axes=False)
-                self._server.scene.add_mesh_simple(f"/body_{body}/{k}", vertices, faces, color=color)
-        return frames
-
-    def _add_buttons(self) -> None:
-        colors = {Request.STAND: "blue", Request.RUN: "green", Request.DAMP: "red", Request.CLEAR: "gray"}
-        for number, (request, color) in enumerate(colors.items(), 1):
-
-            async def ask(_: Any, request: Request = request) -> None:
-                self._driver.hand.ask(request)
-
-            self._server.gui.add_button(request.value, color=color, hint=f"key {number}").on_click(ask)
-            self._server.gui.add_command(request.value, hotkey=str(number)).on_trigger(ask)
-
-        async def set_upright(_: Any) -> None:
-            self._driver.set_upright()
-
-        self._server.gui.add_button("set upright", color="gray", hint="key R; damp it first").on_click(set_upright)
-        self._server.gui.add_command("set upright", hotkey="R").on_trigger(set_upright)
-
     def _add_slider(self, index: int) -> Any:
-        hand = self._driver.hand
-        command = hand.commands[index]
+        command, now = self._driver.commands[index], float(self._driver.command[index])
         slider = self._server.gui.add_slider(
-            f"{command.name} ({command.unit})",
-            min=command.low,
-            max=command.high,
-            step=0.01,
-            initial_value=float(hand.command[index]),
+            f"{command.name} ({command.unit})", min=command.low, max=command.high, step=0.01, initial_value=now
         )
 
         async def change(_: Any) -> None:
-            hand.set(index, slider.value)
+            self._driver.set(index, slider.value)
 
         slider.on_update(change)
         return slider
 
-    def _add_keys(self) -> None:
-        hand = self._driver.hand
-        pairs = zip(("IK", "JL", "UO"), hand.commands[:3], strict=False)
-        for index, (pair, command) in enumerate(pairs):
-            step = (command.high - command.low) / STEPS
-            for key, change in zip(pair, (step, -step), strict=True):
-
-                async def nudge(_: Any, index: int = index, change: float = change) -> None:
-                    self._sliders[index].value = hand.nudge(index, change)
-
-                self._server.gui.add_command(f"{command.name} {change:+g}", hotkey=key).on_trigger(nudge)
-
-        async def halt(_: Any) -> None:
-            self._halt()
-
-        self._server.gui.add_button("no motion", color="gray", hint="space").on_click(halt)
-        self._server.gui.add_command("no motion", hotkey="space").on_trigger(halt)
-
-    def _halt(self) -> None:
-        self._driver.hand.halt()
-        for slider, value in zip(self._sliders, self._driver.hand.command, strict=True):
+    def _move_sliders(self) -> None:
+        for slider, value in zip(self._sliders, self._driver.command, strict=False):  # none before all are there
             slider.value = float(value)
 
 
@@ -486,57 +361,45 @@ def answers(client: Any) -> bool:
     return True
 
 
-def status_html(status: Status, stage: Stage, hand: HandOperator) -> str:
-    """A table."""
-    rows = {
-        "mode": f"<b>{status.mode.name}</b>",
-        "fault": html.escape(status.fault) or "none",
-        "refused": html.escape(status.note),
-        "missed deadlines": f"{status.missed:,}",
-        "age of readings": f"{1e3 * status.age:.1f} ms",
-        f"jitter in {JITTER_SECONDS} s": f"{1e3 * status.jitter:.1f} ms",
-    }
-    for command, value in zip(hand.commands, hand.command, strict=True):
-        measured = f"{stage.measured(command):+.2f}".replace("+nan", "?")
-        rows[command.name] = f"{measured}, told {value:+.2f} {html.escape(command.unit)}"
+def as_html(rows: Mapping[str, str]) -> str:
+    """A table of what there is to say, as HTML."""
     style = "vertical-align:top;padding:1px 8px 1px 12px"
     lines = [
-        f"<tr><td style='{style};white-space:nowrap'>{html.escape(name)}</td><td>{value}</td></tr>"
+        f"<tr><td style='{style};white-space:nowrap'>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>"
         for name, value in rows.items()
         if value
     ]
     return f"<table style='font-size:0.85em;line-height:1.25'>{''.join(lines)}</table>"
 
 
-def meshes(model: mujoco.MjModel, body: int) -> list[tuple[np.ndarray, np.ndarray, tuple[int, int, int]]]:
-    """Vertices [V, 3], triangles [F, 3] and colour of what a body shows, one for each colour, in the body's frame."""
-    found: dict[tuple[int, int, int], list[tuple[np.ndarray, np.ndarray]]] = {}
-    start = model.body_geomadr[body]
-    for i in range(start, start + model.body_geomnum[body]):
-        material = model.geom_matid[i]
-        rgba = model.geom_rgba[i] if material < 0 else model.mat_rgba[material]
-        made = triangles(model, i)
-        if made is None or model.geom_group[i] > 2 or rgba[3] == 0:  # as MuJoCo's viewers do at first
+def add_robot(scene: Any, model: mujoco.MjModel) -> dict[int, Any]:
+    """Adds what MuJoCo's viewers show at first; returns a frame for each body that shows something, by its number."""
+    frames: dict[int, Any] = {}
+    for geom in range(model.ngeom):
+        body, material = int(model.geom_bodyid[geom]), model.geom_matid[geom]
+        rgba = model.geom_rgba[geom] if material < 0 else model.mat_rgba[material]
+        shape = triangles(model, geom)
+        if shape is None or model.geom_group[geom] > 2 or rgba[3] == 0:
             continue
-        rotation = np.empty(9)
-        mujoco.mju_quat2Mat(rotation, model.geom_quat[i])
-        r, g, b = (round(255 * float(value)) for value in rgba[:3])
-        vertices = made[0] @ rotation.reshape(3, 3).T + model.geom_pos[i]
-        found.setdefault((r, g, b), []).append((vertices, made[1]))
-    merged = []
-    for color, parts in found.items():
-        offsets = np.cumsum([0, *(len(vertices) for vertices, _ in parts)])
-        faces = np.concatenate([part[1] + offset for part, offset in zip(parts, offsets, strict=False)])
-        merged.append((np.concatenate([vertices for vertices, _ in parts]), faces, color))
-    return merged
+        if body not in frames:
+            frames[body] = scene.add_frame(f"/body_{body}", show_axes=False)
+        scene.add_mesh_simple(
+            f"/body_{body}/{geom}",
+            *shape,
+            color=tuple(round(255 * float(value)) for value in rgba[:3]),
+            flat_shading=model.geom_type[geom] in (mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_CYLINDER),
+            position=model.geom_pos[geom],
+            wxyz=model.geom_quat[geom],
+        )
+    return frames
 
 
 def triangles(model: mujoco.MjModel, geom: int) -> tuple[np.ndarray, np.ndarray] | None:
     """Vertices [V, 3] and triangles [F, 3] in the geom's frame; None for planes and height fields."""
     from trimesh import creation  # comes with viser
 
-    kind, size = mujoco.mjtGeom(model.geom_type[geom]), model.geom_size[geom]
-    match kind:
+    size = model.geom_size[geom]
+    match mujoco.mjtGeom(model.geom_type[geom]):
         case mujoco.mjtGeom.mjGEOM_SPHERE:
             shape = creation.icosphere(subdivisions=2, radius=size[0])
         case mujoco.mjtGeom.mjGEOM_ELLIPSOID:
@@ -555,87 +418,29 @@ def triangles(model: mujoco.MjModel, geom: int) -> tuple[np.ndarray, np.ndarray]
             return model.mesh_vert[vertices].copy(), model.mesh_face[faces].copy()
         case _:
             return None
-    vertices, faces = np.asarray(shape.vertices), np.asarray(shape.faces)
-    if kind in (mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_CYLINDER):
-        # Vertices of their own for each triangle, or the edges would be shaded as if they were round.
-        vertices, faces = vertices[faces].reshape(-1, 3), np.arange(faces.size).reshape(-1, 3)
-    return vertices, faces
-
-
-# The window.
-
-
-class Window:
-    """MuJoCo's viewer with keys. Calling it updates the picture, and says whether the window is still open."""
-
-    MOVES = {265: (0, 1), 264: (0, -1), ord("A"): (1, 1), ord("D"): (1, -1), 263: (2, 1), 262: (2, -1)}  # noqa: RUF012
-    """GLFW's codes: which command, in which direction."""
-
-    def __init__(self, stage: Stage, driver: Driver, watch: Watch, status: Any):
-        self._stage, self._driver, self._watch, self._text = stage, driver, watch, status
-        self.viewer: Any = None
-
-    def __call__(self) -> bool:
-        """The next picture."""
-        viewer = self.viewer
-        if not viewer.is_running():
-            return False
-        with viewer.lock():
-            self._stage.refresh()
-            viewer.opt.flags[:], viewer.opt.geomgroup[:] = self._shown  # our keys are also the viewer's
-        viewer.sync()
-        self._text.update(status_line(self._watch.status, self._stage, self._driver.hand))
-        return True
-
-    def open(self, viewer: Any) -> None:
-        """Follows the robot."""
-        self.viewer = viewer
-        self._shown = np.array(viewer.opt.flags), np.array(viewer.opt.geomgroup)
-        viewer.cam.type, viewer.cam.trackbodyid, viewer.cam.distance = mujoco.mjtCamera.mjCAMERA_TRACKING, 1, 2.0
-
-    def press(self, key: int) -> None:
-        """What the viewer calls, on its own thread."""
-        hand = self._driver.hand
-        if key in self.MOVES and self.MOVES[key][0] < len(hand.commands):
-            index, sign = self.MOVES[key]
-            command = hand.commands[index]
-            hand.nudge(index, sign * (command.high - command.low) / STEPS)
-        elif key == ord(" "):
-            hand.halt()
-        elif key == ord("R"):
-            self._driver.set_upright()
-        elif ord("1") <= key <= ord("4"):
-            hand.ask(list(Request)[key - ord("1")])
+    return np.asarray(shape.vertices), np.asarray(shape.faces)
 
 
 @contextlib.contextmanager
-def window_of(stage: Stage, driver: Driver, watch: Watch, console: Console) -> Iterator[Window]:
-    """Opens the window."""
-    from mujoco.viewer import launch_passive  # loads a graphics library
-
+def window_of(driver: Driver, watch: Watch, console: Console) -> Iterator[Callable[[], bool]]:
+    """Opens MuJoCo's viewer; gives a function that updates it and says whether it is still open."""
+    act = {code: action for _, _, code, action in driver.actions()}
     console.print(
         "1: stand, 2: run, 3: damp, 4: clear, arrows, A, D: move, space: no motion, R: set upright; Ctrl-C ends"
     )
-    with console.status("") as status:
-        window = Window(stage, driver, watch, status)
-        try:
-            viewer = launch_passive(
-                stage.model, stage.data, key_callback=window.press, show_left_ui=False, show_right_ui=False
-            )
-        except RuntimeError as error:  # macOS
-            raise UserError(f"the viewer does not open ({error}): start with mjpython, or pass --page.") from None
-        with viewer:
-            window.open(viewer)
-            yield window
+    with (
+        console.status("") as status,
+        open_viewer(
+            driver.data.model, driver.data, lambda key: act.get(key, lambda: None)(), ", or pass --page"
+        ) as show,
+    ):
 
+        def update() -> bool:
+            rows = {name: text for name, text in (watch.status() | driver.motion()).items() if text}
+            status.update("   ".join(f"{name} {text}" for name, text in rows.items()))
+            return show(driver.refresh)
 
-def status_line(status: Status, stage: Stage, hand: HandOperator) -> str:
-    """For a terminal."""
-    parts = [status.mode.name, status.fault or status.note]
-    for command, value in zip(hand.commands, hand.command, strict=True):
-        parts.append(f"{command.name} {stage.measured(command):+.2f} told {value:+.2f}")
-    parts.append(f"age {1e3 * status.age:.0f} ms, jitter {1e3 * status.jitter:.1f} ms, missed {status.missed}")
-    return "   ".join(part for part in parts if part)
+        yield update
 
 
 if __name__ == "__main__":

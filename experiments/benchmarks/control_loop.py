@@ -19,7 +19,6 @@ import tyro
 from mjx_policies.deploy import loop
 from mjx_policies.deploy.controller import Controller, Mode, Request
 from mjx_policies.deploy.policy import load_policy
-from mjx_policies.deploy.simulation.robot import SimulatedRobot
 from mjx_policies.deploy.simulation.sim_to_sim import Scene
 from mjx_policies.training.errors import clean_errors
 from mjx_policies.training.progress import open_console
@@ -74,8 +73,7 @@ def main(drive: Drive) -> None:
     with clean_errors(ValueError):
         policy = load_policy(drive.policy)
         scene = Scene(MODEL)
-    scene.model.opt.timestep = policy.contract.timing.physics_dt
-    robot = SimulatedRobot(scene.model, policy.contract.joint_names, policy.contract.robot.name)
+    robot = scene.robot(policy.contract)
     controller = Controller(policy, robot.joint_names)
     count = (os.cpu_count() or 1) if drive.load < 0 else drive.load
     burners = [multiprocessing.get_context("fork").Process(target=burn, daemon=True) for _ in range(count)]

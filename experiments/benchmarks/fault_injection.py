@@ -119,7 +119,7 @@ def walk(policy: Policy, scene: Scene, case: Case, seconds: float = 3.0) -> tupl
     """Seconds from the fault until the robot is damped, infinite if it is not, and why."""
     contract = policy.contract
     dt = contract.timing.control_dt
-    robot = SimulatedRobot(scene.model, contract.joint_names, contract.robot.name)
+    robot = scene.robot(contract)
     sabotaged = Sabotaged(policy)
     controller = Controller(sabotaged, robot.joint_names, clock=lambda: robot.time() + sabotaged.seconds)
     robot.advance(dt)
@@ -146,7 +146,6 @@ def main(inject: Inject) -> int:
         policy = load_policy(inject.policy)
         scene = Scene(MODEL)
     dt = policy.contract.timing.control_dt
-    scene.model.opt.timestep = policy.contract.timing.physics_dt
     table = Table(title="a fault while the robot walks")
     for column in ("fault", "damped after", "at most", "log"):
         table.add_column(column)

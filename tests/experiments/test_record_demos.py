@@ -163,7 +163,7 @@ def test_without_a_terminal_or_a_screen_there_is_one_sentence(tmp_path):
     ],
 )
 def test_what_cannot_be_done_is_one_sentence(tmp_path, capsys, monkeypatch, changes, sentence):
-    monkeypatch.setattr(script, "has_screen", lambda: False)
+    monkeypatch.setattr(script, "has_display", lambda: False)
     arguments = {"task": "Obstacle2D", "out": str(tmp_path / "a")} | changes
     try:
         script.main(script.Record(**arguments), None if "gamepad" in changes else pressed())

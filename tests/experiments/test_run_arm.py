@@ -56,7 +56,16 @@ def ran(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     (folder / "policy.onnx").write_bytes(franka.policy_bytes())
     evaluation(folder / "evaluation.json", 9, 10)
-    asked = (folder / "policy.onnx", "--episodes", "2", "--robots", "2", "--films", "0", "--no-draw")
+    asked = (
+        folder / "policy.onnx",
+        "--episodes",
+        "2",
+        "--processes",
+        "2",
+        "--video-episodes",
+        "0",
+        "--no-sample-actions",
+    )
     # Its processes look for what they run in the script that was started.
     return folder, subprocess.run([sys.executable, EXPERIMENTS / "run_arm.py", *asked], check=False).returncode
 
@@ -70,7 +79,7 @@ def test_episodes_run_side_by_side_in_real_time(ran):
     assert found["success_when_evaluated"]["value"] == 0.9
     assert found["reading_age_ms"]["p50"] >= 50
     if found["faults"]:  # of a computer that others keep busy, which is what they must say
-        assert all(re.search("free the computer|ms old|no plan arrived in time", fault) for fault in found["faults"])
+        assert all(re.search("ree the computer|no plan arrived in time", fault) for fault in found["faults"])
     else:
         assert found["plans"] >= 20
         assert found["steps"] >= 2 * (pick_cube.EPISODE_SECONDS / 0.05) - found["deadlines_missed"]
@@ -78,9 +87,9 @@ def test_episodes_run_side_by_side_in_real_time(ran):
 
 def test_they_begin_as_an_evaluation_does():
     script = runpy.run_path(str(EXPERIMENTS / "run_arm.py"))
-    _, task, starts = script["draw_starts"](3)
-    assert len(starts) == 3 and task.seconds == pick_cube.EPISODE_SECONDS and task.radius == pick_cube.GOAL_RADIUS
-    first = [start.qpos[9:11] for start in starts]
+    _, task, initial = script["initial_states"](3)
+    assert len(initial) == 3 and task.seconds == pick_cube.EPISODE_SECONDS and task.radius == pick_cube.GOAL_RADIUS
+    first = [state.qpos[9:11] for state in initial]
     low, high = np.array(pick_cube.CUBE_START)
     assert all(((low <= place) & (place <= high)).all() for place in first) and len(np.unique(first, axis=0)) == 3
 
@@ -134,18 +143,16 @@ def test_what_was_done_before_a_signal_is_kept_and_printed(tmp_path, monkeypatch
     files.write_policy(tmp_path / "policy.onnx", franka.contract())
     statistics = loop.Statistics(10, 0, 0.001, 0.001, 0.002, 0, 0, 0, ())
     drawn = chunks.Statistics(1, 5, 0)
-    episode = script.Episode(True, 2.0, "", np.zeros((3, 9)), np.zeros(3), 0, np.ones(2), statistics, drawn, 0.0)
-    monkeypatch.setattr(script, "draw_starts", lambda number: (None, None, []))
-    for found, stopped, code in (([episode] * 3, "SIGTERM", 143), ([episode], "SIGINT", 130), ([], "SIGINT", 130)):
-        monkeypatch.setattr(script, "run", lambda *arguments, given=(found, stopped): given)
+    episode = script.ArmEpisode(True, 2.0, "", np.zeros((3, 9)), np.zeros(3), 0, np.ones(2), statistics, drawn, 0.0)
+    monkeypatch.setattr(script, "initial_states", lambda number: (None, None, []))
+    for count, stopped, code in ((3, "SIGTERM", 143), (1, "SIGINT", 130)):
+        found = dict.fromkeys(range(count), episode)
+        monkeypatch.setattr(script, "run_in_workers", lambda *arguments, given=(found, stopped): given)
         assert script.main(script.Arms(tmp_path / "policy.onnx", episodes=5)) == code
-        output = capsys.readouterr()
-        if found:
-            written = json.loads((tmp_path / "arm" / "arm.json").read_text())
-            assert written["success"]["count"] == len(found) and written["stopped_by"] == stopped
-            assert f"{len(found)} of 5 episodes, stopped by {stopped}" in output.out
-        else:
-            assert "SIGINT came before any episode was done" in output.err
+        output = capsys.readouterr().out
+        written = json.loads((tmp_path / "arm" / "arm.json").read_text())
+        assert written["success"]["count"] == count and written["stopped_by"] == stopped
+        assert f"{count} episodes in real time" in output and f"arm.json, stopped by {stopped}" in output
     (tmp_path / "arm.json").write_text("somebody's")
     with pytest.raises(SystemExit):
         script.main(script.Arms(tmp_path / "policy.onnx", out=tmp_path))

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mjx_policies.deploy.contract import Range
-from mjx_policies.deploy.simulation.sim_to_sim import CONDITIONS, Episode
+from mjx_policies.deploy.simulation.sim_to_sim import CONDITIONS, GateEpisode
 from mjx_policies.training.progress import LiteralConsole
 
 ROOT = Path(__file__).parents[2]
@@ -34,12 +34,12 @@ ZEROS = {name: np.zeros((3, 1)) for name in ("qpos", "targets", "angles", "conta
 
 def episode(fallen=False, fault_name="", track=0.9):
     fault = fault_name and f"{fault_name} was wrong [of 3 m/s]: look at it."
-    return Episode(fallen, fault, fault_name, track, 0.95, 0.01, **ZEROS)
+    return GateEpisode(fallen, fault, fault_name, track, 0.95, 0.01, **ZEROS)
 
 
 def verdict(episodes, condition="nominal", contract=None, **changes):
-    gate = script.Gate(policy=Path("p.onnx"), robots=len(episodes), **changes)
-    return script.judge(gate, condition, contract or files.example_contract(), episodes)
+    gate = script.Gate(policy=Path("p.onnx"), episodes=len(episodes), **changes)
+    return script.evaluate(gate, condition, contract or files.example_contract(), episodes)
 
 
 def test_falls_and_stops_are_both_failures_and_told_apart():
@@ -53,8 +53,8 @@ def test_falls_and_stops_are_both_failures_and_told_apart():
 
 
 def test_a_condition_that_was_not_finished_has_no_verdict():
-    gate = script.Gate(policy=Path("p.onnx"), robots=3)
-    assert script.judge(gate, "nominal", files.example_contract(), [episode()]).passed is None
+    gate = script.Gate(policy=Path("p.onnx"), episodes=3)
+    assert script.evaluate(gate, "nominal", files.example_contract(), [episode()]).passed is None
 
 
 @pytest.fixture
@@ -64,12 +64,13 @@ def ran(tmp_path, monkeypatch, capsys):
     policy.parent.mkdir()
     kept = (Range("payload", "add", (-1.0,), (2.0,)),)
     files.write_policy(policy, files.example_contract(randomization=kept))
-    monkeypatch.setattr(script, "draw", lambda *parts: parts[-1].write_text("plot"))
+    monkeypatch.setattr(script, "draw_episode", lambda *parts: parts[-1].write_text("plot"))
     monkeypatch.setattr(script, "record_episode", lambda *parts: parts[-1].write_text("video"))
 
     def run(episodes, stopped="", **changes):
-        monkeypatch.setattr(script, "run", lambda gate, console: (episodes, stopped))
-        gate = script.Gate(policy=policy, robots=changes.pop("robots", 4), **changes)
+        found = {(name, number): each for name, all_of in episodes.items() for number, each in enumerate(all_of)}
+        monkeypatch.setattr(script, "run_in_workers", lambda *parts: (found, stopped))
+        gate = script.Gate(policy=policy, episodes=4, **changes)
         try:
             code = script.main(gate)
         except SystemExit as stop:
@@ -106,21 +107,20 @@ def test_where_no_condition_counts_nothing_has_passed(ran):
 
 def test_a_stopped_gate_keeps_and_prints_what_it_had(ran):
     for name, code in (("SIGINT", 130), ("SIGTERM", 143)):
-        found = ran({"nominal": GOOD, "mass": GOOD[:2], "friction": []}, stopped=name)
+        found = ran({"nominal": GOOD, "mass": GOOD[:2]}, stopped=name)
         assert found[0] == code and f"stopped by {name}" in found[1]
         written = json.loads((found[2] / "sim2sim.json").read_text())
         assert written["stopped_by"] == name
         assert {key: each["passed"] for key, each in written["verdicts"].items()} == {"nominal": True, "mass": None}
         assert written["verdicts"]["mass"]["failures"]["count"] == 2
-    code, output, _ = ran({"nominal": []}, stopped="SIGTERM")
-    assert code == 143 and "came before any robot was done" in output
 
 
 def test_results_are_on_the_disk_before_anything_is_printed(ran, monkeypatch, tmp_path):
-    def broken(*arguments):
-        raise BrokenPipeError
+    class Broken:
+        def __rich_console__(self, *arguments):
+            raise BrokenPipeError
 
-    monkeypatch.setattr(script, "table", broken)
+    monkeypatch.setattr(script, "table", lambda *arguments: Broken())
     with pytest.raises(BrokenPipeError):
         ran({"nominal": GOOD, "mass": GOOD})
     assert {file.name for file in tmp_path.glob("*/sim2sim/*")} == set(script.FILES)
@@ -150,7 +150,7 @@ def test_at_80_columns_each_condition_is_one_row():
     legend = script.legend(gate, verdicts)
     assert all(any(line.startswith(f"{name}: ") for line in legend) for name in CONDITIONS)
     assert any(
-        "stopped by joint_velocity, 480 of them, such as: joint_velocity was wrong [of 3 m/s]" in x for x in legend
+        "stopped by joint_velocity, 480 times, such as: joint_velocity was wrong [of 3 m/s]" in x for x in legend
     )
 
 
@@ -164,7 +164,7 @@ from mjx_policies.training import waiting
 
 if __name__ == "__main__":
     waiting.LINE_SECONDS = 0.1
-    sys.exit(sim2sim.main(sim2sim.Gate(Path(sys.argv[2]), ("nominal",), 1000, 0.1, processes=1)))
+    sys.exit(sim2sim.main(sim2sim.Gate(Path(sys.argv[2]), 1000, 1, conditions=("nominal",), seconds=0.1)))
 """
 
 
@@ -175,12 +175,12 @@ def test_sigterm_ends_it_with_what_was_done(tmp_path):
     wrapper.write_text(WRAPPER)
     command = [sys.executable, "-W", "error", wrapper, SCRIPT.parent, policy]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "robots: 0 of 1,000, 0 failed\n"
-        while process.stdout.readline().startswith("robots: 0"):
+        assert process.stdout.readline() == "episodes: 0 of 1,000, 0 failed\n"
+        while process.stdout.readline().startswith("episodes: 0"):
             pass
         process.send_signal(signal.SIGTERM)
         output, errors = process.communicate(timeout=60)
     assert process.returncode == 143 and "SIGTERM: stopping" in errors and "Traceback" not in errors
     found = json.loads((tmp_path / "sim2sim" / "sim2sim.json").read_text())["verdicts"]["nominal"]
     assert 0 < found["failures"]["count"] < 1000 and found["passed"] is None
-    assert "up to 1000 robots, stopped by SIGTERM" in output
+    assert "up to 1000 episodes, stopped by SIGTERM" in output

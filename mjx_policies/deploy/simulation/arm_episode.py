@@ -24,6 +24,7 @@ from mjx_policies.deploy.controller import STAND_SECONDS, Controller, Mode, Requ
 from mjx_policies.deploy.controller import Policy as AnyPolicy
 from mjx_policies.deploy.policy import Policy
 from mjx_policies.deploy.robots.franka_driving import franka_controller, late_steps
+from mjx_policies.deploy.safety import Fault
 from mjx_policies.deploy.sampling import SampledPolicy
 from mjx_policies.deploy.simulation.arm import SimulatedArm
 from mjx_policies.deploy.simulation.robot import Faults
@@ -32,11 +33,11 @@ STANDS_BY = STAND_SECONDS + 30.0  # s, by which an arm that can be driven at all
 
 
 @dataclasses.dataclass(frozen=True)
-class Task:
-    """What an episode is about.
+class Transport:
+    """The task of bringing something to a goal.
 
     Attributes:
-      thing: body that is to be brought to the goal.
+      thing: body that is to be brought there.
       radius: m from the goal, within which its middle is there.
       hold_seconds: that it has to stay there without a break.
       table: [2, 2] m, corners; the episode ends where the thing leaves it.
@@ -51,7 +52,7 @@ class Task:
 
 
 @dataclasses.dataclass(frozen=True)
-class Start:
+class InitialState:
     """How an episode begins.
 
     Attributes:
@@ -64,30 +65,13 @@ class Start:
 
 
 @dataclasses.dataclass(frozen=True)
-class Driving:
-    """How a policy is driven.
-
-    Attributes:
-      latency: s, from a measurement to its arrival.
-      refill: see `ChunkedPolicy`.
-      draw: whether a policy that can draw does, as where it was evaluated.
-      real_time: else in lock-step.
-    """
-
-    latency: float = 0.0
-    refill: float = 0.5
-    draw: bool = True
-    real_time: bool = True
-
-
-@dataclasses.dataclass(frozen=True)
-class Episode:
+class ArmEpisode:
     """What one arm did.
 
     Attributes:
       success: whether the thing stayed at the goal for long enough.
       seconds: of the policy, until success where there was one.
-      fault: of the controller, empty if there was none.
+      fault: what ended it, empty if nothing did.
       qpos: [T, nq] after each control step.
       age: [T] s, of the newest reading at each step.
       held: control steps that repeated the last targets for want of a reading.
@@ -110,67 +94,71 @@ class Episode:
 
 
 def run_episode(
-    policy: Policy, model: mujoco.MjModel, task: Task, start: Start, driving: Driving, seed: int
-) -> Episode:
+    policy: Policy,
+    model: mujoco.MjModel,
+    task: Transport,
+    begin: InitialState,
+    *,
+    seed: int,
+    latency: float = 0.0,
+    refill: float = 0.5,
+    sample_actions: bool = True,
+    real_time: bool = True,
+) -> ArmEpisode:
     """Stands the arm where the episode begins, then lets the policy run.
 
     Args:
       policy: that plans ahead; not used elsewhere meanwhile.
       model: arm and things.
       task: what it is about.
-      start: where everything is.
-      driving: how.
+      begin: where everything is.
       seed: of what the policy draws.
+      latency: s, from a measurement to its arrival.
+      refill: see `ChunkedPolicy`.
+      sample_actions: whether a policy that can sample does, as where it was evaluated.
+      real_time: else in lock-step.
 
     Raises:
       ContractError, ChunkError, ValueError: the policy cannot be driven like this.
     """
-    contract, real_time = policy.contract, driving.real_time
+    contract = policy.contract
     robot = SimulatedArm(
         model,
         contract.joint_names,
         contract.robot.name,
         things=(task.thing,),
         target_period=contract.timing.control_dt,
-        faults=Faults(observation_latency=driving.latency),
+        faults=Faults(observation_latency=latency),
         seed=seed,
     )
-    robot.reset(start.qpos)
+    robot.reset(begin.qpos)
     clock, sleep = (time.monotonic, time.sleep) if real_time else (robot.time, robot.advance)
     rest = robot.sense()["joint_position"]
-    planner = _Timed(SampledPolicy(policy, seed) if driving.draw else policy)
+    planner = _Timed(SampledPolicy(policy, seed) if sample_actions else policy)
     with ChunkedPolicy(
         planner,
         mode="asynchronous",
-        refill=driving.refill,
+        refill=refill,
         rest=rest,
-        late=late_steps(contract, driving.latency),
+        late=late_steps(contract, latency),
         executor=None if real_time else Inline(),
         clock=clock,
     ) as chunked:
         planner.seconds.clear()  # of the tries
         controller = franka_controller(
-            chunked, robot.joint_names, lambda: start.goal, start=rest, latency=driving.latency, clock=clock
+            chunked, robot.joint_names, lambda: begin.goal, start=rest, latency=latency, clock=clock
         )
-        attendant = Attendant(robot, controller, task, start.goal, clock)
+        operator = EpisodeOperator(robot, controller, task, begin.goal, clock)
         if real_time:
             robot.start()
-        measured = loop.run(
-            robot,
-            controller,
-            attendant,
-            until=attendant.done,
-            log=attendant,
-            clock=clock,
-            sleep=sleep,
-        )
-        return Episode(
-            success=attendant.success,
-            seconds=attendant.seconds,
-            fault=attendant.fault,
-            qpos=np.array(attendant.rows),
-            age=np.array(attendant.ages),
-            held=attendant.held,
+        measured = loop.run(robot, controller, operator, until=operator.done, log=operator, clock=clock, sleep=sleep)
+        return ArmEpisode(
+            success=operator.success,
+            seconds=operator.seconds,
+            fault=overloaded(controller.fault, measured.missed, robot.skipped) or operator.fault,
+            qpos=np.array(operator.rows),
+            age=np.array(operator.ages),
+            held=operator.held,
             plan_seconds=np.array(planner.seconds),
             loop=measured,
             chunks=chunked.statistics,
@@ -178,18 +166,36 @@ def run_episode(
         )
 
 
-class Attendant:
-    """An operator who starts the policy and judges what it does; and the loop's log, which says how it was done.
+def overloaded(fault: Fault | None, missed: int, skipped: float) -> str:
+    """What a fault of time says about the computer; empty for other faults.
+
+    The simulated link loses nothing and its latency is known: whatever else is late is what this computer runs.
+
+    Args:
+      fault: of the controller.
+      missed: deadlines.
+      skipped: s that the simulation could not keep up with real time.
+    """
+    if fault is None or fault.name not in ("age", "clock"):
+        return ""
+    return (
+        f"the computer was too slow for real time: {missed} deadlines missed, {skipped:.2f} s of simulation skipped. "
+        "Free the computer, or run fewer arms at once."
+    )
+
+
+class EpisodeOperator:
+    """An operator who starts the policy and measures its success; and the loop's log, which says how it was driven.
 
     Attributes:
-      success, seconds, rows, ages, held: see `Episode`.
+      success, seconds, rows, ages, held: see `ArmEpisode`.
     """
 
     def __init__(
         self,
         robot: SimulatedArm,
         controller: Controller,
-        task: Task,
+        task: Transport,
         goal: np.ndarray,
         clock: Callable[[], float],
     ):
@@ -206,7 +212,7 @@ class Attendant:
     def poll(self) -> tuple[np.ndarray, str | None]:
         """See `loop.Operator`."""
         if self._controller.mode is Mode.RUN:
-            self._judge()
+            self._measure()
         request = {Mode.IDLE: Request.STAND, Mode.STAND: Request.RUN}.get(self._controller.mode)
         return np.zeros(len(self._controller.contract.commands)), request
 
@@ -216,7 +222,7 @@ class Attendant:
 
     @property
     def fault(self) -> str:
-        """See `Episode`."""
+        """Why the episode ended before its time, empty if it did not."""
         if self._controller.fault is not None:
             return self._controller.fault.sentence
         if math.isnan(self._began) and self._clock() - self._created > STANDS_BY:
@@ -232,7 +238,7 @@ class Attendant:
         self.ages.append(values["age"])
         self.held += values["held"]
 
-    def _judge(self) -> None:
+    def _measure(self) -> None:
         """One control step on."""
         self.rows.append(self._robot.coordinates())
         thing = self._robot.sense()[f"{self._task.thing}_position"]

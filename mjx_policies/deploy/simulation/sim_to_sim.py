@@ -13,6 +13,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -30,6 +31,7 @@ HOLD = (3.0, 8.0)  # s, shortest and longest time that a command holds
 STAND = 0.1  # probability of the command to stand still
 TRUNK = 1  # the first body after the world
 FLOOR = "sim_to_sim_floor"
+SENSORS = ("gyro", "orientation", "local_linvel")  # the last tells how fast it is
 LEGS = ("FL", "FR", "RL", "RR")
 SLOPE = math.radians(6.0)
 WEAK = 0.6  # of a motor's torque
@@ -37,7 +39,7 @@ PAYLOAD = (3.0, 5.0)  # kg
 MARGIN = 2.0  # of deviations from the model, over those of training
 ACROSS = 9.81 * math.sin(SLOPE)  # m/s^2, of gravity along the floor
 STAND_WITHIN = 10.0  # s
-SETTLE = 1.0  # s after a change of the command that are not judged as standing still
+SETTLE = 1.0  # s after a change of the command that do not count as standing still
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,7 +194,7 @@ CONDITIONS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Episode:
+class GateEpisode:
     """What one robot did, from lying still: it stands up before it is commanded.
 
     It failed if it fell (see `has_fallen`) or if the controller stopped it, which it does before most falls: its limit
@@ -233,19 +235,43 @@ class Scene:
     """A model with a floor.
 
     Args:
-      path: MJCF of a robot with a free base, actuators and sensors as `SimulatedRobot` needs them, and the sensor
-        `local_linvel`.
+      path: MJCF of a robot with a free base, actuators as `SimulatedRobot` needs them, and the sensors `SENSORS`.
+
+    Raises:
+      ValueError: MuJoCo does not read it, or it lacks a sensor.
     """
 
     def __init__(self, path: Path):
-        spec = mujoco.MjSpec.from_file(str(path))
-        spec.worldbody.add_geom(name=FLOOR, type=mujoco.mjtGeom.mjGEOM_PLANE, size=[0, 0, 1], contype=0, conaffinity=1)
-        self.model = spec.compile()
+        self.path = path
+        try:
+            spec = mujoco.MjSpec.from_file(str(path))
+            spec.worldbody.add_geom(
+                name=FLOOR, type=mujoco.mjtGeom.mjGEOM_PLANE, size=[0, 0, 1], contype=0, conaffinity=1
+            )
+            self.model = spec.compile()
+        except ValueError as error:
+            raise ValueError(f"{path} is no model that MuJoCo reads: {error}") from None
+        sensors = {self.model.sensor(i).name for i in range(self.model.nsensor)}
+        if absent := [name for name in SENSORS if name not in sensors]:
+            raise ValueError(f"{path} has no sensor {', '.join(absent)}: the robot and its speed are read from it.")
         self.floor = self.model.geom(FLOOR).id
         self.feet = [i for i in range(self.model.ngeom) if self.model.geom(i).name.endswith("foot")]
 
+    def robot(self, contract: Contract, **options: Any) -> SimulatedRobot:
+        """The robot of a policy, with the time step of its training; see `SimulatedRobot` for options.
 
-def run_episode(policy: Policy, scene: Scene, condition: Condition, seconds: float, seed: int) -> Episode:
+        Raises:
+          ValueError: the model lacks a joint of the policy.
+        """
+        model = copy.copy(self.model)
+        model.opt.timestep = contract.timing.physics_dt
+        try:
+            return SimulatedRobot(model, contract.joint_names, contract.robot.name, **options)
+        except ValueError as error:
+            raise ValueError(f"the policy does not drive {self.path}: {error}") from None
+
+
+def run_episode(policy: Policy, scene: Scene, condition: Condition, seconds: float, seed: int) -> GateEpisode:
     """Stands a robot up, then lets it follow random commands.
 
     Args:
@@ -313,7 +339,7 @@ def _told(fault: Fault | None) -> tuple[()] | tuple[str, str]:
 
 
 class _Trace:
-    """Rows of an `Episode`."""
+    """Rows of a `GateEpisode`."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[np.ndarray, ...]] = []
@@ -324,19 +350,19 @@ class _Trace:
         self.rows.append((data.qpos.copy(), output.target.copy(), angles, contacts, command, velocity))
         self.ages.append(age)
 
-    def episode(self, fallen: bool, fault_name: str = "", fault: str = "") -> Episode:
+    def episode(self, fallen: bool, fault_name: str = "", fault: str = "") -> GateEpisode:
         qpos, targets, angles, contacts, commands, velocities = map(np.array, zip(*self.rows, strict=True))
         ages = np.array(self.ages)
-        judged = ~np.isnan(ages)
-        error = np.square(commands - velocities)[judged]
+        counted = ~np.isnan(ages)
+        error = np.square(commands - velocities)[counted]
         standing = (commands == 0).all(axis=1) & (ages > SETTLE)
         speed = np.linalg.norm(velocities[standing, :2], axis=1)
-        return Episode(
+        return GateEpisode(
             fallen=fallen,
             fault=fault,
             fault_name=fault_name,
-            track_linear=float(np.exp(-error[:, :2].sum(axis=1) / SIGMA).mean()) if judged.any() else 0.0,
-            track_yaw=float(np.exp(-error[:, 2] / SIGMA).mean()) if judged.any() else 0.0,
+            track_linear=float(np.exp(-error[:, :2].sum(axis=1) / SIGMA).mean()) if counted.any() else 0.0,
+            track_yaw=float(np.exp(-error[:, 2] / SIGMA).mean()) if counted.any() else 0.0,
             standing_speed=float(speed.mean()) if speed.size else float("nan"),
             qpos=qpos,
             targets=targets,
