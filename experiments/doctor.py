@@ -1,19 +1,19 @@
 """Says why a policy does not learn: python experiments/doctor.py demos/FrankaPickCube runs/a
 
 Looks at a dataset, at a run folder, or at one of each: statistics of every number, whether actions belong to their
-observations and to their time, what should not be known yet, whether four rows can be learned by heart, what gradients
-and curves say. Prints each check with what it saw, then the suspects, each with the next experiment: a cause before
-what it brings about or may explain, what costs little last. Writes a picture with the suspicious places marked.
+observations and to their time, what should not be known yet, whether one batch can be overfitted, what gradients and
+curves say. Prints each check with what it saw, then the findings, each with the next experiment: a cause before what
+it brings about or may explain, what costs little last. Writes a picture with the places of findings marked.
 
-Ends as a linter does: with 0 if nothing was found, with 1 if there is a suspect, with 2 if something cannot be read.
+Ends as a linter does: with 0 if nothing was found, with 1 if there is a finding, with 2 if something cannot be read.
 """
 
 from __future__ import annotations
 
 from mjx_policies.experiments import _early  # noqa: F401 # isort: skip
 
-import contextlib
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +21,7 @@ from pathlib import Path
 import numpy as np
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from mjx_policies.data.dataset import Dataset
@@ -30,7 +29,7 @@ from mjx_policies.data.episodes import Episode, NotFiniteError
 from mjx_policies.data.formats import FORMATS, read, recognise
 from mjx_policies.data.lerobot import LeRobotDataset
 from mjx_policies.data.paths import about
-from mjx_policies.diagnosis.base import Finding, listed
+from mjx_policies.diagnosis.base import CheckResult, listed
 from mjx_policies.diagnosis.diagnosis import DATA_CHECKS, RUN_CHECKS, TRACE_CHECKS, Diagnosis, diagnose
 from mjx_policies.diagnosis.overfitting import FIRST, Trace
 from mjx_policies.diagnosis.picture import draw_diagnosis, histogram
@@ -42,11 +41,11 @@ from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.files import output_file, write_json
 from mjx_policies.training.progress import open_console
-from mjx_policies.training.waiting import working
+from mjx_policies.training.waiting import counting
 
 MAX_ROWS = 64  # numbers whose statistics are printed
 BARS = " ▁▂▃▄▅▆▇█"
-MEASURING = 2  # steps of `diagnose` before the checks: what explains what, four rows by heart
+MEASURING = 2  # steps of `diagnose` before the checks of data: what explains what, overfitting one batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,68 +58,26 @@ class Doctor:
     json: str = ""  # file for the findings
     overwrite: bool = False  # replace files that --picture and --json name
 
-
-@dataclasses.dataclass
-class Reading:
-    """The episodes of a dataset as they come, and what is noted beside them.
-
-    Attributes:
-      read: how many were.
-      times: s, of the steps of each that was kept; None if the files do not say.
-      spoiled: {episode: what is wrong}, of those with numbers that are not finite, which are left out.
-    """
-
-    dataset: Dataset
-    progress: Progress
-    read: int = 0
-    times: list[np.ndarray] | None = dataclasses.field(default_factory=list)
-    spoiled: dict[int, str] = dataclasses.field(default_factory=dict)
-
-    def episodes(self) -> Iterator[Episode]:
-        """Reads one after the other."""
-        for number in self.progress.track(range(len(self.dataset)), description="reading episodes"):
-            self.read = number + 1
-            try:
-                episode = self.dataset[number]
-            except NotFiniteError as error:
-                self.spoiled[number] = str(error)
-                continue
-            self._note_times(number)
-            yield episode
-
-    def _note_times(self, number: int) -> None:
-        try:
-            stamps = self.dataset.times(number) if isinstance(self.dataset, LeRobotDataset) else None
-        except UserError:  # a dataset that was made elsewhere may lack them
-            stamps = None
-        if stamps is None:
-            self.times = None
-        elif self.times is not None:
-            self.times.append(stamps)
+    def __post_init__(self) -> None:
+        if self.fps is not None and not 0 < self.fps < math.inf:
+            raise ValueError(f"fps is {self.fps:g}, it must be above 0.")
 
 
 def main(asked: Doctor) -> int:
     """Looks, prints and draws; returns the exit code."""
-    dataset, run = sort_out(asked)
-    if asked.fps is not None and not 0 < asked.fps < math.inf:
-        raise UserError(f"fps is {asked.fps:g}, it must be above 0.")
+    data_path, run_path = sort_out(asked)
     console = open_console()
-    opened = None if dataset is None else read(dataset, fps=asked.fps)
-    left = None if run is None else read_run(run)
-    if opened is not None and left is not None and left.task:
-        assert dataset is not None
-        check_task(opened, dataset, left.task)
-    if opened is not None:
-        assert dataset is not None
-        check_control_rate(opened, dataset, left.task if left is not None else "")
-    picture = output_file(asked.picture, "--picture", asked.overwrite, default=default_picture(dataset, run))
-    findings = output_file(asked.json, "--json", asked.overwrite) if asked.json else None
-    if findings is not None and findings.resolve() == picture.resolve():
+    run = run_path and read_run(run_path)
+    dataset = data_path and open_dataset(data_path, asked.fps, run.task if run else "")
+    default = default_picture(data_path, run_path)
+    picture = output_file(asked.picture, "--picture", asked.overwrite, default=default)
+    json = output_file(asked.json, "--json", asked.overwrite) if asked.json else None
+    if json is not None and json.resolve() == picture.resolve():
         raise UserError(f"--picture and --json both name {picture}: choose two files.")
-    diagnosis = examine(opened, left, console)
+    diagnosis = examine(dataset, run, console)
     draw_diagnosis(picture, diagnosis, " and ".join(path.name for path in asked.paths))
-    if findings is not None:
-        write_json(findings, {"paths": [str(path) for path in asked.paths], **diagnosis.to_json()})
+    if json is not None:
+        write_json(json, {"paths": [str(path) for path in asked.paths], **diagnosis.to_json()})
     if diagnosis.data is not None:
         console.print(statistics(diagnosis.data.steps))
     if diagnosis.trace is not None:
@@ -129,7 +86,7 @@ def main(asked: Doctor) -> int:
     for line in verdict(diagnosis):
         console.print(line, highlight=False)
     console.print(f"picture: {picture}", highlight=False)
-    return 1 if diagnosis.suspects else 0
+    return 1 if diagnosis.findings else 0
 
 
 def sort_out(asked: Doctor) -> tuple[Path | None, Path | None]:
@@ -150,99 +107,98 @@ def sort_out(asked: Doctor) -> tuple[Path | None, Path | None]:
     return next(iter(datasets), None), next(iter(runs), None)
 
 
-def check_control_rate(dataset: Dataset, path: Path, task: str) -> None:
-    """That a dataset has the rate of its task, which is the run's, or else the one that it was recorded in.
+def open_dataset(path: Path, fps: float | None, task: str) -> Dataset:
+    """A dataset that has the rate of its task, which is the run's, or else the one that it was recorded in.
 
     Raises:
-      UserError: it has not.
+      UserError: it has not, or is of another task than the run.
     """
-    recorded = [name for name in dataset.tasks if name in TASKS]
-    name = task or (recorded[0] if recorded else "")
+    dataset = read(path, fps=fps)
+    if task:
+        check_task(dataset, path, task)
+    name = task or next((recorded for recorded in dataset.tasks if recorded in TASKS), "")
     if name in TASKS:
         check_rate(dataset, path, name, load(name, num_envs=1).spec.control_dt)
+    return dataset
 
 
 def default_picture(dataset: Path | None, run: Path | None) -> Path:
     """In the run folder, or in the folder beside a dataset that says how it came about."""
-    if run is not None:
-        return run / "doctor.png"
-    assert dataset is not None
-    return about(dataset) / "doctor.png"
+    return (run or about(dataset)) / "doctor.png"
 
 
 def examine(dataset: Dataset | None, run: Run | None, console: Console) -> Diagnosis:
     """Reads the dataset and runs all checks, with a bar for either."""
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    silent = contextlib.nullcontext(lambda words: None)  # the bars say it
-    lines = silent if console.is_terminal else working(console, "reading and checking")
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress, lines as say:
-        steps, times, spoiled = None, None, None
-        if dataset is not None:
-            reading = Reading(dataset, progress)
-            steps = table_of(reading)
-            times = reading.times[: len(steps.fps)] if steps is not None and reading.times else None
-            spoiled = not_finite(reading)
-        if steps is None and run is None:
-            diagnosis = Diagnosis({})
-        else:
-            checks = (MEASURING + len(DATA_CHECKS) + len(TRACE_CHECKS)) * (steps is not None) + len(RUN_CHECKS) * (
-                run is not None
-            )
-            task = progress.add_task("looking", total=checks)
-
-            def report(what: str) -> None:
-                progress.update(task, advance=1, description=what)
-                say(f"checking: {what}")
-
-            diagnosis = diagnose(steps, run, report=report, times=times)
-    if spoiled is not None:
-        first: dict[str, Finding | None] = {"data: finite": spoiled}
-        diagnosis = dataclasses.replace(diagnosis, findings=first | diagnosis.findings | first)
-    return diagnosis
+    steps, times, spoiled = (None, None, {}) if dataset is None else read_steps(dataset, console)
+    diagnosis = Diagnosis({})
+    if steps is not None or run is not None:
+        total = (MEASURING + len(DATA_CHECKS) + len(TRACE_CHECKS)) * (steps is not None) + len(RUN_CHECKS) * bool(run)
+        done = itertools.count(1)
+        with counting(console, "checks", total) as progress:
+            diagnosis = diagnose(steps, run, report=lambda what: progress(next(done), what), times=times)
+    return dataclasses.replace(diagnosis, results=spoiled | diagnosis.results | spoiled)
 
 
-def table_of(reading: Reading) -> Steps | None:
-    """All steps but those of spoiled episodes; None if no others are left."""
-    episodes = reading.episodes()
-    first = next(episodes, None)
-    if first is None:
-        return None
+def read_steps(
+    dataset: Dataset, console: Console
+) -> tuple[Steps | None, list[np.ndarray] | None, dict[str, CheckResult]]:
+    """Reads a dataset.
 
-    def all_of_them() -> Iterator[Episode]:
-        yield first
-        yield from episodes
+    Returns:
+      All steps but those of episodes with numbers that are not finite, None if no others are left; their times in s, of
+      each episode, None if the files do not say; and what there is to say of the episodes that are left out.
+    """
+    times: list[np.ndarray | None] = []
+    spoiled: dict[int, str] = {}
 
-    return tabulate(all_of_them())
+    def episodes() -> Iterator[Episode]:
+        for number in range(len(dataset)):
+            progress(number + 1, "")
+            try:
+                episode = dataset[number]
+            except NotFiniteError as error:
+                spoiled[number] = str(error)
+                continue
+            try:
+                times.append(dataset.times(number) if isinstance(dataset, LeRobotDataset) else None)
+            except UserError:  # a dataset that was made elsewhere may lack them
+                times.append(None)
+            yield episode
+
+    with counting(console, "reading episodes", len(dataset)) as progress:
+        rest = episodes()
+        first = next(rest, None)
+        steps = None if first is None else tabulate(itertools.chain([first], rest))
+    known = [each for each in times if each is not None]
+    complete = steps is not None and len(known) == len(times)
+    return steps, known[: len(steps.fps)] if complete else None, not_finite(len(times), spoiled)
 
 
-def not_finite(reading: Reading) -> Finding | None:
-    """The suspect of episodes that could not be read for numbers that are not finite."""
-    if not reading.spoiled:
-        return None
-    first, what = next(iter(reading.spoiled.items()))
-    return Finding(
-        f"{len(reading.spoiled)} of {reading.read} episodes hold numbers that are not finite, and are left out of all "
-        f"that follows: {listed([str(number) for number in reading.spoiled])}",
+def not_finite(intact: int, spoiled: dict[int, str]) -> dict[str, CheckResult]:
+    """What there is to say of episodes with numbers that are not finite, which could not be read."""
+    if not spoiled:
+        return {}
+    first, what = next(iter(spoiled.items()))
+    result = CheckResult(
+        f"{len(spoiled)} of {intact + len(spoiled)} episodes hold numbers that are not finite, and are left out of all "
+        f"that follows: {listed([str(number) for number in spoiled])}",
         f"the data hold NaN or infinity, first in episode {first} ({what.rstrip('.')}).",
         "Drop or repair those steps, then find out which sensor or conversion wrote them.",
     )
+    return {"data: finite": result}
 
 
 def statistics(steps: Steps) -> Table:
     """The range and the shape of every number, as text."""
     count = int(steps.episode[-1]) + 1
     which = f"the first {count:,} episodes; there are more than can be held" if steps.cut else f"{count:,} episodes"
-    table = Table(title=f"{len(steps):,} steps of {which}", title_justify="left")
-    table.add_column("number")
-    for name in ("min", "mean", "max", "std"):
-        table.add_column(name, justify="right")
-    table.add_column("histogram, min to max", no_wrap=True)
+    table = Table(
+        "number",
+        *(Column(name, justify="right") for name in ("min", "mean", "max", "std")),
+        Column("histogram, min to max", no_wrap=True),
+        title=f"{len(steps):,} steps of {which}",
+        title_justify="left",
+    )
     columns = [(name, steps.observation[:, i]) for i, name in enumerate(steps.columns) if not steps.camera[i]]
     actions = [(f"action[{i}]", values) for i, values in enumerate(steps.action.T)]
     shown = (columns[: max(0, MAX_ROWS - len(actions))] + actions)[:MAX_ROWS]
@@ -261,16 +217,16 @@ def bars(portions: np.ndarray) -> str:  # [bins]
 
 
 def gradients(trace: Trace) -> Table:
-    """How learning four rows by heart went, in its first steps."""
+    """How overfitting one batch went, in its first steps."""
     tenth = min(FIRST, len(trace.loss) - 1)
     table = Table(
-        title=f"four rows by heart: loss {trace.loss[0]:.3g}, after {tenth} steps {trace.loss[tenth]:.3g}, after "
+        "gradient of",
+        Column("norm at first", justify="right"),
+        Column(f"after {tenth} steps", justify="right"),
+        title=f"overfit one batch: loss {trace.loss[0]:.3g}, after {tenth} steps {trace.loss[tenth]:.3g}, after "
         f"{len(trace.loss)} {trace.loss[-1]:.3g}",
         title_justify="left",
     )
-    table.add_column("gradient of")
-    table.add_column("norm at first", justify="right")
-    table.add_column(f"after {tenth} steps", justify="right")
     for name, norms in trace.gradient.items():
         table.add_row(name, f"{norms[0]:.3g}", f"{norms[tenth]:.3g}")
     return table
@@ -278,28 +234,31 @@ def gradients(trace: Trace) -> Table:
 
 def checklist(diagnosis: Diagnosis) -> Table:
     """Every check and what it saw."""
-    table = Table(title="checks", title_justify="left")
-    table.add_column("")
-    table.add_column("check", no_wrap=True)
-    table.add_column("what it saw", overflow="fold")
-    for name, finding in diagnosis.findings.items():
-        if finding is None:
+    table = Table(
+        "",
+        Column("check", no_wrap=True),
+        Column("what it saw", overflow="fold"),
+        title="checks",
+        title_justify="left",
+    )
+    for name, result in diagnosis.results.items():
+        if result is None:
             table.add_row("-", name, "nothing to look at", style="dim")
         else:
-            mark = Text("x", "bold red") if finding.suspect else Text("ok", "green")
-            table.add_row(mark, name, finding.evidence)
+            mark = Text("x", "bold red") if result.finding else Text("ok", "green")
+            table.add_row(mark, name, result.evidence)
     return table
 
 
 def verdict(diagnosis: Diagnosis) -> Iterator[str]:
-    """The suspects in order, each with the next experiment, or that there are none."""
-    said = [name for name, finding in diagnosis.findings.items() if finding is not None]
-    for number, (name, finding) in enumerate(diagnosis.suspects.items(), 1):
-        yield f"suspect {number} ({name}): {finding.suspect}"
-        yield f"  next: {finding.experiment}"
-    if not diagnosis.suspects:
-        silent = len(diagnosis.findings) - len(said)
-        more = f". {silent} of {len(diagnosis.findings)} checks had nothing to look at" if silent else ""
+    """The findings in order, each with the next experiment, or that there are none."""
+    for number, (name, result) in enumerate(diagnosis.findings.items(), 1):
+        yield f"finding {number} ({name}): {result.finding}"
+        yield f"  next: {result.experiment}"
+    if not diagnosis.findings:
+        said = [name for name, result in diagnosis.results.items() if result is not None]
+        silent = len(diagnosis.results) - len(said)
+        more = f". {silent} of {len(diagnosis.results)} checks had nothing to look at" if silent else ""
         yield f"Nothing found. Checked: {', '.join(said)}{more}."
 
 

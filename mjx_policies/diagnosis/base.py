@@ -1,4 +1,4 @@
-"""What a check is, and what it finds."""
+"""What a check is, and what it returns."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ Evidence = TypeVar("Evidence", contravariant=True)
 
 
 @dataclasses.dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """What one check saw.
 
     Attributes:
       evidence: in numbers.
-      suspect: one sentence that says what is wrong; empty if nothing is.
+      finding: one sentence that says what is wrong; empty if nothing is.
       experiment: one sentence that says what to try next; empty if nothing is wrong.
       where: names of the columns of data, or of the curves, that show it.
       step: of the run, at which they do; None for all of it.
@@ -22,7 +22,7 @@ class Finding:
     """
 
     evidence: str
-    suspect: str = ""
+    finding: str = ""
     experiment: str = ""
     where: tuple[str, ...] = ()
     step: int | None = None
@@ -32,7 +32,7 @@ class Finding:
 class Check(Protocol[Evidence]):
     """One question about data, weights, curves or a gradient."""
 
-    def __call__(self, evidence: Evidence, /) -> Finding | None:
+    def __call__(self, evidence: Evidence, /) -> CheckResult | None:
         """The answer; None where there is too little to say anything."""
         ...
 

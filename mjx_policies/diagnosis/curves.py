@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mjx_policies.diagnosis.base import Finding, learns, listed
+from mjx_policies.diagnosis.base import CheckResult, learns, listed
 from mjx_policies.diagnosis.runs import Run
 
 MIN_ROWS = 8
@@ -30,7 +30,7 @@ CLEAR = 3.0  # standard errors
 SELDOM = 0.05  # portion of the episodes that a policy without any skill may solve by luck
 
 
-def rate_too_high(run: Run) -> Finding | None:
+def rate_too_high(run: Run) -> CheckResult | None:
     """Steps that undo each other: a loss that rises or leaps, a policy that is thrown about."""
     kl, clipped = run.curve("policy/kl"), run.curve("policy/clip_fraction")
     if len(kl) >= MIN_ROWS:
@@ -39,7 +39,7 @@ def rate_too_high(run: Run) -> Finding | None:
             f"in the second half an update moves the policy by {moved:.3g} nats and clips {cut:.0%} of the samples"
         )
         if moved <= KL and cut <= CLIPPED:
-            return Finding(evidence)
+            return CheckResult(evidence)
         where: tuple[str, ...] = ("policy/kl", "policy/clip_fraction")
         step = run.step("policy/kl", int(np.argmax(kl > KL))) if (kl > KL).any() else None
     else:
@@ -73,7 +73,7 @@ def rate_too_high(run: Run) -> Finding | None:
         if swollen > SWOLLEN:
             evidence += f"; weights are {swollen:.3g} times as large as those that keep a signal's size"
         if not (rises or explodes or leaping or stalls or swollen > SWOLLEN):
-            return Finding(evidence)
+            return CheckResult(evidence)
         where, turn = (name, "gradient/norm"), lowest if rises and not (explodes or leaping) else int(loss.argmax())
         step = run.step(name, turn) if rises or explodes or leaping else None
         if step is None and stalls:
@@ -85,7 +85,7 @@ def rate_too_high(run: Run) -> Finding | None:
     now = f"the learning rate {current:.3g}" if current else "the learning rate"
     then = f"Start again with {current / 10:.1g}" if current else "Start again with a tenth of it"
     nan = "; then numbers stop being finite" if run.not_finite or run.stopped_by else ""
-    return Finding(
+    return CheckResult(
         evidence + nan,
         f"{now} is too high: steps overshoot what they aim at.",
         f"{then}, all else alike, and compare the first hundred updates.",
@@ -94,7 +94,7 @@ def rate_too_high(run: Run) -> Finding | None:
     )
 
 
-def not_finite(run: Run) -> Finding | None:
+def not_finite(run: Run) -> CheckResult | None:
     """Losses, gradients, parameters or simulations that are not finite."""
     weights = [
         f"{leaf} at step {step}"
@@ -108,7 +108,7 @@ def not_finite(run: Run) -> Finding | None:
         first = min(run.not_finite, key=lambda name: run.not_finite[name]) if run.not_finite else ""
         said = [f"{first} from step {run.not_finite[first]} on"] if first else []
         said += [*run.stopped_by, *weights]
-        return Finding(
+        return CheckResult(
             f"not finite: {listed(said)}",
             f"NaN or infinity: {said[0]}.",
             "Resume from the last checkpoint with jax_debug_nans on, to see which operation makes the first one, and "
@@ -117,7 +117,7 @@ def not_finite(run: Run) -> Finding | None:
             step=run.not_finite.get(first),
         )
     if diverged > DIVERGED:
-        return Finding(
+        return CheckResult(
             f"the simulation diverges in {diverged:.2%} of the steps",
             "NaN or infinity: the simulation diverges and episodes are thrown away.",
             "Halve the physics step, narrow the randomization of masses and gains, and see whether nan_resets ends.",
@@ -125,10 +125,10 @@ def not_finite(run: Run) -> Finding | None:
             step=run.step("env/nan_resets", int(np.argmax(resets > 0))),
         )
     simulated = f", and the simulation diverges in {diverged:.2%} of the steps" if len(resets) else ""
-    return Finding(f"everything is finite{simulated}")
+    return CheckResult(f"everything is finite{simulated}")
 
 
-def dead_gradient(run: Run) -> Finding | None:
+def dead_gradient(run: Run) -> CheckResult | None:
     """Parameters that do not move, and gradients that are zero."""
     norms = [name for name in run.curves if name.startswith("gradient/") and len(run.curve(name)) >= MIN_ROWS]
     zero = [name for name in norms if not np.any(late(run.curve(name)))]
@@ -145,14 +145,14 @@ def dead_gradient(run: Run) -> Finding | None:
         return None
     if not zero and not still:
         if not moved:
-            return Finding("the norms of gradients are above zero; there are no two checkpoints to compare")
-        return Finding(
+            return CheckResult("the norms of gradients are above zero; there are no two checkpoints to compare")
+        return CheckResult(
             f"{len(moved)} parameter arrays moved between the last two checkpoints, the least by "
             f"{min(moved.values()):.2g} of its size"
         )
     names = [*still, *zero]
     between = f"between steps {' and '.join(map(str, run.params))}" if still else "in the second half"
-    return Finding(
+    return CheckResult(
         f"unchanged or zero {between}: {listed(names)}",
         f"no gradient reaches {names[0]}.",
         "If it is not frozen on purpose, look for a stop_gradient, an output nobody uses, or units that are zero for "
@@ -162,7 +162,7 @@ def dead_gradient(run: Run) -> Finding | None:
     )
 
 
-def not_learning(run: Run) -> Finding | None:
+def not_learning(run: Run) -> CheckResult | None:
     """A training loss that does not fall."""
     name, loss = supervised_loss(run)
     if len(loss) < MIN_ROWS:
@@ -170,17 +170,17 @@ def not_learning(run: Run) -> Finding | None:
     smooth = running_median(loss)
     evidence = f"the training loss goes from {loss[0]:.3g} to {smooth[-1]:.3g}"
     if smooth[-1] < FALLEN * loss[0] or loss[0] <= 0:
-        return Finding(evidence)
-    return Finding(
+        return CheckResult(evidence)
+    return CheckResult(
         evidence,
         "the training loss does not fall: the data hold no signal, or the gradient does not reach what should learn "
         "it.",
-        "Let the same loss learn four rows by heart; if it can, look at the data, and if not, at the network.",
+        "Let the same loss overfit one batch of four rows; if it can, look at the data, and if not, at the network.",
         where=(name,),
     )
 
 
-def overfitted(run: Run) -> Finding | None:
+def overfitted(run: Run) -> CheckResult | None:
     """A validation loss that rises while the training loss falls."""
     (name, loss), held_out = supervised_loss(run), run.curve("loss/validation")
     if len(loss) < MIN_ROWS or len(held_out) < 4:
@@ -195,8 +195,8 @@ def overfitted(run: Run) -> Finding | None:
     else:
         healthy = last <= max(OVERFITTED * lowest, NOTABLE * float(held_out[0])) or train >= last / OVERFITTED
     if healthy:
-        return Finding(evidence)
-    return Finding(
+        return CheckResult(evidence)
+    return CheckResult(
         evidence,
         "the policy memorises: the validation loss rises while the training loss falls.",
         "Take the checkpoint of the lowest validation loss, or record more episodes; more training will not help.",
@@ -205,7 +205,7 @@ def overfitted(run: Run) -> Finding | None:
     )
 
 
-def collapsed(run: Run) -> Finding | None:
+def collapsed(run: Run) -> CheckResult | None:
     """Exploration that ended before anything was found."""
     std = run.curve("policy/std")
     if len(std) < MIN_ROWS:
@@ -213,8 +213,8 @@ def collapsed(run: Run) -> Finding | None:
     first, last = float(std[0]), float(np.median(late(std)))
     evidence = f"the policy's standard deviation goes from {first:.3g} to {last:.3g}; {progress(run)}"
     if last > NARROW * first or improves(run):
-        return Finding(evidence)
-    return Finding(
+        return CheckResult(evidence)
+    return CheckResult(
         evidence,
         "exploration has collapsed: the policy no longer tries anything, and does not get better.",
         "Give the entropy a weight (--hyper.entropy 0.01), or the standard deviation a higher floor.",
@@ -223,7 +223,7 @@ def collapsed(run: Run) -> Finding | None:
     )
 
 
-def blind_critic(run: Run) -> Finding | None:
+def blind_critic(run: Run) -> CheckResult | None:
     """A critic that explains nothing of the returns."""
     explained = run.curve("value/explained")
     if len(explained) < MIN_ROWS:
@@ -231,8 +231,8 @@ def blind_critic(run: Run) -> Finding | None:
     usual = float(np.median(late(explained)))
     evidence = f"the critic explains {usual:.0%} of the returns' variance; {progress(run)}"
     if usual > 0.1 or improves(run):
-        return Finding(evidence)
-    return Finding(
+        return CheckResult(evidence)
+    return CheckResult(
         evidence,
         "the critic is blind: it explains nothing of what the policy is paid.",
         "Print the reward of one episode: if it is always the same, the task pays nothing to learn from; if not, look "
@@ -241,7 +241,7 @@ def blind_critic(run: Run) -> Finding | None:
     )
 
 
-def rate_at_bound(run: Run) -> Finding | None:
+def rate_at_bound(run: Run) -> CheckResult | None:
     """An adaptive learning rate that has nowhere to go."""
     rate = run.curve("learning_rate")
     names = ("min_learning_rate", "max_learning_rate")
@@ -254,9 +254,9 @@ def rate_at_bound(run: Run) -> Finding | None:
         f"{shares[1]:.0%} of the rows; {progress(run)}"
     )
     if max(shares) < 0.8 or improves(run):
-        return Finding(evidence)
+        return CheckResult(evidence)
     low = shares[0] >= shares[1]
-    return Finding(
+    return CheckResult(
         evidence,
         f"the learning rate is stuck at its {'lower' if low else 'upper'} bound.",
         "Look at the scale of observations and advantages: updates move the policy too far however small the steps are."
@@ -266,7 +266,7 @@ def rate_at_bound(run: Run) -> Finding | None:
     )
 
 
-def hardly_succeeds(run: Run) -> Finding | None:
+def hardly_succeeds(run: Run) -> CheckResult | None:
     """A clone that succeeded in hardly any episode of its evaluations."""
     success = run.curve("eval/success")
     if not len(success) or not supervised_loss(run)[0]:
@@ -274,8 +274,8 @@ def hardly_succeeds(run: Run) -> Finding | None:
     best = float(success.max())
     evidence = f"{len(success)} evaluations, success at best {best:.0%}"
     if best > SELDOM:
-        return Finding(evidence)
-    return Finding(
+        return CheckResult(evidence)
+    return CheckResult(
         evidence,
         "the policy hardly ever succeeds. If nothing else is wrong, it mostly errs a little and is then where no "
         "demonstration says what to do.",

@@ -1,9 +1,9 @@
-"""Why a run does not learn: all checks, in the order in which one thing causes another, and the first suspect.
+"""Why a run does not learn: all checks, in the order in which one thing causes another, and the first finding.
 
 diagnosis = diagnose(episodes=episodes)                     # demonstrations
 diagnosis = diagnose(run=read_run(Path("runs/a")))          # a run folder
 diagnosis = diagnose(trace=overfit(loss, params, batch))    # a loss of your own
-print(diagnosis.suspect)
+print(diagnosis.finding)
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from mjx_policies.data.episodes import Episode
 from mjx_policies.diagnosis import curves, overfitting, pairing, values
-from mjx_policies.diagnosis.base import Check, Finding
+from mjx_policies.diagnosis.base import Check, CheckResult
 from mjx_policies.diagnosis.data import Data, examine
 from mjx_policies.diagnosis.overfitting import Trace, overfit_rows
 from mjx_policies.diagnosis.runs import Run
@@ -38,7 +38,7 @@ TRACE_CHECKS: dict[str, Check[Trace]] = {
     "gradient: finite": overfitting.not_finite,
     "gradient: dead": overfitting.dead_gradient,
     "gradient: step size": overfitting.leaping,
-    "gradient: four rows by heart": overfitting.by_heart,
+    "gradient: overfit one batch": overfitting.overfits,
 }
 RUN_CHECKS: dict[str, Check[Run]] = {
     "run: learning rate": curves.rate_too_high,
@@ -58,38 +58,38 @@ class Diagnosis:
     """What all checks found, in order; None for those that could say nothing.
 
     Attributes:
-      findings: {name of the check: finding}.
+      results: {name of the check: result}.
       data, trace, run: what was looked at; None if there was no such thing.
     """
 
-    findings: dict[str, Finding | None]
+    results: dict[str, CheckResult | None]
     data: Data | None = None
     trace: Trace | None = None
     run: Run | None = None
 
     @property
-    def suspects(self) -> dict[str, Finding]:
+    def findings(self) -> dict[str, CheckResult]:
         """What was found wrong, by the name of the check: a cause before what it brings about, the minor ones last."""
-        wrong = {name: finding for name, finding in self.findings.items() if finding and finding.suspect}
+        wrong = {name: result for name, result in self.results.items() if result and result.finding}
         return dict(sorted(wrong.items(), key=lambda item: item[1].minor))
 
     @property
-    def culprit(self) -> str | None:
-        """Name of the check that found the first of the suspects."""
-        return next(iter(self.suspects), None)
+    def cause(self) -> str | None:
+        """Name of the check with the first finding, the likeliest cause."""
+        return next(iter(self.findings), None)
 
     @property
-    def suspect(self) -> Finding | None:
+    def finding(self) -> CheckResult | None:
         """What that check found."""
-        return self.findings[self.culprit] if self.culprit else None
+        return self.results[self.cause] if self.cause else None
 
     def to_json(self) -> dict[str, Any]:
-        """The verdict, the suspects in order, and every finding."""
+        """The verdict, the findings in order, and every result."""
         return {
-            "healthy": self.culprit is None,
-            "culprit": self.culprit,
-            "suspects": list(self.suspects),
-            "checks": {name: finding and dataclasses.asdict(finding) for name, finding in self.findings.items()},
+            "healthy": self.cause is None,
+            "cause": self.cause,
+            "findings": list(self.findings),
+            "checks": {name: result and dataclasses.asdict(result) for name, result in self.results.items()},
         }
 
 
@@ -118,13 +118,13 @@ def diagnose(
         report("what explains what in the data")
         data = examine(steps, times)
         if trace is None:
-            report("learning four rows by heart")
+            report("overfitting one batch")
             trace = overfit_rows(steps)
-    findings: dict[str, Finding | None] = {}
+    results: dict[str, CheckResult | None] = {}
     rounds: list[tuple[dict[str, Check[Any]], Any]] = [(DATA_CHECKS, data), (TRACE_CHECKS, trace), (RUN_CHECKS, run)]
     for checks, evidence in rounds:
         for name, check in checks.items():
             if evidence is not None:
                 report(name)
-                findings[name] = check(evidence)
-    return Diagnosis(findings, data, trace, run)
+                results[name] = check(evidence)
+    return Diagnosis(results, data, trace, run)

@@ -1,4 +1,4 @@
-"""Learning a handful of rows by heart: what can learn anything can do that. Axes: S gradient steps, N rows.
+"""Overfitting one batch of a handful of rows: what can learn anything can do that. Axes: S gradient steps, N rows.
 
 trace = overfit(loss, params, batch)            # your own loss(params, batch) -> []
 diagnosis = diagnose(trace=trace)
@@ -17,16 +17,16 @@ import numpy as np
 import optax
 
 from mjx_policies.compiler import compiler_options
-from mjx_policies.diagnosis.base import Finding, learns, listed
+from mjx_policies.diagnosis.base import CheckResult, learns, listed
 from mjx_policies.diagnosis.regression import standardise
 from mjx_policies.diagnosis.steps import Steps
 from mjx_policies.networks.mlp import MLP
 from mjx_policies.training.trees import leaf_names
 from mjx_policies.types import Array, PyTree
 
-ROWS = 4  # of data, which a network is to learn by heart
+ROWS = 4  # of data, which a network is to overfit
 FIRST = 10  # gradient steps in which every part of a network must have felt something
-BY_HEART = 0.01  # of the first loss
+OVERFITTED = 0.01  # of the first loss
 LEAP = 0.3  # a gradient step, per size of what it changes, above which nothing can be refined
 
 
@@ -117,12 +117,12 @@ def overfit_rows(steps: Steps, seed: int = 0) -> Trace | None:
     return overfit(loss, params, (inputs, outputs), floor=float(np.mean(np.square(outputs - means))))
 
 
-def not_finite(trace: Trace) -> Finding | None:
+def not_finite(trace: Trace) -> CheckResult | None:
     """A loss or a gradient that is not finite from the start."""
     bad = [name for name, norms in trace.gradient.items() if not np.isfinite(norms[:FIRST]).all()]
     if np.isfinite(trace.loss[:FIRST]).all() and not bad:
-        return Finding("loss and gradients are finite")
-    return Finding(
+        return CheckResult("loss and gradients are finite")
+    return CheckResult(
         f"loss {trace.loss[0]:.3g} at the start, {np.isfinite(trace.loss).sum()} of {len(trace.loss)} losses "
         "are finite",
         f"the gradient is NaN or infinite from the first steps on{f', in {listed(bad)}' if bad else ''}.",
@@ -130,13 +130,15 @@ def not_finite(trace: Trace) -> Finding | None:
     )
 
 
-def dead_gradient(trace: Trace) -> Finding | None:
+def dead_gradient(trace: Trace) -> CheckResult | None:
     """Parameters that no gradient reaches."""
     dead = [name for name, norms in trace.gradient.items() if not np.any(norms[:FIRST])]
     if not dead:
         least = min(float(np.max(norms[:FIRST])) for norms in trace.gradient.values())
-        return Finding(f"all {len(trace.gradient)} parameter arrays have a gradient, the smallest of norm {least:.2g}")
-    return Finding(
+        return CheckResult(
+            f"all {len(trace.gradient)} parameter arrays have a gradient, the smallest of norm {least:.2g}"
+        )
+    return CheckResult(
         f"{len(dead)} of {len(trace.gradient)} parameter arrays have a gradient of exactly 0 in {FIRST} steps: "
         + listed(dead),
         f"no gradient reaches {dead[0]}.",
@@ -144,7 +146,7 @@ def dead_gradient(trace: Trace) -> Finding | None:
     )
 
 
-def leaping(trace: Trace) -> Finding | None:
+def leaping(trace: Trace) -> CheckResult | None:
     """Steps so large that each undoes the one before."""
     last = trace.loss[len(trace.loss) // 2 :]
     size = float(np.median(trace.step[1 : FIRST + 1])) if len(trace.step) > FIRST else float(np.median(trace.step))
@@ -152,31 +154,31 @@ def leaping(trace: Trace) -> Finding | None:
         f"a step changes parameters by {size:.2g} of their size; the loss goes from {trace.loss[0]:.3g} to "
         f"{np.median(last):.3g}, with a highest of {np.max(trace.loss):.3g}"
     )
-    unsettled = not np.isfinite(last).all() or np.median(last) - trace.floor > BY_HEART * trace.loss[0]
+    unsettled = not np.isfinite(last).all() or np.median(last) - trace.floor > OVERFITTED * trace.loss[0]
     if unsettled and size > LEAP:
-        return Finding(
+        return CheckResult(
             evidence,
             f"the learning rate {trace.learning_rate:g} is too high: steps overshoot what they aim at.",
             f"Try again with {trace.learning_rate / 10:g}, and then with {trace.learning_rate / 100:g}.",
         )
-    return Finding(evidence)
+    return CheckResult(evidence)
 
 
-def by_heart(trace: Trace) -> Finding | None:
-    """Whether the rows were learned by heart."""
+def overfits(trace: Trace) -> CheckResult | None:
+    """Whether the loss of the batch went to its floor."""
     start, last = float(trace.loss[0]), float(np.median(trace.loss[-max(1, len(trace.loss) // 20) :]))
     early = trace.loss[min(FIRST, len(trace.loss) - 1)]
     evidence = f"the loss goes from {start:.3g} to {last:.3g} in {len(trace.loss)} steps, in {FIRST} to {early:.3g}"
-    if np.isfinite(last) and last - trace.floor <= BY_HEART * start and trace.floor <= BY_HEART * max(start, 1e-12):
-        return Finding(f"overfits: yes; {evidence}")
-    if trace.floor > BY_HEART * start:
-        return Finding(
+    if np.isfinite(last) and last - trace.floor <= OVERFITTED * start and trace.floor <= OVERFITTED * max(start, 1e-12):
+        return CheckResult(f"overfits: yes; {evidence}")
+    if trace.floor > OVERFITTED * start:
+        return CheckResult(
             f"overfits: no; {evidence}",
             "rows that look the same ask for different actions, so a network cannot tell them apart.",
             "Compare two such rows by eye, and find what the demonstrator saw that is not in the observation.",
         )
-    return Finding(
+    return CheckResult(
         f"overfits: no; {evidence}",
-        "not even a few rows can be learned by heart: the loss does not reach what it should change.",
+        "not even one batch of a few rows can be overfitted: the loss does not reach what it should change.",
         "Print the loss of one row by hand, and follow it from the batch to the parameters.",
     )

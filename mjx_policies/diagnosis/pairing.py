@@ -6,7 +6,7 @@ import collections
 
 import numpy as np
 
-from mjx_policies.diagnosis.base import Finding, listed
+from mjx_policies.diagnosis.base import CheckResult, listed
 from mjx_policies.diagnosis.data import Data
 
 ASSOCIATED = 4.0  # standard deviations above exchanged actions
@@ -16,7 +16,7 @@ BLANK = 0.02  # standard deviations by which a memory of nothing may differ from
 LATER = 0.1  # portion of a change by which an earlier action must tell more than that of the same row
 
 
-def shuffled(data: Data) -> Finding | None:
+def shuffled(data: Data) -> CheckResult | None:
     """Actions that have lost their observations."""
     found = data.association
     if found is None or (found.moments is None and found.episodes is None):
@@ -29,8 +29,8 @@ def shuffled(data: Data) -> Finding | None:
         f"one {weakest} by {scores[weakest]:.1f} standard deviations"
     )
     if found.explained > TELLING or scores[weakest] >= ASSOCIATED:
-        return Finding(evidence)
-    return Finding(
+        return CheckResult(evidence)
+    return CheckResult(
         evidence,
         f"the actions are shuffled: an action {weakest} fits the observations as well as the recorded one.",
         "Replay the recorded actions of one episode on the robot or in simulation: it should go where the record says.",
@@ -38,10 +38,10 @@ def shuffled(data: Data) -> Finding | None:
     )
 
 
-def misaligned(data: Data) -> Finding | None:
+def misaligned(data: Data) -> CheckResult | None:
     """Rows that are shifted against each other."""
     lags = data.lags
-    if lags is None or (shuffled(data) or Finding("")).suspect:
+    if lags is None or (shuffled(data) or CheckResult("")).finding:
         return None
     causal, acausal = lags.best(causal=True), lags.best(causal=False)
     gain = lags.likelihood[acausal] - lags.likelihood[causal]
@@ -68,9 +68,9 @@ def misaligned(data: Data) -> Finding | None:
             data,
         )
     if not likelier:
-        return Finding(f"{changes}; no shift of rows is likelier (best by {gain.mean():+.3f} nats a step)")
+        return CheckResult(f"{changes}; no shift of rows is likelier (best by {gain.mean():+.3f} nats a step)")
     if acausal[1] < 0 and not felt_late:
-        return Finding(f"{changes}; a later observation shows the action, and an earlier action does not tell more")
+        return CheckResult(f"{changes}; a later observation shows the action, and an earlier action does not tell more")
     d, p = acausal
     shift, which = (-d, "after") if d < 0 else (-p, "before")
     if d < 0:
@@ -107,9 +107,9 @@ def begins_blank(data: Data, lag: int) -> bool:
     return bool(blank) and float(np.mean(blank)) > 0.5
 
 
-def shifted(shift: int, which: str, evidence: str, data: Data) -> Finding:
-    """The suspect of `misaligned`: the action that belongs to a row comes so many rows before or after it."""
-    return Finding(
+def shifted(shift: int, which: str, evidence: str, data: Data) -> CheckResult:
+    """The finding of `misaligned`: the action that belongs to a row comes so many rows before or after it."""
+    return CheckResult(
         evidence,
         f"observations and actions are off by {steps(shift)}: the action that belongs to a row is in the row "
         f"{which} it."
@@ -134,17 +134,17 @@ def memory(data: Data) -> int | None:
     return lag if 2 * count >= varied else None
 
 
-def leaked(data: Data) -> Finding | None:
+def leaked(data: Data) -> CheckResult | None:
     """Columns that hold what nobody could know yet."""
     steps_, forecasts = data.steps, data.forecasts
     if data.association is None and not data.copies:
         return None
     if not forecasts:
         memories = sum(copy.of_action for copy in data.copies)
-        return Finding(f"no column is ahead of its time ({memories} remember an earlier action)")
+        return CheckResult(f"no column is ahead of its time ({memories} remember an earlier action)")
     late = memory(data)
-    if late is not None and late >= 0 and (misaligned(data) or Finding("")).suspect:
-        return Finding(
+    if late is not None and late >= 0 and (misaligned(data) or CheckResult("")).finding:
+        return CheckResult(
             f"{len(forecasts)} columns are ahead of their time, as they would be if actions were logged late"
         )
     # An action is worse than a column, and a column that a second one gives away needs no second sentence.
@@ -155,7 +155,7 @@ def leaked(data: Data) -> Finding | None:
         when = "of its own row" if first.lag == 0 else f"{steps(first.lag)} later"
     else:
         source, when = steps_.columns[first.source], f"{steps(first.lag)} later"
-    return Finding(
+    return CheckResult(
         f"{name} follows {source} {when} with a squared correlation of {first.alike:.4f} of their changes"
         + (
             f"; so do {listed(others)}"

@@ -1,7 +1,7 @@
 """What a diagnosis looked at, as a picture with the suspicious places marked. Axes: N steps.
 
 Each column of data is a strip: its histogram from its least to its largest number, as shades of blue. Curves follow,
-those of suspects first, with the step at which a suspect shows.
+those of findings first, with the step at which a finding shows.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def draw_diagnosis(path: Path, diagnosis: Diagnosis, title: str = "") -> None:
         _draw_strips(figure.add_subplot(grid[0, :]), data, names, suspicious(diagnosis))
     for index, draw in enumerate(panels):
         draw(figure.add_subplot(grid[bool(names) + index // columns, index % columns]))
-    suspect = diagnosis.suspect
-    said = f"suspect in {diagnosis.culprit}" if suspect else "nothing found"
+    finding = diagnosis.finding
+    said = f"finding in {diagnosis.cause}" if finding else "nothing found"
     figure.suptitle(f"{title} - {said}" if title else said, fontsize=12, x=0.01, ha="left")
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png")
@@ -84,7 +84,7 @@ def draw_diagnosis(path: Path, diagnosis: Diagnosis, title: str = "") -> None:
 
 def suspicious(diagnosis: Diagnosis) -> set[str]:
     """Names of the columns and curves that show what is wrong."""
-    return {name for finding in diagnosis.suspects.values() for name in finding.where}
+    return {name for result in diagnosis.findings.values() for name in result.where}
 
 
 def strips(diagnosis: Diagnosis) -> list[str]:
@@ -101,10 +101,10 @@ def strips(diagnosis: Diagnosis) -> list[str]:
 
 
 def chosen_curves(diagnosis: Diagnosis) -> list[str]:
-    """Curves to draw, those of suspects first."""
+    """Curves to draw, those of findings first."""
     run = diagnosis.run
     assert run is not None
-    marked = [name for finding in diagnosis.suspects.values() for name in finding.where]
+    marked = [name for result in diagnosis.findings.values() for name in result.where]
     return [name for name in dict.fromkeys([*marked, *USUAL]) if len(run.curve(name)) > 1][:CURVES]
 
 
@@ -159,7 +159,7 @@ def _draw_lags(axes: Axes, diagnosis: Diagnosis) -> None:
     assert diagnosis.data is not None and diagnosis.data.lags is not None
     told = diagnosis.data.lags.dynamics
     lags = sorted(told)
-    wrong = "data: alignment" in diagnosis.suspects
+    wrong = "data: alignment" in diagnosis.findings
     heights = [max(told[lag], 0.0) for lag in lags]
     best = lags[int(np.argmax(heights))]
     colors = [ORANGE if wrong and lag == best else BLUE if lag == 0 else PALE for lag in lags]
@@ -186,7 +186,7 @@ def _draw_loss(axes: Axes, trace: Trace) -> None:
             va="top",
             color=GREY,
         )
-    _style(axes, "loss on four rows, learned by heart", "gradient steps")
+    _style(axes, "loss of overfitting one batch of four rows", "gradient steps")
 
 
 def _draw_gradients(axes: Axes, trace: Trace) -> None:
@@ -202,11 +202,11 @@ def _draw_gradients(axes: Axes, trace: Trace) -> None:
 
 def _draw_curve(axes: Axes, run: Run, diagnosis: Diagnosis, name: str) -> None:
     x, y = run.steps(name), run.curve(name)
-    marked = [finding for finding in diagnosis.suspects.values() if name in finding.where]
+    marked = [result for result in diagnosis.findings.values() if name in result.where]
     axes.plot(x, y, color=ORANGE if marked else BLUE, linewidth=1.3, marker="o" if len(y) < 30 else "", markersize=2.5)
     if name.startswith(LOGARITHMIC) and (y > 0).all() and y.max() > 20 * y.min():
         axes.set_yscale("log")
-    for step in {finding.step for finding in marked if finding.step is not None}:
+    for step in {result.step for result in marked if result.step is not None}:
         axes.axvline(step, color=ORANGE, linewidth=1.2, linestyle="--")
         axes.annotate(
             f"step {step:,}",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mjx_policies.diagnosis.base import Finding, listed
+from mjx_policies.diagnosis.base import CheckResult, listed
 from mjx_policies.diagnosis.data import Data
 
 SCALE = 100.0  # times the size of a usual column
@@ -19,16 +19,16 @@ REPEATED = 0.01  # portion of the episodes
 TICKS = 0.5  # periods by which a clock may be off
 
 
-def not_finite(data: Data) -> Finding | None:
+def not_finite(data: Data) -> CheckResult | None:
     """Numbers that are not finite."""
     steps = data.steps
     bad = ~np.isfinite(np.concatenate([steps.observation, steps.action], axis=1))
     if not bad.any():
-        return Finding(f"all {bad.size:,} numbers are finite")
+        return CheckResult(f"all {bad.size:,} numbers are finite")
     names = [*steps.columns, *action_names(data)]
     row, column = (int(index) for index in np.argwhere(bad)[0])
     where = f"episode {steps.episode[row]}, step {row - np.searchsorted(steps.episode, steps.episode[row])}"
-    return Finding(
+    return CheckResult(
         f"{bad.sum():,} of {bad.size:,} numbers are not finite, in "
         f"{listed([names[i] for i in np.flatnonzero(bad.any(0))])}",
         f"the data hold NaN or infinity, first in {names[column]} in {where}.",
@@ -37,7 +37,7 @@ def not_finite(data: Data) -> Finding | None:
     )
 
 
-def irregular(data: Data) -> Finding | None:
+def irregular(data: Data) -> CheckResult | None:
     """Steps that were not taken at the rate that the data claim."""
     if data.times is None:
         return None
@@ -55,15 +55,15 @@ def irregular(data: Data) -> Finding | None:
                 f"{times[0] + step / fps:.4g} s"
             )
     if not first:
-        return Finding(f"all time stamps are within {worst:.2g} periods of the clock")
-    return Finding(
+        return CheckResult(f"all time stamps are within {worst:.2g} periods of the clock")
+    return CheckResult(
         f"the time stamps of {off} of {len(data.times)} episodes are off by more than half a period: {first}",
         f"steps do not follow the clock of {data.steps.fps[0]:g} Hz: what is a row apart is not always a period apart.",
         "Drop those episodes, or bring the streams onto one clock again (mjx_policies.data.alignment).",
     )
 
 
-def constant(data: Data) -> Finding | None:
+def constant(data: Data) -> CheckResult | None:
     """Columns that never change: a sensor that hangs, or one that was never read."""
     steps = data.steps
     if len(steps) < 2:
@@ -75,11 +75,13 @@ def constant(data: Data) -> Finding | None:
         stuck[parts] = stuck[parts].all()  # a dark corner is no broken camera
     names = [name for name, flag in zip(steps.columns, stuck, strict=True) if flag]
     if not names:
-        return Finding(f"all {len(steps.columns)} columns vary")
+        return CheckResult(f"all {len(steps.columns)} columns vary")
     if steps.episode[-1] == 0 and not stuck.all():
-        return Finding(f"{len(names)} of {len(steps.columns)} columns hold one number in the only episode, as goals do")
+        return CheckResult(
+            f"{len(names)} of {len(steps.columns)} columns hold one number in the only episode, as goals do"
+        )
     value = steps.observation[0, int(np.flatnonzero(stuck)[0])]
-    return Finding(
+    return CheckResult(
         f"{len(names)} of {len(steps.columns)} columns hold one number in all {len(steps):,} steps: {listed(names)}",
         f"the observation {names[0]} never changes, it is {value:.6g} throughout.",
         "Move what it should measure and look at the raw reading; if it is constant on purpose, leave it out.",
@@ -88,7 +90,7 @@ def constant(data: Data) -> Finding | None:
     )
 
 
-def duplicated(data: Data) -> Finding | None:
+def duplicated(data: Data) -> CheckResult | None:
     """Episodes that repeat earlier ones, step by step."""
     steps = data.steps
     count = int(steps.episode[-1]) + 1
@@ -100,10 +102,10 @@ def duplicated(data: Data) -> Finding | None:
     shared = np.bincount(steps.episode, weights=origin < steps.episode, minlength=count) / np.bincount(steps.episode)
     repeats = np.flatnonzero(shared > COPIED)
     if len(repeats) <= REPEATED * count:
-        return Finding(f"{len(repeats)} of {count} episodes repeat an earlier one")
+        return CheckResult(f"{len(repeats)} of {count} episodes repeat an earlier one")
     example = int(repeats[0])
     source = int(np.bincount(origin[steps.episode == example]).argmax())
-    return Finding(
+    return CheckResult(
         f"{len(repeats)} of {count} episodes repeat an earlier one, such as {listed([str(i) for i in repeats])}",
         f"episodes are in the data twice: episode {example} repeats episode {source}, so what is held out for "
         "validation is trained on.",
@@ -112,7 +114,7 @@ def duplicated(data: Data) -> Finding | None:
     )
 
 
-def unnormalised(data: Data) -> Finding | None:
+def unnormalised(data: Data) -> CheckResult | None:
     """Columns whose numbers are far larger than those of the others."""
     found = []
     largest = 1.0
@@ -132,9 +134,9 @@ def unnormalised(data: Data) -> Finding | None:
                 if ratio > SCALE:
                     found.append((ratio, str(names[index])))
     if not found:
-        return Finding(f"the largest column is {largest:.3g} times as large as the middle one")
+        return CheckResult(f"the largest column is {largest:.3g} times as large as the middle one")
     ratio, name = max(found)
-    return Finding(
+    return CheckResult(
         f"{len(found)} columns are over {SCALE:g} times as large as the middle one: "
         + listed([f"{name} ({ratio:.3g} times)" for ratio, name in sorted(found, reverse=True)]),
         f"{name} is {ratio:.3g} times as large as the other columns, and drowns them in a network's first layer.",
@@ -143,7 +145,7 @@ def unnormalised(data: Data) -> Finding | None:
     )
 
 
-def saturated(data: Data) -> Finding | None:
+def saturated(data: Data) -> CheckResult | None:
     """Actions that were cut off at the ends of their range."""
     kept = np.isfinite(data.steps.action).all(axis=1)
     action, episode = data.steps.action[kept], data.steps.episode[kept]
@@ -158,14 +160,14 @@ def saturated(data: Data) -> Finding | None:
     # If all of them are at their ends all the time, none of them is a gripper among joints.
     judged = analogue if len(analogue) else varied[[len(np.unique(action[:, i])) > 3 for i in varied]]
     if not len(judged):
-        return Finding("all actions are switches between two or three values")
+        return CheckResult("all actions are switches between two or three values")
     worst = int(judged[share[judged].argmax()])
     many = [f"action[{i}] ({share[i]:.0%})" for i in judged if share[i] > AT_END]
     if not many:
-        return Finding(
+        return CheckResult(
             f"action[{worst}] is at an end of its range in {share[worst]:.0%} of the steps, no other more often"
         )
-    return Finding(
+    return CheckResult(
         f"at an end of the range in more than {AT_END:.0%} of the steps: {listed(many)}",
         f"action[{worst}] is cut off at {low[worst]:.3g} or {high[worst]:.3g} in {share[worst]:.0%} of the steps, "
         "so how much was meant is lost.",

@@ -1,4 +1,4 @@
-"""The doctor on files: each of ten planted faults is its first suspect, and healthy data and runs raise no alarm."""
+"""The doctor on files: each of ten planted faults is its first finding, and healthy data and runs raise no alarm."""
 
 import dataclasses
 import importlib.util
@@ -77,7 +77,7 @@ def runs(sets, tmp_path_factory):
 
 
 def look(tmp_path, *paths):
-    """The exit code, the findings, and how many pixels of the picture are marked."""
+    """The exit code, the results, and how many pixels of the picture are marked."""
     asked = doctor.Doctor(paths, picture=str(tmp_path / "seen.png"), json=str(tmp_path / "found.json"), overwrite=True)
     code = doctor.main(asked)
     found = json.loads((tmp_path / "found.json").read_text())
@@ -103,16 +103,16 @@ PLANTED = [
 
 
 @pytest.mark.parametrize(("plant", "task"), PLANTED, ids=[f"{plant.__name__}-{task}" for plant, task in PLANTED])
-def test_a_fault_of_the_data_is_the_first_suspect(sets, tmp_path, capsys, plant, task):
+def test_a_fault_of_the_data_is_the_first_finding(sets, tmp_path, capsys, plant, task):
     write(tmp_path / "demos.hdf5", plant(sets[task], np.random.default_rng(0)), "robomimic")
     code, found, marked = look(tmp_path, tmp_path / "demos.hdf5")
     expected, _ = faults.FAULTS[plant]
-    assert (code, found["culprit"], found["healthy"]) == (1, expected, False), found
+    assert (code, found["cause"], found["healthy"]) == (1, expected, False), found
     said = " ".join(capsys.readouterr().out.split())
-    suspect = found["checks"][expected]
-    assert f"suspect 1 ({expected}): {suspect['suspect']}" in said and f"next: {suspect['experiment']}" in said
+    finding = found["checks"][expected]
+    assert f"finding 1 ({expected}): {finding['finding']}" in said and f"next: {finding['experiment']}" in said
     # Episodes that are there twice have no column to mark.
-    assert bool(marked > 20) == bool(suspect["where"]) == (plant is not faults.duplicate)
+    assert bool(marked > 20) == bool(finding["where"]) == (plant is not faults.duplicate)
 
 
 def test_numbers_that_are_not_finite(sets, tmp_path, capsys):
@@ -123,12 +123,12 @@ def test_numbers_that_are_not_finite(sets, tmp_path, capsys):
         file["data/demo_3/actions"][5, 1] = np.nan
         file["data/demo_7/obs/state"][0, 2] = np.inf
     code, found, _ = look(tmp_path, path)
-    assert (code, found["culprit"]) == (1, "data: finite")
-    evidence, suspect = (found["checks"]["data: finite"][key] for key in ("evidence", "suspect"))
+    assert (code, found["cause"]) == (1, "data: finite")
+    evidence, finding = (found["checks"]["data: finite"][key] for key in ("evidence", "finding"))
     assert "2 of 40 episodes" in evidence and evidence.endswith("follows: 3, 7")
-    assert "first in episode 3" in suspect and "action holds nan at [5, 1]" in suspect
-    assert found["suspects"] == ["data: finite", "data: shuffled actions"]
-    assert "suspect 2 (data: shuffled actions)" in capsys.readouterr().out
+    assert "first in episode 3" in finding and "action holds nan at [5, 1]" in finding
+    assert found["findings"] == ["data: finite", "data: shuffled actions"]
+    assert "finding 2 (data: shuffled actions)" in capsys.readouterr().out
 
     with h5py.File(path, "a") as file:
         for demo in file["data"].values():
@@ -148,7 +148,7 @@ def test_steps_that_do_not_follow_the_clock(sets, tmp_path):
     times[episode[9:]] += 0.3  # three pictures were lost
     pq.write_table(table.set_column(index, table.schema.field(index), pa.array(times, table.schema.types[index])), path)
     code, found, _ = look(tmp_path, tmp_path / "demos")
-    assert (code, found["suspects"]) == (1, ["data: time stamps"])
+    assert (code, found["findings"]) == (1, ["data: time stamps"])
     evidence = found["checks"]["data: time stamps"]["evidence"]
     assert (
         "of 1 of 40 episodes" in evidence
@@ -157,7 +157,7 @@ def test_steps_that_do_not_follow_the_clock(sets, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "culprits"),
+    ("name", "causes"),
     [
         ("cloning, rate 100 times as high", ["run: learning rate"]),
         ("cloning, dead units", ["run: dead gradient"]),
@@ -165,11 +165,11 @@ def test_steps_that_do_not_follow_the_clock(sets, tmp_path):
         ("ppo, rate 100 times as high", ["run: learning rate"]),
     ],
 )
-def test_a_fault_of_a_run_is_the_first_suspect(runs, tmp_path, name, culprits):
+def test_a_fault_of_a_run_is_the_first_finding(runs, tmp_path, name, causes):
     code, found, marked = look(tmp_path, runs / name)
-    assert (code, [found["culprit"]]) == (1, culprits), found
+    assert (code, [found["cause"]]) == (1, causes), found
     if "rate" in name:
-        assert "learning rate 1 is too high" in found["checks"]["run: learning rate"]["suspect"]
+        assert "learning rate 1 is too high" in found["checks"]["run: learning rate"]["finding"]
         assert found["checks"]["run: learning rate"]["step"] is not None and marked > 20
     if "dead" in name:
         assert "Dense_0" in found["checks"]["run: dead gradient"]["evidence"]
@@ -180,7 +180,7 @@ def test_healthy_demonstrations_raise_no_alarm(sets, tmp_path, capsys, task):
     path = tmp_path / ("demos" if task == "Obstacle2D" else "demos.hdf5")
     write(path, sets[task], "lerobot" if path.suffix == "" else "robomimic")
     code, found, marked = look(tmp_path, path)
-    assert (code, found["healthy"], marked) == (0, True, 0), found["suspects"]
+    assert (code, found["healthy"], marked) == (0, True, 0), found["findings"]
     said = " ".join(capsys.readouterr().out.split())
     assert "Nothing found. " in said and "data: leaked future" in said and "overfits: yes" in said
 
@@ -192,7 +192,7 @@ def test_healthy_runs_raise_no_alarm(runs, sets, tmp_path, name):
         write(tmp_path / "demos.hdf5", sets["Obstacle2D"], "robomimic")
         paths.insert(0, tmp_path / "demos.hdf5")
     code, found, marked = look(tmp_path, *paths)
-    assert (code, found["healthy"], marked) == (0, True, 0), found["suspects"]
+    assert (code, found["healthy"], marked) == (0, True, 0), found["findings"]
     assert ("data: finite" in found["checks"]) == (name == "cloning") and "run: dead gradient" in found["checks"]
 
 

@@ -15,9 +15,9 @@ ROWS = 80
 TIME = np.arange(ROWS) / ROWS
 
 
-def culprit(loss, held_out=None, **curves):
+def cause(loss, held_out=None, **curves):
     validation = {} if held_out is None else {"loss/validation": held_out}
-    return diagnose(run=Run({"step": 10 * np.arange(ROWS), "loss/train": loss, **validation, **curves})).culprit
+    return diagnose(run=Run({"step": 10 * np.arange(ROWS), "loss/train": loss, **validation, **curves})).cause
 
 
 def falling(height, pace, noise, seed):
@@ -37,48 +37,48 @@ def test_a_likelihood_that_falls_is_healthy_wherever_its_zero_is(height, pace, n
     """From above zero to below it, and below it from the start on; validation a little behind."""
     loss = falling(height, pace, noise, seed) - below * height
     held_out = falling(height, 0.9 * pace, noise, seed + 1) - 0.9 * below * height
-    assert culprit(loss, held_out) is None
+    assert cause(loss, held_out) is None
 
 
 @pytest.mark.parametrize("offset", [0.0, -0.5, -3.0, -30.0])
 def test_what_is_wrong_is_wrong_wherever_zero_is(offset):
     fall = falling(1.0, 8.0, 0.01, 0) + 0.05 + offset
-    assert culprit(fall + 4.0 * np.maximum(TIME - 0.4, 0)) == "run: learning rate", "it rises again"
-    assert culprit(fall + 5.0 * (np.arange(ROWS) == 30)) == "run: learning rate", "it explodes once"
+    assert cause(fall + 4.0 * np.maximum(TIME - 0.4, 0)) == "run: learning rate", "it rises again"
+    assert cause(fall + 5.0 * (np.arange(ROWS) == 30)) == "run: learning rate", "it explodes once"
     held_out = fall + 3.0 * np.maximum(TIME - 0.3, 0)
-    assert culprit(fall, held_out) == "run: validation loss"
-    assert culprit(fall, fall + 0.02) is None
+    assert cause(fall, held_out) == "run: validation loss"
+    assert cause(fall, fall + 0.02) is None
 
 
 def test_a_clone_that_hardly_succeeds_is_told_so_unless_something_else_explains_it():
     fall, never = falling(1.0, 8.0, 0.01, 0) + 0.05, np.where(np.arange(ROWS) % 16 == 15, 0.0, np.nan)
-    assert culprit(fall, **{"eval/success": never}) == "run: success"
+    assert cause(fall, **{"eval/success": never}) == "run: success"
     once = np.where(np.arange(ROWS) == 47, 1 / 64, never)
-    assert culprit(fall, **{"eval/success": once}) == "run: success"
-    assert culprit(fall, **{"eval/success": 20 * once}) is None
+    assert cause(fall, **{"eval/success": once}) == "run: success"
+    assert cause(fall, **{"eval/success": 20 * once}) is None
     risen = fall + 4.0 * np.maximum(TIME - 0.4, 0)
-    assert culprit(risen, **{"eval/success": never}) == "run: learning rate"
+    assert cause(risen, **{"eval/success": never}) == "run: learning rate"
     single = np.where(np.arange(ROWS) == ROWS - 1, 0.0, np.nan)  # of an evaluation at the end alone
-    assert culprit(fall, **{"eval/success": single}) == "run: success"
-    assert culprit(fall, **{"eval/success": np.full(ROWS, np.nan)}) is None
+    assert cause(fall, **{"eval/success": single}) == "run: success"
+    assert cause(fall, **{"eval/success": np.full(ROWS, np.nan)}) is None
 
 
 def test_the_step_of_a_finding_is_where_the_curve_shows_it():
     fall = falling(1.0, 8.0, 0.01, 0) + 0.05
     run = Run({"step": 10 * np.arange(ROWS), "loss/train": fall + 5.0 * (np.arange(ROWS) == 30)})
-    suspect = diagnose(run=run).suspect
-    assert (suspect.where, suspect.step) == (("loss/train",), 300)
+    finding = diagnose(run=run).finding
+    assert (finding.where, finding.step) == (("loss/train",), 300)
     held_out = fall + 3.0 * np.maximum(TIME - 0.3, 0)
     held_out[1::2] = np.nan  # cells of rows without an evaluation are empty
     run = Run({"step": 10 * np.arange(ROWS), "loss/train": fall, "loss/validation": held_out})
-    suspect = diagnose(run=run).suspect
-    assert suspect.where == ("loss/validation", "loss/train")
-    assert 240 <= suspect.step <= 400 and suspect.step % 20 == 0
+    finding = diagnose(run=run).finding
+    assert finding.where == ("loss/validation", "loss/train")
+    assert 240 <= finding.step <= 400 and finding.step % 20 == 0
     few = Run({"step": np.arange(2), "loss/train": fall[:2], "gradient/norm": fall[:2]})
-    assert diagnose(run=few).findings["run: dead gradient"] is None
+    assert diagnose(run=few).results["run: dead gradient"] is None
     gradient = np.where(np.arange(ROWS) < 50, 1.0, 0.0)
     run = Run({"step": 10 * np.arange(ROWS), "loss/train": fall, "gradient/encoder": gradient})
-    assert diagnose(run=run).culprit is None, "its second half begins with a gradient"
+    assert diagnose(run=run).cause is None, "its second half begins with a gradient"
     run = Run(
         {
             "step": 10 * np.arange(ROWS),
@@ -86,8 +86,8 @@ def test_the_step_of_a_finding_is_where_the_curve_shows_it():
             "gradient/encoder": np.roll(gradient, -20)[:ROWS] * (TIME < 0.4),
         }
     )
-    suspect = diagnose(run=run).suspect
-    assert (suspect.where, suspect.step) == (("gradient/encoder",), 300)
+    finding = diagnose(run=run).finding
+    assert (finding.where, finding.step) == (("gradient/encoder",), 300)
 
 
 def test_what_is_not_meant_to_learn_may_stay():
@@ -96,10 +96,10 @@ def test_what_is_not_meant_to_learn_may_stay():
     moving |= {"actor.frozen.net.kernel": np.ones(2), "actor.head.codebook": np.ones(4)}
     after = moving | {"actor.head.kernel": np.full(3, 2.0)}
     curves = {"step": 10 * np.arange(ROWS), "loss/train": falling(1.0, 8.0, 0.01, 0) + 0.05}
-    assert diagnose(run=Run(curves, params={1: moving, 2: after})).culprit is None
+    assert diagnose(run=Run(curves, params={1: moving, 2: after})).cause is None
     stuck = {"actor.encoder.kernel": np.ones(2)}
     found = diagnose(run=Run(curves, params={1: moving | stuck, 2: after | stuck}))
-    assert found.culprit == "run: dead gradient" and "actor.encoder.kernel" in found.suspect.suspect
+    assert found.cause == "run: dead gradient" and "actor.encoder.kernel" in found.finding.finding
 
 
 def test_a_gradient_is_expected_of_what_learns():

@@ -1,4 +1,4 @@
-"""Each planted fault is the suspect, and healthy demonstrations raise no alarm."""
+"""Each planted fault is the finding, and healthy demonstrations raise no alarm."""
 
 import importlib.util
 from pathlib import Path
@@ -22,22 +22,20 @@ worlds, faults = sibling("worlds"), sibling("faults")
 @pytest.mark.parametrize("world", sorted(worlds.WORLDS))
 def test_healthy_demonstrations_raise_no_alarm(world):
     found = diagnose(worlds.demonstrations(world, seed=0))
-    assert found.suspect is None, (found.culprit, found.suspect)
+    assert found.finding is None, (found.cause, found.finding)
 
 
 MISSED = {("early", "walker")}  # known: nothing is found there
 CASES = [
-    pytest.param(
-        plant, culprit, world, marks=pytest.mark.xfail(strict=True) if (plant.__name__, world) in MISSED else ()
-    )
-    for plant, (culprit, suitable) in faults.FAULTS.items()
+    pytest.param(plant, cause, world, marks=pytest.mark.xfail(strict=True) if (plant.__name__, world) in MISSED else ())
+    for plant, (cause, suitable) in faults.FAULTS.items()
     for world in dict.fromkeys((suitable[0], suitable[-1]))  # of its list; all would take minutes
 ]
 
 
-@pytest.mark.parametrize(("plant", "culprit", "world"), CASES)
-def test_a_planted_fault_is_the_suspect(plant, culprit, world):
+@pytest.mark.parametrize(("plant", "cause", "world"), CASES)
+def test_a_planted_fault_is_the_finding(plant, cause, world):
     found = diagnose(plant(worlds.demonstrations(world, seed=0), np.random.default_rng(0)))
-    assert found.culprit == culprit, found.suspect
-    if culprit == "data: finite":  # the other numbers are healthy
-        assert list(found.suspects) == [culprit] and found.data.association is not None
+    assert found.cause == cause, found.finding
+    if cause == "data: finite":  # the other numbers are healthy
+        assert list(found.findings) == [cause] and found.data.association is not None
