@@ -12,6 +12,7 @@ import dataclasses
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +22,10 @@ from mjx_policies.deploy import contract
 from mjx_policies.deploy.model import parse_model
 from mjx_policies.deploy.policy import Policy as ExportedPolicy
 from mjx_policies.experiments.runs.opening import TrainedPolicy, load_policy, member_file
-from mjx_policies.export import Exported, Provenance, export_policy, require_packages
+from mjx_policies.export import Provenance, describe, export_policy, require_packages
 from mjx_policies.export.onnx_file import TOLERANCE
 from mjx_policies.export.parity import extremes, measure_parity
-from mjx_policies.export.tables import by_time, describe, ranges
+from mjx_policies.export.tables import by_time, ranges
 from mjx_policies.randomization.imperfections import imperfect
 from mjx_policies.randomization.presets import PRESETS
 from mjx_policies.training.command_line import parse_arguments
@@ -55,16 +56,16 @@ def main(export: Export) -> None:
         default = export.run / member_file("policy.onnx", export.run, export.number)
         out = output_file(export.out, "--out", export.overwrite, default=default)
     console = open_console()
+    act, noise = as_exported(policy)
     with working(console, "exporting"), clean_errors(ValueError):
         met = observations(policy)
-        exported = export_run(policy, met)
+        exported = export_policy(act, policy.task.spec.action, described(policy), met, noise=noise)
     with working(console, "comparing with JAX"), clean_errors(ValueError):
         asked = np.concatenate([met, extremes(met, max(0, 10_000 - len(met)))])
-        ready = ExportedPolicy(parse_model(exported.data))
-        act, noise = as_exported(policy)
         still = [jnp.full(each.shape, each.deterministic) for each in noise]
+        ready = ExportedPolicy(parse_model(exported.data))
         parity = measure_parity(lambda observation: act(observation, *still), ready, asked)
-        tolerance = TOLERANCE if policy.noise is None else SAMPLED
+        tolerance = SAMPLED if noise else TOLERANCE
         if not parity.scaled_error <= tolerance:
             raise UserError(
                 f"the export differs from the policy by {parity.scaled_error:.1e}, more than {tolerance:g}."
@@ -74,43 +75,39 @@ def main(export: Export) -> None:
     promised = exported.contract
     console.print(
         f"{out}: {len(exported.data):,} bytes, {promised.training.task} after {policy.steps:,} steps, "
-        f"{promised.observation_size} observations -> {len(promised.joints)} joints"
-    )
-    console.print(f"sha256 of the contract: {promised.sha256}")
-    console.print(
+        f"{promised.observation_size} observations -> {len(promised.joints)} joints\n"
+        f"sha256 of the contract: {promised.sha256}\n"
         f"{parity.observations:,} observations, {len(met):,} of them met in training, the others extreme: "
         f"differs from JAX by at most {parity.max_error:.1e}, {parity.mean_error:.1e} on average; "
         f"one step takes {1e6 * parity.latency_p50:.0f} us, 99 % of them at most {1e6 * parity.latency_p99:.0f} us"
     )
 
 
-def export_run(policy: TrainedPolicy, met: np.ndarray) -> Exported:
-    """A trained policy as a file; its examples are of the observations met [N, D]."""
-    spec, model = policy.task.spec, policy.task.physics.model
+def described(policy: TrainedPolicy) -> dict[str, Any]:
+    """What the contract says of a trained policy."""
+    spec, model, config = policy.task.spec, policy.task.physics.model, policy.config
     preset = PRESETS.get(spec.robot)
-    imperfections = policy.config.imperfections
-    (low, high), name = imperfections.latency, "observation_latency"
-    late = contract.Range(name, "add", (float(low),), (float(high),))
+    low, high = config.imperfections.latency
+    late = contract.Range("observation_latency", "add", (float(low),), (float(high),))
     provenance = Provenance(
-        task=policy.config.task,
+        task=config.task,
         steps=policy.steps,
-        seed=policy.config.seed,
-        delay=imperfections.delay,
+        seed=config.seed,
+        delay=config.imperfections.delay,
         ranges=(*(() if preset is None else ranges(preset(model))), late),
         commit=commit(),
     )
-    act, noise = as_exported(policy)
-    described = describe(spec, model, provenance, max(1, policy.remember), max(1, policy.horizon))
-    return export_policy(act, spec.action, described, met, noise=noise)
+    return describe(spec, model, provenance, max(1, policy.remember), max(1, policy.horizon))
 
 
 def as_exported(policy: TrainedPolicy) -> tuple[Callable[..., jax.Array], list[contract.Noise]]:
     """The network as the contract has it: observation [D] and noise -> action [A] or [H, A]."""
     place = by_time(policy.task.spec, policy.remember) if policy.remember else None
-    noise, drawn = [], policy.noise
-    if drawn is not None:
-        still = 0.5 if drawn.distribution == "uniform" else 0.0
-        noise = [contract.Noise("noise", drawn.shape, drawn.distribution, still)]
+    drawn = [] if policy.noise is None else [policy.noise]
+    noise = [
+        contract.Noise("noise", each.shape, each.distribution, 0.5 if each.distribution == "uniform" else 0.0)
+        for each in drawn
+    ]
 
     def act(observation: jax.Array, *numbers: jax.Array) -> jax.Array:
         action = policy({"state": observation if place is None else observation[place]}, *numbers)
@@ -119,10 +116,9 @@ def as_exported(policy: TrainedPolicy) -> tuple[Callable[..., jax.Array], list[c
     return act, noise
 
 
-def observations(policy: TrainedPolicy, robots: int = 16, steps: int = 300) -> np.ndarray:  # [N, D]
+def observations(policy: TrainedPolicy, episodes: int = 16, steps: int = 300) -> np.ndarray:  # [N, D]
     """What robots with the imperfections of training observe."""
     env, dynamics = imperfect(policy.task, policy.config.imperfections)
-
     robot, remember = policy.acts(policy.params), max(1, policy.remember)
 
     def advance(carry, now):
@@ -141,13 +137,13 @@ def observations(policy: TrainedPolicy, robots: int = 16, steps: int = 300) -> n
         begin = (state, timestep.obs, robot.init(key, timestep.obs))
         return jax.lax.scan(advance, begin, (jnp.arange(steps), keys))[1]
 
-    found = np.asarray(run(jax.random.split(jax.random.key(policy.config.seed), robots)))  # [B, T, D]
+    found = np.asarray(run(jax.random.split(jax.random.key(policy.config.seed), episodes)))  # [B, T, D]
     if not policy.remember:
-        return found.reshape(robots * steps, -1)
+        return found.reshape(episodes * steps, -1)
     seen = np.maximum(np.arange(steps)[:, None] + np.arange(1 - remember, 1), 0)  # [T, O]
-    flat = np.empty((robots, steps, remember * found.shape[-1]), np.float32)
+    flat = np.empty((episodes, steps, remember * found.shape[-1]), np.float32)
     flat[..., by_time(policy.task.spec, remember)] = found[:, seen]
-    return flat.reshape(robots * steps, -1)
+    return flat.reshape(episodes * steps, -1)
 
 
 def commit() -> str:

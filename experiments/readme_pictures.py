@@ -85,9 +85,7 @@ def animate(video: Path, path: Path) -> None:
 def draw_task(name: str) -> np.ndarray:  # [H, W, 3] uint8
     """The first state of an episode, with the name of the task."""
     task = load(name, num_envs=1)
-    state, _ = task.reset(jax.random.key(0), {})
-    data = task.data(state)
-    model = scene(name)
+    data, model = task.data(task.reset(jax.random.key(0), {})[0]), scene(name)
     mocap = np.asarray(data.mocap_pos)[None] if model.nmocap else None
     size = (CELL[0] * SAMPLES, CELL[1] * SAMPLES)
     distance, camera = DISTANCE.get(name, 1.7), scene_camera(model)

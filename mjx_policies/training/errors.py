@@ -116,7 +116,8 @@ def _verdict(error: BaseException, for_the_user: tuple[type[Exception], ...]) ->
     if isinstance(error, SystemExit):
         return "", error.code
     if isinstance(error, for_the_user):
-        return str(error), exit_code(_Script.ended_by) if _Script.ended_by else getattr(error, "exit_code", 2)
+        words = isinstance(error, OSError) and sentence(error)
+        return words or str(error), exit_code(_Script.ended_by) if _Script.ended_by else getattr(error, "exit_code", 2)
     if isinstance(error, KeyboardInterrupt) or _Script.ended_by:
         return _ended_by(_Script.ended_by or "SIGINT")
     if isinstance(error, Preempted):

@@ -12,6 +12,7 @@ import pytest
 
 from mjx_policies.training.checkpoint import CheckpointError
 from mjx_policies.training.errors import NonFiniteError, UserError, clean_errors, disk_is_full
+from mjx_policies.training.files import replacing
 from mjx_policies.training.run_folder import RunFolderError
 
 SCRIPT = Path(__file__).with_name("toy_script.py")
@@ -69,6 +70,18 @@ def test_what_the_system_refuses_is_a_sentence(capsys, error, words):
         raise error
     said = capsys.readouterr().err
     assert caught.value.code == 2 and said.startswith(f"error: {words}") and said.count("\n") == 1
+
+
+def test_a_full_disk_comes_with_advice_also_where_errors_of_the_system_are_told_as_they_are(tmp_path, capsys):
+    with pytest.raises(SystemExit), clean_errors(OSError), replacing(tmp_path / "policy.onnx"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    path = tmp_path / "policy.onnx"
+    assert (
+        capsys.readouterr().err == f"error: the disk is full, {path} could not be written. Make room and run again.\n"
+    )
+    with pytest.raises(SystemExit), clean_errors(OSError):
+        raise OSError(errno.EIO, "Input/output error")
+    assert capsys.readouterr().err == "error: [Errno 5] Input/output error\n"
 
 
 INTERRUPTED = "error: interrupted before the work at hand was finished.\n"
