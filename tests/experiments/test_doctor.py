@@ -41,7 +41,6 @@ def imported(path):
 
 faults = imported(HERE.parent / "mjx_policies" / "diagnosis" / "faults.py")
 small_runs = imported(HERE / "small_runs.py")
-imported(SCRIPT.with_name("demos.py"))  # which the script finds beside itself
 doctor = imported(SCRIPT)
 
 
