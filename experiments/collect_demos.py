@@ -13,26 +13,18 @@ from __future__ import annotations
 from mjx_policies.experiments import _early  # noqa: F401 # isort: skip
 
 import dataclasses
-import time
+import functools
 from pathlib import Path
 from typing import ClassVar, Literal
 
 import numpy as np
-from rich.console import Console
 
-from mjx_policies.data.formats import EpisodeWriter
 from mjx_policies.data.paths import about
 from mjx_policies.envs.base import Env
 from mjx_policies.envs.montage import Cell, film_montage
 from mjx_policies.envs.physics import Backend, resolve_backend
 from mjx_policies.envs.registry import load, scene
-from mjx_policies.evaluation.statistics import proportion
-from mjx_policies.experiments.collection.collect import (
-    Collection,
-    CollectionProgress,
-    collect,
-    expert_collection,
-)
+from mjx_policies.experiments.collection.collect import CollectionProgress, collect_until, expert_collection
 from mjx_policies.experiments.collection.demonstration_files import (
     DatasetConfig,
     open_dataset,
@@ -48,7 +40,7 @@ from mjx_policies.training.errors import clean_errors
 from mjx_policies.training.files import read_json, write_json
 from mjx_policies.training.preemption import Preemption, exit_code
 from mjx_policies.training.progress import open_console
-from mjx_policies.training.waiting import counting, working
+from mjx_policies.training.waiting import working
 
 SHOWN = 3  # episodes of each strategy in the video
 PROGRESS = "progress.json"  # how far a collection got
@@ -86,8 +78,8 @@ def main(asked: Collect) -> None:
         with Preemption() as preemption, open_dataset(asked, task.spec) as writer:
             write_progress(asked.path, progress)
             wanted = max(asked.episodes, len(writer))  # a killed process may have left more than it told of
-            if done < wanted:
-                progress, first = run(asked.path, wanted, collection, progress, writer, preemption, console)
+            save = functools.partial(write_progress, asked.path)
+            progress, first = collect_until(wanted, collection, writer, progress, console, preemption, save)
             done = len(writer)
             if progress.tally.successes < wanted:
                 if asked.format == "lerobot":  # a file of robomimic is made once; until then its parts can be read
@@ -101,41 +93,9 @@ def main(asked: Collect) -> None:
     show(asked.path, task, title, console, progress.tally, progress.seconds)
     if asked.video:
         with working(console, "drawing video.mp4"):
-            draw_video(asked, task, collection, first or collection.simulate(0), progress.tally.rollouts)
+            draw_video(asked, task, first or collection.simulate(0), progress.tally.rollouts)
     beside = "figures, picture and video" if asked.video else "figures and picture"
     console.print(f"{asked.path}: {done:,} demonstrations; {beside} in {about(asked.path)}")
-
-
-def run(
-    path: Path,
-    wanted: int,
-    collection: Collection,
-    progress: CollectionProgress,
-    writer: EpisodeWriter,
-    preemption: Preemption,
-    console: Console,
-) -> tuple[CollectionProgress, Rollouts | None]:
-    """Compiles and collects, until there is enough or a signal arrives; also gives the first batch if it was made."""
-    began = time.perf_counter()
-    with working(console, "compiling"):
-        collection.compile()
-    compiling = progress.seconds.get("compiling", 0.0) + time.perf_counter() - began
-    progress = dataclasses.replace(progress, seconds=progress.seconds | {"compiling": compiling})
-    begins, made = progress.tally.rollouts < collection.batch, []
-    with counting(console, "episodes", wanted, first=len(writer)) as count:
-        count(len(writer))
-
-        def report(progress: CollectionProgress, rollouts: Rollouts) -> bool:
-            write_progress(path, progress)
-            rate = proportion(progress.tally.successes, progress.tally.rollouts)
-            success = f"success {rate.value:.1%} [{rate.low:.1%}, {rate.high:.1%}]"
-            count(len(writer), success, f"{rate.count:,} rollouts")
-            if begins and not made:
-                made.append(rollouts)
-            return preemption.requested is None
-
-        progress = collect(collection, wanted, writer, progress, report)
-    return progress, made[0] if made else None
 
 
 def write_progress(path: Path, progress: CollectionProgress) -> None:
@@ -152,10 +112,10 @@ def read_progress(path: Path) -> CollectionProgress:
     return config.from_json(CollectionProgress, read_json(file), str(file)) if file.exists() else CollectionProgress()
 
 
-def draw_video(asked: Collect, task: Env, collection: Collection, rollouts: Rollouts, counted: int) -> None:
+def draw_video(asked: Collect, task: Env, rollouts: Rollouts, counted: int) -> None:
     """The first successes of each strategy, a row each, among the first batch, of which so many rollouts counted."""
     cells = []
-    for number, strategy in enumerate(collection.strategies):
+    for number, strategy in enumerate(rollouts.strategies):
         for row in np.flatnonzero((rollouts.success & (rollouts.strategy == number))[:counted])[:SHOWN]:
             length = int(rollouts.length[row])
             words = f"{strategy}, {length * task.spec.control_dt:.1f} s"

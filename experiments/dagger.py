@@ -15,7 +15,6 @@ import contextlib
 import dataclasses
 from pathlib import Path
 
-import jax
 import numpy as np
 from rich.console import Console
 
@@ -130,10 +129,9 @@ def label(asked: Dagger, previous: Path, path: Path, number: int, console: Conso
             demonstrator = dagger_demonstrator(expert, acts, asked.mixing**number)
         random = np.random.default_rng((config.seed, _SEEDS, number))
         seeds = random.integers(2**32, size=asked.episodes, dtype=np.uint32)
-        rollouts = make_recorder(task, demonstrator)(jax.vmap(jax.random.key)(seeds))
-        fps = 1 / task.spec.control_dt
+        rollouts = make_recorder(task, demonstrator)(seeds)
         # Of a plan, only what led to success is worth copying; a label is right whatever became of the rollout.
-        episodes = to_episodes(rollouts, seeds, config.task, fps, expert.strategies, labels=True, failures=not plans)
+        episodes = to_episodes(rollouts, config.task, labels=True, failures=not plans)
     kept = "ended in success and are kept" if plans else "are kept"
     console.print(f"round {number}: {len(episodes)} of {asked.episodes} rollouts {kept}", highlight=False)
     if not episodes:

@@ -115,9 +115,9 @@ def demonstrate(
     episodes, paths = [], []
     for number in range(-(-MOST_ATTEMPTS * wanted // BATCH)):
         seeds = np.random.default_rng((seed, number)).integers(2**32, size=BATCH, dtype=np.uint32)
-        attempts: Rollouts = jax.device_get(record(jax.vmap(jax.random.key)(seeds)))
+        attempts: Rollouts = jax.device_get(record(seeds))
         kept = np.flatnonzero(attempts.success)[: wanted - len(episodes)]
-        found = to_episodes(attempts, seeds, name, 1 / task.spec.control_dt, expert.strategies)
+        found = to_episodes(attempts, name)
         episodes += found[: len(kept)]
         if isinstance(task, Obstacle2D):
             away = attempts.qpos - attempts.mocap_pos[:, mocap_id(task.physics.model, "obstacle"), :2]

@@ -12,11 +12,12 @@ from __future__ import annotations
 import copy
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
 import numpy as np
+from rich.console import Console
 
 from mjx_policies.data.episodes import Episode
 from mjx_policies.data.formats import EpisodeWriter
@@ -27,7 +28,8 @@ from mjx_policies.evaluation.statistics import proportion
 from mjx_policies.experiments.collection.demonstrators import expert_demonstrator
 from mjx_policies.experiments.collection.rollouts import Rollouts, make_recorder, to_episodes
 from mjx_policies.training.errors import UserError
-from mjx_policies.types import Array
+from mjx_policies.training.preemption import Preemption
+from mjx_policies.training.waiting import counting, working
 
 SEEDS = 1_000_000  # rollouts that a collection's seed stands for
 MAX_SEED = 2_000  # times as many still are 32-bit numbers
@@ -54,46 +56,29 @@ class Collection:
     """What is collected.
 
     Attributes:
-      record: `keys [B] -> Rollouts`, see `make_recorder`.
-      strategies: of the expert.
+      record: `seeds [B] -> Rollouts`, see `make_recorder`.
       task: its name.
-      fps: control steps per second.
-      seed: of the collection.
+      seed: of the collection, at least 0 and below `MAX_SEED`.
       batch: rollouts at once.
       labels: whether demonstrations hold what the expert meant instead of what was executed.
-
-    Raises:
-      UserError: a seed or a batch that is out of range.
     """
 
     record: jax.stages.Wrapped
-    strategies: Sequence[str]
     task: str
-    fps: float
     seed: int
     batch: int
     labels: bool = False
 
-    def __post_init__(self) -> None:
-        check_seed(self.seed)
-        if not 1 <= self.batch <= SEEDS:
-            raise UserError(f"batch is {self.batch}, it must be at least 1 and no more than {SEEDS:,}.")
-
     def compile(self) -> None:
         """Compiles the program that simulates a batch."""
-        self.record.lower(self._keys(0)).compile()
-
-    def seeds(self, start: int) -> range:  # [B]
-        """The seeds of the batch that begins with rollout `start`."""
-        first = self.seed * SEEDS + start
-        return range(first, first + self.batch)
+        self.record.lower(self._seeds(0)).compile()
 
     def simulate(self, start: int) -> Rollouts:
         """The batch that begins with rollout `start`, the same whenever it is asked for."""
-        return jax.device_get(self.record(self._keys(start)))
+        return jax.device_get(self.record(self._seeds(start)))
 
-    def _keys(self, start: int) -> Array:
-        return jax.vmap(jax.random.key)(np.array(self.seeds(start)))
+    def _seeds(self, start: int) -> np.ndarray:  # [B]
+        return self.seed * SEEDS + start + np.arange(self.batch)
 
 
 def expert_collection(
@@ -109,11 +94,49 @@ def expert_collection(
 
     Raises:
       ValueError: the task has no expert.
-      UserError: see `Collection`.
     """
-    expert = load_expert(name, task)
-    record = make_recorder(task, expert_demonstrator(expert), dynamics)
-    return Collection(record, expert.strategies, name, 1 / task.spec.control_dt, seed, batch, labels)
+    record = make_recorder(task, expert_demonstrator(load_expert(name, task)), dynamics)
+    return Collection(record, name, seed, batch, labels)
+
+
+def collect_until(
+    wanted: int,
+    collection: Collection,
+    writer: EpisodeWriter,
+    progress: CollectionProgress,
+    console: Console,
+    preemption: Preemption,
+    save: Callable[[CollectionProgress], None] = lambda progress: None,
+) -> tuple[CollectionProgress, Rollouts | None]:
+    """Compiles and collects, and says how far it is, until there is enough or a signal arrives; see `collect`.
+
+    Args:
+      save: is told the progress after each batch.
+
+    Returns:
+      The progress at the end, and the first batch of all if it was simulated here.
+    """
+    if progress.tally.successes >= wanted:
+        return progress, None
+    began = time.perf_counter()
+    with working(console, "compiling"):
+        collection.compile()
+    compiling = progress.seconds.get("compiling", 0.0) + time.perf_counter() - began
+    progress = dataclasses.replace(progress, seconds=progress.seconds | {"compiling": compiling})
+    begins, first = progress.tally.rollouts < collection.batch, None
+    with counting(console, "episodes", wanted, first=len(writer)) as count:
+        count(len(writer))
+
+        def report(progress: CollectionProgress, rollouts: Rollouts) -> bool:
+            nonlocal first
+            save(progress)
+            rate = proportion(progress.tally.successes, progress.tally.rollouts)
+            success = f"success {rate.value:.1%} [{rate.low:.1%}, {rate.high:.1%}]"
+            count(len(writer), success, f"{rate.count:,} rollouts")
+            first = first or (rollouts if begins else None)
+            return preemption.requested is None
+
+        return collect(collection, wanted, writer, progress, report), first
 
 
 def collect(
@@ -177,15 +200,15 @@ def _batches(
         tally, start = copy.deepcopy(tally), tally.rollouts - tally.rollouts % collection.batch
         if start + collection.batch > SEEDS:
             raise UserError(f"the {SEEDS:,} rollouts of seed {collection.seed} are used up: use another --seed.")
-        seeds, rollouts, kept = collection.seeds(start), collection.simulate(start), set()
+        rollouts, kept = collection.simulate(start), set()
         named = outcomes(rollouts)
         for row in range(tally.rollouts - start, collection.batch):
             if tally.successes == wanted:
                 break
-            tally.add(collection.strategies[int(rollouts.strategy[row])], named[row])
+            tally.add(rollouts.strategies[int(rollouts.strategy[row])], named[row])
             if named[row] == "success":
-                kept.add(seeds[row])
-        every = to_episodes(rollouts, seeds, collection.task, collection.fps, collection.strategies, collection.labels)
+                kept.add(int(rollouts.seed[row]))
+        every = to_episodes(rollouts, collection.task, collection.labels)
         yield tally, [episode for episode in every if episode.seed in kept], rollouts, time.perf_counter() - began
 
 
@@ -193,16 +216,6 @@ def outcomes(rollouts: Rollouts) -> list[str]:  # [B]
     """What became of each rollout: `success`, `lost`, `too late` or `diverged`."""
     conditions = [rollouts.diverged, rollouts.success, rollouts.terminated]
     return np.select(conditions, ["diverged", "success", "lost"], "too late").tolist()
-
-
-def check_seed(seed: int) -> None:
-    """That a collection can have this seed.
-
-    Raises:
-      UserError: it cannot.
-    """
-    if not 0 <= seed < MAX_SEED:
-        raise UserError(f"seed is {seed}, it must be at least 0 and below {MAX_SEED:,}.")
 
 
 def _check_success_rate(progress: CollectionProgress, wanted: int, task: str) -> None:

@@ -23,7 +23,7 @@ from mjx_policies.data.survey_picture import draw_survey
 from mjx_policies.envs.base import DynamicsSampler, Env, EnvSpec, Nominal
 from mjx_policies.envs.franka.actions import ActionName
 from mjx_policies.envs.registry import TASKS
-from mjx_policies.experiments.collection.collect import check_seed
+from mjx_policies.experiments.collection.collect import MAX_SEED
 from mjx_policies.randomization.imperfections import Imperfections, imperfect
 from mjx_policies.randomization.presets import PRESETS
 from mjx_policies.training import command_line, config
@@ -59,7 +59,8 @@ class DatasetConfig:
     resume: bool = may_change(False)  # go on with the dataset in OUT; what is not given is as it was
 
     def __post_init__(self) -> None:
-        check_seed(self.seed)
+        if not 0 <= self.seed < MAX_SEED:
+            raise ValueError(f"seed is {self.seed}, it must be at least 0 and below {MAX_SEED:,}.")
         if not 0 <= self.randomize < np.inf:
             raise ValueError(f"randomize is {self.randomize}, it must be a number from 0 on.")
 

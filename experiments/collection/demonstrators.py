@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,12 +23,14 @@ class Demonstrator(NamedTuple):
         same for a whole batch, see `policy.Policy`.
       strategy: `carry -> []` int32, see `Expert.strategies`.
       begin: `carry -> []` int32, the first step that is worth keeping.
+      strategies: their names.
     """
 
     init: Callable[[Array, EnvState, Observation], Any]
     act: Callable[[Any, EnvState, Observation, Array, Array], tuple[Array, Array, Any]]
     strategy: Callable[[Any], Array]
     begin: Callable[[Any], Array] = lambda carry: jnp.zeros((), jnp.int32)
+    strategies: Sequence[str] = ()
 
 
 def expert_demonstrator(expert: Expert) -> Demonstrator:
@@ -39,7 +41,11 @@ def expert_demonstrator(expert: Expert) -> Demonstrator:
         action, carry = expert.act(carry, state, key)
         return action, carry.intended, carry
 
-    return Demonstrator(lambda key, state, obs: expert.init(key, state), act, lambda carry: carry.manner.strategy)
+    def init(key, state, obs):
+        del obs
+        return expert.init(key, state)
+
+    return Demonstrator(init, act, lambda carry: carry.manner.strategy, strategies=expert.strategies)
 
 
 def dagger_demonstrator(
@@ -70,7 +76,7 @@ def dagger_demonstrator(
         chosen, memory = policy.act(memory, key_policy, obs, step)
         return jnp.where(expert_acts, action, chosen), expert.label(state), (expert_acts, expert_state, memory)
 
-    return Demonstrator(init, act, lambda carry: carry[1].manner.strategy)
+    return Demonstrator(init, act, lambda carry: carry[1].manner.strategy, strategies=expert.strategies)
 
 
 def takeover_demonstrator(expert: Expert, policy: Policy | Callable[[Observation], Array], steps: int) -> Demonstrator:
@@ -101,4 +107,5 @@ def takeover_demonstrator(expert: Expert, policy: Policy | Callable[[Observation
         chosen, label, inner = labelled.act(inner, state, obs, key, step)
         return jnp.where(step >= takeover, label, chosen), label, (takeover, inner)
 
-    return Demonstrator(init, act, lambda carry: labelled.strategy(carry[1]), lambda carry: carry[0])
+    strategy, begin = (lambda carry: labelled.strategy(carry[1])), (lambda carry: carry[0])
+    return Demonstrator(init, act, strategy, begin, expert.strategies)

@@ -1,13 +1,13 @@
-"""Rollouts of demonstrators, recorded. Axes: B rollouts, T steps, A actions.
+"""Rollouts of demonstrators, recorded.
 
-record = make_recorder(env, expert_demonstrator(expert))
-rollouts = record(jax.vmap(jax.random.key)(seeds))      # [B] seeds; a rollout depends on its seed alone
-episodes = to_episodes(rollouts, seeds, task="FrankaPickCube", fps=20.0, strategies=expert.strategies)
+    record = make_recorder(env, expert_demonstrator(expert))
+    rollouts = record(seeds)      # [B]; a rollout depends on its seed alone
+    episodes = to_episodes(rollouts, "FrankaPickCube")
+
+Axes: B rollouts, T steps, A actions.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -40,8 +40,11 @@ class Rollouts:
       terminated: [B] bool, the task was lost.
       success: [B] bool, the task was solved.
       diverged: [B] bool, the simulation ended in numbers that are not finite.
-      strategy: [B] int32.
+      strategy: [B] int32, one of `strategies`.
       begin: [B] int32, steps before are not worth keeping.
+      seed: [B] int.
+      fps: control steps per second.
+      strategies: of the demonstrator.
     """
 
     observation: Observation
@@ -56,15 +59,18 @@ class Rollouts:
     diverged: Array
     strategy: Array
     begin: Array
+    seed: Array
+    fps: float = struct.field(pytree_node=False)
+    strategies: tuple[str, ...] = struct.field(pytree_node=False)
 
 
 def make_recorder(
     env: Env, demonstrator: Demonstrator, dynamics: DynamicsSampler = _NOMINAL, seconds: float | None = None
 ) -> jax.stages.Wrapped:
-    """Builds `keys [B] -> Rollouts`: one jitted program that runs B rollouts until all are over.
+    """Builds `seeds [B] -> Rollouts`: one jitted program that runs B rollouts until all are over.
 
     A rollout is over `TAIL_SECONDS` after the task was solved, when the task is lost, or at the time limit. What it
-    holds depends on its key alone, not on the batch around it.
+    holds depends on its seed alone, not on the batch around it.
 
     Args:
       env: a task with stages, the last of which is success.
@@ -90,9 +96,9 @@ def make_recorder(
         after, timestep = env.step(state, action)
         return after, carry, action, label, timestep, sound(env, state, after, timestep) & all_finite(action)
 
-    def record(keys: Array) -> Rollouts:
-        num = len(keys)
-        state, obs, carry, keys = jax.vmap(begin)(keys)
+    def record(seeds: Array) -> Rollouts:
+        num = len(seeds)
+        state, obs, carry, keys = jax.vmap(begin)(jax.vmap(jax.random.key)(seeds))
         false, zeros = jnp.zeros(num, bool), jnp.zeros(num, jnp.int32)
         start = (state, obs, carry, zeros, false, false, false, jnp.full(num, tail, jnp.int32))
 
@@ -137,35 +143,27 @@ def make_recorder(
             diverged=diverged,
             strategy=jax.vmap(demonstrator.strategy)(carry),
             begin=jax.vmap(demonstrator.begin)(carry),
+            seed=seeds,
+            fps=1 / env.spec.control_dt,
+            strategies=tuple(demonstrator.strategies),
         )
 
     return jax.jit(record, compiler_options=compiler_options())
 
 
-def to_episodes(
-    rollouts: Rollouts,
-    seeds: Sequence[int],
-    task: str,
-    fps: float,
-    strategies: Sequence[str],
-    labels: bool = False,
-    failures: bool = False,
-) -> list[Episode]:
+def to_episodes(rollouts: Rollouts, task: str, labels: bool = False, failures: bool = False) -> list[Episode]:
     """The rollouts as episodes, each from where it is worth keeping to where it was over.
 
     Args:
       rollouts: of `make_recorder`.
-      seeds: [B] of the keys.
       task: its name.
-      fps: control steps per second.
-      strategies: of the expert.
       labels: whether the action of an episode is what the expert meant, rather than what was executed.
       failures: whether to keep rollouts that failed; those that diverged never are.
     """
     rollouts = jax.device_get(rollouts)
     actions = rollouts.label if labels else rollouts.action
     episodes = []
-    for b, seed in enumerate(seeds):
+    for b, seed in enumerate(rollouts.seed):
         if rollouts.diverged[b] or not (failures or rollouts.success[b]):
             continue
         steps = int(rollouts.length[b])
@@ -180,10 +178,10 @@ def to_episodes(
                 terminated=bool(rollouts.terminated[b]),
                 success=bool(rollouts.success[b]),
                 task=task,
-                fps=fps,
+                fps=rollouts.fps,
                 final_observation={name: np.asarray(x[steps, b]) for name, x in rollouts.observation.items()},
                 seed=int(seed),
-                strategy=strategies[int(rollouts.strategy[b])],
+                strategy=rollouts.strategies[int(rollouts.strategy[b])],
             )
         )
     return episodes

@@ -27,16 +27,19 @@ from mjx_policies.data.statistics import Accumulator, Scale, min_max, standard
 from mjx_policies.data.store import Store, build, fingerprint, in_memory, open_store
 from mjx_policies.data.windows import Windows
 from mjx_policies.envs.base import Env, EnvSpec
-from mjx_policies.experiments.collection.collect import MAX_SEED, CollectionProgress, collect, expert_collection
+from mjx_policies.experiments.collection.collect import (
+    MAX_SEED,
+    CollectionProgress,
+    collect_until,
+    expert_collection,
+)
 from mjx_policies.experiments.collection.demonstration_files import check_rate, check_task, describe_robot
-from mjx_policies.experiments.collection.rollouts import Rollouts
 from mjx_policies.experiments.runs.bc import OBSERVATION, BCRun, reference
 from mjx_policies.heads import registry
 from mjx_policies.heads.registry import Fitted
 from mjx_policies.training.errors import UserError
 from mjx_policies.training.files import read_json, write_json
 from mjx_policies.training.preemption import Preemption
-from mjx_policies.training.waiting import working
 from mjx_policies.types import table_size
 
 MAX_FITTED = 20_000  # chunks that codes or tokens are fitted to
@@ -211,15 +214,7 @@ def demonstrate(run: BCRun, task: Env, path: Path, preemption: Preemption, conso
     if lerobot.recognise(path) and len(lerobot.read(path)) >= run.episodes:
         return
     collection = expert_collection(task, run.task, run.seed % MAX_SEED, ROLLOUTS)
-    with (
-        lerobot.Writer(path, append=path.exists(), **describe_robot(task.spec)) as writer,
-        working(console, f"the expert gets ready for {run.episodes} demonstrations") as say,
-    ):
-
-        def report(progress: CollectionProgress, rollouts: Rollouts) -> bool:
-            del rollouts
-            say(f"{len(writer)} of {run.episodes} demonstrations, {progress.tally.rollouts} rollouts")
-            return preemption.requested is None
-
-        collect(collection, run.episodes, writer, CollectionProgress(), report)  # those that there are already count
+    with lerobot.Writer(path, append=path.exists(), **describe_robot(task.spec)) as writer:
+        # Those that there are already count.
+        collect_until(run.episodes, collection, writer, CollectionProgress(), console, preemption)
         preemption.check()

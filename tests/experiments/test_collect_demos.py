@@ -92,7 +92,7 @@ def test_rollouts_are_those_of_their_seeds(whole):
     task = load("Obstacle2D", "cpu", 1)
     record = make_recorder(task, expert_demonstrator(load_expert("Obstacle2D", task)))
     episode = read(whole)[7]
-    alone = jax.device_get(record(jax.vmap(jax.random.key)(np.array([episode.seed]))))
+    alone = jax.device_get(record(np.array([episode.seed])))
     np.testing.assert_allclose(alone.action[: len(episode), 0], episode.action, atol=1e-5)
 
 
@@ -241,6 +241,8 @@ def test_a_damaged_file_beside_a_dataset_is_one_sentence(whole, tmp_path, file, 
         ({"actions": "joint_delta"}, "Obstacle2D has actions of its own"),
         ({"randomize": 1.0}, "needs a robot with a preset"),
         ({"seed": -1}, "seed is -1"),
+        ({"seed": 2_000}, "seed is 2000"),
+        ({"batch": 0}, "batch is 0"),
     ],
 )
 def test_what_cannot_be_done_is_one_sentence_before_anything_is_written(tmp_path, capsys, changes, sentence):
@@ -248,7 +250,7 @@ def test_what_cannot_be_done_is_one_sentence_before_anything_is_written(tmp_path
     try:
         script.main(script.Collect(**arguments))
         words = ""
-    except UserError as error:
+    except ValueError as error:
         words = str(error)
     except SystemExit as stop:
         assert stop.code == 2

@@ -168,7 +168,7 @@ def test_what_cannot_be_done_is_one_sentence(tmp_path, capsys, monkeypatch, chan
     try:
         script.main(script.Record(**arguments), None if "gamepad" in changes else pressed())
         words = ""
-    except UserError as error:
+    except ValueError as error:
         words = str(error)
     except SystemExit as stop:
         assert stop.code == 2

@@ -27,7 +27,7 @@ def record_attempts():
             labels, person = carry
             return jnp.where(labels, len(expert.strategies), person.manner.strategy)
 
-        attempts = make_recorder(env, Demonstrator(init, act, strategy))(jax.vmap(jax.random.key)(np.arange(num)))
+        attempts = make_recorder(env, Demonstrator(init, act, strategy, strategies=expert.strategies))(np.arange(num))
         return jax.device_get(attempts)
 
     return record

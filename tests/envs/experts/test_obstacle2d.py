@@ -21,7 +21,7 @@ def task():
 @pytest.fixture(scope="module")
 def attempts(task):
     record = make_recorder(task, expert_demonstrator(obstacle2d_expert(task)))
-    return jax.device_get(record(jax.vmap(jax.random.key)(np.arange(512))))
+    return jax.device_get(record(np.arange(512)))
 
 
 def test_both_sides_are_taken_equally_often_and_nearly_always_arrive(attempts):

@@ -20,10 +20,6 @@ from mjx_policies.experiments.collection.rollouts import make_recorder, to_episo
 SEEDS = np.arange(100, 164)
 
 
-def keys(seeds):
-    return jax.vmap(jax.random.key)(np.asarray(seeds))
-
-
 @pytest.fixture(scope="module")
 def task():
     return load("Obstacle2D", "cpu", num_envs=64)
@@ -41,12 +37,12 @@ def record(task, expert):
 
 @pytest.fixture(scope="module")
 def rollouts(record):
-    return jax.device_get(record(keys(SEEDS)))
+    return jax.device_get(record(SEEDS))
 
 
 @pytest.fixture(scope="module")
 def episodes(task, expert, rollouts):
-    return to_episodes(rollouts, SEEDS, "Obstacle2D", 1 / task.spec.control_dt, expert.strategies)
+    return to_episodes(rollouts, "Obstacle2D")
 
 
 def test_an_episode_goes_on_for_half_a_second_after_success(task, rollouts):
@@ -73,7 +69,7 @@ def test_an_episode_is_what_happens_when_its_actions_are_executed_again(task, ep
 
 
 def test_a_rollout_depends_on_its_seed_alone(record, rollouts):
-    other = jax.device_get(record(keys(SEEDS[5:8])))
+    other = jax.device_get(record(SEEDS[5:8]))
     np.testing.assert_array_equal(other.length, rollouts.length[5:8])
     for b in range(3):
         steps = other.length[b]
@@ -86,32 +82,32 @@ def test_only_successes_are_kept_unless_failures_are_asked_for(expert, rollouts)
         success=np.where(np.arange(64) == 3, False, rollouts.success),
         diverged=np.arange(64) == 4,
     )
-    kept = to_episodes(lost, SEEDS, "task", 10.0, expert.strategies)
+    kept = to_episodes(lost, "task")
     assert {103, 104}.isdisjoint(e.seed for e in kept) and all(e.success for e in kept)
-    every = to_episodes(lost, SEEDS, "task", 10.0, expert.strategies, failures=True)
+    every = to_episodes(lost, "task", failures=True)
     assert len(every) == 63 and not next(e for e in every if e.seed == 103).success
 
 
 def test_labels_are_what_was_meant(expert, rollouts):
-    executed = to_episodes(rollouts, SEEDS, "task", 10.0, expert.strategies)[0]
-    meant = to_episodes(rollouts, SEEDS, "task", 10.0, expert.strategies, labels=True)[0]
+    executed = to_episodes(rollouts, "task")[0]
+    meant = to_episodes(rollouts, "task", labels=True)[0]
     difference = np.abs(executed.action - meant.action)
     assert 0 < difference.mean() < 0.1
 
 
 def test_a_diverged_rollout_is_nobodys(task, expert):
     """A state that is not finite ends its own rollout, and no other."""
-    actor = expert_demonstrator(expert)
+    demonstrator = expert_demonstrator(expert)
 
     def act(carry, state, obs, key, step):
-        action, label, carry = actor.act(carry, state, obs, key, step)
+        action, label, carry = demonstrator.act(carry, state, obs, key, step)
         return jnp.where(state.data.qpos[1] > 0.3, jnp.nan, action), label, carry
 
-    rollouts = jax.device_get(make_recorder(task, actor._replace(act=act))(keys(SEEDS[:16])))
+    rollouts = jax.device_get(make_recorder(task, demonstrator._replace(act=act))(SEEDS[:16]))
     left = rollouts.strategy == 0
     np.testing.assert_array_equal(rollouts.diverged, left)
     assert rollouts.success[~left].all() and not rollouts.success[left].any()
-    assert len(to_episodes(rollouts, SEEDS[:16], "task", 10.0, expert.strategies, failures=True)) == (~left).sum()
+    assert len(to_episodes(rollouts, "task", failures=True)) == (~left).sum()
 
 
 def test_a_task_without_success_has_no_demonstrations(expert):
@@ -122,7 +118,7 @@ def test_a_task_without_success_has_no_demonstrations(expert):
 def test_dagger_records_labels_where_the_policy_went(task, expert):
     """A policy that always drives right, to the wall: the labels lead back to the goal."""
     policy = lambda obs: jnp.asarray([0.0, -1.0])  # noqa: E731
-    rollouts = jax.device_get(make_recorder(task, dagger_demonstrator(expert, policy))(keys(SEEDS[:8])))
+    rollouts = jax.device_get(make_recorder(task, dagger_demonstrator(expert, policy))(SEEDS[:8]))
     assert not rollouts.success.any() and (rollouts.action == policy(None)).all()
     assert rollouts.qpos[-1, :, 1].max() < -0.9
     assert (rollouts.label[20:, :, 0] > 0.3).all()  # the way to the goal is free
@@ -136,7 +132,7 @@ def test_a_policy_that_plans_acts_as_in_its_evaluation(task, expert):
         return jnp.tile(seen["state"][-1, :2], (3, 1))
 
     policy = receding_horizon(plan, (3, 2), execute=3)
-    rollouts = jax.device_get(make_recorder(task, dagger_demonstrator(expert, policy))(keys(SEEDS[:4])))
+    rollouts = jax.device_get(make_recorder(task, dagger_demonstrator(expert, policy))(SEEDS[:4]))
     seen = rollouts.observation["state"][:-1, :, :2]
     for b, length in enumerate(rollouts.length):
         when = np.arange(length) // 3 * 3
@@ -151,16 +147,16 @@ def test_following_the_labels_succeeds_from_where_a_poor_policy_led(task, expert
         astray = carry < 10
         return jnp.where(astray, jax.random.uniform(key, (2,), minval=-1.0), label), label, carry + 1
 
-    actor = expert_demonstrator(expert)._replace(
+    demonstrator = expert_demonstrator(expert)._replace(
         init=lambda key, state, obs: jnp.zeros((), jnp.int32), act=act, strategy=lambda carry: jnp.zeros((), jnp.int32)
     )
-    rollouts = make_recorder(task, actor, seconds=6.0)(keys(SEEDS))
+    rollouts = make_recorder(task, demonstrator, seconds=6.0)(SEEDS)
     assert rollouts.success.mean() == 1.0 and not rollouts.terminated.any()
 
 
 def test_mixing_lets_the_expert_act_in_a_portion_of_the_episodes(task, expert):
     policy = lambda obs: jnp.zeros(2)  # noqa: E731
-    rollouts = make_recorder(task, dagger_demonstrator(expert, policy, mixing=0.5))(keys(SEEDS))
+    rollouts = make_recorder(task, dagger_demonstrator(expert, policy, mixing=0.5))(SEEDS)
     assert 0.3 < rollouts.success.mean() < 0.7
     with pytest.raises(ValueError, match="mixing is"):
         dagger_demonstrator(expert, policy, 1.5)
@@ -169,13 +165,13 @@ def test_mixing_lets_the_expert_act_in_a_portion_of_the_episodes(task, expert):
 def test_an_expert_takes_over_and_shows_how_to_go_on(task, expert):
     """From where a policy that always drives left had led, at steps all over the first second and a half."""
     policy = lambda obs: jnp.asarray([0.0, 0.5])  # noqa: E731
-    rollouts = jax.device_get(make_recorder(task, takeover_demonstrator(expert, policy, 15), seconds=6.0)(keys(SEEDS)))
+    rollouts = jax.device_get(make_recorder(task, takeover_demonstrator(expert, policy, 15), seconds=6.0)(SEEDS))
     assert rollouts.begin.min() < 3 and rollouts.begin.max() == 14 and rollouts.success.mean() > 0.9
     for b, begin in enumerate(rollouts.begin):
         assert (rollouts.action[:begin, b] == policy(None)).all()
         after = slice(begin, rollouts.length[b])
         np.testing.assert_array_equal(rollouts.action[after, b], rollouts.label[after, b])
-    episodes = to_episodes(rollouts, SEEDS, "Obstacle2D", 1 / task.spec.control_dt, expert.strategies)
+    episodes = to_episodes(rollouts, "Obstacle2D")
     kept = np.flatnonzero(rollouts.success)
     assert [len(episode) for episode in episodes] == list((rollouts.length - rollouts.begin)[kept])
     first, b = episodes[0], kept[0]
