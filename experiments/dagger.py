@@ -21,7 +21,7 @@ from rich.console import Console
 from mjx_policies.data import lerobot
 from mjx_policies.envs.experts.registry import load_expert
 from mjx_policies.envs.registry import load
-from mjx_policies.evaluation.report import evaluation_table, read_evaluation
+from mjx_policies.evaluation.report import evaluation_table, read_success
 from mjx_policies.evaluation.statistics import Estimate
 from mjx_policies.experiments.collection.demonstration_files import check_same, describe_robot
 from mjx_policies.experiments.collection.demonstrators import dagger_demonstrator, takeover_demonstrator
@@ -175,10 +175,7 @@ def success_of(folder: Path) -> Estimate:
         raise UserError(
             f"{folder} is not finished (it has no evaluation.json): go on with bc_pretrain.py --resume first."
         )
-    try:
-        return read_evaluation(path)["nominal"]["success"]
-    except KeyError:
-        raise UserError(f"{path} says nothing of success: another program wrote it.") from None
+    return read_success(path)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Draws the README's pictures into experiments/pictures: python experiments/readme_pictures.py
 
-`tasks.png` shows the start of an episode of every task, `architecture.png` how the parts fit together. With the folders
-of finished runs, `--walk runs/walk --pick runs/pick`, their videos become `walk.webp` and `pick.webp`.
+`tasks.png` shows the start of an episode of every task, `architecture.png` how the parts fit together. With the videos
+of finished runs, `--walk runs/walk/walk.mp4 --pick runs/pick/pick.mp4`, these become `walk.webp` and `pick.webp`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from rich.progress import track
 from mjx_policies.envs.film import draw, scene_camera
 from mjx_policies.envs.registry import TASKS, load, scene
 from mjx_policies.evaluation.video import draw_text
-from mjx_policies.training.errors import UserError, clean_errors
+from mjx_policies.training.errors import clean_errors
 
 FOLDER = Path(__file__).parent / "pictures"
 CELL = (180, 240)  # pixels of a task in the gallery, height and width
@@ -40,35 +40,21 @@ WIDTH = 360  # pixels of an animation
 class Pictures:
     """Draws the pictures of the README."""
 
-    walk: str = ""  # run folder of a quadruped, for walk.webp
-    pick: str = ""  # run folder of an arm, for pick.webp
+    walk: Path | None = None  # video of a quadruped, for walk.webp
+    pick: Path | None = None  # video of an arm, for pick.webp
 
 
 def main(pictures: Pictures) -> None:
     FOLDER.mkdir(exist_ok=True)
-    for name, run in (("walk", pictures.walk), ("pick", pictures.pick)):
-        if run:
-            animate(video_of(Path(run)), FOLDER / f"{name}.webp")
+    for name, video in vars(pictures).items():
+        if video is not None:
+            animate(video, FOLDER / f"{name}.webp")
     draw_architecture(FOLDER / "architecture.png")
     cells = [draw_task(name) for name in track(TASKS, "drawing tasks")]
     rows = [np.concatenate(cells[i : i + COLUMNS], axis=1) for i in range(0, len(cells), COLUMNS)]
     Image.fromarray(np.concatenate(rows)).quantize(128, dither=Image.Dither.NONE).save(
         FOLDER / "tasks.png", optimize=True
     )
-
-
-def video_of(run: Path) -> Path:
-    """The one video in a run folder.
-
-    Raises:
-      UserError: there is none, or more than one.
-    """
-    videos = sorted(run.glob("*.mp4"))
-    if len(videos) != 1:
-        raise UserError(
-            f"{run} holds {len(videos)} videos: name the folder of a finished training run, which holds one."
-        )
-    return videos[0]
 
 
 def animate(video: Path, path: Path) -> None:
@@ -137,5 +123,5 @@ def draw_architecture(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    with clean_errors():
+    with clean_errors(OSError):
         main(tyro.cli(Pictures, description=__doc__))

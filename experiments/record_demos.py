@@ -40,7 +40,7 @@ from mjx_policies.experiments.collection.demonstration_files import (
 )
 from mjx_policies.experiments.collection.input import Gamepad, gamepad, glfw_key, terminal
 from mjx_policies.experiments.collection.teleoperation import HELP, Session, deadline_misses, make_teleop_task, run
-from mjx_policies.experiments.display import has_display
+from mjx_policies.experiments.display import has_display, open_viewer
 from mjx_policies.training.config import may_change
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.preemption import Preemption, exit_code
@@ -161,29 +161,19 @@ def viewer(task: str) -> Iterator[tuple[Keys, Look]]:
     Raises:
       UserError: it does not open.
     """
-    from mujoco.viewer import launch_passive  # loads a graphics library
-
     model = scene(task)
     data = mujoco.MjData(model)
     pressed: collections.deque[str] = collections.deque()  # the viewer presses keys on its own thread
-    hear = lambda code: pressed.append(glfw_key(code))  # noqa: E731
-    try:
-        window = launch_passive(model, data, key_callback=hear, show_left_ui=False, show_right_ui=False)
-    except RuntimeError as error:  # macOS
-        raise UserError(f"the viewer does not open ({error}): start with mjpython.") from None
-    with window:
-        flags, groups = np.array(window.opt.flags), np.array(window.opt.geomgroup)
+    with open_viewer(model, data, lambda code: pressed.append(glfw_key(code))) as draw:
 
         def look(session: Session) -> bool:
-            if not window.is_running():
-                return False
             now = session.task.data(session.state)
-            with window.lock():
+
+            def place() -> None:
                 data.qpos[:], data.mocap_pos[:], data.mocap_quat[:] = now.qpos, now.mocap_pos, now.mocap_quat
                 mujoco.mj_forward(model, data)
-                window.opt.flags[:], window.opt.geomgroup[:] = flags, groups  # our keys are also the viewer's
-            window.sync()
-            return True
+
+            return draw(place)
 
         yield lambda: [pressed.popleft() for _ in range(len(pressed))], look
 

@@ -32,11 +32,11 @@ from mjx_policies.deploy.policy import Policy, PolicyError, load_policy
 from mjx_policies.deploy.robots.franka_driving import franka_limits
 from mjx_policies.deploy.simulation.arm_episode import ArmEpisode, InitialState, Transport, run_episode
 from mjx_policies.evaluation.comparison import difference_of_rates
+from mjx_policies.evaluation.report import read_success
 from mjx_policies.evaluation.statistics import Estimate, proportion
 from mjx_policies.experiments.workers import ExportedEpisodes, conclude, run_in_workers
 from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.errors import UserError, clean_errors
-from mjx_policies.training.files import read_json
 from mjx_policies.training.progress import open_console
 from mjx_policies.training.waiting import working
 
@@ -73,7 +73,8 @@ def main(arms: Arms) -> int:
     """Writes the folder, prints the table and returns the exit code."""
     with clean_errors(ValueError, OSError, PolicyError):
         opened(arms)
-        before = read_success(arms.policy.parent / "evaluation.json")
+        evaluated = arms.policy.parent / "evaluation.json"
+        before = read_success(evaluated) if evaluated.exists() else None
         results, video = arms.output_files("arm", "arm.json", "arm.mp4")
     console = open_console()
     with working(console, "placing cubes"):
@@ -115,21 +116,6 @@ def opened(arms: Arms) -> Policy:
         )
     franka_limits(contract, arms.latency)
     return policy
-
-
-def read_success(path: Path) -> Estimate | None:
-    """How many episodes succeeded when the run was evaluated; None if it was not.
-
-    Raises:
-      UserError: the file is of something else.
-    """
-    if not path.exists():
-        return None
-    evaluation = read_json(path)
-    try:
-        return Estimate(**evaluation["conditions"]["nominal"]["success"])
-    except (KeyError, TypeError):
-        raise UserError(f"{path} does not say how often {TASK} succeeded: run evaluate.py --run again.") from None
 
 
 def initial_states(episodes: int) -> tuple[mujoco.MjModel, Transport, list[InitialState]]:

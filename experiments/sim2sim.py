@@ -25,7 +25,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mjx_policies.deploy.contract import Contract
-from mjx_policies.deploy.policy import Policy, PolicyError, load_policy
+from mjx_policies.deploy.policy import PolicyError, load_policy
 from mjx_policies.deploy.simulation.sim_to_sim import CONDITIONS, GateEpisode, Scene, run_episode
 from mjx_policies.evaluation import statistics
 from mjx_policies.evaluation.statistics import Estimate
@@ -99,7 +99,10 @@ class Verdict:
 def main(gate: Gate) -> int:
     """Writes the folder, prints the table and returns the exit code."""
     with clean_errors(ValueError, OSError, PolicyError):
-        policy, scene = opened(gate)
+        policy, scene = load_policy(gate.policy), Scene(gate.model)
+        if len(policy.contract.commands) != 3:
+            raise UserError(f"{gate.policy} follows no velocity commands, which this gate is about.")
+        scene.robot(policy.contract)  # which says where it does not fit
         results, plot, video = gate.output_files("sim2sim", *FILES)
     console = open_console()
     found, stopped = run_in_workers(
@@ -130,22 +133,9 @@ def main(gate: Gate) -> int:
     return 0 if counted and all(counted) else 1
 
 
-def opened(gate: Gate) -> tuple[Policy, Scene]:
-    """The policy and the scene.
-
-    Raises:
-      UserError, ValueError, PolicyError: a file that is refused, or a model that does not fit.
-    """
-    policy, scene = load_policy(gate.policy), Scene(gate.model)
-    if len(policy.contract.commands) != 3:
-        raise UserError(f"{gate.policy} follows no velocity commands, which this gate is about.")
-    scene.robot(policy.contract)
-    return policy, scene
-
-
 def begin(gate: Gate) -> Callable[[tuple[str, int]], GateEpisode]:
     """What a worker process does: (condition, number) -> episode."""
-    policy, scene = opened(gate)
+    policy, scene = load_policy(gate.policy), Scene(gate.model)
     seed = gate.seed * 1_000_003
     return lambda job: run_episode(policy, scene, CONDITIONS[job[0]], gate.seconds, seed + job[1])
 

@@ -159,32 +159,25 @@ class Watch:
         self._ticks: collections.deque[Mapping[str, Any]] = collections.deque(
             maxlen=round(RECENT_SECONDS / self._control_dt)
         )
-        self._note, self._note_time = "", -np.inf
 
     def write(self, values: Mapping[str, Any]) -> None:
         """A tick, as `log.tick_values` has it."""
         if self._log is not None:
             self._log.write(values)
-        if values["text"] not in ("", self._fault):
-            self._note, self._note_time = values["text"], values["time"]
         self._ticks.append(values)
-
-    @property
-    def _fault(self) -> str:
-        return "" if self._controller.fault is None else self._controller.fault.sentence
 
     def status(self) -> dict[str, str]:
         """What the runtime did last."""
         ticks = self._ticks.copy()
         if not ticks:
             return {"mode": self._controller.mode.name}
-        last = ticks[-1]
+        last, fault = ticks[-1], self._controller.fault
         periods = np.diff([tick["time"] for tick in ticks])
         jitter = np.abs(periods - self._control_dt).max(initial=0.0)
         return {
             "mode": Mode(last["mode"]).name,
-            "fault": self._fault or "none",
-            "refused": self._note if last["time"] - self._note_time < RECENT_SECONDS else "",
+            "fault": "none" if fault is None else fault.sentence,
+            "refused": next((tick["text"] for tick in reversed(ticks) if "is refused: " in tick["text"]), ""),
             "missed deadlines": f"{last['missed']:,}",
             "age of readings": f"{1e3 * last['age']:.1f} ms",
             f"jitter in {RECENT_SECONDS} s": f"{1e3 * jitter:.1f} ms",
@@ -398,26 +391,22 @@ def triangles(model: mujoco.MjModel, geom: int) -> tuple[np.ndarray, np.ndarray]
     """Vertices [V, 3] and triangles [F, 3] in the geom's frame; None for planes and height fields."""
     from trimesh import creation  # comes with viser
 
-    size = model.geom_size[geom]
-    match mujoco.mjtGeom(model.geom_type[geom]):
-        case mujoco.mjtGeom.mjGEOM_SPHERE:
-            shape = creation.icosphere(subdivisions=2, radius=size[0])
-        case mujoco.mjtGeom.mjGEOM_ELLIPSOID:
-            shape = creation.icosphere(subdivisions=2)
-            shape.apply_scale(size)
-        case mujoco.mjtGeom.mjGEOM_CAPSULE:
-            shape = creation.capsule(height=2 * size[1], radius=size[0], count=[16, 16])
-        case mujoco.mjtGeom.mjGEOM_CYLINDER:
-            shape = creation.cylinder(radius=size[0], height=2 * size[1], sections=24)
-        case mujoco.mjtGeom.mjGEOM_BOX:
-            shape = creation.box(extents=2 * size)
-        case mujoco.mjtGeom.mjGEOM_MESH:
-            mesh = model.mesh(model.geom_dataid[geom])
-            vertices = slice(mesh.vertadr[0], mesh.vertadr[0] + mesh.vertnum[0])
-            faces = slice(mesh.faceadr[0], mesh.faceadr[0] + mesh.facenum[0])
-            return model.mesh_vert[vertices].copy(), model.mesh_face[faces].copy()
-        case _:
-            return None
+    kind, size, types = mujoco.mjtGeom(model.geom_type[geom]), model.geom_size[geom], mujoco.mjtGeom
+    if kind == types.mjGEOM_MESH:
+        mesh = model.mesh(model.geom_dataid[geom])
+        vertices = slice(mesh.vertadr[0], mesh.vertadr[0] + mesh.vertnum[0])
+        faces = slice(mesh.faceadr[0], mesh.faceadr[0] + mesh.facenum[0])
+        return model.mesh_vert[vertices].copy(), model.mesh_face[faces].copy()
+    shapes = {
+        types.mjGEOM_SPHERE: lambda: creation.icosphere(subdivisions=2, radius=size[0]),
+        types.mjGEOM_ELLIPSOID: lambda: creation.icosphere(subdivisions=2).apply_scale(size),
+        types.mjGEOM_CAPSULE: lambda: creation.capsule(height=2 * size[1], radius=size[0], count=[16, 16]),
+        types.mjGEOM_CYLINDER: lambda: creation.cylinder(radius=size[0], height=2 * size[1], sections=24),
+        types.mjGEOM_BOX: lambda: creation.box(extents=2 * size),
+    }
+    if kind not in shapes:
+        return None
+    shape = shapes[kind]()
     return np.asarray(shape.vertices), np.asarray(shape.faces)
 
 

@@ -42,6 +42,18 @@ def read_evaluation(path: Path) -> Evaluation:
         raise UserError(f"{path} holds no evaluation: another program wrote it.") from None
 
 
+def read_success(path: Path) -> Estimate:
+    """The success rate in the nominal condition, of what `write_evaluation` wrote.
+
+    Raises:
+      UserError: the file cannot be read, or says nothing of it.
+    """
+    try:
+        return read_evaluation(path)["nominal"]["success"]
+    except KeyError:
+        raise UserError(f"{path} says nothing of success: another program wrote it.") from None
+
+
 def as_json(evaluation: Evaluation) -> dict[str, dict[str, dict[str, float | None]]]:
     """An evaluation as JSON data; what is not finite is null."""
     return {

@@ -1,5 +1,6 @@
 """The operator alone, the command line, and the page in a browser, driven over Chromium's own protocol."""
 
+import asyncio
 import base64
 import contextlib
 import hashlib
@@ -8,6 +9,7 @@ import io
 import json
 import os
 import re
+import runpy
 import shutil
 import signal
 import socket
@@ -17,6 +19,7 @@ import threading
 import time
 import urllib.request
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import mujoco
 import numpy as np
@@ -258,6 +261,33 @@ def test_three_seconds_pass_and_are_logged(policy, tmp_path):
 
 
 # The page.
+
+
+@needs_viser
+def test_keys_buttons_and_sliders_of_the_page_reach_the_operator(policy):
+    script = runpy.run_path(str(SCRIPT))
+    loaded, scene = script["load_policy"](policy), script["Scene"](script["MODEL"])
+    robot = scene.robot(loaded.contract)
+    controller = script["Controller"](loaded, robot.joint_names)
+    driver, server = script["Driver"](robot, controller, scene.model), MagicMock()
+    page = script["Page"](server, driver, script["Watch"](controller, None))
+    keys = [call.kwargs["hotkey"] for call in server.gui.add_command.call_args_list]
+    assert keys == ["1", "2", "3", "4", "R", "space", *"IKJLUO"]
+    pressed = [call.args[0] for call in server.gui.add_command.return_value.on_trigger.call_args_list]
+    press = dict(zip(keys, pressed, strict=True))
+    for key in "IIJO":
+        asyncio.run(press[key](None))
+    np.testing.assert_allclose(driver.command, [0.2, 0.05, -0.1])
+    assert server.gui.add_slider.return_value.value == -0.1, "the last slider has moved"
+    asyncio.run(press["1"](None))
+    assert driver.poll()[1] == "stand"
+    asyncio.run(press["space"](None))
+    assert not driver.command.any()
+    labels = [call.args[0] for call in server.gui.add_button.call_args_list]
+    assert labels == ["stand", "run", "damp", "clear", "set upright", "no motion"]
+    assert page.draw() and "told +0.00 m/s" in page._status.content and page.attend()
+    drawn = [call.args[0] for call in server.scene.add_mesh_simple.call_args_list]
+    assert len(drawn) == len(set(drawn)) > 20
 
 
 class Browser:

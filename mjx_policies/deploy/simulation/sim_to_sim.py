@@ -20,9 +20,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mjx_policies.deploy.contract import Contract
-from mjx_policies.deploy.controller import Controller, Mode, Output, Request
+from mjx_policies.deploy.controller import Controller, Mode, Request
 from mjx_policies.deploy.policy import Policy
-from mjx_policies.deploy.safety import Fault
 from mjx_policies.deploy.simulation.robot import NO_FAULTS, Faults, Push, SimulatedRobot
 
 SIGMA = 0.25  # (m/s)^2 and (rad/s)^2, as in training
@@ -292,7 +291,7 @@ def run_episode(policy: Policy, scene: Scene, condition: Condition, seconds: flo
     controller = Controller(policy, robot.joint_names, clock=robot.time)  # however busy this computer is
     dt = contract.timing.control_dt
     command = np.zeros(3)
-    trace = _Trace()
+    rows: list[tuple[Any, ...]] = []
 
     def tick(age: float, request: str | None = None) -> bool:
         """One period; whether the robot has fallen. `age` of the command in s, NaN before there are any."""
@@ -302,8 +301,12 @@ def run_episode(policy: Policy, scene: Scene, condition: Condition, seconds: flo
         data = robot.data
         touching = touching_floor(data, scene.floor)
         velocity = np.array([*data.sensor("local_linvel").data[:2], data.sensor("gyro").data[2]])
-        trace.add(data, output, touching[scene.feet], command, velocity, age)
+        angles = output.values.get("joint_position", np.full(len(output.target), np.nan))
+        rows.append((data.qpos.copy(), output.target.copy(), angles, touching[scene.feet], command, velocity, age))
         return has_fallen(data, touching)
+
+    def fault() -> tuple[str, str]:
+        return ("", "") if controller.fault is None else (controller.fault.name, controller.fault.sentence)
 
     robot.advance(dt)
     while controller.mode is not Mode.RUN and robot.time() < STAND_WITHIN:
@@ -313,7 +316,7 @@ def run_episode(policy: Policy, scene: Scene, condition: Condition, seconds: flo
     if controller.mode is not Mode.RUN:
         robot.close()
         sentence = f"it did not stand within {STAND_WITHIN:g} s: check that the model is that of the policy's robot."
-        return trace.episode(False, *_told(controller.fault) or ("stand", sentence))
+        return _episode(rows, False, fault() if controller.fault else ("stand", sentence))
     started = robot.time()
     robot.pushes = tuple(
         dataclasses.replace(push, start=push.start + started) for push in condition.pushes(random, seconds, mass)
@@ -330,47 +333,30 @@ def run_episode(policy: Policy, scene: Scene, condition: Condition, seconds: flo
         fallen = tick(age)
         age += dt
     robot.close()
-    return trace.episode(fallen, *_told(controller.fault))
+    return _episode(rows, fallen, fault())
 
 
-def _told(fault: Fault | None) -> tuple[()] | tuple[str, str]:
-    """Name and sentence of a fault, if there is one."""
-    return () if fault is None else (fault.name, fault.sentence)
-
-
-class _Trace:
-    """Rows of a `GateEpisode`."""
-
-    def __init__(self) -> None:
-        self.rows: list[tuple[np.ndarray, ...]] = []
-        self.ages: list[float] = []
-
-    def add(self, data, output: Output, contacts, command, velocity, age: float) -> None:
-        angles = output.values.get("joint_position", np.full(len(output.target), np.nan))
-        self.rows.append((data.qpos.copy(), output.target.copy(), angles, contacts, command, velocity))
-        self.ages.append(age)
-
-    def episode(self, fallen: bool, fault_name: str = "", fault: str = "") -> GateEpisode:
-        qpos, targets, angles, contacts, commands, velocities = map(np.array, zip(*self.rows, strict=True))
-        ages = np.array(self.ages)
-        counted = ~np.isnan(ages)
-        error = np.square(commands - velocities)[counted]
-        standing = (commands == 0).all(axis=1) & (ages > SETTLE)
-        speed = np.linalg.norm(velocities[standing, :2], axis=1)
-        return GateEpisode(
-            fallen=fallen,
-            fault=fault,
-            fault_name=fault_name,
-            track_linear=float(np.exp(-error[:, :2].sum(axis=1) / SIGMA).mean()) if counted.any() else 0.0,
-            track_yaw=float(np.exp(-error[:, 2] / SIGMA).mean()) if counted.any() else 0.0,
-            standing_speed=float(speed.mean()) if speed.size else float("nan"),
-            qpos=qpos,
-            targets=targets,
-            angles=angles,
-            contacts=contacts,
-            commands=commands,
-            velocities=velocities,
-        )
+def _episode(rows: list[tuple[Any, ...]], fallen: bool, fault: tuple[str, str]) -> GateEpisode:
+    """An episode of its steps: qpos, targets, angles, contacts, commands, velocities, age of the command in s."""
+    qpos, targets, angles, contacts, commands, velocities, ages = map(np.array, zip(*rows, strict=True))
+    counted = ~np.isnan(ages)
+    error = np.square(commands - velocities)[counted]
+    standing = (commands == 0).all(axis=1) & (ages > SETTLE)
+    speed = np.linalg.norm(velocities[standing, :2], axis=1)
+    return GateEpisode(
+        fallen=fallen,
+        fault=fault[1],
+        fault_name=fault[0],
+        track_linear=float(np.exp(-error[:, :2].sum(axis=1) / SIGMA).mean()) if counted.any() else 0.0,
+        track_yaw=float(np.exp(-error[:, 2] / SIGMA).mean()) if counted.any() else 0.0,
+        standing_speed=float(speed.mean()) if speed.size else float("nan"),
+        qpos=qpos,
+        targets=targets,
+        angles=angles,
+        contacts=contacts,
+        commands=commands,
+        velocities=velocities,
+    )
 
 
 def has_fallen(data: mujoco.MjData, touching: np.ndarray) -> bool:  # [ngeom] bool
