@@ -68,7 +68,8 @@ def run_in_workers(
       UserError: a process died.
       Preempted: a signal came before any episode was done.
     """
-    workers = min(processes or len(os.sched_getaffinity(0)), len(jobs))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = min(processes or cores, len(jobs))
     context = multiprocessing.get_context("spawn")
     pool = concurrent.futures.ProcessPoolExecutor(
         workers, mp_context=context, initializer=_begin, initargs=(begin, context.Barrier(workers))
