@@ -16,7 +16,7 @@ from matplotlib.ticker import EngFormatter
 from mjx_policies.training.files import replacing
 from mjx_policies.training.metrics import read_metrics
 
-BLUE, PALE, ORANGE, GREY = "#2b6cb0", "#a9c5e3", "#dd6b20", "#6b7280"
+BLUE, PALE, ORANGE, GREY, INK = "#2b6cb0", "#a9c5e3", "#dd6b20", "#6b7280", "#111827"
 NOT_DRAWN = ("step", "seconds", "steps_per_second")
 
 
@@ -61,8 +61,7 @@ def plot_curves(
         judged = max(int(np.searchsorted(table["step"], last_step, side="right")) - 1, 0)
     columns = max(1, min(columns, len(panels)))
     rows = max(1, -(-len(panels) // columns))
-    figure = Figure(figsize=(4.2 * columns, 2.9 * rows + 0.3), dpi=120, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = new_figure(4.2 * columns, 2.9 * rows + 0.3)
     for index, (name, x) in enumerate(panels):
         axes = figure.add_subplot(rows, columns, index + 1)
         evaluation = f"eval/{name.removeprefix('eval/').removeprefix('env/')}"
@@ -74,15 +73,10 @@ def plot_curves(
         if f"{evaluation}/low" in table:
             low, high = table[f"{evaluation}/low"], table[f"{evaluation}/high"]
             axes.fill_between(table[x], low, high, color=ORANGE, alpha=0.15, linewidth=0)
-        _draw_points(axes, table[x][[judged]], np.array([after]), "final evaluation", "D", "#111827")
-        _style(axes)
-        axes.set_title(name, fontsize=10, loc="left", color="#111827")
+        _draw_points(axes, table[x][[judged]], np.array([after]), "final evaluation", "D", INK)
+        style(axes, name, steps if x == "step" else "wall clock [s]")
         axes.locator_params(axis="x", integer=x == "step")
-        axes.set_xlabel(steps if x == "step" else "wall clock [s]", fontsize=8, color=GREY)
-    if title:
-        figure.suptitle(title, fontsize=12, x=0.01, ha="left")
-    with replacing(png) as temporary:
-        figure.savefig(temporary, format="png")
+    save(figure, png, title)
 
 
 def plot_bands(
@@ -114,18 +108,40 @@ def plot_bands(
     names = [name for name in metrics or every if name in table and np.isfinite(table[name]).any()]
     columns = max(1, min(columns, len(names)))
     rows = max(1, -(-len(names) // columns))
-    figure = Figure(figsize=(4.2 * columns, 2.9 * rows + 0.3), dpi=120, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = new_figure(4.2 * columns, 2.9 * rows + 0.3)
     colors = [BLUE] if len(groups) == 1 else matplotlib.colormaps["viridis"](np.linspace(0, 0.92, len(groups)))
     for index, name in enumerate(names):
         axes = figure.add_subplot(rows, columns, index + 1)
         for (label, runs), color in zip(groups.items(), colors, strict=True):
             _draw_band(axes, table["step"], number, table[name], runs, label, color)
-        _style(axes)
-        axes.set_title(name, fontsize=10, loc="left", color="#111827")
-        axes.set_xlabel(steps, fontsize=8, color=GREY)
+        style(axes, name, steps)
     if names and len(groups) > 1:
         figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=7, frameon=False)
+    save(figure, png, title)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A white figure, inches; the global state of matplotlib is left alone."""
+    figure = Figure(figsize=(width, height), dpi=120, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def style(axes: Axes, title: str, x_label: str = "") -> None:
+    """The look of every panel: a pale grid without a frame, the title on the left."""
+    axes.set_title(title, fontsize=10, loc="left", color=INK)
+    axes.set_xlabel(x_label, fontsize=8, color=GREY)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.grid(color="#e5e7eb", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=8, colors=GREY, length=0)
+    axes.margins(x=0.02)
+    for side in axes.spines.values():
+        side.set_visible(False)
+
+
+def save(figure: Figure, png: Path, title: str = "") -> None:
+    """Writes a figure with a title above its panels; the file is replaced in one step."""
     if title:
         figure.suptitle(title, fontsize=12, x=0.01, ha="left")
     with replacing(png) as temporary:
@@ -185,13 +201,3 @@ def _draw_points(axes: Axes, x: np.ndarray, y: np.ndarray, label: str, marker: s
     if shown.any():
         axes.plot(x[shown], y[shown], color=color, linewidth=1.4, marker=marker, markersize=3, label=label)
         axes.legend(fontsize=7, frameon=False, loc="best")
-
-
-def _style(axes: Axes) -> None:
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    axes.grid(color="#e5e7eb", linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=8, colors=GREY, length=0)
-    axes.margins(x=0.02)
-    for side in axes.spines.values():
-        side.set_visible(False)
