@@ -88,9 +88,11 @@ class VectorEnv:
       dynamics: draws the robot anew for every episode, such as `randomization.Randomization`.
       episode_seconds: time limit; the task's own by default.
       pool_size: P; a quarter of the environments by default, at least 16.
+      repeats: as many environments in a row begin their first episode in the same state of the same robot, so that
+        policies which draw their actions show how they vary.
 
     Raises:
-      ValueError: a size that is not positive.
+      ValueError: a size that is not positive, or environments that are no multiple of `repeats`.
     """
 
     def __init__(
@@ -100,17 +102,22 @@ class VectorEnv:
         dynamics: DynamicsSampler = _NOMINAL,
         episode_seconds: float | None = None,
         pool_size: int | None = None,
+        repeats: int = 1,
     ):
         seconds = env.spec.episode_seconds if episode_seconds is None else episode_seconds
         pool_size = max(16, num_envs // 4) if pool_size is None else pool_size
-        for name, value in (("num_envs", num_envs), ("episode_seconds", seconds), ("pool_size", pool_size)):
+        sizes = {"num_envs": num_envs, "episode_seconds": seconds, "pool_size": pool_size, "repeats": repeats}
+        for name, value in sizes.items():
             if value <= 0:
                 raise ValueError(f"{name} is {value}, it must be positive")
+        if num_envs % repeats:
+            raise ValueError(f"num_envs is {num_envs}, it must be a multiple of repeats, {repeats}")
         self.env = env
         self.num_envs = num_envs
         self.dynamics = dynamics
         self.episode_steps = max(1, round(seconds / env.spec.control_dt))
         self.pool_size = pool_size
+        self.repeats = repeats
 
     @property
     def spec(self) -> EnvSpec:
@@ -130,7 +137,10 @@ class VectorEnv:
           stagger: the first episodes end spread out over time, or else batches would be all beginnings or all ends.
         """
         key_envs, key_steps, key_next = jax.random.split(key, 3)
-        envs, timestep = self._starts(self.env, self.dynamics, key_envs, self.num_envs)
+        envs, timestep = self._starts(self.env, self.dynamics, key_envs, self.num_envs // self.repeats)
+        if self.repeats > 1:
+            rows = jnp.arange(self.num_envs) // self.repeats
+            envs, timestep = take(self.env, envs, rows), jax.tree.map(lambda x: x[rows], timestep)
         first = jnp.arange(self.pool_size) % self.num_envs
         none = jnp.zeros(self.num_envs)
         false, zero = jnp.zeros(self.num_envs, bool), jnp.zeros(self.num_envs, jnp.int32)
@@ -220,9 +230,10 @@ def vectorize(
     dynamics: DynamicsSampler = _NOMINAL,
     episode_seconds: float | None = None,
     pool_size: int | None = None,
+    repeats: int = 1,
 ) -> VectorEnv:
     """See `VectorEnv`."""
-    return VectorEnv(env, num_envs, dynamics, episode_seconds, pool_size)
+    return VectorEnv(env, num_envs, dynamics, episode_seconds, pool_size, repeats)
 
 
 def _with_extrinsics(obs: Observation, extrinsics: Array | None) -> Observation:

@@ -39,6 +39,8 @@ def make_trials(
     tests: Mapping[str, Condition],
     batch: int = BATCH,
     seed: int = EVALUATION_SEED,
+    repeats: int = 1,
+    recorded: int = 0,
 ) -> Callable[..., dict[str, Trials]]:
     """Builds `run(params, episodes, names=tuple(tests), report=None, seed=seed) -> {name: Trials}`.
 
@@ -53,6 +55,8 @@ def make_trials(
       tests: of `randomization.conditions`.
       batch: robots at once.
       seed: of starts, commands and robots.
+      repeats: episodes in a row from one initial state, which differ in what the policy draws; a divisor of `batch`.
+      recorded: episodes, the first, of which all coordinates are kept.
 
     Raises:
       ValueError: a condition that does not suit the task.
@@ -68,7 +72,8 @@ def make_trials(
             kept = {"action": action, "qpos": data.qpos} | ({"mocap_pos": data.mocap_pos} if placed else {})
             return kept | ({} if command is None else {"command": state.obs["state"][:, command]})
 
-        return run_episodes(vectorize(env, batch, dynamics), policy(params), key, record, task.spec.criteria)
+        envs = vectorize(env, batch, dynamics, repeats=repeats)
+        return run_episodes(envs, policy(params), key, record, task.spec.criteria)
 
     def run(
         params: PyTree,
@@ -84,6 +89,7 @@ def make_trials(
             parts: list[Episodes] = []
             actions: list[np.ndarray] = []
             shown: dict[bool, Shown] = {}
+            kept: list[Shown] = []
             report(name, 0)
             for start, key in zip(range(0, episodes, batch), keys, strict=True):
                 part = jax.device_get(play(params, env, dynamics, key))
@@ -92,6 +98,8 @@ def make_trials(
                 parts.append(jax.tree.map(lambda x, start=start: x[: episodes - start], figures))
                 actions = actions or [recording["action"][:n, b] for b, n in enumerate(parts[0].length)]
                 outcomes = judge(parts[-1], task.spec)
+                last = min(batch, recorded - start)
+                kept += [_show(recording, b, part.length[b], start + b, task.spec.control_dt) for b in range(last)]
                 whole = ~outcomes.cut_off & ~(parts[-1].metrics["nan_resets"] > 0)
                 for achieved in {True, False} - set(shown):
                     rows = np.flatnonzero((outcomes.achieved == achieved) & whole)
@@ -104,7 +112,7 @@ def make_trials(
             together = jax.tree.map(lambda *part: np.concatenate(part), *parts)
             outcomes = judge(together, task.spec)
             best_first = dict(sorted(shown.items(), reverse=True))
-            found[name] = Trials(outcomes, summarize(together, task.spec), actions, best_first)
+            found[name] = Trials(outcomes, summarize(together, task.spec), actions, best_first, together.final, kept)
         return found
 
     return run

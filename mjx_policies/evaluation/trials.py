@@ -1,4 +1,4 @@
-"""What is kept of a policy's episodes in one condition. Axes: T steps, A actions."""
+"""What is kept of a policy's episodes in one condition. Axes: B episodes, T steps, A actions."""
 
 from __future__ import annotations
 
@@ -39,9 +39,13 @@ class Trials:
       actions: [T, A] of each episode of the first batch.
       shown: an episode that achieved the goal and one that did not, in this order, as far as there are any that were
         not cut off and did not diverge; any episode if there are none.
+      final: {metric: [B]} its value at the last step of each episode, NaN where it was not measured there.
+      recorded: the first episodes, as many as were asked for.
     """
 
     outcomes: Outcomes
     figures: dict[str, Estimate]
     actions: list[np.ndarray]
     shown: dict[bool, Shown]
+    final: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    recorded: list[Shown] = dataclasses.field(default_factory=list)

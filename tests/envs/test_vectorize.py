@@ -299,6 +299,15 @@ def test_starts_depend_on_the_key_alone():
     chex.assert_trees_all_equal(first, again)
 
 
+def test_repeated_starts_are_the_same_robot_in_the_same_state():
+    state, timestep = vectorize(TOY, 6, RandomMass(), repeats=3).init(jax.random.key(7))
+    for leaf in jax.tree.leaves((state.envs, timestep)):
+        chex.assert_trees_all_equal(leaf, leaf[jnp.array([0, 0, 0, 3, 3, 3])])
+    assert np.unique(column(timestep.obs, MASS)).size == 2
+    with pytest.raises(ValueError, match="num_envs is 4, it must be a multiple of repeats, 3"):
+        vectorize(TOY, 4, repeats=3)
+
+
 @pytest.fixture(scope="module", params=[0, 2], ids=["actions", "chunks"])
 def wrapped(request):
     """Everything with a memory that a robot may be wrapped in, and rows of an action -> what a step takes."""
@@ -496,7 +505,7 @@ def test_numbers_of_the_task_may_change_without_a_new_trace():
 
 
 @pytest.mark.parametrize("value", [0, -1])
-@pytest.mark.parametrize("name", ["num_envs", "episode_seconds", "pool_size"])
+@pytest.mark.parametrize("name", ["num_envs", "episode_seconds", "pool_size", "repeats"])
 def test_sizes_must_be_positive(name, value):
     with pytest.raises(ValueError, match=f"{name} is {value}, it must be positive"):
         vectorize(TOY, **{"num_envs": 4, name: value})

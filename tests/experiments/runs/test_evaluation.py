@@ -117,6 +117,17 @@ def test_an_episode_that_diverged_is_shown_only_where_there_is_no_other(point):
     assert np.isfinite(every.shown[False].qpos).all()
 
 
+def test_repeated_episodes_begin_alike_and_differ_in_what_the_policy_draws(point):
+    drawing = Policy(lambda key, obs: (), lambda none, key, obs, clock: (jax.random.uniform(key, (2,)), none))
+    run = make_trials(point, lambda params: drawing, conditions(point), 4, repeats=2, recorded=6)
+    trials = run((), 6, ("nominal",))["nominal"]
+    assert len(trials.recorded) == 6 and trials.final["side"].shape == (6,)
+    assert np.unique(np.stack([each.mocap_pos[0] for each in trials.recorded]), axis=0).shape[0] == 3
+    for episode, other in zip(trials.recorded[::2], trials.recorded[1::2], strict=True):
+        np.testing.assert_array_equal(episode.mocap_pos[0], other.mocap_pos[0])
+        assert np.abs(episode.qpos[0] - other.qpos[0]).max() > 1e-3
+
+
 def test_policies_meet_the_same_robots(point):
     """The first observation of an episode does not depend on who acts in it."""
 
