@@ -82,7 +82,13 @@ class Collection:
 
 
 def expert_collection(
-    task: Env, name: str, seed: int, batch: int, dynamics: DynamicsSampler = _NOMINAL, labels: bool = False
+    task: Env,
+    name: str,
+    seed: int,
+    batch: int,
+    dynamics: DynamicsSampler = _NOMINAL,
+    labels: bool = False,
+    tremor: float = 1.0,
 ) -> Collection:
     """What the scripted expert of a task demonstrates.
 
@@ -91,11 +97,12 @@ def expert_collection(
       name: of the task.
       seed, batch, labels: see `Collection`.
       dynamics: draws the robot of each rollout.
+      tremor: times the expert's own.
 
     Raises:
       ValueError: the task has no expert.
     """
-    record = make_recorder(task, expert_demonstrator(load_expert(name, task)), dynamics)
+    record = make_recorder(task, expert_demonstrator(load_expert(name, task), tremor), dynamics)
     return Collection(record, name, seed, batch, labels)
 
 

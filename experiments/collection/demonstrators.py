@@ -33,12 +33,19 @@ class Demonstrator(NamedTuple):
     strategies: Sequence[str] = ()
 
 
-def expert_demonstrator(expert: Expert) -> Demonstrator:
-    """The expert acts, tremor, pauses, mistakes and all; its label is what it meant."""
+def expert_demonstrator(expert: Expert, tremor: float = 1.0) -> Demonstrator:
+    """The expert acts, tremor, pauses, mistakes and all; its label is what it meant.
+
+    Args:
+      expert: who acts.
+      tremor: times its own; 0 for an expert that does just what it means, with its pauses.
+    """
 
     def act(carry, state, obs, key, step):
         del obs, step
         action, carry = expert.act(carry, state, key)
+        if tremor != 1:
+            action = jnp.clip(carry.intended + tremor * (action - carry.intended), -1.0, 1.0)
         return action, carry.intended, carry
 
     def init(key, state, obs):

@@ -209,11 +209,16 @@ def row_bytes(dataset: Dataset) -> int:
     return sum(4 * math.prod(feature.shape) for feature in features)
 
 
-def demonstrate(run: BCRun, task: Env, path: Path, preemption: Preemption, console: Console) -> None:
-    """Lets the task's expert demonstrate until there are enough successes; goes on where an earlier process ended."""
+def demonstrate(
+    run: BCRun, task: Env, path: Path, preemption: Preemption, console: Console, tremor: float = 1.0
+) -> None:
+    """Lets the task's expert demonstrate until there are enough successes; goes on where an earlier process ended.
+
+    With `tremor` times the expert's own, see `expert_demonstrator`.
+    """
     if lerobot.recognise(path) and len(lerobot.read(path)) >= run.episodes:
         return
-    collection = expert_collection(task, run.task, run.seed % MAX_SEED, ROLLOUTS)
+    collection = expert_collection(task, run.task, run.seed % MAX_SEED, ROLLOUTS, tremor=tremor)
     with lerobot.Writer(path, append=path.exists(), **describe_robot(task.spec)) as writer:
         # Those that there are already count.
         collect_until(run.episodes, collection, writer, CollectionProgress(), console, preemption)
