@@ -108,6 +108,7 @@ def parse(
     arguments: Sequence[str] | None = None,
     place: str = "run_dir",
     before: Callable[[str], C] | None = None,
+    default: C | None = None,
 ) -> C:
     """Reads a configuration that has the fields `run_dir` and `resume` from a command line.
 
@@ -119,6 +120,7 @@ def parse(
       arguments: those of this process by default.
       place: the field that says where the work lies that goes on, in place of `run_dir`.
       before: what lies there -> its configuration; that of a run folder by default.
+      default: values of what is not given where nothing goes on; those of the class by default.
 
     Raises:
       UserError: there is no such run to resume.
@@ -127,7 +129,7 @@ def parse(
     which = dataclasses.make_dataclass("Which", [(place, str, ""), ("resume", bool, False)])
     found: Any = tyro.cli(which, args=arguments, return_unknown_args=True, add_help=False)[0]
     if not found.resume:
-        return parse_arguments(kind, description, arguments)
+        return parse_arguments(kind, description, arguments, default)
     path = getattr(found, place)
     if not path:
         raise UserError(f"--resume goes on with --{place.replace('_', '-')}, which is missing: pass its path.")
