@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from rich.console import Console
 
+from mjx_policies.data.store import Store
 from mjx_policies.envs.base import Env
 from mjx_policies.envs.experts.registry import load_expert
 from mjx_policies.experiments.runs import bc
@@ -64,10 +65,12 @@ def check(run: BCRun, task: Env) -> PyTree:
 
 
 @contextlib.contextmanager
-def assemble(run: BCRun, task: Env, folder: RunFolder, console: Console, preemption: Preemption) -> Iterator[Parts]:
-    """Demonstrations, and the learner that suits them."""
+def assemble(
+    run: BCRun, task: Env, folder: RunFolder, console: Console, preemption: Preemption, store: Store | None = None
+) -> Iterator[Parts]:
+    """Demonstrations, those of `store` if they are open already, and the learner that suits them."""
     with working(console, "reading demonstrations"):
-        store = open_demonstrations(run, task, folder.path, preemption, console)
+        store = open_demonstrations(run, task, folder.path, preemption, console) if store is None else store
         demonstrations = prepare(store, run, task.spec)
     shape = (run.horizon, task.spec.action.size)
     params = None

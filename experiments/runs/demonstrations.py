@@ -135,11 +135,16 @@ def check_dataset(path: str, name: str, task: Env) -> None:
         )
 
 
-def open_demonstrations(run: BCRun, task: Env, folder: Path, preemption: Preemption, console: Console) -> Store:
-    """The states and actions of the first demonstrations, in memory or, if they are many, mapped from a file."""
+def open_demonstrations(
+    run: BCRun, task: Env, folder: Path, preemption: Preemption, console: Console, tremor: float = 1.0
+) -> Store:
+    """The states and actions of the first demonstrations, in memory or, if they are many, mapped from a file.
+
+    Where a run names no dataset, the task's expert demonstrates into `folder`, with `tremor` times its own.
+    """
     path = Path(run.demos) if run.demos else folder / "demonstrations"
     if not run.demos:
-        demonstrate(run, task, path, preemption, console)
+        demonstrate(run, task, path, preemption, console, tremor)
     dataset = read(path)
     count = min(run.episodes, len(dataset)) if run.episodes else len(dataset)
     if not count:
@@ -209,13 +214,8 @@ def row_bytes(dataset: Dataset) -> int:
     return sum(4 * math.prod(feature.shape) for feature in features)
 
 
-def demonstrate(
-    run: BCRun, task: Env, path: Path, preemption: Preemption, console: Console, tremor: float = 1.0
-) -> None:
-    """Lets the task's expert demonstrate until there are enough successes; goes on where an earlier process ended.
-
-    With `tremor` times the expert's own, see `expert_demonstrator`.
-    """
+def demonstrate(run: BCRun, task: Env, path: Path, preemption: Preemption, console: Console, tremor: float) -> None:
+    """Lets the task's expert demonstrate until there are enough successes; goes on where an earlier process ended."""
     if lerobot.recognise(path) and len(lerobot.read(path)) >= run.episodes:
         return
     collection = expert_collection(task, run.task, run.seed % MAX_SEED, ROLLOUTS, tremor=tremor)
