@@ -1,8 +1,9 @@
-"""Compares action heads where there are two good answers: python experiments/compare_heads.py
+"""Compares action heads on the same demonstrations: python experiments/compare_heads.py
 
-Every head clones the same demonstrations, many seeds side by side in one program, and drives around the obstacle of
-Obstacle2D: success, how often it passes on either side, what training and sampling cost, each with its 95 % interval
-over seeds. The folder of the results ends with heads.md, heads.json and heads.png, the paths of each head.
+Of every head many policies learn side by side in one program, from one seed each, and drive around the obstacle of
+Obstacle2D: success, mode coverage, what training and sampling cost, with 95 % intervals over seeds. The run folder ends
+with heads.md, heads.json and heads.png, the paths of each head. In it are the demonstrations, and a run folder of each
+head, whose policies evaluate.py, play.py and export_onnx.py take by their --number.
 
     python experiments/compare_heads.py --sweep steps     # success and latency by the steps of a sampler
     python experiments/compare_heads.py --sweep chunk     # success by the actions executed of a chunk, and by tremor
@@ -13,520 +14,379 @@ from __future__ import annotations
 
 from mjx_policies.experiments import _early  # noqa: F401 # isort: skip
 
+import collections
 import contextlib
 import dataclasses
-import math
+import functools
+import io
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 import tyro
-from rich.box import SIMPLE_HEAD
+from rich.box import MARKDOWN, SIMPLE_HEAD, Box
 from rich.console import Console
 from rich.table import Table
 
 from mjx_policies.agents.bc import BCHyper
-from mjx_policies.envs.base import Env
-from mjx_policies.envs.experts.registry import load_expert
-from mjx_policies.envs.franka.actions import ActionName
-from mjx_policies.envs.physics import Backend
+from mjx_policies.agents.sweep import member
+from mjx_policies.envs.control.obstacle2d import Obstacle2D
+from mjx_policies.envs.mocap import mocap_id
+from mjx_policies.envs.physics import resolve_backend
 from mjx_policies.envs.registry import load
+from mjx_policies.evaluation.mode_coverage import success_and_coverage
+from mjx_policies.evaluation.report import as_json
 from mjx_policies.evaluation.statistics import Estimate, mean
-from mjx_policies.experiments.head_contest import (
-    Demonstrated,
-    Learned,
-    Tried,
-    demonstrate,
-    figures,
-    learn,
-    make_judge,
-    sampling_seconds,
-)
-from mjx_policies.experiments.head_pictures import draw_bars, draw_lines, draw_paths
-from mjx_policies.experiments.runs import bc as bc_run
+from mjx_policies.evaluation.trials import Trials
+from mjx_policies.experiments.head_pictures import draw_estimates, draw_paths
+from mjx_policies.experiments.runs import bc
 from mjx_policies.experiments.runs.bc import BCRun
-from mjx_policies.experiments.runs.demonstrations import fit_head, prepare
-from mjx_policies.heads.base import ActionHead
-from mjx_policies.heads.registry import HEADS, STEPPED
-from mjx_policies.training.command_line import parse_arguments
-from mjx_policies.training.errors import UserError, clean_errors
-from mjx_policies.training.files import make_folder, write_atomic, write_json
-from mjx_policies.training.progress import duration, open_console
-from mjx_policies.training.run_folder import provenance
+from mjx_policies.experiments.runs.bc_recipe import DISPLAY, assemble, check
+from mjx_policies.experiments.runs.demonstrations import open_demonstrations
+from mjx_policies.experiments.runs.evaluation import BATCH, EVALUATION_SEED, make_trials, time_policy
+from mjx_policies.experiments.runs.grid import members
+from mjx_policies.experiments.runs.recipe import at_least
+from mjx_policies.heads.registry import HEAD_DEFAULTS, HEADS, STEPPED, HeadName, read_fitted
+from mjx_policies.randomization.conditions import Condition
+from mjx_policies.training.command_line import parse
+from mjx_policies.training.config import may_change, to_json
+from mjx_policies.training.errors import UserError, clean_errors, disk_is_full
+from mjx_policies.training.files import write_atomic, write_json
+from mjx_policies.training.loop import Schedule, train
+from mjx_policies.training.preemption import Preempted, Preemption
+from mjx_policies.training.progress import LiteralConsole, duration, open_console
+from mjx_policies.training.run_folder import RunFolder, provenance
 from mjx_policies.training.waiting import working
+from mjx_policies.types import PyTree, table_slices
 
-RESULTS = ("heads.json", "heads.md", "heads.png")
 CHUNKS = (1, 4, 8, 16)
 SAMPLER_STEPS = (1, 2, 5, 10, 16)
 ENSEMBLE = 0.01  # decay of the weights, Zhao et al. 2023 (arXiv:2304.13705)
-ARM = {
-    "seeds": 1,
-    "demos": 200,
-    "starts": 500,
-    "repetitions": 1,
-    "remember": 2,
-    "draw": False,
-    "size": 512,
-    "slow_steps": 2000,
-    "batch_size": 128,
-    "learning_rate": 1e-3,
-    "weight_decay": 3.0,  # see runs/bc.py
-    "light_decay": 1.0,
-}
-"""Defaults for the tasks of an arm, which have one good answer and want precision."""
-UNSEEN = {"Obstacle2D": ("velocity",)}
-"""What a policy is not told, for it would learn to go on as it does: to stay wherever it stands, short of the goal."""
-SHORT = {"bins": 1, "energy": 2, "fast": 8}
-"""Control steps of a chunk for heads that cannot do with many. Bins draw each number by itself, so the steps of a chunk
-would not agree on a way; an energy learns from uniform chunks, and those of many numbers are never near a real one;
-tokens are learnt one after the other, and of many of them one is soon wrong."""
-SLOW = ("act", "fast")
-"""Transformers, whose gradient steps take long on a processor."""
-LIGHT = ("mixture", "bins")
-"""Heads that do worse where weights are kept as small as suits the others: see RESULTS.md."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Contest:
-    """Trains every head on the same demonstrations."""
-
-    heads: tuple[str, ...] = ()  # to compare; by default all, or those that suit the sweep
-    sweep: Literal["steps", "chunk"] | None = None  # what success is drawn against, in the place of one table of heads
-    task: str = "Obstacle2D"
-    backend: Backend = "auto"
-    actions: ActionName | None = None  # what they mean, in the tasks of an arm; None: what the task chose
-    seeds: int = 10  # policies of each head, which learn side by side
-    demos: int = 300  # demonstrations, the same for all
-    starts: int = 16  # of the evaluation, the same for all
-    repetitions: int = 8  # of each start
-    horizon: int = 16  # control steps of a chunk; at most 1 for bins, 2 for energy, 8 for fast
-    execute: int = 8  # of a chunk, before the next one is made, or all of a shorter one
-    unseen: tuple[str, ...] | None = None  # terms of the observation left out; None: velocity in Obstacle2D
-    tremor: tuple[float, ...] = (0.0, 2.0)  # of the demonstrator in the sweep of chunks, times its own; else 1
-    size: int = 128  # width of hidden layers
-    steps: int = 2000  # gradient steps
-    slow_steps: int = 1200  # of act and fast, whose steps take longer
-    batch_size: int = 64
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-6  # times learning_rate, off the weights of all heads but mixture and bins in each step
-    light_decay: float = 1e-6  # the same of mixture and bins
-    remember: int = 1  # observations that a policy sees
-    draw: bool = True  # act by samples also where a head knows its most likely chunk, or it could not take both ways
-    seed: int = 0  # of the first policy, and of the demonstrations
-    out: str = ""  # folder for the results; empty: runs/heads-<task>-<time>
-    overwrite: bool = False  # replace results that are in --out
-
-    def __post_init__(self) -> None:
-        for name in ("seeds", "demos", "starts", "repetitions", "size", "steps", "slow_steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1")
-        if self.repetitions < 2 and self.task == "Obstacle2D":
-            raise ValueError("repetitions is 1: whether a policy takes both ways shows only where a start is repeated")
-        unknown = [name for name in self.heads if name not in HEADS]
-        if unknown:
-            raise ValueError(f"there is no head {unknown[0]!r}; choose of {', '.join(HEADS)}")
-        for name in self.heads:
-            if self.sweep == "steps" and name not in STEPPED:
-                raise ValueError(f"{name} does not sample in steps; {', '.join(STEPPED)} do")
-            if self.sweep == "chunk" and name in SHORT:
-                raise ValueError(f"{name} has shorter chunks than the other heads, so leave it out of this sweep")
-        if any(not 0 <= tremor <= 10 for tremor in self.tremor) or not self.tremor:
-            raise ValueError("tremor must hold at least one number, each from 0 to 10")
-        if self.execute > self.horizon:
-            raise ValueError(f"execute is {self.execute}, more than the {self.horizon} actions of a chunk")
-        for name in self.heads or HEADS:
-            self.config(name)  # says what else is wrong
-
-    def config(self, head: str) -> BCRun:
-        """Of the runs of one head."""
-        steps = self.slow_steps if head in SLOW else self.steps
-        weight_decay = self.light_decay if head in LIGHT else self.weight_decay
-        return BCRun(
-            task=self.task,
-            backend=self.backend,
-            actions=self.actions,
-            seed=self.seed,
-            seeds=self.seeds,
-            head=head,
-            size=self.size,
-            horizon=min(self.horizon, SHORT.get(head, self.horizon)),
-            execute=min(self.execute, SHORT.get(head, self.execute)),
-            remember=self.remember,
-            unseen=UNSEEN.get(self.task) if self.unseen is None else self.unseen,
-            draw=self.draw,
-            steps=steps,
-            batch_size=self.batch_size,
-            validation=0.0,
-            hyper=BCHyper(learning_rate=self.learning_rate, weight_decay=weight_decay, warmup_steps=steps / 20),
-        )
-
-    @property
-    def folder(self) -> Path:
-        """Of the results."""
-        return Path(self.out)
-
-
-@dataclasses.dataclass(frozen=True)
-class Clones:
-    """One head, trained.
-
-    Attributes:
-      config: of its runs.
-      network: the actor.
-      learned: all seeds.
-    """
-
-    config: BCRun
-    network: ActionHead
-    learned: Learned
-
-
-class Shown:
-    """Says which head is at work on what, and how far it is.
-
-    Args:
-      console: where to.
-    """
-
-    def __init__(self, console: Console):
-        self._console, self._open = console, contextlib.ExitStack()
-        self._words, self._update = "", lambda words: None
-
-    def __enter__(self) -> Shown:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._open.close()
-
-    def phase(self, words: str) -> None:
-        """What begins now."""
-        self._open.close()
-        self._words, self._update = words, self._open.enter_context(working(self._console, words))
-
-    def progress(self, done: int, total: int) -> None:
-        """How far it is."""
-        self._update(f"{self._words}: {done:,} of {total:,}")
-
-
-def main(contest: Contest) -> None:
-    """Compares, prints, writes and draws."""
-    console, begin = open_console(), time.perf_counter()
-    contest = dataclasses.replace(
-        contest, out=contest.out or f"runs/heads-{contest.task}-{datetime.now():%Y%m%d-%H%M%S}"
-    )
-    with clean_errors(ValueError):
-        robots = contest.seeds * contest.repetitions * contest.starts
-        task = load(contest.task, contest.backend, robots, contest.actions)
-        load_expert(contest.task, task)
-    for name in RESULTS:
-        if (contest.folder / name).exists() and not contest.overwrite:
-            raise UserError(
-                f"{contest.folder} holds a {name} already: choose another --out, or replace it with --overwrite."
-            )
-    make_folder(contest.folder, "--out")
-    with Shown(console) as shown, clean_errors(ValueError):
-        match contest.sweep:
-            case None:
-                compare(contest, task, shown, console)
-            case "chunk":
-                sweep_chunk(contest, task, shown, console)
-            case "steps":
-                sweep_steps(contest, task, shown, console)
-    console.print(f"{duration(time.perf_counter() - begin)} in all; results: {contest.folder}", highlight=False)
-
-
-def compare(contest: Contest, task: Env, shown: Shown, console: Console) -> None:
-    """A table of heads, and their paths."""
-    demonstrated = ask_expert(contest, task, 1.0, shown)
-    rows: dict[str, dict[str, Any]] = {}
-    tried: dict[str, Tried] = {}
-    for name in contest.heads or HEADS:
-        clones = clone(contest, task, name, demonstrated, shown)
-        shown.phase(f"{name}: evaluating")
-        tried[name] = make_judge(clones.config, task, clones.network, contest.starts, contest.repetitions)(
-            clones.learned.state
-        )
-        shown.phase(f"{name}: timing")
-        rows[name] = figures(tried[name]) | cost(clones, tried[name], task)
-        # Whatever happens to the next head, this one's results are there.
-        write_results(contest, rows)
-    draw(contest, tried, demonstrated, rows)
-    console.print(terminal_table(contest, rows))
-    for sentence in (*verdicts(rows), *differences(rows)):
-        console.print(sentence, highlight=False)
-
-
-def ask_expert(contest: Contest, task: Env, tremor: float, shown: Shown) -> Demonstrated:
-    """Demonstrations of one kind."""
-    shown.phase("demonstrating" if tremor == 1 else f"demonstrating with {tremor:g} times the tremor")
-    return demonstrate(
-        task, contest.task, contest.demos, contest.seed, tremor, lambda done: shown.progress(done, contest.demos)
-    )
-
-
-def clone(contest: Contest, task: Env, name: str, demonstrated: Demonstrated, shown: Shown) -> Clones:
-    """Trains all seeds of a head."""
-    config = contest.config(name)
-    shown.phase(f"{name}: compiling and learning")
-    demonstrations = prepare(demonstrated.store, config, task.spec)
-    fitted = fit_head(config, demonstrations, task.spec)
-    network = bc_run.make_actor(config, task.spec, demonstrations.scales, fitted)
-    return Clones(config, network, learn(config, task, network, demonstrations, shown.progress))
-
-
-def cost(clones: Clones, tried: Tried, task: Env) -> dict[str, Any]:
-    """What it took: s, of all seeds together, and of one sample."""
-    seconds = sampling_seconds(clones.config, task, clones.network, clones.learned.state)
-    return {
-        "horizon": clones.config.horizon,
-        "execute": clones.config.execute,
-        "steps": clones.config.steps,
-        "weight_decay": float(clones.config.hyper.weight_decay),
-        "training_seconds": clones.learned.training,
-        "compiling_seconds": clones.learned.compiling,
-        "trying_seconds": tried.seconds,
-        "sampling_seconds": mean(seconds, lowest=0.0),
-    }
-
-
-def sweep_chunk(contest: Contest, task: Env, shown: Shown, console: Console) -> None:
-    """Success against the actions executed of each chunk, and with temporal ensembling."""
-    heads = contest.heads or ("mse", "act", "mixture")
-    lengths = [length for length in CHUNKS if length <= contest.horizon]
-    success: dict[str, dict[str, dict[int, Estimate]]] = {}
-    ensembled: dict[str, dict[str, Estimate]] = {}
-    rows: dict[str, dict[str, Any]] = {}
-    for tremor in contest.tremor:
-        demonstrated = ask_expert(contest, task, tremor, shown)
-        panel = f"demonstrations with {tremor:g} times the tremor" if tremor else "demonstrations without tremor"
-        for name in heads:
-            clones = clone(contest, task, name, demonstrated, shown)
-
-            def tell(words: str, clones: Clones = clones, **changes: Any) -> dict[str, Estimate]:
-                shown.phase(f"{clones.config.head}: evaluating {words}")
-                config = dataclasses.replace(clones.config, **changes)
-                judge = make_judge(config, task, clones.network, contest.starts, contest.repetitions)
-                return figures(judge(clones.learned.state))
-
-            for length in lengths:
-                found = tell(f"{length} of {contest.horizon} actions", execute=length)
-                success.setdefault(panel, {}).setdefault(name, {})[length] = found["success"]
-                rows[f"{name}, tremor {tremor:g}, {length} executed"] = found
-            found = tell("temporal ensembling", ensemble=ENSEMBLE)
-            ensembled.setdefault(panel, {})[name] = found["success"]
-            rows[f"{name}, tremor {tremor:g}, ensemble"] = found
-            write_results(contest, rows)
-    seeds = count(contest.seeds, "seed")
-    title = f"{contest.task}: success by the actions executed of a chunk of {contest.horizon}, {seeds}"
-    draw_lines(contest.folder / "heads.png", success, "actions executed of each chunk", title, ensembled)
-    console.print(terminal_table(contest, rows))
-
-
-def sweep_steps(contest: Contest, task: Env, shown: Shown, console: Console) -> None:
-    """Success and latency against the steps of the sampler; each head is trained once."""
-    demonstrated = ask_expert(contest, task, 1.0, shown)
-    success: dict[str, dict[int, Estimate]] = {}
-    milliseconds: dict[str, dict[int, Estimate]] = {}
-    rows: dict[str, dict[str, Any]] = {}
-    for name in contest.heads or tuple(STEPPED):
-        clones = clone(contest, task, name, demonstrated, shown)
-        for steps in SAMPLER_STEPS:
-            shown.phase(f"{name}: evaluating {steps} steps")
-            blank = bc_run.blank_scales(clones.config, task.spec)
-            network = bc_run.make_actor(clones.config, task.spec, blank, num_steps=steps)
-            judge = make_judge(clones.config, task, network, contest.starts, contest.repetitions)
-            state = clones.learned.state
-            seconds = sampling_seconds(clones.config, task, network, state)
-            found = figures(judge(state)) | {"sampling_seconds": mean(seconds, lowest=0.0)}
-            rows[f"{name}, {count(steps, 'step')}"] = found
-            success.setdefault(name, {})[steps] = found["success"]
-            milliseconds.setdefault(name, {})[steps] = mean([1000 * each for each in seconds], lowest=0.0)
-            write_results(contest, rows)
-    panels = {"success": success, "time of one sample [ms]": milliseconds}
-    title = f"{contest.task}: steps from noise to a chunk, {count(contest.seeds, 'seed')}"
-    draw_lines(contest.folder / "heads.png", panels, "steps of the sampler", title, portions=("success",))
-    console.print(terminal_table(contest, rows))
-
-
-COLUMNS = {
-    "success": "success",
-    "lost": "collided or lost",
-    "coverage": "coverage",
-    "both": "seeds that go both ways",
-    "training_seconds": "training [s]",
-    "sampling_seconds": "sampling [ms]",
-}
-
-
-def cells(row: Mapping[str, Any]) -> list[str]:
-    """Of a table, in the order of `COLUMNS`."""
-    found = []
-    for name in COLUMNS:
-        value = row.get(name)
-        if name == "both" and value is not None:
-            found.append(f"{round(value.value * value.count)} of {value.count}" if value.count else "unknown")
-        elif isinstance(value, Estimate):
-            found.append(interval(value, 1000 if name.endswith("_seconds") else 1))
-        else:
-            found.append("–" if value is None else f"{value:.1f}")
-    return found
-
-
-def short_cells(row: Mapping[str, Any]) -> list[str]:
-    """The same for 80 columns: rates in whole percent, times without intervals."""
-    found = []
-    for name, whole in zip(COLUMNS, cells(row), strict=True):
-        value = row.get(name)
-        if not isinstance(value, Estimate) or name == "both" or not value.count:
-            found.append(whole)
-        elif name.endswith("_seconds"):
-            found.append(f"{1000 * value.value:.3g}")
-        else:
-            found.append("{:.0f} [{:.0f},{:.0f}]".format(*(100 * x for x in (value.value, value.low, value.high))))
-    return found
-
-
-def interval(estimate: Estimate, scale: float = 1.0) -> str:
-    """A value and its interval; `unknown` for what was not measured."""
-    if not estimate.count:
-        return "unknown"
-    value, low, high = (f"{scale * x:.2f}" for x in (estimate.value, estimate.low, estimate.high))
-    return f"{value} [{low}, {high}]" if math.isfinite(estimate.high - estimate.low) else value
-
-
-def used(rows: Mapping[str, Mapping[str, Any]]) -> list[int]:
-    """Numbers of the columns that hold anything."""
-    return [i for i, name in enumerate(COLUMNS) if any(name in row for row in rows.values())]
-
-
-SHORT_COLUMNS = {
+DRAWN = 60  # demonstrations, in each panel
+CALLS = 100  # of a policy, timed
+FIGURES = {
     "success": "success %",
     "lost": "lost %",
     "coverage": "coverage %",
-    "both": "both ways",
+    "both": "both modes",
     "training_seconds": "train s",
-    "sampling_seconds": "plan ms",
+    "sampling_ms": "ms",
 }
+"""Those in the table, and their titles there."""
+UNSEEN = {"Obstacle2D": ("velocity",)}
+"""Terms left out, or a policy would learn to go on as it does: to stay wherever it stands, short of the goal."""
 
 
-def terminal_table(contest: Contest, rows: Mapping[str, Mapping[str, Any]]) -> Table:
-    """One row for each head, within 80 columns."""
-    table = Table(title=heading(contest), title_justify="left", box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True)
-    table.add_column("", no_wrap=True)
-    for i in used(rows):
-        table.add_column(SHORT_COLUMNS[list(COLUMNS)[i]], justify="right", no_wrap=True)
-    for name, row in rows.items():
-        table.add_row(name, *(short_cells(row)[i] for i in used(rows)))
-    return table
+@dataclasses.dataclass(frozen=True)
+class HeadBenchmark(BCRun):
+    """Trains every head on the same demonstrations, as `bc_pretrain.py` would, and compares them."""
 
+    KIND: ClassVar[str] = "heads"
 
-def heading(contest: Contest) -> str:
-    """What the numbers are of."""
-    over = "episodes" if contest.seeds == 1 else "seeds"
-    return (
-        f"{contest.task}: {count(contest.seeds, 'seed')}, {count(contest.starts, 'start')} "
-        f"{count(contest.repetitions, 'time')} each; "
-        f"means with 95 % intervals over {over}"
-    )
+    heads: tuple[HeadName, ...] = may_change(())  # to compare; by default all, or those that suit the sweep
+    sweep: Literal["steps", "chunk"] | None = None  # what success is drawn against, in the place of one table of heads
+    initial_states: int = may_change(16)  # of the evaluation of each policy, the same for all heads
+    repeats: int = may_change(8)  # episodes from each of these
+    tremor: tuple[float, ...] = (0.0, 2.0)  # of the demonstrator in the sweep of chunks, times its own; else 1
+    slow_steps: int = 1_200  # gradient steps of act and fast, whose steps take longer
+    task: str = "Obstacle2D"
+    seeds: int = 10  # policies of each head, which learn side by side
+    size: int = 128  # width of hidden layers
+    horizon: int = 16  # control steps of a chunk; at most 1 for bins, 2 for energy, 8 for fast
+    remember: int = 1  # observations that a policy sees
+    draw: bool = True  # act by samples also where a head knows its most likely chunk, or it could not take both ways
+    unseen: tuple[str, ...] | None = None  # terms of the observation left out; None: velocity in Obstacle2D
+    steps: int = 2_000  # gradient steps
+    batch_size: int = 64
+    validation: float = 0.0  # portion of the episodes held out
+    episodes: int = 300  # demonstrations to learn from, the same for all heads
+    # the weight decay of mixture and bins is a third of this
+    hyper: BCHyper = dataclasses.field(default_factory=lambda: BCHyper(learning_rate=3e-3, warmup_steps=100.0))
+    head: tyro.conf.Suppress[HeadName] = "flow"  # this and what follows is of a run alone
+    evaluations: tyro.conf.Suppress[int] = 1
+    trials: tyro.conf.Suppress[int] = 64
+    robots: tyro.conf.Suppress[int] = 256
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, initial_states=1, repeats=1, slow_steps=1)
+        if self.grid:
+            raise ValueError(f"grid is {self.grid}, but heads are compared at one point: leave it out")
+        if self.repeats < 2 and self.task == "Obstacle2D":
+            raise ValueError("repeats is 1: whether a policy takes both ways shows in several episodes from one state")
+        for head in self.heads:
+            if self.sweep == "steps" and head not in STEPPED:
+                raise ValueError(f"{head} does not sample in steps; {', '.join(STEPPED)} do")
+            if self.sweep == "chunk" and HEAD_DEFAULTS[head].max_horizon:
+                raise ValueError(f"{head} has shorter chunks than the other heads, so leave it out of this sweep")
+        if any(not 0 <= tremor <= 10 for tremor in self.tremor) or not self.tremor:
+            raise ValueError("tremor must hold at least one number, each from 0 to 10")
 
-def count(number: int, noun: str) -> str:
-    """1 seed, 2 seeds."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """Names of the heads."""
+        return self.heads or {None: HEADS, "steps": tuple(STEPPED), "chunk": ("mse", "act", "mixture")}[self.sweep]
 
+    @property
+    def variants(self) -> dict[str, dict[str, Any]]:
+        """What each policy is evaluated with, by name: other settings of its `run`, or `num_steps` of its sampler."""
+        if self.sweep == "steps":
+            return {f"steps {steps}": {"num_steps": steps} for steps in SAMPLER_STEPS}
+        if self.sweep == "chunk":
+            lengths = [length for length in CHUNKS if length <= self.horizon]
+            executed = {f"executed {length}": {"run": {"execute": length}} for length in lengths}
+            return executed | {"ensemble": {"run": {"ensemble": ENSEMBLE}}}
+        return {"": {}}
 
-def markdown(contest: Contest, rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """The same as `terminal_table`."""
-    titles = [list(COLUMNS.values())[i] for i in used(rows)]
-    lines = [f"# {heading(contest)}", "", f"| | {' | '.join(titles)} |", f"|---|{'---:|' * len(titles)}"]
-    lines += [f"| {name} | {' | '.join(cells(row)[i] for i in used(rows))} |" for name, row in rows.items()]
-    return "\n".join([*lines, "", *verdicts(rows), *differences(rows), ""])
+    def folder(self, tremor: float = 1.0) -> Path:
+        """Where demonstrations and heads are, of a demonstrator with so many times its own tremor."""
+        return Path(self.run_dir) if tremor == 1 else Path(self.run_dir, f"tremor-{tremor:g}")
 
-
-def verdicts(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Which heads took both ways."""
-    judged = {name: row for name, row in rows.items() if "both" in row}
-    if not judged:
-        return []
-    always = [name for name, row in judged.items() if row["both"].value == 1]
-    never = [name for name, row in judged.items() if row["both"].value == 0]
-    unknown = [name for name, row in judged.items() if not row["both"].count]
-    sometimes = [name for name in judged if name not in (*always, *never, *unknown)]
-    return [
-        f"{what}: {', '.join(names)}."
-        for what, names in (
-            ("Around on both sides in every seed", always),
-            ("Around on both sides in some seeds", sometimes),
-            ("Around on both sides in no seed", never),
-            ("Too few successes to know the sides", unknown),
+    def run(self, head: str, tremor: float = 1.0) -> BCRun:
+        """The policies of one head, with its own folder inside the one of the benchmark."""
+        own = HEAD_DEFAULTS[head]
+        horizon, steps = min(self.horizon, own.max_horizon or self.horizon), self.slow_steps if own.slow else self.steps
+        hyper = dataclasses.replace(
+            self.hyper,
+            weight_decay=self.hyper.weight_decay * own.weight_decay,
+            warmup_steps=self.hyper.warmup_steps * steps / self.steps,
         )
-        if names
-    ]
+        folder = self.folder(tremor)
+        own_settings = {
+            "head": head,
+            "horizon": horizon,
+            "execute": min(self.execute, horizon),
+            "steps": steps,
+            "hyper": hyper,
+            "unseen": UNSEEN.get(self.task) if self.unseen is None else self.unseen,
+            "demos": self.demos or str(folder / "demonstrations"),
+            "run_dir": str(folder / head),
+        }
+        shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(BCRun)}
+        return BCRun(**{**shared, **own_settings})
 
 
-def differences(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """In what heads were not treated alike."""
-    found = []
-    titles = {
-        "horizon": "Actions of a chunk",
-        "execute": "Executed of it",
-        "steps": "Gradient steps",
-        "weight_decay": "Weight decay",
-    }
-    for key, words in titles.items():
-        values: dict[float, list[str]] = {}
-        for name, row in rows.items():
-            if key in row:
-                values.setdefault(row[key], []).append(name)
-        if values:
-            most = max(values, key=lambda value: len(values[value]))
-            others = [f"{value:,g} of {', '.join(names)}" for value, names in values.items() if value != most]
-            found.append(f"{words}: {'; '.join([f'{most:,g}', *others])}.")
-    return found
+ARM = {
+    "seeds": 1,
+    "initial_states": 500,
+    "repeats": 1,
+    "slow_steps": 2_000,
+    "size": 512,
+    "remember": 2,
+    "draw": False,
+    "batch_size": 128,
+    "episodes": 200,
+    "hyper": BCHyper(learning_rate=1e-3, weight_decay=3.0, warmup_steps=100.0),  # see runs/bc.py
+}
+"""Defaults for the tasks of an arm, which have one good answer and want precision."""
 
 
-def write_results(contest: Contest, rows: Mapping[str, Mapping[str, Any]]) -> None:
-    """heads.json and heads.md, replaced in one step."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, Estimate):
-            return {name: plain(x) for name, x in dataclasses.asdict(value).items()}
-        return None if isinstance(value, float) and not math.isfinite(value) else value
-
-    found = [{"name": name, **{key: plain(value) for key, value in row.items()}} for name, row in rows.items()]
-    asked = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(contest).items()}
-    about = {"asked": asked, "interval": 0.95, "made_with": provenance()}
-    write_json(contest.folder / "heads.json", {**about, "rows": found})
-    write_atomic(contest.folder / "heads.md", markdown(contest, rows))
-
-
-def draw(
-    contest: Contest, tried: Mapping[str, Tried], demonstrated: Demonstrated, rows: Mapping[str, Mapping[str, Any]]
-) -> None:
-    """heads.png."""
-    png = contest.folder / "heads.png"
-    if demonstrated.paths:
-        seeds = count(contest.seeds, "seed")
-        title = f"Around an obstacle, from the left of the picture to the right; {seeds} of each head"
-        draw_paths(png, tried, demonstrated.paths, title)
-    else:
-        draw_bars(png, {name: row["success"] for name, row in rows.items()}, heading(contest))
+def main(asked: HeadBenchmark) -> None:
+    """Compares, prints, writes and draws; a signal or a head that fails leaves the results of the others."""
+    console, preemption, began, stop = open_console(), Preemption(), time.perf_counter(), None
+    path = asked.run_dir or f"runs/heads-{asked.task}-{datetime.now():%Y%m%d-%H%M%S}"
+    with clean_errors(ValueError), working(console, "building the task and checking what it needs"):
+        asked = dataclasses.replace(asked, run_dir=path, backend=resolve_backend(asked.backend))
+        comparison = HeadComparison(asked, console, preemption)
+    # No `with`, which would delete the folder after an early error, and with it the runs inside.
+    with contextlib.closing(RunFolder.start(path, asked, asked.resume)), preemption:
+        try:
+            comparison.run()
+        except Preempted as signal:
+            console.print(f"{signal} asked to stop. Go on with --resume and the same --run-dir ({path}).")
+            stop = signal.exit_code
+        if comparison.rows:
+            comparison.show(console, SIMPLE_HEAD)
+            with working(console, "drawing"):
+                comparison.draw()
+    console.print(f"{duration(time.perf_counter() - began)} in all; run folder: {path}", highlight=False)
+    if stop is not None:
+        raise SystemExit(stop)
+    if comparison.failed:
+        raise UserError("; ".join(f"{name} failed: {why}" for name, why in comparison.failed.items()))
 
 
-def parse() -> Contest:
+class HeadComparison:
+    """The heads of a benchmark, trained and evaluated one after the other.
+
+    Args:
+      asked: what is to be compared.
+      console: where progress and results go.
+      preemption: of the process.
+
+    Raises:
+      ValueError: the task or one of the heads cannot be trained as asked.
+    """
+
+    def __init__(self, asked: HeadBenchmark, console: Console, preemption: Preemption):
+        self.asked, self.console, self.preemption = asked, console, preemption
+        self.batch = asked.repeats * min(BATCH, asked.initial_states)
+        self.task = load(asked.task, asked.backend, self.batch, asked.actions)
+        for head in asked.compared:
+            check(dataclasses.replace(asked.run(head), demos=asked.demos), self.task)
+        self.rows: dict[str, dict[str, Estimate]] = {}
+        self.panels: dict[str, dict[str, dict[str, Estimate]]] = {}  # see `draw_estimates`
+        self.evaluations: dict[str, list[Trials]] = {}
+        self.failed: dict[str, str] = {}
+
+    def run(self) -> None:
+        """Trains and evaluates every head; `Preempted` ends it."""
+        varied = self.asked.sweep == "chunk" and not self.asked.demos
+        for tremor in self.asked.tremor if varied else (1.0,):
+            runs = [self.asked.run(head, tremor) for head in self.asked.compared]
+            folder, first = self.asked.folder(tremor), dataclasses.replace(runs[0], demos=self.asked.demos)
+            folder.mkdir(exist_ok=True)
+            with working(self.console, "reading demonstrations"):
+                self.store = open_demonstrations(first, self.task, folder, self.preemption, self.console, tremor)
+            for run in runs:
+                try:
+                    self.compare(run, tremor)
+                except Preempted:
+                    raise
+                except Exception as error:  # whatever it is, the other heads are worth having
+                    if disk_is_full(error):
+                        raise
+                    if not isinstance(error, UserError):
+                        self.console.print_exception()
+                    self.failed[run.head] = str(error)
+
+    def compare(self, run: BCRun, tremor: float) -> None:
+        """Trains one head, evaluates it in each variant, and writes the results so far."""
+        params, seconds = self.train(run)
+        for variant, changes in self.asked.variants.items():
+            changed = dataclasses.replace(run, **changes.get("run", {}))
+            found, sampling = self.evaluate(changed, params, changes.get("num_steps"))
+            row = success_and_coverage(found, self.asked.repeats)
+            row |= {"training_seconds": mean([seconds]), "sampling_ms": mean([1000 * sampling])}
+            demonstrator = f"tremor {tremor:g}" if self.asked.sweep == "chunk" else ""
+            name = ", ".join(filter(None, (run.head, demonstrator, variant)))
+            self.rows[name], self.evaluations[name] = row, found
+            for figure in ("success", "sampling_ms") if self.asked.sweep == "steps" else ("success",):
+                panel = self.panels.setdefault(f"{FIGURES[figure]} {demonstrator}", {})
+                line, x = (run.head, variant.split()[-1]) if variant else ("", run.head)
+                panel.setdefault(line, {})[x] = row[figure]
+            self.write()
+
+    def train(self, run: BCRun) -> tuple[list[PyTree], float]:
+        """Trains the policies of one head in their run folder, or goes on there.
+
+        Returns:
+          The parameters of each policy, and s that training took all of them together, without compilation.
+        """
+        path, names = Path(run.run_dir), [each.name for each in members(run)] if run.seeds > 1 else []
+        console, preemption = self.console, self.preemption
+        console.print(f"{run.head}: {path}", highlight=False)
+        with (
+            RunFolder.start(path, run, resume=(path / "config.json").exists()) as folder,
+            assemble(run, self.task, folder, console, preemption, self.store) as parts,
+        ):
+            job, schedule = dataclasses.replace(parts.job, runs=names), Schedule(parts.total_steps, tensorboard=False)
+            outcome = train(job, folder, schedule, show=DISPLAY.progress, console=console, preemption=preemption)
+        preemption.check()
+        iterations, seconds = parts.total_steps // parts.job.steps_per_iteration, outcome.seconds["compile"]
+        if iterations > 1:  # the first of them is in the time of compilation
+            seconds = outcome.seconds["train"] * iterations / (iterations - 1)
+        learner = outcome.state.learner
+        return [parts.params(member(learner, s) if names else learner) for s in range(run.seeds)], seconds
+
+    def evaluate(self, run: BCRun, params: Sequence[PyTree], num_steps: int | None) -> tuple[list[Trials], float]:
+        """The policies of one head in the same episodes as those of the others, and s that a chunk takes."""
+        spec, episodes = self.task.spec, self.asked.initial_states * self.asked.repeats
+        fitted = read_fitted(run.head, (run.horizon, spec.action.size), Path(run.run_dir))
+        network = bc.make_actor(run, spec, bc.blank_scales(run, spec), fitted, num_steps)
+        evaluate = make_trials(
+            self.task,
+            functools.partial(bc.make_policy, run, spec, network),
+            {"nominal": Condition("", run.imperfections)},
+            self.batch,
+            repeats=self.asked.repeats,
+            recorded=episodes if isinstance(self.task, Obstacle2D) else 0,
+        )
+        found = []
+        with working(self.console, f"{run.head}: compiling the evaluation") as say:
+            for number, each in enumerate(params):
+
+                def report(name: str, done: int, who: str = f"{run.head}, seed {run.seed + number}") -> None:
+                    self.preemption.check()
+                    say(f"evaluating {who}: {done:,} of {episodes:,} episodes")
+
+                found.append(evaluate(each, episodes, report=report, seed=EVALUATION_SEED + number)["nominal"])
+            every_step = dataclasses.replace(run, execute=1, ensemble=None, latency=0)
+            policy = bc.make_policy(every_step, spec, network, params[0])
+            return found, time_policy(self.task, policy, CALLS).median
+
+    def show(self, console: Console, box: Box) -> None:
+        """One row for each head, and how it was trained; rates in whole percent, so that 80 columns hold them."""
+        used = [name for name in FIGURES if name in next(iter(self.rows.values()))]
+        table = Table(box=box, padding=(0, int(box == MARKDOWN)))
+        for number, title in enumerate(["", *(FIGURES[name] for name in used)]):
+            table.add_column(title, justify="right" if number else "left", no_wrap=True)
+        for name, row in self.rows.items():
+            table.add_row(name, *(cell(figure, row[figure]) for figure in used))
+        console.print(heading(self.asked), "", table, *settings(self.asked), sep="\n", highlight=False)
+
+    def write(self) -> None:
+        """heads.json and heads.md, replaced in one step."""
+        about = {"asked": to_json(self.asked), "interval": 0.95, "made_with": provenance()}
+        write_json(Path(self.asked.run_dir, "heads.json"), {**about, "heads": as_json(self.rows)})
+        text = io.StringIO()
+        self.show(LiteralConsole(file=text, width=200), MARKDOWN)
+        write_atomic(Path(self.asked.run_dir, "heads.md"), text.getvalue())
+
+    def draw(self) -> None:
+        """heads.png."""
+        png, title = Path(self.asked.run_dir, "heads.png"), heading(self.asked)
+        if self.asked.sweep is None and isinstance(self.task, Obstacle2D):
+            columns = table_slices(self.task.spec.observation)
+            states = np.split(self.store.arrays[bc.OBSERVATION], self.store.starts[1:])[:DRAWN]
+            paths = [state[:, columns["position"]] - state[:, columns["obstacle"]] for state in states]
+            draw_paths(png, self.evaluations, mocap_id(self.task.physics.model, "obstacle"), paths, title)
+        else:
+            x_labels = {"steps": "steps of the sampler", "chunk": "actions executed of each chunk", None: ""}
+            draw_estimates(png, self.panels, x_labels[self.asked.sweep], title)
+
+
+def cell(figure: str, estimate: Estimate) -> str:
+    """A figure in the table."""
+    if not estimate.count:
+        return "unknown"
+    if figure == "both":
+        return f"{round(estimate.value * estimate.count)} of {estimate.count}"
+    if "%" not in FIGURES[figure]:
+        return f"{estimate.value:.3g}"
+    return "{:.0f} [{:.0f},{:.0f}]".format(*(100 * x for x in (estimate.value, estimate.low, estimate.high)))
+
+
+def heading(asked: HeadBenchmark) -> str:
+    """What the numbers are of."""
+    counts = f"seeds {asked.seeds}, initial states {asked.initial_states}, episodes from each {asked.repeats}"
+    return f"{asked.task}: {counts}; means with 95 % intervals over {'seeds' if asked.seeds > 1 else 'episodes'}"
+
+
+def settings(asked: HeadBenchmark) -> list[str]:
+    """A sentence on the heads that were trained alike."""
+    heads = collections.defaultdict(list)
+    for run in map(asked.run, asked.compared):
+        decay = f"{run.steps:,} gradient steps, weight decay {run.hyper.weight_decay:.2g}"
+        heads[f"chunks of {run.horizon}, {run.execute} executed, {decay}"].append(run.head)
+    return [f"{', '.join(names)}: {words}." for words, names in heads.items()]
+
+
+def configuration() -> HeadBenchmark:
     """Reads the command line, whose defaults depend on the task."""
 
     @dataclasses.dataclass(frozen=True)
     class Which:
-        task: str = Contest.task
+        task: str = HeadBenchmark.task
 
     which, _ = tyro.cli(Which, return_unknown_args=True, add_help=False)
     defaults: dict[str, Any] = ARM if which.task.startswith("Franka") else {}
-    return parse_arguments(Contest, __doc__, default=Contest(task=which.task, **defaults))
+    return parse(HeadBenchmark, __doc__, default=HeadBenchmark(task=which.task, **defaults))
 
 
 if __name__ == "__main__":
-    with clean_errors(ValueError):
-        main(parse())
+    with clean_errors():
+        main(configuration())

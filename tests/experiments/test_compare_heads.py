@@ -1,12 +1,9 @@
 """The script that compares heads: its figures against slow loops, and a small comparison from end to end."""
 
-import importlib
 import io
 import json
 import math
-import runpy
-import sys
-from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -15,114 +12,101 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from rich.box import SIMPLE_HEAD
 
 from mjx_policies.envs.experts.registry import load_expert
 from mjx_policies.envs.registry import load
-from mjx_policies.evaluation.statistics import mean
+from mjx_policies.evaluation.mode_coverage import coverage, success_and_coverage
+from mjx_policies.evaluation.statistics import mean, proportion
+from mjx_policies.experiments.collection.demonstrators import expert_demonstrator
+from mjx_policies.experiments.compare_heads import HeadBenchmark, HeadComparison
+from mjx_policies.experiments.runs.opening import load_policy
+from mjx_policies.training.preemption import Preemption
 from mjx_policies.training.progress import LiteralConsole
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
-SCRIPTS = Path(__file__).parents[2] / "experiments"
-TINY = ("--seeds", 2, "--demos", 24, "--steps", 20, "--size", 16, "--starts", 2, "--repetitions", 3, "--batch-size", 16)
+TINY = ("--seeds", 2, "--episodes", 24, "--steps", 20, "--size", 16, "--batch-size", 16)
+TINY = (*TINY, "--initial-states", 2, "--repeats", 3, "--horizon", 4, "--execute", 2, "--heads", "mse")
+COSTS = {"training_seconds": mean([123.4]), "sampling_ms": mean([0.0123])}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def path_of_a_script():
-    """A script finds its neighbours, as where Python runs it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(SCRIPTS))
-        yield
+def evaluations(success, side=None):  # [S, N, P] -> S
+    """Of S policies, as far as coverage looks at them."""
 
+    def trials(s):
+        rates = {"success": success[s], "failures": ~success[s]}
+        figures = {name: proportion(int(each.sum()), each.size) for name, each in rates.items()}
+        final = {} if side is None else {"side": side[s].ravel()}
+        return SimpleNamespace(figures=figures, final=final, outcomes=SimpleNamespace(achieved=success[s].ravel()))
 
-@pytest.fixture(scope="module")
-def contest():
-    return importlib.import_module("head_contest")
-
-
-def script(*arguments):
-    """Runs the script in this process, which spares its imports; returns the exit code."""
-    argv, sys.argv = sys.argv, ["compare_heads.py", *map(str, arguments)]
-    try:
-        runpy.run_path(str(SCRIPTS / "compare_heads.py"), run_name="__main__")
-        return 0
-    except SystemExit as stop:
-        return stop.code
-    finally:
-        sys.argv = argv
+    return [trials(s) for s in range(len(success))]
 
 
 @given(st.lists(st.sampled_from(["left", "right", "failed"]), min_size=12, max_size=12))
 @settings(deadline=None, max_examples=50)
-def test_coverage_counts_pairs_from_one_start(contest, outcomes):
-    """Two seeds, three repetitions of two starts, and every pair looked at."""
-    table = np.asarray(outcomes).reshape(2, 3, 2)
+def test_coverage_counts_pairs_from_one_initial_state(outcomes):
+    """Three episodes from each of four initial states, and every pair looked at."""
+    table = np.asarray(outcomes).reshape(4, 3)
     expected = []
-    for seed in range(2):
-        starts = []
-        for start in range(2):
-            ends = [end for end in table[seed, :, start] if end != "failed"]
-            pairs = [(a, b) for i, a in enumerate(ends) for b in ends[:i]]
-            if pairs:
-                starts.append(2 * sum(a != b for a, b in pairs) / len(pairs))
-        expected.append(sum(starts) / len(starts) if starts else math.nan)  # unknown
+    for row in table:
+        ends = [end for end in row if end != "failed"]
+        pairs = [(a, b) for i, a in enumerate(ends) for b in ends[:i]]
+        if pairs:
+            expected.append(2 * sum(a != b for a, b in pairs) / len(pairs))
     side = np.where(table == "left", 1.0, np.where(table == "right", -1.0, np.nan))
-    np.testing.assert_allclose(contest.coverage(table != "failed", side), expected)
+    unknown_or_mean = sum(expected) / len(expected) if expected else math.nan
+    np.testing.assert_allclose(coverage(table != "failed", side), unknown_or_mean)
 
 
-def test_coverage_of_a_fair_coin_is_one_and_of_a_choice_by_start_zero(contest):
-    everything = np.ones((1, 8, 4000), bool)
+def test_coverage_of_a_fair_coin_is_one_and_of_a_choice_by_initial_state_zero():
+    everything = np.ones((4000, 8), bool)
     coin = np.random.default_rng(0).choice([-1.0, 1.0], everything.shape)
-    assert contest.coverage(everything, coin)[0] == pytest.approx(1.0, abs=0.02)
-    by_start = np.broadcast_to(coin[:, :1], coin.shape)  # on the whole it takes both ways just as often
-    assert contest.coverage(everything, by_start)[0] == 0.0
+    assert coverage(everything, coin) == pytest.approx(1.0, abs=0.02)
+    by_state = np.broadcast_to(coin[:, :1], coin.shape)  # on the whole it takes both ways just as often
+    assert coverage(everything, by_state) == 0.0
 
 
-def test_figures_leave_out_what_nobody_measured(contest):
+def test_figures_leave_out_what_nobody_measured():
     """One seed goes left and right, one only left, one nowhere."""
-    success, side = np.zeros((3, 2, 1), bool), np.full((3, 2, 1), np.nan)
+    success, side = np.zeros((3, 1, 2), bool), np.full((3, 1, 2), np.nan)
     success[:2] = True
-    side[0, :, 0], side[1, :, 0] = (1.0, -1.0), (1.0, 1.0)
-    found = contest.figures(contest.Tried(success, ~success, side, np.zeros((3, 2, 1, 5, 2)), 0.0))
+    side[0, 0], side[1, 0] = (1.0, -1.0), (1.0, 1.0)
+    found = success_and_coverage(evaluations(success, side), 2)
     assert found["success"].value == pytest.approx(2 / 3) and found["lost"].value == pytest.approx(1 / 3)
     assert found["left"].value == 0.75 and found["left"].count == 2
     assert found["both"].value == 0.5 and found["both"].count == 2
     assert found["coverage"].value == 1.0 and found["coverage"].count == 2  # no pair of the first agrees: 2 and 0
 
 
-def test_coverage_without_a_success_is_unknown_and_the_table_fits_80_columns(contest):
-    heads = importlib.import_module("compare_heads")
-    nowhere, side = np.zeros((2, 3, 4), bool), np.full((2, 3, 4), np.nan)
-    failed = contest.figures(contest.Tried(nowhere, ~nowhere, side, np.zeros((2, 3, 4, 5, 2)), 0.0))
+def test_coverage_without_a_success_is_unknown_and_the_table_fits_80_columns():
+    nowhere, side = np.zeros((2, 4, 3), bool), np.full((2, 4, 3), np.nan)
+    failed = success_and_coverage(evaluations(nowhere, side), 3)
     assert math.isnan(failed["coverage"].value) and failed["both"].count == 0 and failed["success"].value == 0.0
-    good = contest.figures(contest.Tried(~nowhere, nowhere, np.ones_like(side), np.zeros((2, 3, 4, 5, 2)), 0.0))
+    good = success_and_coverage(evaluations(~nowhere, np.ones_like(side)), 3)
     assert good["coverage"].value == 0.0 and good["both"].value == 0.0
-    costs = {"training_seconds": 123.4, "sampling_seconds": mean([0.0123, 0.0145], lowest=0.0)}
-    rows = {"consistency": failed | costs, "mse[1]": good | costs}
-    assert heads.cells(rows["consistency"])[2:4] == ["unknown", "unknown"]
-    assert heads.verdicts(rows) == [
-        "Around on both sides in no seed: mse[1].",
-        "Too few successes to know the sides: consistency.",
-    ]
     console = LiteralConsole(file=io.StringIO(), width=80)
-    console.print(heads.terminal_table(heads.Contest(), rows))
-    lines = console.file.getvalue().splitlines()
-    assert max(map(len, lines)) <= 80 and any("mse[1]" in line and "100 [34,100]" in line for line in lines), lines
-    assert sum("consistency" in line for line in lines) == 1
+    comparison = HeadComparison(HeadBenchmark(heads=("mse",), backend="cpu"), console, Preemption())
+    comparison.rows = {"consistency": failed | COSTS, "mse[1]": good | COSTS}
+    comparison.show(console, SIMPLE_HEAD)
+    *_, titles, _, bad, fine, _, settings = console.file.getvalue().rstrip().splitlines()
+    assert max(map(len, (titles, bad, fine))) <= 80 and "both modes" in titles and "…" not in titles
+    assert " ".join(bad.split()) == "consistency 0 [0,66] 100 [34,100] unknown unknown 123 0.0123"
+    assert " ".join(fine.split()) == "mse[1] 100 [34,100] 0 [0,66] 0 [0,66] 0 of 2 123 0.0123"
+    assert settings == "mse: chunks of 16, 8 executed, 2,000 gradient steps, weight decay 1e-06."
 
 
-def test_figures_of_one_seed_have_the_interval_of_their_episodes(contest):
-    success = np.arange(50).reshape(1, 5, 10) < 35
-    found = contest.figures(contest.Tried(success, ~success, np.full(success.shape, np.nan), None, 0.0))
+def test_figures_of_one_seed_have_the_interval_of_their_episodes():
+    found = success_and_coverage(evaluations(np.arange(50).reshape(1, 50, 1) < 35), 1)
     assert found["success"].value == 0.7 and found["success"].count == 50
     np.testing.assert_allclose([found["success"].low, found["success"].high], [0.562, 0.809], atol=5e-4)
 
 
 @pytest.mark.parametrize("tremor", [0.0, 1.0, 2.0])
-def test_tremor_scales_how_far_an_action_is_from_what_was_meant(contest, tremor):
+def test_tremor_scales_how_far_an_action_is_from_what_was_meant(tremor):
     task = load("Obstacle2D", "cpu", num_envs=1)
     expert = load_expert("Obstacle2D", task)
     state, timestep = task.reset(jax.random.key(0), {})
-    actor = contest.shaky_actor(expert, tremor)
+    actor = expert_demonstrator(expert, tremor)
     carry = actor.init(jax.random.key(1), state, timestep.obs)
     action, label, _ = actor.act(carry, state, timestep.obs, jax.random.key(2), jnp.zeros((), jnp.int32))
     managed, after = expert.act(expert.init(jax.random.key(1), state), state, jax.random.key(2))
@@ -131,58 +115,79 @@ def test_tremor_scales_how_far_an_action_is_from_what_was_meant(contest, tremor)
     np.testing.assert_allclose(action - label, tremor * (managed - after.intended), atol=1e-6)
 
 
-def test_heads_are_compared_in_a_table_a_file_and_a_picture(tmp_path, capsys):
-    folder = tmp_path / "found"
-    assert script(*TINY, "--heads", "mse", "mixture", "--horizon", 4, "--execute", 2, "--out", folder) == 0
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("heads") / "found"
+
+
+def test_heads_are_compared_in_a_table_a_file_and_a_picture(folder, run_script):
+    done = run_script("compare_heads.py", *TINY, "mixture", "--run-dir", folder)
+    assert done.returncode == 0 and "run folder: " in done.stdout, done
     found = json.loads((folder / "heads.json").read_text())
-    assert [row["name"] for row in found["rows"]] == ["mse", "mixture"] and found["asked"]["seeds"] == 2
-    for row in found["rows"]:
+    assert set(found["heads"]) == {"mse", "mixture"} and found["asked"]["seeds"] == 2
+    for row in found["heads"].values():
         assert row["success"]["count"] == 2 and row["coverage"]["count"] <= 2
         assert 0 <= row["success"]["low"] <= row["success"]["value"] <= row["success"]["high"] <= 1
-        assert row["training_seconds"] > 0 and row["sampling_seconds"]["value"] > 0
-    # A policy that has no choice takes the same way from the same start, or none.
-    assert found["rows"][0]["coverage"]["value"] in (0, None)  # unknown where none arrived twice from a start
+        assert row["training_seconds"]["value"] > 0 and row["sampling_ms"]["value"] > 0
+    # A policy that has no choice takes the same way from the same initial state, or none.
+    assert found["heads"]["mse"]["coverage"]["value"] in (0, None)  # unknown where none arrived twice from one
     text = (folder / "heads.md").read_text()
-    assert "| mse | " in text and ("in no seed: mse" in text or "to know the sides: mse" in text)
+    assert "| mse " in text and "mixture: chunks of 4, 2 executed, 20 gradient steps" in text
     with Image.open(folder / "heads.png") as picture:
         assert picture.width > 600
-    assert "results: " in capsys.readouterr().out
 
 
-def test_chunks_of_every_length_are_compared(tmp_path):
-    arguments = ("--sweep", "chunk", "--heads", "mse", "--horizon", 4, "--execute", 2, "--tremor", 0, "--out", tmp_path)
-    assert script(*TINY, *arguments) == 0
-    rows = [row["name"] for row in json.loads((tmp_path / "heads.json").read_text())["rows"]]
-    assert rows == [f"mse, tremor 0, {what}" for what in ("1 executed", "4 executed", "ensemble")]
-    with Image.open(tmp_path / "heads.png") as picture:
+def test_policies_of_a_head_are_those_of_a_run(folder):
+    policy = load_policy(folder / "mixture", "cpu", number=1)
+    assert policy.config.seed == 1 and policy.steps == 20
+    assert policy.config.hyper.weight_decay == pytest.approx(1e-6 / 3)
+
+
+def test_a_head_that_fails_leaves_the_others_which_are_not_trained_again(folder, run_script):
+    (folder / "mse" / "config.json").write_text("{}")
+    before = (folder / "mixture" / "metrics.csv").read_bytes()
+    (folder / "heads.json").unlink()
+    done = run_script("compare_heads.py", "--run-dir", folder, "--resume")
+    assert done.returncode == 2 and "mse failed: " in done.stderr and "Traceback" not in done.stderr
+    assert set(json.loads((folder / "heads.json").read_text())["heads"]) == {"mixture"}
+    assert (folder / "mixture" / "metrics.csv").read_bytes() == before
+
+
+def test_chunks_of_every_length_are_compared(tmp_path, run_script):
+    arguments = ("--horizon", 2, "--execute", 1, "--sweep", "chunk", "--tremor", 0, "--run-dir", tmp_path / "found")
+    done = run_script("compare_heads.py", *TINY, *arguments)
+    assert done.returncode == 0, done
+    rows = json.loads((tmp_path / "found" / "heads.json").read_text())["heads"]
+    assert set(rows) == {f"mse, tremor 0, {what}" for what in ("executed 1", "ensemble")}
+    with Image.open(tmp_path / "found" / "heads.png") as picture:
         assert picture.width > 400
 
 
-def test_earlier_results_stay(tmp_path, capsys):
+def test_earlier_results_stay(tmp_path, run_script):
     (tmp_path / "heads.json").write_text("{}")
-    assert script(*TINY, "--heads", "mse", "--out", tmp_path) == 2
-    said = " ".join(capsys.readouterr().err.split())
-    assert "holds a heads.json already: choose another --out, or replace it with --overwrite." in said
+    done = run_script("compare_heads.py", *TINY, "--run-dir", tmp_path)
+    assert done.returncode == 2
+    assert "is not empty (it holds heads.json). Choose another --run-dir." in " ".join(done.stderr.split())
     assert (tmp_path / "heads.json").read_text() == "{}"
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--heads", "mlp"), "there is no head 'mlp'; choose of mse, "),
-        (("--repetitions", 1), "repetitions is 1: "),
+        (("--heads", "mlp"), "invalid choice 'mlp'"),
+        (("--repeats", 1), "--repeats is 1: "),
         (("--seeds", 0), "seeds is 0, it must be at least 1"),
         (("--execute", 17), "execute is 17, more than the 16 actions of a chunk"),
-        (("--light-decay", -1.0), "weight_decay is -1, it must lie between 0 and"),
+        (("--hyper.weight-decay", -1.0), "weight-decay is -1, it must lie between 0 and"),
         (("--tremor", -1.0), "tremor must hold at least one number, each from 0 to 10"),
-        (("--task", "Pendulum"), "there is no expert for 'Pendulum'"),
+        (("--task", "Pendulum"), "Pendulum has no stages to solve"),
         (("--task", "Cartwheel"), "unknown task 'Cartwheel'"),
         (("--sweep", "steps", "--heads", "mse"), "mse does not sample in steps"),
         (("--sweep", "chunk", "--heads", "bins"), "bins has shorter chunks than the other heads"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_in_a_sentence(arguments, sentence, tmp_path, capsys):
-    assert script(*arguments, "--out", tmp_path / "found") == 2
-    said = " ".join(capsys.readouterr().err.replace("│", " ").split())
-    assert sentence in said and "Traceback" not in said
+def test_what_cannot_be_compared_is_refused_in_a_sentence(arguments, sentence, tmp_path, run_script):
+    done = run_script("compare_heads.py", *arguments, "--run-dir", tmp_path / "found")
+    said = " ".join((done.stdout + done.stderr).replace("│", " ").split())
+    assert done.returncode == 2 and sentence in said and "Traceback" not in said, said
     assert not (tmp_path / "found").exists()
