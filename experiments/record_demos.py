@@ -133,7 +133,7 @@ def devices(asked: Record, axes: int, looks: list[Look]) -> Iterator[tuple[Keys,
         if pad is not None:
             sources.append(pad.read)
         try:
-            sources.append(stack.enter_context(terminal()).read)
+            sources.append(stack.enter_context(terminal()))
         except UserError:
             if not sources:
                 raise

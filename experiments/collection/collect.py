@@ -9,10 +9,11 @@ Axes: B rollouts at once.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -131,42 +132,37 @@ def collect_until(
     compiling = progress.seconds.get("compiling", 0.0) + time.perf_counter() - began
     progress = dataclasses.replace(progress, seconds=progress.seconds | {"compiling": compiling})
     begins, first = progress.tally.rollouts < collection.batch, None
-    with counting(console, "episodes", wanted, first=len(writer)) as count:
+    with (
+        counting(console, "episodes", wanted, first=len(writer)) as count,
+        contextlib.closing(collect(wanted, collection, writer, progress)) as batches,
+    ):
         count(len(writer))
-
-        def report(progress: CollectionProgress, rollouts: Rollouts) -> bool:
-            nonlocal first
+        for progress, rollouts in batches:
             save(progress)
             rate = proportion(progress.tally.successes, progress.tally.rollouts)
             success = f"success {rate.value:.1%} [{rate.low:.1%}, {rate.high:.1%}]"
             count(len(writer), success, f"{rate.count:,} rollouts")
             first = first or (rollouts if begins else None)
-            return preemption.requested is None
-
-        return collect(collection, wanted, writer, progress, report), first
+            if preemption.requested is not None:
+                break
+    return progress, first
 
 
 def collect(
-    collection: Collection,
-    wanted: int,
-    writer: EpisodeWriter,
-    progress: CollectionProgress,
-    report: Callable[[CollectionProgress, Rollouts], bool],
-) -> CollectionProgress:
-    """Goes on until the writer holds as many demonstrations as are wanted.
+    wanted: int, collection: Collection, writer: EpisodeWriter, progress: CollectionProgress
+) -> Generator[tuple[CollectionProgress, Rollouts], None, None]:
+    """Goes on until the writer holds as many demonstrations as are wanted, or nobody asks for the next batch.
 
     While one batch is written the next is simulated: writing waits for the disk, and uses one core.
 
     Args:
-      collection: what is collected.
       wanted: demonstrations in all.
-      writer: holds those so far.
+      collection: what is collected.
+      writer: holds the demonstrations so far.
       progress: so far.
-      report: is told the progress and the rollouts of each batch once its demonstrations are written, and says whether
-        to go on.
 
-    Returns:
-      The progress at the end.
+    Yields:
+      The progress and the rollouts of each batch, once its demonstrations are written.
 
     Raises:
       UserError: hardly any rollout succeeds, the seeds are used up, or the writer holds what was not collected so.
@@ -178,7 +174,7 @@ def collect(
             "episodes were taken out of it, so begin another one."
         )
     seconds = {"simulating": 0.0, "writing": 0.0} | progress.seconds
-    batches = _batches(collection, wanted, progress.tally)
+    batches = _batches(wanted, collection, progress.tally)
     with ThreadPoolExecutor(1) as simulating:
         upcoming = simulating.submit(next, batches, None)
         while (batch := upcoming.result()) is not None:
@@ -190,16 +186,12 @@ def collect(
             ahead = max(0, ahead - len(episodes))
             seconds["simulating"] += spent
             seconds["writing"] += time.perf_counter() - began
-            progress = CollectionProgress(tally, dict(seconds))
-            goes_on = report(progress, rollouts)
-            _check_success_rate(progress, wanted, collection.task)
-            if not goes_on:
-                break
-    return progress
+            yield CollectionProgress(tally, dict(seconds)), rollouts
+            _check_success_rate(tally, wanted, collection.task, seconds["simulating"])
 
 
 def _batches(
-    collection: Collection, wanted: int, tally: Tally
+    wanted: int, collection: Collection, tally: Tally
 ) -> Iterator[tuple[Tally, list[Episode], Rollouts, float]]:
     """The tally after each batch, its successes up to the last one wanted, all its rollouts, and its seconds."""
     while tally.successes < wanted:
@@ -225,13 +217,12 @@ def outcomes(rollouts: Rollouts) -> list[str]:  # [B]
     return np.select(conditions, ["diverged", "success", "lost"], "too late").tolist()
 
 
-def _check_success_rate(progress: CollectionProgress, wanted: int, task: str) -> None:
-    tally = progress.tally
+def _check_success_rate(tally: Tally, wanted: int, task: str, seconds: float) -> None:
     if tally.rollouts < MIN_ROLLOUTS or tally.successes >= wanted:
         return
     rate = proportion(tally.successes, tally.rollouts)
     if rate.high < MIN_SUCCESS_RATE:
-        hours = wanted / rate.high * progress.seconds["simulating"] / tally.rollouts / 3600
+        hours = wanted / rate.high * seconds / tally.rollouts / 3600
         raise UserError(
             f"the expert solved {task} in {tally.successes:,} of {tally.rollouts:,} rollouts: {wanted:,} "
             f"demonstrations would take more than {hours:.1f} h. Choose other actions, or robots that vary less."

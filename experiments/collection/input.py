@@ -12,7 +12,7 @@ import os
 import select
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +36,8 @@ def glfw_key(code: int) -> str:
 
 
 @contextlib.contextmanager
-def terminal() -> Iterator[Terminal]:
-    """Keys reach the program at once and are not printed, until the context ends.
+def terminal() -> Iterator[Callable[[], list[str]]]:
+    """Gives the keys typed since the last call; they are not printed, until the context ends.
 
     Raises:
       UserError: standard input is no terminal.
@@ -51,27 +51,21 @@ def terminal() -> Iterator[Terminal]:
     before = termios.tcgetattr(descriptor)
     try:
         tty.setcbreak(descriptor)
-        yield Terminal(descriptor)
+        yield lambda: read_typed(descriptor)
     finally:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
-@dataclasses.dataclass(frozen=True)
-class Terminal:
-    """The keys typed into a terminal, read from its file descriptor."""
-
-    descriptor: int
-
-    def read(self) -> list[str]:
-        """The keys since the last call."""
-        typed = b""
-        while select.select([self.descriptor], [], [], 0)[0]:
-            part = os.read(self.descriptor, 1024)
-            if not part:
-                return ["x"]  # the terminal is gone
-            typed += part
-        # Keys that send a sequence, such as arrows, mean nothing here: its letters must not either.
-        return [_TERMINAL.get(key, key.lower()) for key in typed.decode(errors="ignore").split("\x1b")[0]]
+def read_typed(descriptor: int) -> list[str]:
+    """The keys that a terminal, or whatever is open as one, has to be read."""
+    typed = b""
+    while select.select([descriptor], [], [], 0)[0]:
+        part = os.read(descriptor, 1024)
+        if not part:
+            return ["x"]  # the terminal is gone
+        typed += part
+    # Keys that send a sequence, such as arrows, mean nothing here: its letters must not either.
+    return [_TERMINAL.get(key, key.lower()) for key in typed.decode(errors="ignore").split("\x1b")[0]]
 
 
 @contextlib.contextmanager

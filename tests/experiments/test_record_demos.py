@@ -1,5 +1,6 @@
 """Recording by hand: the script with keys that nobody presses, and in a terminal that nobody sits at."""
 
+import contextlib
 import os
 import pty
 import re
@@ -7,11 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
+import numpy as np
 import pytest
 
 from mjx_policies.data.formats import read
+from mjx_policies.envs.registry import load
 from mjx_policies.experiments import record_demos as script
 from mjx_policies.experiments.collection.demonstration_files import parse
 from mjx_policies.training.errors import UserError
@@ -174,3 +178,42 @@ def test_what_cannot_be_done_is_one_sentence(tmp_path, capsys, monkeypatch, chan
         assert stop.code == 2
         words = capsys.readouterr().err
     assert sentence in words and not list(tmp_path.iterdir())
+
+
+def test_the_viewer_shows_the_robot_and_hears_keys(monkeypatch):
+    """A window that is closed after its third picture; MuJoCo's own keys change its flags."""
+    viewer = pytest.importorskip("mujoco.viewer")
+
+    class Window(contextlib.nullcontext):
+        def __init__(self, data, key_callback):
+            super().__init__(self)
+            self.data, self.press, self.pictures = data, key_callback, []
+            self.opt = SimpleNamespace(flags=np.ones(3), geomgroup=np.ones(2))
+            self.lock = contextlib.nullcontext
+
+        def is_running(self):
+            return len(self.pictures) < 3
+
+        def sync(self):
+            self.pictures.append((self.data.qpos.copy(), self.opt.flags.copy()))
+
+    windows = []
+
+    def launch(model, data, key_callback, **_):
+        windows.append(Window(data, key_callback))
+        return windows[0]
+
+    monkeypatch.setattr(viewer, "launch_passive", launch)
+    task = load("Obstacle2D", "cpu", 1)
+    state, _ = task.reset(jax.random.key(0), {})
+    with script.viewer("Obstacle2D") as (pressed, look):
+        (window,) = windows
+        window.press(ord("W"))
+        window.press(257)
+        assert pressed() == ["w", "enter"] and pressed() == []
+        window.opt.flags[:] = 0
+        session = SimpleNamespace(task=task, state=state)
+        assert [look(session) for _ in range(4)] == [True, True, True, False]
+    qpos, flags = window.pictures[0]
+    np.testing.assert_allclose(qpos, state.data.qpos)
+    assert flags.all()

@@ -75,8 +75,11 @@ def one_by_one(wanted, seed):
 
 def go_on(report=lambda progress, rollouts: True, record=record, **arguments):
     made = Collection(record, "task", arguments.get("seed", 0), arguments.get("batch", 8))
-    progress = arguments.get("progress", CollectionProgress())
-    return collect(made, arguments["wanted"], arguments["writer"], progress, report)
+    before = arguments.get("progress", CollectionProgress())
+    for progress, rollouts in collect(arguments["wanted"], made, arguments["writer"], before):
+        if not report(progress, rollouts):
+            break
+    return progress
 
 
 @settings(deadline=None, max_examples=30)
@@ -130,8 +133,8 @@ def test_the_report_comes_after_the_writing():
 
 def test_labels_are_what_was_meant():
     writer = Memory()
-    made = Collection(record, "task", 0, 4, labels=True)
-    collect(made, 3, writer, CollectionProgress(), lambda *_: True)
+    for _ in collect(3, Collection(record, "task", 0, 4, labels=True), writer, CollectionProgress()):
+        pass
     assert [episode.action[0, 0] for episode in writer] == [-episode.seed for episode in writer]
 
 

@@ -10,12 +10,11 @@ from mjx_policies.experiments.collection import input as devices
 
 def test_a_terminal_gives_names_and_no_parts_of_sequences():
     reading, writing = os.pipe()
-    typed = devices.Terminal(reading)
-    assert typed.read() == []
+    assert devices.read_typed(reading) == []
     os.write(writing, b"wA \r\x7f=\x1b[A")
-    assert typed.read() == ["w", "a", " ", "enter", "backspace", "="]
+    assert devices.read_typed(reading) == ["w", "a", " ", "enter", "backspace", "="]
     os.close(writing)
-    assert typed.read() == ["x"]  # nobody is there any more
+    assert devices.read_typed(reading) == ["x"]  # nobody is there any more
     os.close(reading)
 
 
