@@ -123,7 +123,7 @@ def open_dataset(path: Path, fps: float | None, task: str) -> Dataset:
 
 
 def default_picture(dataset: Path | None, run: Path | None) -> Path:
-    """In the run folder, or in the folder beside a dataset that says how it came about."""
+    """Where the picture goes: in the run folder, or in the folder beside a dataset that says how it came about."""
     return (run or about(dataset)) / "doctor.png"
 
 

@@ -147,7 +147,7 @@ def observations(policy: TrainedPolicy, episodes: int = 16, steps: int = 300) ->
 
 
 def commit() -> str:
-    """Of the code, with a plus sign where it has been changed since; empty outside a repository."""
+    """The commit of the code, with a plus sign where it has been changed since; empty outside a repository."""
     try:
         found = subprocess.run(
             ["git", "describe", "--always", "--abbrev=40", "--dirty=+", "--exclude=*"],

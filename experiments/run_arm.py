@@ -158,13 +158,13 @@ def begin(
 
 
 def quantiles(rows: Iterable[np.ndarray]) -> dict[str, float]:
-    """Of times in s, in ms; empty where there are none."""
+    """Quantiles in ms of times in s; empty where there are none."""
     times = 1e3 * np.concatenate(list(rows))
     return dict(zip(("p50", "p99"), np.percentile(times, [50, 99]).tolist(), strict=True)) if times.size else {}
 
 
 def report(episodes: list[ArmEpisode], success: Estimate, before: Estimate | None) -> dict[str, Any]:
-    """Everything, as JSON has it."""
+    """All figures, as JSON has them."""
     return {
         "success": dataclasses.asdict(success),
         "success_when_evaluated": None if before is None else dataclasses.asdict(before),

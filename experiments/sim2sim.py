@@ -171,7 +171,7 @@ def find_worst(episodes: Episodes) -> tuple[str, GateEpisode]:
 
 
 def table(gate: Gate, verdicts: dict[str, Verdict], stopped: str) -> Table:
-    """For a terminal of 80 columns: one row for each condition."""
+    """A table for a terminal of 80 columns, with one row for each condition."""
     count = f"{gate.episodes} episodes" if not stopped else f"up to {gate.episodes} episodes, stopped by {stopped}"
     found = Table(title=Text(f"{gate.policy}: {count}, {gate.seconds:g} s each"), box=box.SIMPLE_HEAD, padding=(0, 1))
     for column in ("condition", "failures [95 %]", "fell", "stopped", "linear", "yaw", "result"):

@@ -40,7 +40,7 @@ import tyro
 from rich.console import Console
 
 from mjx_policies.deploy import loop
-from mjx_policies.deploy.controller import Controller, Mode, Request
+from mjx_policies.deploy.controller import Controller, Request
 from mjx_policies.deploy.log import LogError, RingLog, tick_fields
 from mjx_policies.deploy.operator import HandOperator
 from mjx_policies.deploy.policy import PolicyError, load_policy
@@ -87,18 +87,27 @@ class Teleop:
 
 
 class Driver(HandOperator):
-    """The operator of a simulated robot, who can also set it upright, and what there is to see of the robot.
+    """The operator of a simulated robot, who can also set it upright; and the loop's log, for people to see.
+
+    Args:
+      robot, controller: what is driven.
+      model: of the robot.
+      log: that ticks are passed on to, if any.
 
     Attributes:
       data: a copy that can be looked at while the robot moves.
     """
 
-    def __init__(self, robot: SimulatedRobot, controller: Controller, model: mujoco.MjModel):
+    def __init__(self, robot: SimulatedRobot, controller: Controller, model: mujoco.MjModel, log: RingLog | None):
         super().__init__(controller.contract.commands)
         self.data = mujoco.MjData(model)
-        self._robot, self._controller = robot, controller
+        self._robot, self._controller, self._log = robot, controller, log
         self._upright = threading.Event()
         self._velocity = np.zeros(3)
+        self._control_dt = controller.contract.timing.control_dt
+        self._ticks: collections.deque[Mapping[str, Any]] = collections.deque(
+            maxlen=round(RECENT_SECONDS / self._control_dt)
+        )
 
     @property
     def driven(self) -> bool:
@@ -110,7 +119,7 @@ class Driver(HandOperator):
         self._upright.set()
 
     def poll(self) -> tuple[np.ndarray, str | None]:
-        """For the loop, in whose thread the robot is put in its place: nobody else may drive it meanwhile."""
+        """See `HandOperator.poll`. In the loop's thread, since nobody else may drive a robot that is set upright."""
         if self._upright.is_set():
             self._upright.clear()
             if not self.driven:
@@ -126,13 +135,30 @@ class Driver(HandOperator):
         velocity = [*self.data.sensor("local_linvel").data[:2], self.data.sensor("gyro").data[2]]
         self._velocity = self._velocity + 0.2 * (velocity - self._velocity)  # over 0.2 s, or nobody could read it
 
-    def motion(self) -> dict[str, str]:
-        """Each command beside what was measured, of those that are velocities of the trunk."""
+    def write(self, values: Mapping[str, Any]) -> None:
+        """A tick, as `log.tick_values` has it."""
+        if self._log is not None:
+            self._log.write(values)
+        self._ticks.append(values)
+
+    def status(self) -> dict[str, str]:
+        """What the runtime did last, and each command beside what was measured, if it is a velocity of the trunk."""
+        ticks, fault = self._ticks.copy(), self._controller.fault
         measured = dict(zip(("forward", "left", "turn"), self._velocity, strict=True))
-        return {
-            each.name: f"{measured.get(each.name, np.nan):+.2f}, told {value:+.2f} {each.unit}".replace("+nan", "?")
-            for each, value in zip(self.commands, self.command, strict=True)
-        }
+        found = {"mode": self._controller.mode.name, "fault": "none" if fault is None else fault.sentence}
+        if ticks:
+            jitter = np.abs(np.diff([tick["time"] for tick in ticks]) - self._control_dt).max(initial=0.0)
+            refused = next((tick["text"] for tick in reversed(ticks) if "is refused: " in tick["text"]), "")
+            found |= {"refused": refused} if refused else {}
+            found |= {
+                "missed deadlines": f"{ticks[-1]['missed']:,}",
+                "age of readings": f"{1e3 * ticks[-1]['age']:.1f} ms",
+                f"jitter in {RECENT_SECONDS} s": f"{1e3 * jitter:.1f} ms",
+            }
+        for each, value in zip(self.commands, self.command, strict=True):
+            now = f"{measured.get(each.name, np.nan):+.2f}".replace("+nan", "?")
+            found[each.name] = f"{now}, told {value:+.2f} {each.unit}"
+        return found
 
     def actions(self) -> list[tuple[str, str, int, Callable[[], Any]]]:
         """What a key can do: its name, the page's key, GLFW's code of the viewer's key, and the function."""
@@ -148,40 +174,6 @@ class Driver(HandOperator):
                 nudge = functools.partial(self.nudge, index, change)
                 found.append((f"{command.name} {change:+g}", key, code, nudge))
         return found
-
-
-class Watch:
-    """A log for the loop that keeps the last seconds for people to see, and passes everything on to that of a file."""
-
-    def __init__(self, controller: Controller, log: RingLog | None):
-        self._controller, self._log = controller, log
-        self._control_dt = controller.contract.timing.control_dt
-        self._ticks: collections.deque[Mapping[str, Any]] = collections.deque(
-            maxlen=round(RECENT_SECONDS / self._control_dt)
-        )
-
-    def write(self, values: Mapping[str, Any]) -> None:
-        """A tick, as `log.tick_values` has it."""
-        if self._log is not None:
-            self._log.write(values)
-        self._ticks.append(values)
-
-    def status(self) -> dict[str, str]:
-        """What the runtime did last."""
-        ticks = self._ticks.copy()
-        if not ticks:
-            return {"mode": self._controller.mode.name}
-        last, fault = ticks[-1], self._controller.fault
-        periods = np.diff([tick["time"] for tick in ticks])
-        jitter = np.abs(periods - self._control_dt).max(initial=0.0)
-        return {
-            "mode": Mode(last["mode"]).name,
-            "fault": "none" if fault is None else fault.sentence,
-            "refused": next((tick["text"] for tick in reversed(ticks) if "is refused: " in tick["text"]), ""),
-            "missed deadlines": f"{last['missed']:,}",
-            "age of readings": f"{1e3 * last['age']:.1f} ms",
-            f"jitter in {RECENT_SECONDS} s": f"{1e3 * jitter:.1f} ms",
-        }
 
 
 def main(teleop: Teleop) -> None:
@@ -201,20 +193,19 @@ def main(teleop: Teleop) -> None:
         controller = Controller(policy, robot.joint_names, clock=clock)
     served = teleop.page or not has_display()
     viser = packages.load("viser", "the page", "teleop") if served else None
-    driver = Driver(robot, controller, scene.model)
     with contextlib.ExitStack() as stack:
         log = None
         if teleop.log is not None:
             capacity = round(LOG_SECONDS / policy.contract.timing.control_dt)
             with clean_errors(LogError):
                 log = stack.enter_context(RingLog(teleop.log, capacity, tick_fields(policy.contract)))
-        watch = Watch(controller, log)
+        driver = Driver(robot, controller, scene.model, log)
         if served:
-            page = stack.enter_context(page_of(viser, teleop, driver, watch))
+            page = stack.enter_context(page_of(viser, teleop, driver))
             tasks = {page.draw: 1 / FPS, page.attend: ATTEND_EVERY}
             console.print(f"open http://{teleop.host}:{page.port} and press stand, then run; Ctrl-C ends")
         else:
-            tasks = {stack.enter_context(window_of(driver, watch, console)): 1 / FPS}
+            tasks = {stack.enter_context(window_of(driver, console)): 1 / FPS}
         ended = threading.Event()
         with concurrent.futures.ThreadPoolExecutor(len(tasks)) as pool:
             try:
@@ -226,7 +217,7 @@ def main(teleop: Teleop) -> None:
                     driver,
                     seconds=teleop.seconds or None,
                     until=ended.is_set,
-                    log=watch,
+                    log=driver,
                     clock=clock,
                     sleep=sleep,
                 )
@@ -251,7 +242,7 @@ def repeat(task: Callable[[], bool], period: float, ended: threading.Event) -> N
 
 
 @contextlib.contextmanager
-def page_of(viser: Any, teleop: Teleop, driver: Driver, watch: Watch) -> Iterator[Page]:
+def page_of(viser: Any, teleop: Teleop, driver: Driver) -> Iterator[Page]:
     """Serves the page.
 
     Raises:
@@ -270,7 +261,7 @@ def page_of(viser: Any, teleop: Teleop, driver: Driver, watch: Watch) -> Iterato
         ) from None
     server = viser.ViserServer(host=teleop.host, port=teleop.port, label="teleop", verbose=False)
     try:
-        yield Page(server, driver, watch)
+        yield Page(server, driver)
     finally:
         server.stop()
 
@@ -278,9 +269,9 @@ def page_of(viser: Any, teleop: Teleop, driver: Driver, watch: Watch) -> Iterato
 class Page:
     """A picture, sliders, buttons and keys. Callbacks are coroutines: threads could swap the order of two."""
 
-    def __init__(self, server: Any, driver: Driver, watch: Watch):
+    def __init__(self, server: Any, driver: Driver):
         self.port = server.get_port()
-        self._server, self._driver, self._watch = server, driver, watch
+        self._server, self._driver = server, driver
         self._count = 0
         server.gui.configure_theme(show_logo=False, show_share_button=False, dark_mode=False)
         server.initial_camera.position, server.initial_camera.look_at = (1.1, -1.3, 0.75), (0.0, 0.0, 0.22)
@@ -315,7 +306,7 @@ class Page:
             for body, frame in self._frames.items():
                 frame.position, frame.wxyz = data.xpos[body] - middle, data.xquat[body]
         if self._count % STATUS_EVERY == 1:
-            self._status.content = as_html(self._watch.status() | self._driver.motion())
+            self._status.content = as_html(self._driver.status())
         return True
 
     def attend(self) -> bool:
@@ -360,7 +351,6 @@ def as_html(rows: Mapping[str, str]) -> str:
     lines = [
         f"<tr><td style='{style};white-space:nowrap'>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>"
         for name, value in rows.items()
-        if value
     ]
     return f"<table style='font-size:0.85em;line-height:1.25'>{''.join(lines)}</table>"
 
@@ -411,7 +401,7 @@ def triangles(model: mujoco.MjModel, geom: int) -> tuple[np.ndarray, np.ndarray]
 
 
 @contextlib.contextmanager
-def window_of(driver: Driver, watch: Watch, console: Console) -> Iterator[Callable[[], bool]]:
+def window_of(driver: Driver, console: Console) -> Iterator[Callable[[], bool]]:
     """Opens MuJoCo's viewer; gives a function that updates it and says whether it is still open."""
     act = {code: action for _, _, code, action in driver.actions()}
     console.print(
@@ -425,8 +415,7 @@ def window_of(driver: Driver, watch: Watch, console: Console) -> Iterator[Callab
     ):
 
         def update() -> bool:
-            rows = {name: text for name, text in (watch.status() | driver.motion()).items() if text}
-            status.update("   ".join(f"{name} {text}" for name, text in rows.items()))
+            status.update("   ".join(f"{name} {text}" for name, text in driver.status().items()))
             return show(driver.refresh)
 
         yield update

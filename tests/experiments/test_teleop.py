@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import contextlib
-import hashlib
 import importlib.util
 import io
 import json
@@ -27,8 +26,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from mjx_policies.deploy import contract as contracts
-from mjx_policies.deploy.contract import Action, Command, Contract, Golden, Joint, Robot, Term, Timing, Training
+from mjx_policies.deploy.contract import Command, Joint, Term, Timing
 from mjx_policies.deploy.log import read_log
 from mjx_policies.deploy.operator import HandOperator
 
@@ -40,33 +38,20 @@ COMMANDS = (
     Command("turn", "rad/s", -1.0, 1.0),
 )
 PATIENCE = 300.0  # s, for what a busy machine takes long to do
+_spec = importlib.util.spec_from_file_location("files", ROOT / "tests" / "mjx_policies" / "deploy" / "conftest.py")
+files = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(files)
 BENDS = 0.5  # rad that every thigh turns by for a forward command of 1
 
 
 def write_policy(path):
     """A policy that stands, and leans as far as it is told to go."""
     model = mujoco.MjModel.from_xml_path(str(ROOT / "envs" / "models" / "go2.xml"))
-    home = model.key("home").qpos[7:].tolist()
     joints = []
-    for i, default in enumerate(home):
+    for i, default in enumerate(model.key("home").qpos[7:].tolist()):
         low, high = model.jnt_range[1 + i].tolist()
-        effort = float(model.actuator_forcerange[i, 1])
-        joints.append(
-            Joint(
-                model.actuator(i).name,
-                default,
-                default,
-                0.5,
-                25.0,
-                0.5,
-                low,
-                high,
-                low + 0.05,
-                high - 0.05,
-                20.0,
-                effort,
-            )
-        )
+        limits = (low, high, low + 0.05, high - 0.05, 20.0, float(model.actuator_forcerange[i, 1]))
+        joints.append(Joint(model.actuator(i).name, default, default, 0.5, 25.0, 0.5, *limits))
     weight = np.zeros((6, 12), np.float32)  # of gyro and command
     weight[3, 1::3] = BENDS / 0.5
     constants = {
@@ -88,28 +73,16 @@ def write_policy(path):
         [numpy_helper.from_array(np.asarray(value, np.float32), name) for name, value in constants.items()],
     )
     file = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    inputs = {"observation": ((0.0,) * 6,)}
-    outputs = {"action": ((0.0,) * 12,), "target": (tuple(np.float32(home).astype(float).tolist()),)}
-    contract = Contract(
-        schema_version=contracts.SCHEMA_VERSION,
-        robot=Robot("go2", "0" * 64, "wxyz"),
+    contract = files.example_contract(
         timing=Timing(0.02, float(model.opt.timestep), 0.04, (0.0, 0.02)),
         joints=tuple(joints),
         observation=tuple(
             Term(name, 3, "", "", 1.0, 0.0, 1, True, "first", 0.0, 0.0, name == "gyro") for name in ("gyro", "command")
         ),
-        action=Action("joint_position", 0.0, 20.0, 1),
-        state=(),
-        noise=(),
         commands=COMMANDS,
         gait=None,
-        randomization=(),
-        training=Training("Leaning", 0, 0, "", {}),
-        golden=Golden(inputs, outputs, contracts.golden_sha256(inputs, outputs), 1e-5),
-        graph_sha256=hashlib.sha256(file.graph.SerializeToString(deterministic=True)).hexdigest(),
     )
-    file.metadata_props.add(key=contracts.METADATA_KEY, value=contracts.dumps(contract))
-    path.write_bytes(file.SerializeToString(deterministic=True))
+    files.write_policy(path, contract, file)
 
 
 @pytest.fixture(scope="module")
@@ -269,8 +242,8 @@ def test_keys_buttons_and_sliders_of_the_page_reach_the_operator(policy):
     loaded, scene = script["load_policy"](policy), script["Scene"](script["MODEL"])
     robot = scene.robot(loaded.contract)
     controller = script["Controller"](loaded, robot.joint_names)
-    driver, server = script["Driver"](robot, controller, scene.model), MagicMock()
-    page = script["Page"](server, driver, script["Watch"](controller, None))
+    driver, server = script["Driver"](robot, controller, scene.model, None), MagicMock()
+    page = script["Page"](server, driver)
     keys = [call.kwargs["hotkey"] for call in server.gui.add_command.call_args_list]
     assert keys == ["1", "2", "3", "4", "R", "space", *"IKJLUO"]
     pressed = [call.args[0] for call in server.gui.add_command.return_value.on_trigger.call_args_list]

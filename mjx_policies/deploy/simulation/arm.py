@@ -87,7 +87,7 @@ class SimulatedArm(SimulatedRobot):
 
 
 def _mates(model: mujoco.MjModel) -> dict[int, np.ndarray]:
-    """For each joint that moves as another one does: both."""
+    """Both joints, for each one that moves as another one does."""
     found = {}
     for kind, one, other in zip(model.eq_type, model.eq_obj1id, model.eq_obj2id, strict=True):
         if kind == mujoco.mjtEq.mjEQ_JOINT and other >= 0:

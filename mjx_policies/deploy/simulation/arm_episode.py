@@ -239,7 +239,7 @@ class EpisodeOperator:
         self.held += values["held"]
 
     def _measure(self) -> None:
-        """One control step on."""
+        """Measures success after one more control step."""
         self.rows.append(self._robot.coordinates())
         thing = self._robot.sense()[f"{self._task.thing}_position"]
         there = np.linalg.norm(thing - self._goal) < self._task.radius

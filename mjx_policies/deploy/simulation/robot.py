@@ -171,12 +171,12 @@ class SimulatedRobot:
 
     @property
     def name(self) -> str:
-        """Of the robot."""
+        """Name of the robot."""
         return self._name
 
     @property
     def joint_names(self) -> tuple[str, ...]:
-        """In the order of `read` and `write`."""
+        """Names of the joints, in the order of `read` and `write`."""
         if self._faults.joint_order == "shuffled":
             return tuple(self._names[i] for i in self._shuffle)
         return self._names
@@ -211,11 +211,11 @@ class SimulatedRobot:
         return self._watchdog
 
     def time(self) -> float:
-        """Now, on the clock of the stamps."""
+        """The time of now, s, on the clock of the stamps."""
         return self.data.time if self._thread is None else self._clock()
 
     def coordinates(self) -> np.ndarray:  # [nq]
-        """Of one moment, also while the thread runs."""
+        """The coordinates of one moment, also while the thread runs."""
         with self._lock:
             return self.data.qpos.copy()
 
@@ -371,7 +371,7 @@ class SimulatedRobot:
         self.data.ctrl[actuators] = position
 
     def _drive(self) -> None:
-        """Before each time step."""
+        """What the robot's own loop does before each time step."""
 
     def _damp(self) -> None:
         self._set_gains(self._actuators, np.zeros(len(self._names)), np.full(len(self._names), DAMPING))

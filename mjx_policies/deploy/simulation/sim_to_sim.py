@@ -294,7 +294,7 @@ def run_episode(policy: Policy, scene: Scene, condition: Condition, seconds: flo
     rows: list[tuple[Any, ...]] = []
 
     def tick(age: float, request: str | None = None) -> bool:
-        """One period; whether the robot has fallen. `age` of the command in s, NaN before there are any."""
+        """Runs one period with a command of this age (s, NaN before there are any); whether the robot has fallen."""
         output = controller.tick(robot.time(), robot.read(), command, request)
         robot.write(output.targets)
         robot.advance(dt)
