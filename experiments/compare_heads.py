@@ -73,11 +73,9 @@ FIGURES = {
     "coverage": "coverage %",
     "both": "both modes",
     "training_seconds": "train s",
-    "sampling_ms": "ms",
+    "sampling_ms": "chunk ms",
 }
 """Those in the table, and their titles there."""
-UNSEEN = {"Obstacle2D": ("velocity",)}
-"""Terms left out, or a policy would learn to go on as it does: to stay wherever it stands, short of the goal."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +96,9 @@ class HeadBenchmark(BCRun):
     horizon: int = 16  # control steps of a chunk; at most 1 for bins, 2 for energy, 8 for fast
     remember: int = 1  # observations that a policy sees
     draw: bool = True  # act by samples also where a head knows its most likely chunk, or it could not take both ways
-    unseen: tuple[str, ...] | None = None  # terms of the observation left out; None: velocity in Obstacle2D
+    # terms of the observation left out, or a policy learns to go on as it does: to stay wherever it stands, short of
+    # the goal; None: last_action, the default for an arm
+    unseen: tuple[str, ...] | None = ("velocity",)
     steps: int = 2_000  # gradient steps
     batch_size: int = 64
     validation: float = 0.0  # portion of the episodes held out
@@ -130,16 +130,15 @@ class HeadBenchmark(BCRun):
         """Names of the heads."""
         return self.heads or {None: HEADS, "steps": tuple(STEPPED), "chunk": ("mse", "act", "mixture")}[self.sweep]
 
-    @property
-    def variants(self) -> dict[str, dict[str, Any]]:
-        """What each policy is evaluated with, by name: other settings of its `run`, or `num_steps` of its sampler."""
+    def variants(self, run: BCRun) -> dict[str, tuple[BCRun, int | None]]:
+        """With which settings, and how many steps of its sampler, the policies of a run are evaluated, by name."""
         if self.sweep == "steps":
-            return {f"steps {steps}": {"num_steps": steps} for steps in SAMPLER_STEPS}
+            return {f"steps {steps}": (run, steps) for steps in SAMPLER_STEPS}
         if self.sweep == "chunk":
-            lengths = [length for length in CHUNKS if length <= self.horizon]
-            executed = {f"executed {length}": {"run": {"execute": length}} for length in lengths}
-            return executed | {"ensemble": {"run": {"ensemble": ENSEMBLE}}}
-        return {"": {}}
+            lengths = [length for length in CHUNKS if length <= run.horizon]
+            executed = {f"executed {length}": (dataclasses.replace(run, execute=length), None) for length in lengths}
+            return executed | {"ensemble": (dataclasses.replace(run, ensemble=ENSEMBLE), None)}
+        return {"": (run, None)}
 
     def folder(self, tremor: float = 1.0) -> Path:
         """Where demonstrations and heads are, of a demonstrator with so many times its own tremor."""
@@ -161,7 +160,6 @@ class HeadBenchmark(BCRun):
             "execute": min(self.execute, horizon),
             "steps": steps,
             "hyper": hyper,
-            "unseen": UNSEEN.get(self.task) if self.unseen is None else self.unseen,
             "demos": self.demos or str(folder / "demonstrations"),
             "run_dir": str(folder / head),
         }
@@ -177,6 +175,7 @@ ARM = {
     "size": 512,
     "remember": 2,
     "draw": False,
+    "unseen": None,
     "batch_size": 128,
     "episodes": 200,
     "hyper": BCHyper(learning_rate=1e-3, weight_decay=3.0, warmup_steps=100.0),  # see runs/bc.py
@@ -186,7 +185,7 @@ ARM = {
 
 def main(asked: HeadBenchmark) -> None:
     """Compares, prints, writes and draws; a signal or a head that fails leaves the results of the others."""
-    console, preemption, began, stop = open_console(), Preemption(), time.perf_counter(), None
+    console, preemption, began = open_console(), Preemption(), time.perf_counter()
     path = asked.run_dir or f"runs/heads-{asked.task}-{datetime.now():%Y%m%d-%H%M%S}"
     with clean_errors(ValueError), working(console, "building the task and checking what it needs"):
         asked = dataclasses.replace(asked, run_dir=path, backend=resolve_backend(asked.backend))
@@ -197,14 +196,13 @@ def main(asked: HeadBenchmark) -> None:
             comparison.run()
         except Preempted as signal:
             console.print(f"{signal} asked to stop. Go on with --resume and the same --run-dir ({path}).")
-            stop = signal.exit_code
-        if comparison.rows:
-            comparison.show(console, SIMPLE_HEAD)
-            with working(console, "drawing"):
-                comparison.draw()
+            raise
+        finally:
+            if comparison.rows:
+                comparison.show(console, SIMPLE_HEAD)
+                with working(console, "drawing"):
+                    comparison.draw()
     console.print(f"{duration(time.perf_counter() - began)} in all; run folder: {path}", highlight=False)
-    if stop is not None:
-        raise SystemExit(stop)
     if comparison.failed:
         raise UserError("; ".join(f"{name} failed: {why}" for name, why in comparison.failed.items()))
 
@@ -256,16 +254,15 @@ class HeadComparison:
     def compare(self, run: BCRun, tremor: float) -> None:
         """Trains one head, evaluates it in each variant, and writes the results so far."""
         params, seconds = self.train(run)
-        for variant, changes in self.asked.variants.items():
-            changed = dataclasses.replace(run, **changes.get("run", {}))
-            found, sampling = self.evaluate(changed, params, changes.get("num_steps"))
+        for variant, (changed, num_steps) in self.asked.variants(run).items():
+            found, sampling = self.evaluate(changed, params, num_steps)
             row = success_and_coverage(found, self.asked.repeats)
             row |= {"training_seconds": mean([seconds]), "sampling_ms": mean([1000 * sampling])}
             demonstrator = f"tremor {tremor:g}" if self.asked.sweep == "chunk" else ""
             name = ", ".join(filter(None, (run.head, demonstrator, variant)))
             self.rows[name], self.evaluations[name] = row, found
             for figure in ("success", "sampling_ms") if self.asked.sweep == "steps" else ("success",):
-                panel = self.panels.setdefault(f"{FIGURES[figure]} {demonstrator}", {})
+                panel = self.panels.setdefault(f"{FIGURES[figure]} {demonstrator}".strip(), {})
                 line, x = (run.head, variant.split()[-1]) if variant else ("", run.head)
                 panel.setdefault(line, {})[x] = row[figure]
             self.write()
@@ -338,7 +335,7 @@ class HeadComparison:
 
     def draw(self) -> None:
         """heads.png."""
-        png, title = Path(self.asked.run_dir, "heads.png"), heading(self.asked)
+        png, title = Path(self.asked.run_dir, "heads.png"), heading(self.asked).partition(";")[0]
         if self.asked.sweep is None and isinstance(self.task, Obstacle2D):
             columns = table_slices(self.task.spec.observation)
             states = np.split(self.store.arrays[bc.OBSERVATION], self.store.starts[1:])[:DRAWN]
@@ -383,7 +380,7 @@ def configuration() -> HeadBenchmark:
         task: str = HeadBenchmark.task
 
     which, _ = tyro.cli(Which, return_unknown_args=True, add_help=False)
-    defaults: dict[str, Any] = ARM if which.task.startswith("Franka") else {}
+    defaults: dict[str, Any] = {} if which.task == HeadBenchmark.task else ARM
     return parse(HeadBenchmark, __doc__, default=HeadBenchmark(task=which.task, **defaults))
 
 

@@ -82,8 +82,7 @@ def draw_estimates(
 
     Args:
       png: the file, replaced in one step.
-      panels: {panel: {line: {x: estimate}}}, the panels from left to right. Those of estimates between 0 and 1 show all
-        of this range, others begin at 0.
+      panels: {panel: {line: {x: estimate}}}, the panels from left to right; one with `%` in its name is of rates.
       x_label: below the panels.
       title: above the panels.
     """
@@ -95,6 +94,7 @@ def draw_estimates(
         for number, (line, estimates) in enumerate(lines.items()):
             color = COLORS[number % len(COLORS)]
             values = np.asarray([[each.value, each.low, each.high] for each in estimates.values()])
+            values *= 100 if "%" in name else 1
             errors = np.maximum(np.stack([values[:, 0] - values[:, 1], values[:, 2] - values[:, 0]]), 0.0)
             errors[:, ~np.isfinite(errors).all(axis=0)] = np.nan  # of a single sample nothing is known
             # Side by side, or intervals would hide one another.
@@ -103,10 +103,10 @@ def draw_estimates(
             joined = [x.isdigit() for x in estimates]
             axes.plot(places[joined], values[joined, 0], color=color, linewidth=1.4, label=line)
         axes.set_xticks(range(len(labels)), labels)
-        if all(each.high <= 1 for line in lines.values() for each in line.values()):
-            axes.set_ylim(-0.03, 1.03)
+        if "%" in name:
+            axes.set_ylim(-3, 103)
         else:
             axes.set_ylim(bottom=0.0)
-        if index == 0 and len(lines) > 1:
+        if index == 0 and any(lines):
             axes.legend(fontsize=8, frameon=False, loc="best")
     save(figure, png, title)
