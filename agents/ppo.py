@@ -190,8 +190,8 @@ def ppo(
         hyper = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), hyper)
         opt_state = adam(0.0, 1.0, eps=ADAM_EPS, parts=tuple(params)).init(params)
         names = sorted({name for part in params.values() for name in part["scales"].observation})
-        normalizer = init_normalizer({name: obs[name] for name in names})
-        return PPOState(params, opt_state, normalizer, hyper.learning_rate, jnp.zeros((), jnp.int32), hyper)
+        normalizer, updates = init_normalizer({name: obs[name] for name in names}), jnp.zeros((), jnp.int32)
+        return PPOState(params, opt_state, normalizer, jnp.asarray(hyper.learning_rate), updates, hyper)
 
     def update(state: PPOState, key: Array, rollout: Transition) -> tuple[PPOState, Info]:
         check_divides(rollout.reward.shape[1], config)

@@ -140,7 +140,7 @@ def draw_curves(
 ) -> None:
     """Learning curves of a run, or of a sweep with bands over seeds."""
     recipe, png = evaluator.recipe, folder.path / "curves.png"
-    words = {"title": recipe.name(evaluator.run), "steps": recipe.display.steps}
+    words: Any = {"title": recipe.name(evaluator.run), "steps": recipe.display.steps}
     if len(tried) > 1:
         groups = {point.name: point.runs for point in points}
         plot_bands(folder.path / "sweep.csv", png, groups, recipe.display.curves, **words)
