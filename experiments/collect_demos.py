@@ -21,10 +21,11 @@ import numpy as np
 
 from mjx_policies.data.paths import about
 from mjx_policies.envs.base import Env
+from mjx_policies.envs.experts.registry import load_expert
 from mjx_policies.envs.montage import Cell, film_montage
 from mjx_policies.envs.physics import Backend, resolve_backend
 from mjx_policies.envs.registry import load, scene
-from mjx_policies.experiments.collection.collect import CollectionProgress, collect_until, expert_collection
+from mjx_policies.experiments.collection.collect import Collection, CollectionProgress, collect_until
 from mjx_policies.experiments.collection.demonstration_files import (
     DatasetConfig,
     open_dataset,
@@ -32,7 +33,8 @@ from mjx_policies.experiments.collection.demonstration_files import (
     randomized_dynamics,
     show,
 )
-from mjx_policies.experiments.collection.rollouts import Rollouts
+from mjx_policies.experiments.collection.demonstrators import expert_demonstrator
+from mjx_policies.experiments.collection.rollouts import Rollouts, make_recorder
 from mjx_policies.experiments.runs.recipe import at_least
 from mjx_policies.training import config
 from mjx_policies.training.config import may_change
@@ -71,8 +73,9 @@ def main(asked: Collect) -> None:
         if not asked.resume:
             asked = dataclasses.replace(asked, backend=resolve_backend(asked.backend))  # wherever it is resumed
         task = load(asked.task, asked.backend, asked.batch, asked.actions)
-        dynamics = randomized_dynamics(task, asked.randomize)
-        collection = expert_collection(task, asked.task, asked.seed, asked.batch, dynamics, asked.labels == "intended")
+        expert, dynamics = load_expert(asked.task, task), randomized_dynamics(task, asked.randomize)
+        record = make_recorder(task, expert_demonstrator(expert), dynamics)
+        collection = Collection(record, asked.task, asked.seed, asked.batch, asked.labels == "intended")
     first, done = None, progress.tally.successes
     if not (asked.resume and asked.format == "robomimic" and asked.path.exists() and done >= asked.episodes):
         with Preemption() as preemption, open_dataset(asked, task.spec) as writer:

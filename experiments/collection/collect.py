@@ -23,11 +23,8 @@ from rich.console import Console
 from mjx_policies.data.episodes import Episode
 from mjx_policies.data.formats import EpisodeWriter
 from mjx_policies.data.quality import Tally
-from mjx_policies.envs.base import DynamicsSampler, Env, Nominal
-from mjx_policies.envs.experts.registry import load_expert
 from mjx_policies.evaluation.statistics import proportion
-from mjx_policies.experiments.collection.demonstrators import expert_demonstrator
-from mjx_policies.experiments.collection.rollouts import Rollouts, make_recorder, to_episodes
+from mjx_policies.experiments.collection.rollouts import Rollouts, to_episodes
 from mjx_policies.training.errors import UserError
 from mjx_policies.training.preemption import Preemption
 from mjx_policies.training.waiting import counting, working
@@ -36,7 +33,6 @@ SEEDS = 1_000_000  # rollouts that a collection's seed stands for
 MAX_SEED = 2_000  # times as many still are 32-bit numbers
 MIN_SUCCESS_RATE = 0.05  # below which a collection is given up
 MIN_ROLLOUTS = 100  # before that
-_NOMINAL = Nominal()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,31 +76,6 @@ class Collection:
 
     def _seeds(self, start: int) -> np.ndarray:  # [B]
         return self.seed * SEEDS + start + np.arange(self.batch)
-
-
-def expert_collection(
-    task: Env,
-    name: str,
-    seed: int,
-    batch: int,
-    dynamics: DynamicsSampler = _NOMINAL,
-    labels: bool = False,
-    tremor: float = 1.0,
-) -> Collection:
-    """What the scripted expert of a task demonstrates.
-
-    Args:
-      task: for `batch` robots.
-      name: of the task.
-      seed, batch, labels: see `Collection`.
-      dynamics: draws the robot of each rollout.
-      tremor: times the expert's own.
-
-    Raises:
-      ValueError: the task has no expert.
-    """
-    record = make_recorder(task, expert_demonstrator(load_expert(name, task), tremor), dynamics)
-    return Collection(record, name, seed, batch, labels)
 
 
 def collect_until(

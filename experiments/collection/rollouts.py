@@ -9,6 +9,8 @@ Axes: B rollouts, T steps, A actions.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -96,51 +98,50 @@ def make_recorder(
         after, timestep = env.step(state, action)
         return after, carry, action, label, timestep, sound(env, state, after, timestep) & all_finite(action)
 
+    def is_running(left, ended):  # [B], {name: [B]} -> [B]
+        return ~(ended["terminated"] | ended["diverged"] | (left <= 0))
+
     def record(seeds: Array) -> Rollouts:
-        num = len(seeds)
         state, obs, carry, keys = jax.vmap(begin)(jax.vmap(jax.random.key)(seeds))
-        false, zeros = jnp.zeros(num, bool), jnp.zeros(num, jnp.int32)
-        start = (state, obs, carry, zeros, false, false, false, jnp.full(num, tail, jnp.int32))
+        ended: dict[str, Any] = {name: jnp.zeros(len(seeds), bool) for name in ("terminated", "success", "diverged")}
+        ended["length"] = jnp.zeros(len(seeds), jnp.int32)
+        start = (state, obs, carry, jnp.full(len(seeds), tail, jnp.int32), ended)
 
         def step(before, index):
-            state, obs, carry, length, terminated, success, diverged, left = before
-            running = ~(terminated | diverged | (left <= 0))
+            state, obs, carry, left, ended = before
+            running = is_running(left, ended)
             step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, index)
             state, carry, action, label, timestep, finite = jax.vmap(advance, (0, 0, 0, 0, None))(
                 state, obs, carry, step_keys, index
             )
             obs = where_rows(finite, timestep.obs, obs)
-            qpos = env.data(state).qpos
-            length = length + running
-            terminated = terminated | (running & finite & timestep.terminated)
-            solved = running & finite & (timestep.metrics["success"] > 0.5)
-            left = left - (success & running)  # of the steps after the one that solved it
-            success = success | solved
-            diverged = diverged | (running & ~finite)
-            row = {"observation": obs, "action": action, "label": label, "reward": timestep.reward, "qpos": qpos}
-            return (state, obs, carry, length, terminated, success, diverged, left), row
+            left = left - (ended["success"] & running)  # of the steps after the one that solved it
+            ended = {
+                "length": ended["length"] + running,
+                "terminated": ended["terminated"] | (running & finite & timestep.terminated),
+                "success": ended["success"] | (running & finite & (timestep.metrics["success"] > 0.5)),
+                "diverged": ended["diverged"] | (running & ~finite),
+            }
+            row = {"observation": obs, "action": action, "label": label, "reward": timestep.reward}
+            return (state, obs, carry, left, ended), row | {"qpos": env.data(state).qpos}
 
-        empty = jax.tree.map(
-            lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(step, start, jnp.zeros((), jnp.int32))[1]
-        )
+        _, shapes = jax.eval_shape(step, start, jnp.zeros((), jnp.int32))
+        empty = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
 
         def step_or_skip(before, index):
-            *_, terminated, _, diverged, left = before
-            over = jnp.all(terminated | diverged | (left <= 0))
+            *_, left, ended = before
+            over = jnp.all(~is_running(left, ended))
             return jax.lax.cond(over, lambda before, _: (before, empty), step, before, index)
 
-        after, rows = jax.lax.scan(step_or_skip, start, jnp.arange(steps))
-        _, _, carry, length, terminated, success, diverged, _ = after
+        (_, _, carry, _, ended), rows = jax.lax.scan(step_or_skip, start, jnp.arange(steps))
         data = jax.vmap(env.data)(state)
         for name, first in (("observation", obs), ("qpos", data.qpos)):
             rows[name] = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, rows[name])
+        ended["success"] &= ~ended["diverged"]
         return Rollouts(
             **rows,
+            **ended,
             mocap_pos=data.mocap_pos,
-            length=length,
-            terminated=terminated,
-            success=success & ~diverged,
-            diverged=diverged,
             strategy=jax.vmap(demonstrator.strategy)(carry),
             begin=jax.vmap(demonstrator.begin)(carry),
             seed=seeds,

@@ -27,13 +27,16 @@ from mjx_policies.data.statistics import Accumulator, Scale, min_max, standard
 from mjx_policies.data.store import Store, build, fingerprint, in_memory, open_store
 from mjx_policies.data.windows import Windows
 from mjx_policies.envs.base import Env, EnvSpec
+from mjx_policies.envs.experts.registry import load_expert
 from mjx_policies.experiments.collection.collect import (
     MAX_SEED,
+    Collection,
     CollectionProgress,
     collect_until,
-    expert_collection,
 )
 from mjx_policies.experiments.collection.demonstration_files import check_rate, check_task, describe_robot
+from mjx_policies.experiments.collection.demonstrators import expert_demonstrator
+from mjx_policies.experiments.collection.rollouts import make_recorder
 from mjx_policies.experiments.runs.bc import OBSERVATION, BCRun, reference
 from mjx_policies.heads import registry
 from mjx_policies.heads.registry import Fitted
@@ -218,7 +221,8 @@ def demonstrate(run: BCRun, task: Env, path: Path, preemption: Preemption, conso
     """Lets the task's expert demonstrate until there are enough successes; goes on where an earlier process ended."""
     if lerobot.recognise(path) and len(lerobot.read(path)) >= run.episodes:
         return
-    collection = expert_collection(task, run.task, run.seed % MAX_SEED, ROLLOUTS, tremor=tremor)
+    record = make_recorder(task, expert_demonstrator(load_expert(run.task, task), tremor))
+    collection = Collection(record, run.task, run.seed % MAX_SEED, ROLLOUTS)
     with lerobot.Writer(path, append=path.exists(), **describe_robot(task.spec)) as writer:
         # Those that there are already count.
         collect_until(run.episodes, collection, writer, CollectionProgress(), console, preemption)

@@ -16,7 +16,6 @@ from mjx_policies.data.formats import read
 from mjx_policies.envs.experts.registry import load_expert
 from mjx_policies.envs.registry import load
 from mjx_policies.experiments import collect_demos as script
-from mjx_policies.experiments.collection import collect as module
 from mjx_policies.experiments.collection.demonstration_files import parse, read_begun
 from mjx_policies.experiments.collection.demonstrators import expert_demonstrator
 from mjx_policies.experiments.collection.rollouts import make_recorder
@@ -29,9 +28,9 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 @pytest.fixture(scope="module", autouse=True)
 def compiled_once():
     """Every collection here has the same program, so only the first is compiled."""
-    made, build = {}, module.make_recorder
+    made, build = {}, script.make_recorder
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "make_recorder", lambda *of: made.setdefault("record", build(*of) if not made else None))
+        patch.setattr(script, "make_recorder", lambda *of: made.setdefault("record", build(*of) if not made else None))
         yield
 
 
