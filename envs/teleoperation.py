@@ -31,7 +31,7 @@ class Motion(NamedTuple):
     highest: float
 
 
-class Handle(NamedTuple):
+class ActionMapping(NamedTuple):
     """How a task's robot is moved by hand.
 
     Attributes:
@@ -45,8 +45,8 @@ class Handle(NamedTuple):
     action: Callable[[EnvState, Array, Array], Array]
 
 
-def make_handle(task: Env) -> Handle:
-    """Builds it.
+def make_action_mapping(task: Env) -> ActionMapping:
+    """Builds the action mapping of a task.
 
     Args:
       task: without wrappers.
@@ -61,7 +61,7 @@ def make_handle(task: Env) -> Handle:
     raise ValueError("only a Franka, or the point of Obstacle2D, can be moved by hand: choose one of their tasks.")
 
 
-def _point(task: Obstacle2D) -> Handle:
+def _point(task: Obstacle2D) -> ActionMapping:
     scale = jnp.asarray(task.spec.action.scale)
 
     def action(state: EnvState, velocity: Array, closed: Array) -> Array:
@@ -70,10 +70,10 @@ def _point(task: Obstacle2D) -> Handle:
 
     names = ("forward", "left")
     limits = zip(names, task.spec.action.scale, strict=True)
-    return Handle(tuple(Motion(name, "m/s", float(limit)) for name, limit in limits), False, action)
+    return ActionMapping(tuple(Motion(name, "m/s", float(limit)) for name, limit in limits), False, action)
 
 
-def _franka(task: Env) -> Handle:
+def _franka(task: Env) -> ActionMapping:
     dt, actions, model = task.spec.control_dt, task.actions, task.physics.model  # type: ignore[attr-defined]
 
     def action(state: FrankaState, velocity: Array, closed: Array) -> Array:
@@ -89,4 +89,4 @@ def _franka(task: Env) -> Handle:
         *(Motion(name, "m/s", TCP_SPEED) for name in ("forward", "left", "up")),
         *(Motion(name, "rad/s", TCP_TURN) for name in ("roll", "pitch", "yaw")),
     )
-    return Handle(motions, True, action)
+    return ActionMapping(motions, True, action)

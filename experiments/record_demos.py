@@ -29,7 +29,7 @@ import numpy as np
 from mjx_policies.data.formats import read
 from mjx_policies.data.paths import about
 from mjx_policies.envs.registry import load, scene
-from mjx_policies.envs.teleoperation import make_handle
+from mjx_policies.envs.teleoperation import make_action_mapping
 from mjx_policies.experiments.collection.collect import SEEDS
 from mjx_policies.experiments.collection.demonstration_files import (
     DatasetConfig,
@@ -73,16 +73,16 @@ def main(asked: Record, keys: Keys | None = None) -> None:
     console = open_console()
     with clean_errors(ValueError):
         task = load(asked.task, "cpu", 1, asked.actions)
-        handle = make_handle(task)
+        mapping = make_action_mapping(task)
         dynamics = randomized_dynamics(task, asked.randomize)
     with open_dataset(asked, task.spec) as writer, contextlib.ExitStack() as stack:
         looks: list[Look] = []
         pad = None
         if keys is None:
-            keys, pad = stack.enter_context(devices(asked, len(handle.motions), looks))
+            keys, pad = stack.enter_context(devices(asked, len(mapping.motions), looks))
         before = len(writer)
         with console.status("compiling"):
-            compiled = make_teleop_task(task, handle, dynamics)
+            compiled = make_teleop_task(task, mapping, dynamics)
         last = read(asked.path)[-1].seed if before else None
         seed = asked.seed * SEEDS if last is None else last + 1
         session = Session(compiled, writer, asked.task, seed, asked.operator)

@@ -3,7 +3,7 @@
 The simulated robot lives at the rate of control: a step of an episode is one control period exactly, whenever the
 computer gets round to it, and how late it was is reported. Nothing moves between episodes, so nobody is in a hurry.
 
-    session = Session(make_teleop_task(task, make_handle(task)), writer, "FrankaPickCube", seed=0)
+    session = Session(make_teleop_task(task, make_action_mapping(task)), writer, "FrankaPickCube", seed=0)
     run(session, read_keys, look)
 
 Axes: D axes of motion, A actions, T steps.
@@ -23,7 +23,7 @@ from mjx_policies.compiler import compiler_options
 from mjx_policies.data.episodes import Episode, NotFiniteError
 from mjx_policies.data.formats import EpisodeWriter
 from mjx_policies.envs.base import DynamicsSampler, Env, EnvState, Nominal
-from mjx_policies.envs.teleoperation import Handle
+from mjx_policies.envs.teleoperation import ActionMapping
 from mjx_policies.experiments.collection.rollouts import TAIL_SECONDS
 from mjx_policies.training.errors import UserError
 from mjx_policies.types import Array, TimeStep
@@ -50,7 +50,7 @@ class TeleopDevice:
     """What a person wants, from the keys they press and the sticks they push.
 
     Args:
-      handle: how the task's robot is moved.
+      mapping: how the task's robot is moved.
       control_dt: s, one period.
 
     Attributes:
@@ -59,9 +59,9 @@ class TeleopDevice:
       closed: whether the gripper is to be closed.
     """
 
-    def __init__(self, handle: Handle, control_dt: float):
-        self._highest = np.array([motion.highest for motion in handle.motions])
-        self._gripper, self._dt = handle.gripper, control_dt
+    def __init__(self, mapping: ActionMapping, control_dt: float):
+        self._highest = np.array([motion.highest for motion in mapping.motions])
+        self._gripper, self._dt = mapping.gripper, control_dt
         self._level = 1
         self.sticks = np.zeros(len(self._highest))
         self.rest()
@@ -104,23 +104,23 @@ class TeleopTask(NamedTuple):
     """A task whose robot is moved by hand, compiled.
 
     Attributes:
-      task, handle: see `make_teleop_task`.
+      task, mapping: see `make_teleop_task`.
       reset: `key -> (state, timestep)`.
       advance: `(state, velocity [D], closed []) -> (state, timestep, action [A])`, one control period on.
     """
 
     task: Env
-    handle: Handle
+    mapping: ActionMapping
     reset: Callable[[Array], tuple[EnvState, TimeStep]]
     advance: Callable[[EnvState, Array, Array], tuple[EnvState, TimeStep, Array]]
 
 
-def make_teleop_task(task: Env, handle: Handle, dynamics: DynamicsSampler = _NOMINAL) -> TeleopTask:
+def make_teleop_task(task: Env, mapping: ActionMapping, dynamics: DynamicsSampler = _NOMINAL) -> TeleopTask:
     """Compiles a task to be moved by hand.
 
     Args:
       task: without wrappers, with stages, the last of which is success.
-      handle: how its robot is moved.
+      mapping: how its robot is moved.
       dynamics: draws the robot of each episode.
     """
 
@@ -129,15 +129,15 @@ def make_teleop_task(task: Env, handle: Handle, dynamics: DynamicsSampler = _NOM
         return task.reset(key_reset, dynamics(key_dynamics).dynamics)
 
     def advance(state: EnvState, velocity: Array, closed: Array) -> tuple[EnvState, TimeStep, Array]:
-        action = handle.action(state, velocity, closed)
+        action = mapping.action(state, velocity, closed)
         state, timestep = task.step(state, action)
         return state, timestep, action
 
     options = compiler_options(runs_once=True)  # one robot: what costs time is the compilation
     reset, advance = (jax.jit(each, compiler_options=options) for each in (reset, advance))
     state, _ = reset(jax.random.key(0))
-    jax.block_until_ready(advance(state, jnp.zeros(len(handle.motions)), jnp.zeros(())))
-    return TeleopTask(task, handle, reset, advance)
+    jax.block_until_ready(advance(state, jnp.zeros(len(mapping.motions)), jnp.zeros(())))
+    return TeleopTask(task, mapping, reset, advance)
 
 
 def deadline_misses(delays: Sequence[float], control_dt: float) -> int:
@@ -167,7 +167,7 @@ class Session:
     def __init__(self, compiled: TeleopTask, writer: EpisodeWriter, name: str, seed: int, operator: str = ""):
         self.task, self.name, self.operator = compiled.task, name, operator
         self.control_dt = self.task.spec.control_dt
-        self.device = TeleopDevice(compiled.handle, self.control_dt)
+        self.device = TeleopDevice(compiled.mapping, self.control_dt)
         self._compiled, self._writer = compiled, writer
         self.delays: list[Sequence[float]] = []
         self.note = ""

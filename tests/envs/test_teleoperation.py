@@ -12,7 +12,7 @@ from mjx_policies.envs.franka import sensing
 from mjx_policies.envs.franka.kinematics import tcp_pose
 from mjx_policies.envs.franka.robot import OPENING
 from mjx_policies.envs.registry import load
-from mjx_policies.envs.teleoperation import LEAD, make_handle
+from mjx_policies.envs.teleoperation import LEAD, make_action_mapping
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
 STEPS = 20  # one second
@@ -26,12 +26,12 @@ def reach():
 @pytest.fixture(scope="module")
 def move(reach):
     """`(state, velocity [6], closed) -> (state, action)` after a second."""
-    handle = make_handle(reach)
+    mapping = make_action_mapping(reach)
 
     @functools.partial(jax.jit, compiler_options=compiler_options(runs_once=True))
     def second(state, velocity, closed):
         def step(state, _):
-            action = handle.action(state, velocity, closed)
+            action = mapping.action(state, velocity, closed)
             return reach.step(state, action)[0], action
 
         state, actions = jax.lax.scan(step, state, None, STEPS)
@@ -89,11 +89,11 @@ def test_pressing_on_the_table_does_not_wind_up(move, start):
 
 def test_a_point_goes_at_its_speed():
     task = load("Obstacle2D", "cpu", 1)
-    handle = make_handle(task)
-    assert [motion.name for motion in handle.motions] == ["forward", "left"] and not handle.gripper
-    np.testing.assert_allclose(handle.action(None, jnp.array([0.5, -3.0]), jnp.zeros(())), [0.5, -1.0])
+    mapping = make_action_mapping(task)
+    assert [motion.name for motion in mapping.motions] == ["forward", "left"] and not mapping.gripper
+    np.testing.assert_allclose(mapping.action(None, jnp.array([0.5, -3.0]), jnp.zeros(())), [0.5, -1.0])
 
 
 def test_other_robots_cannot_be_moved_so():
     with pytest.raises(ValueError, match="only a Franka"):
-        make_handle(load("Pendulum", "cpu", 1))
+        make_action_mapping(load("Pendulum", "cpu", 1))

@@ -10,7 +10,7 @@ import pytest
 from mjx_policies.data import lerobot, robomimic
 from mjx_policies.data.formats import read
 from mjx_policies.envs.registry import load
-from mjx_policies.envs.teleoperation import Handle, Motion, make_handle
+from mjx_policies.envs.teleoperation import ActionMapping, Motion, make_action_mapping
 from mjx_policies.experiments.collection.teleoperation import (
     HOLD,
     LATE,
@@ -33,7 +33,7 @@ def task():
 
 @pytest.fixture(scope="module")
 def robot(task):
-    return make_teleop_task(task, make_handle(task))
+    return make_teleop_task(task, make_action_mapping(task))
 
 
 class Clock:
@@ -229,7 +229,7 @@ def test_a_session_ends_when_nobody_looks(robot, tmp_path):
 
 def arm(control_dt=0.05):
     motions = [Motion(name, "m/s", 0.4) for name in "xyz"] + [Motion(name, "rad/s", 2.0) for name in "rpy"]
-    return TeleopDevice(Handle(tuple(motions), True, lambda *_: None), control_dt)
+    return TeleopDevice(ActionMapping(tuple(motions), True, lambda *_: None), control_dt)
 
 
 def test_a_press_is_a_short_way_and_a_held_key_a_long_one():
