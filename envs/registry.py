@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import pathlib
 from collections.abc import Callable
-from types import ModuleType
 
 import jax.numpy as jnp
 import mujoco
@@ -16,6 +15,7 @@ from mjx_policies.envs.franka import drawer, peg_insert, pick_cube, push, reach,
 from mjx_policies.envs.franka import scenes as table
 from mjx_policies.envs.franka.actions import ActionName, action_space
 from mjx_policies.envs.franka.episode import CONTROL_DT as FRANKA_DT
+from mjx_policies.envs.franka.episode import ArmTask
 from mjx_policies.envs.physics import Backend, make_physics
 from mjx_policies.envs.quadruped import getup, joystick, scenes
 from mjx_policies.envs.quadruped.robot import action_table
@@ -84,32 +84,32 @@ def obstacle_2d(backend: Backend = "auto", num_envs: int = 8192) -> Env:
 
 def franka_reach(backend: Backend = "auto", num_envs: int = 8192, actions: ActionName = "joint_target") -> Env:
     """A Franka reaches a point in front of it."""
-    return _franka(reach, reach.FrankaReach, table.reach(lean=True), backend, num_envs, actions)
+    return _franka(reach.FrankaReach, table.reach(lean=True), backend, num_envs, actions)
 
 
 def franka_push(backend: Backend = "auto", num_envs: int = 8192, actions: ActionName = "joint_target") -> Env:
     """A Franka pushes a block across the table to a goal pose."""
-    return _franka(push, push.FrankaPush, table.push(lean=True), backend, num_envs, actions)
+    return _franka(push.FrankaPush, table.push(lean=True), backend, num_envs, actions)
 
 
 def franka_pick_cube(backend: Backend = "auto", num_envs: int = 8192, actions: ActionName = "joint_target") -> Env:
     """A Franka picks up a cube and holds it at a goal."""
-    return _franka(pick_cube, pick_cube.FrankaPickCube, table.pick_cube(lean=True), backend, num_envs, actions)
+    return _franka(pick_cube.FrankaPickCube, table.pick_cube(lean=True), backend, num_envs, actions)
 
 
 def franka_stack(backend: Backend = "auto", num_envs: int = 8192, actions: ActionName = "joint_target") -> Env:
     """A Franka puts one cube on another and lets go."""
-    return _franka(stack, stack.FrankaStack, table.stack(lean=True), backend, num_envs, actions)
+    return _franka(stack.FrankaStack, table.stack(lean=True), backend, num_envs, actions)
 
 
 def franka_peg_insert(backend: Backend = "auto", num_envs: int = 8192, actions: ActionName = "joint_target") -> Env:
     """A Franka puts the peg in its hand into a hole."""
-    return _franka(peg_insert, peg_insert.FrankaPegInsert, table.peg_insert(lean=True), backend, num_envs, actions)
+    return _franka(peg_insert.FrankaPegInsert, table.peg_insert(lean=True), backend, num_envs, actions)
 
 
 def franka_drawer(backend: Backend = "auto", num_envs: int = 8192, actions: ActionName = "joint_target") -> Env:
     """A Franka pulls a drawer open by its handle."""
-    return _franka(drawer, drawer.FrankaDrawer, table.drawer(lean=True), backend, num_envs, actions)
+    return _franka(drawer.FrankaDrawer, table.drawer(lean=True), backend, num_envs, actions)
 
 
 TASKS: dict[str, Callable[..., Env]] = {
@@ -175,14 +175,7 @@ def scene(name: str) -> mujoco.MjModel:
             return load(name, num_envs=1).physics.model
 
 
-def _franka(
-    task: ModuleType,
-    build: Callable[..., Env],
-    model: mujoco.MjModel,
-    backend: Backend,
-    num_envs: int,
-    actions: ActionName,
-) -> Env:
+def _franka(task: type[ArmTask], model: mujoco.MjModel, backend: Backend, num_envs: int, actions: ActionName) -> Env:
     space = action_space(actions, FRANKA_DT)
     last_action = Term("last_action", space.table.size, unit="1", measured=False)
     spec = EnvSpec(
@@ -195,7 +188,7 @@ def _franka(
         stages=task.STAGES,
         home=(0.0,) * space.table.size,  # angles are observed as they are
     )
-    return build(task.DENSE, space, make_physics(model, FRANKA_DT, backend, ("sensordata",), num_envs), spec)
+    return task(task.DENSE, space, make_physics(model, FRANKA_DT, backend, ("sensordata",), num_envs), spec)
 
 
 def _go2_joystick(model: mujoco.MjModel, terrain: Terrain | None, backend: Backend, num_envs: int) -> Env:

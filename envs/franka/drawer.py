@@ -6,31 +6,16 @@ Nothing can be lost. Lengths in m in the frame of the robot's base.
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax.numpy as jnp
 import mujoco
 from flax import struct
 
-from mjx_policies.draws import draw_uniform
-from mjx_policies.envs.base import EnvSpec, restart, transition
 from mjx_policies.envs.franka import sensing
-from mjx_policies.envs.franka.actions import ActionSpace
-from mjx_policies.envs.franka.episode import (
-    FrankaState,
-    action_change,
-    begin_episode,
-    between,
-    conclude,
-    move,
-    start_arm,
-    weighted,
-)
+from mjx_policies.envs.franka.episode import ArmTask, Arrangement, between, start_arm
 from mjx_policies.envs.franka.scenes import HANDLE
-from mjx_policies.envs.mocap import place
-from mjx_policies.envs.physics.base import Data, Dynamics, Physics
-from mjx_policies.envs.progress import metric_names, progress_metrics
-from mjx_policies.types import Array, Observation, Table, Term, TimeStep, assemble
+from mjx_policies.envs.physics.base import Data
+from mjx_policies.envs.progress import metric_names
+from mjx_policies.types import Array, Table, Term
 
 EPISODE_SECONDS = 6.0
 CABINET = ((0.58, -0.1), (0.68, 0.1))  # x, y of the foot of its front, corners
@@ -62,64 +47,6 @@ class DrawerWeights:
 
 DENSE = DrawerWeights()
 SPARSE = DrawerWeights(reach=0.0, grasp=0.0, open=0.0, success=1.0, action_rate=0.0)
-
-
-@struct.dataclass
-class FrankaDrawer:
-    """The task. Build it with `envs.load`."""
-
-    weights: DrawerWeights
-    actions: ActionSpace = struct.field(pytree_node=False)
-    physics: Physics = struct.field(pytree_node=False)
-    spec: EnvSpec = struct.field(pytree_node=False)
-
-    def reset(self, key: Array, dynamics: Dynamics) -> tuple[FrankaState, TimeStep]:
-        """The gripper open and near `READY`, the drawer closed."""
-        model = self.physics.model
-        uniform, _ = draw_uniform(key, 9)
-        qpos = jnp.append(start_arm(uniform[:7]), 0.0)
-        data = self.physics.init(qpos, jnp.zeros(model.nv), dynamics)
-        data = place(model, data, {"cabinet": jnp.append(between(uniform[7:9], *CABINET), 0.0)})
-        state = begin_episode(self.actions, data, dynamics, STAGES)
-        return state, restart(self._observe(state), progress_metrics(state.progress, STAGES))
-
-    def step(self, state: FrankaState, action: Array, applied: Array | None = None):
-        """See `Env.step`."""
-        model = self.physics.model
-        state = move(self.actions, self.physics, state, action, applied)
-        terms = reward_terms(model, state.data) | {"action_rate": action_change(action, state.last_action)}
-        state = conclude(state, action, reached(model, state.data))
-        metrics = progress_metrics(state.progress, STAGES)
-        return state, transition(self._observe(state), weighted(self.weights, terms), jnp.zeros((), bool), metrics)
-
-    def hold(self, state: FrankaState) -> Array:
-        """See `Env.hold`."""
-        return self.actions.hold(state.target)
-
-    def data(self, state: FrankaState) -> Data:
-        """See `Env.data`."""
-        return state.data
-
-    def replace_data(self, state: FrankaState, data: Data) -> FrankaState:
-        """See `Env.replace_data`."""
-        return dataclasses.replace(state, data=data)
-
-    def _observe(self, state: FrankaState) -> Observation:
-        model, data = self.physics.model, state.data
-        sensed = {
-            **sensing.arm_values(model, data),
-            "handle_position": sensing.from_tcp(model, data, handle(model, data)),
-            "cabinet_position": sensing.from_tcp(model, data, sensing.mocap_position(model, data, "cabinet")),
-            "last_action": state.last_action,
-        }
-        privileged = {
-            "drawer_velocity": data.qvel[model.joint("drawer").dofadr],
-            "touch": sensing.touch(model, data),
-        }
-        return {
-            "state": assemble(self.spec.observation, sensed),
-            "privileged": assemble(self.spec.privileged, privileged),
-        }
 
 
 def opening(model: mujoco.MjModel, data: Data) -> Array:  # -> []
@@ -156,3 +83,27 @@ def reward_terms(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
         "open": jnp.clip(opening(model, data) / OPENED, 0.0, 1.0),
         "success": jnp.where(succeeded(model, data), 1.0, 0.0),
     }
+
+
+@struct.dataclass
+class FrankaDrawer(ArmTask):
+    """The task. Build it with `envs.load`."""
+
+    OBSERVATION, PRIVILEGED, STAGES = OBSERVATION, PRIVILEGED, STAGES
+    EPISODE_SECONDS, DENSE, DRAWS = EPISODE_SECONDS, DENSE, 9
+    reached, reward_terms = staticmethod(reached), staticmethod(reward_terms)
+
+    def arrange(self, uniform: Array) -> Arrangement:
+        """The gripper open, the drawer closed."""
+        qpos = jnp.append(start_arm(uniform[:7]), 0.0)
+        return Arrangement(qpos, {"cabinet": jnp.append(between(uniform[7:9], *CABINET), 0.0)})
+
+    def sense(self, data: Data) -> dict[str, Array]:
+        """Beside the arm."""
+        model = self.physics.model
+        return {
+            "handle_position": sensing.from_tcp(model, data, handle(model, data)),
+            "cabinet_position": sensing.from_tcp(model, data, sensing.mocap_position(model, data, "cabinet")),
+            "drawer_velocity": data.qvel[model.joint("drawer").dofadr],
+            "touch": sensing.touch(model, data),
+        }

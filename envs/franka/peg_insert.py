@@ -6,33 +6,18 @@ it cannot pick up again: the task is lost when the peg has left the hand. Length
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax.numpy as jnp
 import mujoco
 from flax import struct
 
-from mjx_policies.draws import draw_uniform
-from mjx_policies.envs.base import EnvSpec, restart, transition
 from mjx_policies.envs.franka import sensing
-from mjx_policies.envs.franka.actions import ActionSpace
-from mjx_policies.envs.franka.episode import (
-    FrankaState,
-    action_change,
-    begin_episode,
-    between,
-    conclude,
-    move,
-    start_arm,
-    weighted,
-)
+from mjx_policies.envs.franka.episode import ArmTask, Arrangement, between, start_arm
 from mjx_policies.envs.franka.kinematics import tcp_pose
 from mjx_policies.envs.franka.scenes import HOLE_DEPTH, HOLE_WIDTH, PEG_HANDLE, PEG_LENGTH
-from mjx_policies.envs.mocap import place
-from mjx_policies.envs.physics.base import Data, Dynamics, Physics
-from mjx_policies.envs.progress import metric_names, progress_metrics
+from mjx_policies.envs.physics.base import Data
+from mjx_policies.envs.progress import metric_names
 from mjx_policies.rotations import from_matrix, rotate
-from mjx_policies.types import Array, Observation, Table, Term, TimeStep, assemble
+from mjx_policies.types import Array, Table, Term
 
 EPISODE_SECONDS = 8.0
 SOCKET = ((0.43, -0.07), (0.57, 0.07))  # x, y, corners
@@ -69,68 +54,6 @@ class PegInsertWeights:
 
 DENSE = PegInsertWeights()
 SPARSE = PegInsertWeights(near=0.0, aligned=0.0, upright=0.0, depth=0.0, success=1.0, action_rate=0.0)
-
-
-@struct.dataclass
-class FrankaPegInsert:
-    """The task. Build it with `envs.load`."""
-
-    weights: PegInsertWeights
-    actions: ActionSpace = struct.field(pytree_node=False)
-    physics: Physics = struct.field(pytree_node=False)
-    spec: EnvSpec = struct.field(pytree_node=False)
-
-    def reset(self, key: Array, dynamics: Dynamics) -> tuple[FrankaState, TimeStep]:
-        """The peg in the closed hand, near `READY`, upright as far as the hand is."""
-        model = self.physics.model
-        uniform, _ = draw_uniform(key, 9)
-        arm = start_arm(uniform[:7], opening=PEG_HANDLE[1])
-        position, rotation = tcp_pose(arm[:7])
-        upside_down = rotation * jnp.asarray([1.0, -1.0, -1.0])  # the hand points down, the peg's z axis up
-        qpos = jnp.concatenate([arm, position, from_matrix(upside_down)])
-        data = self.physics.init(qpos, jnp.zeros(model.nv), dynamics)
-        data = place(model, data, {"socket": jnp.append(between(uniform[7:9], *SOCKET), 0.0)})
-        state = begin_episode(self.actions, data, dynamics, STAGES, width=0.0)
-        return state, restart(self._observe(state), progress_metrics(state.progress, STAGES))
-
-    def step(self, state: FrankaState, action: Array, applied: Array | None = None):
-        """See `Env.step`."""
-        model = self.physics.model
-        state = move(self.actions, self.physics, state, action, applied)
-        terms = reward_terms(model, state.data) | {"action_rate": action_change(action, state.last_action)}
-        state = conclude(state, action, reached(model, state.data))
-        metrics = progress_metrics(state.progress, STAGES)
-        return state, transition(self._observe(state), weighted(self.weights, terms), lost(model, state.data), metrics)
-
-    def hold(self, state: FrankaState) -> Array:
-        """See `Env.hold`."""
-        return self.actions.hold(state.target)
-
-    def data(self, state: FrankaState) -> Data:
-        """See `Env.data`."""
-        return state.data
-
-    def replace_data(self, state: FrankaState, data: Data) -> FrankaState:
-        """See `Env.replace_data`."""
-        return dataclasses.replace(state, data=data)
-
-    def _observe(self, state: FrankaState) -> Observation:
-        model, data = self.physics.model, state.data
-        sensed = {
-            **sensing.arm_values(model, data),
-            **sensing.object_values(model, data, "peg"),
-            "socket_position": sensing.from_tcp(model, data, sensing.mocap_position(model, data, "socket")),
-            "last_action": state.last_action,
-        }
-        privileged = {
-            "peg_velocity": sensing.object_velocity(model, data, "peg"),
-            "touch": sensing.touch(model, data),
-            "depth": depth(model, data)[None],
-        }
-        return {
-            "state": assemble(self.spec.observation, sensed),
-            "privileged": assemble(self.spec.privileged, privileged),
-        }
 
 
 def depth(model: mujoco.MjModel, data: Data) -> Array:  # -> []
@@ -180,3 +103,32 @@ def lost(model: mujoco.MjModel, data: Data) -> Array:  # -> [] bool
     """Whether the peg has left the hand."""
     peg, _ = sensing.object_pose(model, data, "peg")
     return jnp.linalg.norm(peg - sensing.tcp_position(model, data)) > DROPPED
+
+
+@struct.dataclass
+class FrankaPegInsert(ArmTask):
+    """The task. Build it with `envs.load`."""
+
+    OBSERVATION, PRIVILEGED, STAGES = OBSERVATION, PRIVILEGED, STAGES
+    EPISODE_SECONDS, DENSE, DRAWS = EPISODE_SECONDS, DENSE, 9
+    reached, reward_terms = staticmethod(reached), staticmethod(reward_terms)
+    lost = staticmethod(lost)
+
+    def arrange(self, uniform: Array) -> Arrangement:
+        """The peg in the closed hand, upright as far as the hand is."""
+        arm = start_arm(uniform[:7], opening=PEG_HANDLE[1])
+        position, rotation = tcp_pose(arm[:7])
+        upside_down = rotation * jnp.asarray([1.0, -1.0, -1.0])  # the hand points down, the peg's z axis up
+        qpos = jnp.concatenate([arm, position, from_matrix(upside_down)])
+        return Arrangement(qpos, {"socket": jnp.append(between(uniform[7:9], *SOCKET), 0.0)}, width=0.0)
+
+    def sense(self, data: Data) -> dict[str, Array]:
+        """Beside the arm."""
+        model = self.physics.model
+        return {
+            **sensing.object_values(model, data, "peg"),
+            "socket_position": sensing.from_tcp(model, data, sensing.mocap_position(model, data, "socket")),
+            "peg_velocity": sensing.object_velocity(model, data, "peg"),
+            "touch": sensing.touch(model, data),
+            "depth": depth(model, data)[None],
+        }

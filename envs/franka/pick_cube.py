@@ -6,33 +6,18 @@ table. Lengths in m in the frame of the robot's base.
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax.numpy as jnp
 import mujoco
 from flax import struct
 
-from mjx_policies.draws import draw_uniform
-from mjx_policies.envs.base import EnvSpec, restart, transition
 from mjx_policies.envs.franka import sensing
-from mjx_policies.envs.franka.actions import ActionSpace
-from mjx_policies.envs.franka.episode import (
-    FrankaState,
-    action_change,
-    begin_episode,
-    between,
-    conclude,
-    move,
-    start_arm,
-    weighted,
-)
+from mjx_policies.envs.franka.episode import ArmTask, Arrangement, between, start_arm
 from mjx_policies.envs.franka.robot import OPENING
 from mjx_policies.envs.franka.scenes import CUBE
-from mjx_policies.envs.mocap import place
-from mjx_policies.envs.physics.base import Data, Dynamics, Physics
-from mjx_policies.envs.progress import metric_names, progress_metrics
+from mjx_policies.envs.physics.base import Data
+from mjx_policies.envs.progress import metric_names
 from mjx_policies.rotations import from_yaw
-from mjx_policies.types import Array, Observation, Table, Term, TimeStep, assemble
+from mjx_policies.types import Array, Table, Term
 
 EPISODE_SECONDS = 5.0
 CUBE_START = ((0.4, -0.12), (0.6, 0.12))  # x, y, corners
@@ -63,66 +48,6 @@ class PickCubeWeights:
 
 DENSE = PickCubeWeights()
 SPARSE = PickCubeWeights(reach=0.0, grasp=0.0, lift=0.0, carry=0.0, success=1.0, action_rate=0.0)
-
-
-@struct.dataclass
-class FrankaPickCube:
-    """The task. Build it with `envs.load`."""
-
-    weights: PickCubeWeights
-    actions: ActionSpace = struct.field(pytree_node=False)
-    physics: Physics = struct.field(pytree_node=False)
-    spec: EnvSpec = struct.field(pytree_node=False)
-
-    def reset(self, key: Array, dynamics: Dynamics) -> tuple[FrankaState, TimeStep]:
-        """The gripper open and near `READY`, the cube somewhere below it."""
-        model = self.physics.model
-        uniform, _ = draw_uniform(key, 13)
-        cube = jnp.append(between(uniform[7:9], *CUBE_START), CUBE)
-        yaw = from_yaw(jnp.pi * (2 * uniform[9] - 1))
-        qpos = jnp.concatenate([start_arm(uniform[:7]), cube, yaw])
-        data = self.physics.init(qpos, jnp.zeros(model.nv), dynamics)
-        data = place(model, data, {"goal": between(uniform[10:13], *GOAL)})
-        state = begin_episode(self.actions, data, dynamics, STAGES)
-        return state, restart(self._observe(state), progress_metrics(state.progress, STAGES))
-
-    def step(self, state: FrankaState, action: Array, applied: Array | None = None):
-        """See `Env.step`."""
-        model = self.physics.model
-        state = move(self.actions, self.physics, state, action, applied)
-        terms = reward_terms(model, state.data) | {"action_rate": action_change(action, state.last_action)}
-        state = conclude(state, action, reached(model, state.data))
-        metrics = progress_metrics(state.progress, STAGES)
-        return state, transition(self._observe(state), weighted(self.weights, terms), lost(model, state.data), metrics)
-
-    def hold(self, state: FrankaState) -> Array:
-        """See `Env.hold`."""
-        return self.actions.hold(state.target)
-
-    def data(self, state: FrankaState) -> Data:
-        """See `Env.data`."""
-        return state.data
-
-    def replace_data(self, state: FrankaState, data: Data) -> FrankaState:
-        """See `Env.replace_data`."""
-        return dataclasses.replace(state, data=data)
-
-    def _observe(self, state: FrankaState) -> Observation:
-        model, data = self.physics.model, state.data
-        sensed = {
-            **sensing.arm_values(model, data),
-            **sensing.object_values(model, data, "cube"),
-            "goal": sensing.from_tcp(model, data, sensing.mocap_position(model, data, "goal")),
-            "last_action": state.last_action,
-        }
-        privileged = {
-            "cube_velocity": sensing.object_velocity(model, data, "cube"),
-            "touch": sensing.touch(model, data),
-        }
-        return {
-            "state": assemble(self.spec.observation, sensed),
-            "privileged": assemble(self.spec.privileged, privileged),
-        }
 
 
 def succeeded(model: mujoco.MjModel, data: Data) -> Array:  # -> [] bool
@@ -166,3 +91,30 @@ def lost(model: mujoco.MjModel, data: Data) -> Array:  # -> [] bool
 def _to_goal(model: mujoco.MjModel, data: Data) -> Array:  # -> []
     cube, _ = sensing.object_pose(model, data, "cube")
     return jnp.linalg.norm(cube - sensing.mocap_position(model, data, "goal"))
+
+
+@struct.dataclass
+class FrankaPickCube(ArmTask):
+    """The task. Build it with `envs.load`."""
+
+    OBSERVATION, PRIVILEGED, STAGES = OBSERVATION, PRIVILEGED, STAGES
+    EPISODE_SECONDS, DENSE, DRAWS = EPISODE_SECONDS, DENSE, 13
+    reached, reward_terms = staticmethod(reached), staticmethod(reward_terms)
+    lost = staticmethod(lost)
+
+    def arrange(self, uniform: Array) -> Arrangement:
+        """The gripper open, the cube somewhere below it."""
+        cube = jnp.append(between(uniform[7:9], *CUBE_START), CUBE)
+        yaw = from_yaw(jnp.pi * (2 * uniform[9] - 1))
+        qpos = jnp.concatenate([start_arm(uniform[:7]), cube, yaw])
+        return Arrangement(qpos, {"goal": between(uniform[10:13], *GOAL)})
+
+    def sense(self, data: Data) -> dict[str, Array]:
+        """Beside the arm."""
+        model = self.physics.model
+        return {
+            **sensing.object_values(model, data, "cube"),
+            "goal": sensing.from_tcp(model, data, sensing.mocap_position(model, data, "goal")),
+            "cube_velocity": sensing.object_velocity(model, data, "cube"),
+            "touch": sensing.touch(model, data),
+        }

@@ -6,33 +6,17 @@ The task is lost when the block leaves the table. Lengths in m in the frame of t
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax.numpy as jnp
 import mujoco
 from flax import struct
 
-from mjx_policies.draws import draw_uniform
-from mjx_policies.envs.base import EnvSpec, restart, transition
 from mjx_policies.envs.franka import sensing
-from mjx_policies.envs.franka.actions import ActionSpace
-from mjx_policies.envs.franka.episode import (
-    FrankaState,
-    action_change,
-    away_from,
-    begin_episode,
-    between,
-    conclude,
-    move,
-    start_arm,
-    weighted,
-)
+from mjx_policies.envs.franka.episode import ArmTask, Arrangement, away_from, between, start_arm
 from mjx_policies.envs.franka.scenes import BLOCK
-from mjx_policies.envs.mocap import place
-from mjx_policies.envs.physics.base import Data, Dynamics, Physics
-from mjx_policies.envs.progress import metric_names, progress_metrics
+from mjx_policies.envs.physics.base import Data
+from mjx_policies.envs.progress import metric_names
 from mjx_policies.rotations import from_yaw, rotate
-from mjx_policies.types import Array, Observation, Table, Term, TimeStep, assemble
+from mjx_policies.types import Array, Table, Term
 
 EPISODE_SECONDS = 10.0
 BLOCK_START = ((0.45, -0.15), (0.55, 0.15))  # x, y, corners
@@ -63,67 +47,6 @@ class PushWeights:
 
 DENSE = PushWeights()
 SPARSE = PushWeights(reach=0.0, near=0.0, aligned=0.0, success=1.0, action_rate=0.0)
-
-
-@struct.dataclass
-class FrankaPush:
-    """The task. Build it with `envs.load`."""
-
-    weights: PushWeights
-    actions: ActionSpace = struct.field(pytree_node=False)
-    physics: Physics = struct.field(pytree_node=False)
-    spec: EnvSpec = struct.field(pytree_node=False)
-
-    def reset(self, key: Array, dynamics: Dynamics) -> tuple[FrankaState, TimeStep]:
-        """The gripper closed and near `READY`, block and goal at least `APART` on the table."""
-        model = self.physics.model
-        uniform, _ = draw_uniform(key, 12)
-        block = jnp.append(between(uniform[7:9], *BLOCK_START), BLOCK[2])
-        yaw = from_yaw(TURN_START * (2 * uniform[9] - 1))
-        qpos = jnp.concatenate([start_arm(uniform[:7], opening=0.0), block, yaw])
-        data = self.physics.init(qpos, jnp.zeros(model.nv), dynamics)
-        goal = away_from(block[:2], APART, uniform[10:12], *GOAL)
-        data = place(model, data, {"goal": jnp.append(goal, 0.0)})
-        state = begin_episode(self.actions, data, dynamics, STAGES)
-        return state, restart(self._observe(state), progress_metrics(state.progress, STAGES))
-
-    def step(self, state: FrankaState, action: Array, applied: Array | None = None):
-        """See `Env.step`."""
-        model = self.physics.model
-        state = move(self.actions, self.physics, state, action, applied)
-        terms = reward_terms(model, state.data) | {"action_rate": action_change(action, state.last_action)}
-        state = conclude(state, action, reached(model, state.data))
-        metrics = progress_metrics(state.progress, STAGES)
-        return state, transition(self._observe(state), weighted(self.weights, terms), lost(model, state.data), metrics)
-
-    def hold(self, state: FrankaState) -> Array:
-        """See `Env.hold`."""
-        return self.actions.hold(state.target)
-
-    def data(self, state: FrankaState) -> Data:
-        """See `Env.data`."""
-        return state.data
-
-    def replace_data(self, state: FrankaState, data: Data) -> FrankaState:
-        """See `Env.replace_data`."""
-        return dataclasses.replace(state, data=data)
-
-    def _observe(self, state: FrankaState) -> Observation:
-        model, data = self.physics.model, state.data
-        sensed = {
-            **sensing.arm_values(model, data),
-            **sensing.object_values(model, data, "block"),
-            "goal": sensing.from_tcp(model, data, sensing.mocap_position(model, data, "goal")),
-            "last_action": state.last_action,
-        }
-        privileged = {
-            "block_velocity": sensing.object_velocity(model, data, "block"),
-            "touch": sensing.touch(model, data),
-        }
-        return {
-            "state": assemble(self.spec.observation, sensed),
-            "privileged": assemble(self.spec.privileged, privileged),
-        }
 
 
 def succeeded(model: mujoco.MjModel, data: Data) -> Array:  # -> [] bool
@@ -176,3 +99,31 @@ def behind(model: mujoco.MjModel, data: Data) -> Array:  # -> [3]
 def _to_goal(model: mujoco.MjModel, data: Data) -> Array:  # -> []
     block, _ = sensing.object_pose(model, data, "block")
     return jnp.linalg.norm(block[:2] - sensing.mocap_position(model, data, "goal")[:2])
+
+
+@struct.dataclass
+class FrankaPush(ArmTask):
+    """The task. Build it with `envs.load`."""
+
+    OBSERVATION, PRIVILEGED, STAGES = OBSERVATION, PRIVILEGED, STAGES
+    EPISODE_SECONDS, DENSE, DRAWS = EPISODE_SECONDS, DENSE, 12
+    reached, reward_terms = staticmethod(reached), staticmethod(reward_terms)
+    lost = staticmethod(lost)
+
+    def arrange(self, uniform: Array) -> Arrangement:
+        """The gripper closed, block and goal at least `APART` on the table."""
+        block = jnp.append(between(uniform[7:9], *BLOCK_START), BLOCK[2])
+        yaw = from_yaw(TURN_START * (2 * uniform[9] - 1))
+        qpos = jnp.concatenate([start_arm(uniform[:7], opening=0.0), block, yaw])
+        goal = away_from(block[:2], APART, uniform[10:12], *GOAL)
+        return Arrangement(qpos, {"goal": jnp.append(goal, 0.0)})
+
+    def sense(self, data: Data) -> dict[str, Array]:
+        """Beside the arm."""
+        model = self.physics.model
+        return {
+            **sensing.object_values(model, data, "block"),
+            "goal": sensing.from_tcp(model, data, sensing.mocap_position(model, data, "goal")),
+            "block_velocity": sensing.object_velocity(model, data, "block"),
+            "touch": sensing.touch(model, data),
+        }

@@ -6,31 +6,17 @@ Lengths in m in the frame of the robot's base.
 
 from __future__ import annotations
 
-import dataclasses
-
 import jax.numpy as jnp
 import mujoco
 from flax import struct
 
-from mjx_policies.draws import draw_uniform
-from mjx_policies.envs.base import EnvSpec, restart, transition
 from mjx_policies.envs.franka import sensing
-from mjx_policies.envs.franka.actions import ActionSpace
-from mjx_policies.envs.franka.episode import (
-    FrankaState,
-    action_change,
-    begin_episode,
-    between,
-    conclude,
-    move,
-    start_arm,
-    weighted,
-)
+from mjx_policies.envs.franka.episode import ArmTask, Arrangement, between, start_arm
 from mjx_policies.envs.franka.scenes import CUBE
-from mjx_policies.envs.physics.base import Data, Dynamics, Physics
-from mjx_policies.envs.progress import metric_names, progress_metrics
+from mjx_policies.envs.physics.base import Data
+from mjx_policies.envs.progress import metric_names
 from mjx_policies.rotations import from_yaw
-from mjx_policies.types import Array, Observation, Table, Term, TimeStep, assemble
+from mjx_policies.types import Array, Table, Term
 
 EPISODE_SECONDS = 8.0
 MIDDLE = ((0.45, -0.08), (0.55, 0.08))  # x, y, corners, of where the point between the two cubes is
@@ -64,69 +50,6 @@ class StackWeights:
 
 DENSE = StackWeights()
 SPARSE = StackWeights(reach=0.0, grasp=0.0, lift=0.0, carry=0.0, placed=0.0, success=1.0, action_rate=0.0)
-
-
-@struct.dataclass
-class FrankaStack:
-    """The task. Build it with `envs.load`."""
-
-    weights: StackWeights
-    actions: ActionSpace = struct.field(pytree_node=False)
-    physics: Physics = struct.field(pytree_node=False)
-    spec: EnvSpec = struct.field(pytree_node=False)
-
-    def reset(self, key: Array, dynamics: Dynamics) -> tuple[FrankaState, TimeStep]:
-        """The gripper open and near `READY`, two cubes below it that do not touch."""
-        model = self.physics.model
-        uniform, _ = draw_uniform(key, 13)
-        middle, angle = between(uniform[7:9], *MIDDLE), 2 * jnp.pi * uniform[9]
-        half = 0.5 * between(uniform[10], *APART) * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
-        yaws = jnp.pi * (2 * uniform[11:13] - 1)
-        cubes = [
-            jnp.concatenate([middle + s * half, jnp.asarray([CUBE]), from_yaw(yaws[i])]) for i, s in ((0, 1), (1, -1))
-        ]
-        data = self.physics.init(jnp.concatenate([start_arm(uniform[:7]), *cubes]), jnp.zeros(model.nv), dynamics)
-        state = begin_episode(self.actions, data, dynamics, STAGES)
-        return state, restart(self._observe(state), progress_metrics(state.progress, STAGES))
-
-    def step(self, state: FrankaState, action: Array, applied: Array | None = None):
-        """See `Env.step`."""
-        model = self.physics.model
-        state = move(self.actions, self.physics, state, action, applied)
-        terms = reward_terms(model, state.data) | {"action_rate": action_change(action, state.last_action)}
-        state = conclude(state, action, reached(model, state.data))
-        metrics = progress_metrics(state.progress, STAGES)
-        return state, transition(self._observe(state), weighted(self.weights, terms), lost(model, state.data), metrics)
-
-    def hold(self, state: FrankaState) -> Array:
-        """See `Env.hold`."""
-        return self.actions.hold(state.target)
-
-    def data(self, state: FrankaState) -> Data:
-        """See `Env.data`."""
-        return state.data
-
-    def replace_data(self, state: FrankaState, data: Data) -> FrankaState:
-        """See `Env.replace_data`."""
-        return dataclasses.replace(state, data=data)
-
-    def _observe(self, state: FrankaState) -> Observation:
-        model, data = self.physics.model, state.data
-        sensed = {
-            **sensing.arm_values(model, data),
-            **sensing.object_values(model, data, "cube"),
-            **sensing.object_values(model, data, "base"),
-            "last_action": state.last_action,
-        }
-        privileged = {
-            "cube_velocity": sensing.object_velocity(model, data, "cube"),
-            "base_velocity": sensing.object_velocity(model, data, "base"),
-            "touch": sensing.touch(model, data),
-        }
-        return {
-            "state": assemble(self.spec.observation, sensed),
-            "privileged": assemble(self.spec.privileged, privileged),
-        }
 
 
 def placed(model: mujoco.MjModel, data: Data) -> Array:  # -> [] bool
@@ -182,3 +105,34 @@ def _from_place(model: mujoco.MjModel, data: Data) -> Array:  # -> [3]
     """From where the cube would be on the base to where it is."""
     cube, base = (sensing.object_pose(model, data, name)[0] for name in ("cube", "base"))
     return cube - base - jnp.asarray([0.0, 0.0, 2 * CUBE])
+
+
+@struct.dataclass
+class FrankaStack(ArmTask):
+    """The task. Build it with `envs.load`."""
+
+    OBSERVATION, PRIVILEGED, STAGES = OBSERVATION, PRIVILEGED, STAGES
+    EPISODE_SECONDS, DENSE, DRAWS = EPISODE_SECONDS, DENSE, 13
+    reached, reward_terms = staticmethod(reached), staticmethod(reward_terms)
+    lost = staticmethod(lost)
+
+    def arrange(self, uniform: Array) -> Arrangement:
+        """The gripper open, two cubes below it that do not touch."""
+        middle, angle = between(uniform[7:9], *MIDDLE), 2 * jnp.pi * uniform[9]
+        half = 0.5 * between(uniform[10], *APART) * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
+        yaws = jnp.pi * (2 * uniform[11:13] - 1)
+        cubes = [
+            jnp.concatenate([middle + s * half, jnp.asarray([CUBE]), from_yaw(yaws[i])]) for i, s in ((0, 1), (1, -1))
+        ]
+        return Arrangement(jnp.concatenate([start_arm(uniform[:7]), *cubes]))
+
+    def sense(self, data: Data) -> dict[str, Array]:
+        """Beside the arm."""
+        model = self.physics.model
+        return {
+            **sensing.object_values(model, data, "cube"),
+            **sensing.object_values(model, data, "base"),
+            "cube_velocity": sensing.object_velocity(model, data, "cube"),
+            "base_velocity": sensing.object_velocity(model, data, "base"),
+            "touch": sensing.touch(model, data),
+        }
