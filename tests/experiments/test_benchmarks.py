@@ -1,5 +1,4 @@
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +10,7 @@ BENCHMARKS = Path(__file__).parents[2] / "experiments" / "benchmarks"
 
 def run(script, *arguments):
     command = [sys.executable, str(BENCHMARKS / script), *map(str, arguments)]
-    environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}  # compiled as for a user
-    return subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, timeout=900)
 
 
 def test_a_report_replaces_no_file_unless_told_to(tmp_path):
