@@ -57,10 +57,10 @@ class Compare(EvaluationConfig):
 
 
 def names(places: list[tuple[Path, int]]) -> list[str]:
-    """The folders' names; their whole paths where two have the same."""
+    """The folders' names; their whole paths where two have the same. No two policies have the same name."""
     short = [member_file(run.resolve().name, run, number) for run, number in places]
     return [
-        member_file(str(run), run, number) if short.count(name) > 1 else name
+        member_file(str(run.resolve()), run, number) if short.count(name) > 1 else name
         for name, (run, number) in zip(short, places, strict=True)
     ]
 

@@ -3,7 +3,8 @@
 Of every head many policies learn side by side in one program, from one seed each, and drive around the obstacle of
 Obstacle2D: success, mode coverage, what training and sampling cost, with 95 % intervals over seeds. The run folder ends
 with heads.md, heads.json and heads.png, the paths of each head. In it are the demonstrations, and a run folder of each
-head, whose policies evaluate.py, play.py and export_onnx.py take by their --number.
+head, whose policies evaluate.py, play.py and export_onnx.py take by their --number; in the sweep of chunks they are in
+a folder for each tremor.
 
     python experiments/compare_heads.py --sweep steps     # success and latency by the steps of a sampler
     python experiments/compare_heads.py --sweep chunk     # success by the actions executed of a chunk, and by tremor
@@ -20,7 +21,7 @@ import dataclasses
 import functools
 import io
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -38,7 +39,7 @@ from mjx_policies.envs.mocap import mocap_id
 from mjx_policies.envs.physics import resolve_backend
 from mjx_policies.envs.registry import load
 from mjx_policies.evaluation.mode_coverage import success_and_coverage
-from mjx_policies.evaluation.report import as_json
+from mjx_policies.evaluation.report import as_json, from_json
 from mjx_policies.evaluation.statistics import Estimate, mean
 from mjx_policies.evaluation.trials import Trials
 from mjx_policies.experiments.head_pictures import draw_estimates, draw_paths
@@ -54,11 +55,11 @@ from mjx_policies.randomization.conditions import Condition
 from mjx_policies.training.command_line import parse
 from mjx_policies.training.config import may_change, to_json
 from mjx_policies.training.errors import UserError, clean_errors, disk_is_full
-from mjx_policies.training.files import write_atomic, write_json
+from mjx_policies.training.files import read_json, write_atomic, write_json
 from mjx_policies.training.loop import Schedule, train
 from mjx_policies.training.preemption import Preempted, Preemption
 from mjx_policies.training.progress import LiteralConsole, duration, open_console
-from mjx_policies.training.run_folder import RunFolder, provenance
+from mjx_policies.training.run_folder import RunFolder, provenance, read_config
 from mjx_policies.training.waiting import working
 from mjx_policies.types import PyTree, table_slices
 
@@ -88,7 +89,7 @@ class HeadBenchmark(BCRun):
     sweep: Literal["steps", "chunk"] | None = None  # what success is drawn against, in the place of one table of heads
     initial_states: int = may_change(16)  # of the evaluation of each policy, the same for all heads
     repeats: int = may_change(8)  # episodes from each of these
-    tremor: tuple[float, ...] = (0.0, 2.0)  # of the demonstrator in the sweep of chunks, times its own; else 1
+    tremor: tuple[float, ...] = (0.0, 2.0)  # of the demonstrator in the sweep of chunks, times its own; else 1, its own
     slow_steps: int = 1_200  # gradient steps of act and fast, whose steps take longer
     task: str = "Obstacle2D"
     seeds: int = 10  # policies of each head, which learn side by side
@@ -109,14 +110,18 @@ class HeadBenchmark(BCRun):
     evaluations: tyro.conf.Suppress[int] = 1
     trials: tyro.conf.Suppress[int] = 64
     robots: tyro.conf.Suppress[int] = 256
+    begin: tyro.conf.Suppress[str] = ""
+    grid: tyro.conf.Suppress[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, initial_states=1, repeats=1, slow_steps=1)
-        if self.grid:
-            raise ValueError(f"grid is {self.grid}, but heads are compared at one point: leave it out")
+        if self.sweep == "chunk" and (self.latency or self.real_time or self.ensemble is not None):
+            raise ValueError(
+                "the sweep of chunks has lengths and ensembles of its own: leave out latency, real_time, ensemble"
+            )
         if self.repeats < 2 and self.task == "Obstacle2D":
-            raise ValueError("repeats is 1: whether a policy takes both ways shows in several episodes from one state")
+            raise ValueError("repeats is 1: whether a policy covers both modes shows in several episodes of one state")
         for head in self.heads:
             if self.sweep == "steps" and head not in STEPPED:
                 raise ValueError(f"{head} does not sample in steps; {', '.join(STEPPED)} do")
@@ -229,6 +234,8 @@ class HeadComparison:
         self.panels: dict[str, dict[str, dict[str, Estimate]]] = {}  # see `draw_estimates`
         self.evaluations: dict[str, list[Trials]] = {}
         self.failed: dict[str, str] = {}
+        self.diverged: dict[str, int] = {}  # policies of a head, which are left out
+        self.earlier = self.read() if asked.resume else {}
 
     def run(self) -> None:
         """Trains and evaluates every head; `Preempted` ends it."""
@@ -254,42 +261,53 @@ class HeadComparison:
     def compare(self, run: BCRun, tremor: float) -> None:
         """Trains one head, evaluates it in each variant, and writes the results so far."""
         params, seconds = self.train(run)
+        if not params:
+            raise UserError("all policies diverged: lower --hyper.learning-rate")
         for variant, (changed, num_steps) in self.asked.variants(run).items():
             found, sampling = self.evaluate(changed, params, num_steps)
             row = success_and_coverage(found, self.asked.repeats)
             row |= {"training_seconds": mean([seconds]), "sampling_ms": mean([1000 * sampling])}
-            demonstrator = f"tremor {tremor:g}" if self.asked.sweep == "chunk" else ""
+            demonstrator = f"tremor {tremor:g}" if self.asked.sweep == "chunk" and not self.asked.demos else ""
             name = ", ".join(filter(None, (run.head, demonstrator, variant)))
-            self.rows[name], self.evaluations[name] = row, found
+            self.rows[name] = row
+            if self.asked.sweep is None:
+                self.evaluations[name] = found
             for figure in ("success", "sampling_ms") if self.asked.sweep == "steps" else ("success",):
                 panel = self.panels.setdefault(f"{FIGURES[figure]} {demonstrator}".strip(), {})
                 line, x = (run.head, variant.split()[-1]) if variant else ("", run.head)
                 panel.setdefault(line, {})[x] = row[figure]
             self.write()
 
-    def train(self, run: BCRun) -> tuple[list[PyTree], float]:
+    def train(self, run: BCRun) -> tuple[dict[int, PyTree], float]:
         """Trains the policies of one head in their run folder, or goes on there.
 
         Returns:
-          The parameters of each policy, and s that training took all of them together, without compilation.
+          The parameters of each policy that did not diverge, by its number, and s that training took all of them
+          together, without compilation.
         """
         path, names = Path(run.run_dir), [each.name for each in members(run)] if run.seeds > 1 else []
-        console, preemption = self.console, self.preemption
+        console, preemption, resume = self.console, self.preemption, (path / "config.json").exists()
         console.print(f"{run.head}: {path}", highlight=False)
+        if resume:  # the folder of the demonstrations may have been moved with this one, or be spelled otherwise
+            run = dataclasses.replace(run, demos=read_config(path, BCRun).demos)
         with (
-            RunFolder.start(path, run, resume=(path / "config.json").exists()) as folder,
+            RunFolder.start(path, run, resume) as folder,
             assemble(run, self.task, folder, console, preemption, self.store) as parts,
         ):
-            job, schedule = dataclasses.replace(parts.job, runs=names), Schedule(parts.total_steps, tensorboard=False)
+            job = dataclasses.replace(parts.job, runs=names)
+            schedule = Schedule(parts.total_steps, checkpoint_seconds=run.checkpoint_seconds, tensorboard=False)
             outcome = train(job, folder, schedule, show=DISPLAY.progress, console=console, preemption=preemption)
         preemption.check()
         iterations, seconds = parts.total_steps // parts.job.steps_per_iteration, outcome.seconds["compile"]
         if iterations > 1:  # the first of them is in the time of compilation
             seconds = outcome.seconds["train"] * iterations / (iterations - 1)
         learner = outcome.state.learner
-        return [parts.params(member(learner, s) if names else learner) for s in range(run.seeds)], seconds
+        params = {s: parts.params(member(learner, s) if names else learner) for s in range(run.seeds)}
+        if outcome.diverged:
+            self.diverged[run.head] = len(outcome.diverged)
+        return {s: each for s, each in params.items() if s not in outcome.diverged}, seconds
 
-    def evaluate(self, run: BCRun, params: Sequence[PyTree], num_steps: int | None) -> tuple[list[Trials], float]:
+    def evaluate(self, run: BCRun, params: Mapping[int, PyTree], num_steps: int | None) -> tuple[list[Trials], float]:
         """The policies of one head in the same episodes as those of the others, and s that a chunk takes."""
         spec, episodes = self.task.spec, self.asked.initial_states * self.asked.repeats
         fitted = read_fitted(run.head, (run.horizon, spec.action.size), Path(run.run_dir))
@@ -304,7 +322,7 @@ class HeadComparison:
         )
         found = []
         with working(self.console, f"{run.head}: compiling the evaluation") as say:
-            for number, each in enumerate(params):
+            for number, each in params.items():
 
                 def report(name: str, done: int, who: str = f"{run.head}, seed {run.seed + number}") -> None:
                     self.preemption.check()
@@ -312,26 +330,45 @@ class HeadComparison:
 
                 found.append(evaluate(each, episodes, report=report, seed=EVALUATION_SEED + number)["nominal"])
             every_step = dataclasses.replace(run, execute=1, ensemble=None, latency=0)
-            policy = bc.make_policy(every_step, spec, network, params[0])
+            policy = bc.make_policy(every_step, spec, network, next(iter(params.values())))
             return found, time_policy(self.task, policy, CALLS).median
 
     def show(self, console: Console, box: Box) -> None:
         """One row for each head, and how it was trained; rates in whole percent, so that 80 columns hold them."""
-        used = [name for name in FIGURES if name in next(iter(self.rows.values()))]
+        rows = self.earlier | self.rows
+        used = [name for name in FIGURES if name in next(iter(rows.values()))]
+        if self.asked.sweep is not None:  # whose rows have long names
+            used = [name for name in used if name in ("success", "lost", "sampling_ms")]
         table = Table(box=box, padding=(0, int(box == MARKDOWN)))
         for number, title in enumerate(["", *(FIGURES[name] for name in used)]):
             table.add_column(title, justify="right" if number else "left", no_wrap=True)
-        for name, row in self.rows.items():
+        for name, row in rows.items():
             table.add_row(name, *(cell(figure, row[figure]) for figure in used))
         console.print(heading(self.asked), "", table, *settings(self.asked), sep="\n", highlight=False)
+        for head, number in self.diverged.items():
+            console.print(
+                f"{head}: {number} of {self.asked.seeds} policies diverged and are left out.", highlight=False
+            )
 
     def write(self) -> None:
         """heads.json and heads.md, replaced in one step."""
         about = {"asked": to_json(self.asked), "interval": 0.95, "made_with": provenance()}
-        write_json(Path(self.asked.run_dir, "heads.json"), {**about, "heads": as_json(self.rows)})
+        rows = as_json(self.earlier | self.rows)
+        write_json(Path(self.asked.run_dir, "heads.json"), {**about, "diverged": self.diverged, "heads": rows})
         text = io.StringIO()
         self.show(LiteralConsole(file=text, width=200), MARKDOWN)
         write_atomic(Path(self.asked.run_dir, "heads.md"), text.getvalue())
+
+    def read(self) -> dict[str, dict[str, Estimate]]:
+        """The rows of an earlier process that stay until they are measured anew; none that were measured otherwise."""
+        file = Path(self.asked.run_dir, "heads.json")
+        found = read_json(file) if file.exists() else {}
+        if not isinstance(found, dict) or not isinstance(found.get("asked"), dict):
+            return {}
+        same = all(found["asked"].get(name) == getattr(self.asked, name) for name in ("initial_states", "repeats"))
+        with contextlib.suppress(AttributeError, KeyError, TypeError):  # of another version: it is replaced
+            return from_json(found["heads"]) if same else {}
+        return {}
 
     def draw(self) -> None:
         """heads.png."""
@@ -360,7 +397,8 @@ def cell(figure: str, estimate: Estimate) -> str:
 def heading(asked: HeadBenchmark) -> str:
     """What the numbers are of."""
     counts = f"seeds {asked.seeds}, initial states {asked.initial_states}, episodes from each {asked.repeats}"
-    return f"{asked.task}: {counts}; means with 95 % intervals over {'seeds' if asked.seeds > 1 else 'episodes'}"
+    over = "seeds" if asked.seeds > 1 else "initial states"
+    return f"{asked.task}: {counts}; means with 95 % intervals over {over}"
 
 
 def settings(asked: HeadBenchmark) -> list[str]:
@@ -368,7 +406,8 @@ def settings(asked: HeadBenchmark) -> list[str]:
     heads = collections.defaultdict(list)
     for run in map(asked.run, asked.compared):
         decay = f"{run.steps:,} gradient steps, weight decay {run.hyper.weight_decay:.2g}"
-        heads[f"chunks of {run.horizon}, {run.execute} executed, {decay}"].append(run.head)
+        executed = "" if asked.sweep == "chunk" else f" {run.execute} executed,"
+        heads[f"chunks of {run.horizon},{executed} {decay}"].append(run.head)
     return [f"{', '.join(names)}: {words}." for words, names in heads.items()]
 
 

@@ -90,7 +90,7 @@ def main(asked: Dagger) -> None:
     successes: list[Estimate] = []
     with (
         RunFolder.start(path, asked, asked.resume),
-        contextlib.closing(MetricsCsv(path / "metrics.csv", resume_at=-1)) as table,  # rows are read from the folders
+        contextlib.closing(new_table(path / "metrics.csv")) as table,
     ):
         for number, folder in enumerate(folders):
             if number and not (folder / "evaluation.json").exists():
@@ -110,6 +110,12 @@ def main(asked: Dagger) -> None:
     console.print(evaluation_table(rows, "success after each round of corrections"))
     best = max(range(len(successes)), key=lambda number: successes[number].value)
     console.print(f"best after {best} rounds; rounds: {path}", highlight=False)
+
+
+def new_table(path: Path) -> MetricsCsv:
+    """The table of rounds, begun anew: each row is read from the folder of its round."""
+    path.unlink(missing_ok=True)
+    return MetricsCsv(path)
 
 
 def label(asked: Dagger, previous: Path, path: Path, number: int, console: Console) -> None:

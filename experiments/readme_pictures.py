@@ -1,7 +1,7 @@
 """Draws the README's pictures into experiments/pictures: python experiments/readme_pictures.py
 
 `tasks.png` shows the start of an episode of every task, `architecture.png` how the parts fit together. With the videos
-of finished runs, `--walk runs/walk/walk.mp4 --pick runs/pick/pick.mp4`, these become `walk.webp` and `pick.webp`.
+of finished runs, `--walk runs/walk/episode.mp4 --pick runs/pick/episode.mp4`, these become `walk.webp` and `pick.webp`.
 """
 
 from __future__ import annotations

@@ -172,7 +172,9 @@ def find_worst(episodes: Episodes) -> tuple[str, GateEpisode]:
 
 def table(gate: Gate, verdicts: dict[str, Verdict], stopped: str) -> Table:
     """A table for a terminal of 80 columns, with one row for each condition."""
-    count = f"{gate.episodes} episodes" if not stopped else f"up to {gate.episodes} episodes, stopped by {stopped}"
+    done = sum(verdict.failures.count for verdict in verdicts.values())
+    whole = f"{done:,} of {len(gate.conditions) * gate.episodes:,} episodes, stopped by {stopped}"
+    count = whole if stopped else f"{gate.episodes} episodes"
     found = Table(title=Text(f"{gate.policy}: {count}, {gate.seconds:g} s each"), box=box.SIMPLE_HEAD, padding=(0, 1))
     for column in ("condition", "failures [95 %]", "fell", "stopped", "linear", "yaw", "result"):
         found.add_column(column, justify="left" if column in ("condition", "result") else "right", no_wrap=True)

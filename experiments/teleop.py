@@ -261,6 +261,8 @@ def page_of(viser: Any, teleop: Teleop, driver: Driver) -> Iterator[Page]:
         ) from None
     server = viser.ViserServer(host=teleop.host, port=teleop.port, label="teleop", verbose=False)
     try:
+        if teleop.port and server.get_port() != teleop.port:
+            raise UserError(f"port {teleop.port} of {teleop.host} was taken just now: choose another --port.")
         yield Page(server, driver)
     finally:
         server.stop()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import concurrent.futures.process
 import dataclasses
+import functools
 import multiprocessing
 import os
 import signal
@@ -107,8 +108,15 @@ _runs: list[Callable[[Any], Any]] = []  # of a worker process: what it begins wi
 def _begin(begin: Callable[[], Callable[[J], R]], ready: Any) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # may reach the whole group, and the parent ends the workers
         signal.signal(number, signal.SIG_IGN)
-    _runs.append(begin())
+    try:
+        _runs.append(begin())
+    except Exception as error:  # told by the first episode: an initializer that raises looks like a process that died
+        _runs.append(functools.partial(_fail, error))
     ready.wait()
+
+
+def _fail(error: Exception, job: Any) -> Any:
+    raise error
 
 
 def _run(job: Any) -> Any:

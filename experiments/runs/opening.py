@@ -130,4 +130,4 @@ def member_file(name: str, run: Path, number: int) -> str:
     """
     several = number or (run / "sweep.csv").exists()
     path = Path(name)
-    return f"{path.stem}-{number}{path.suffix}" if several else name
+    return str(path.with_name(f"{path.stem}-{number}{path.suffix}")) if several else name

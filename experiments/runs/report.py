@@ -17,14 +17,13 @@ from mjx_policies.envs.registry import load
 from mjx_policies.evaluation.outcomes import goal_in_words
 from mjx_policies.evaluation.report_html import Film, Report, render
 from mjx_policies.experiments.collection.demonstration_files import check_rate, check_task
-from mjx_policies.experiments.runs.evaluation import EVALUATION_SEED, film_trial, make_trials, time_policy
+from mjx_policies.experiments.runs.evaluation import BATCH, EVALUATION_SEED, film_trial, make_trials, time_policy
 from mjx_policies.experiments.runs.opening import TrainedPolicy
 from mjx_policies.randomization.conditions import Condition, conditions
 from mjx_policies.training.errors import UserError, disk_is_full
 from mjx_policies.training.files import output_file, write_atomic
 from mjx_policies.training.waiting import working
 
-BATCH = 64  # robots at once; part of what a seed means, so the same for every policy
 MAX_DEMONSTRATIONS = 200  # whose actions are compared with
 
 
@@ -178,6 +177,6 @@ def publish(
     except OSError as error:
         if disk_is_full(error):
             raise
-        raise UserError(f"cannot write the report {page}: {error.strerror}.") from None
+        raise UserError(f"cannot write {error.filename or page}: {error.strerror}.") from None
     finally:
         show()

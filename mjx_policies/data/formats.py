@@ -19,7 +19,7 @@ FORMATS: dict[str, ModuleType] = {"lerobot": lerobot, "robomimic": robomimic, "m
 
 
 class EpisodeWriter(Protocol):
-    """What the `Writer` of each format does; it is a context that closes it, unless it ends with an error."""
+    """What the `Writer` of each format does; each is also a context that closes it, unless it ends with an error."""
 
     def __len__(self) -> int:
         """How many episodes the dataset holds."""
@@ -35,6 +35,10 @@ class EpisodeWriter(Protocol):
 
     def close(self) -> None:
         """Finishes the dataset."""
+        ...
+
+    def discard(self) -> None:
+        """Deletes a dataset that was begun."""
         ...
 
 

@@ -1,6 +1,6 @@
 """Mode coverage: whether policies take each of several ways that solve a task, from one and the same initial state.
 
-Axes: N initial states, P episodes from each, T steps.
+Axes: N initial states, P episodes from each.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def coverage(success: np.ndarray, side: np.ndarray) -> float:  # [N, P], [N, P] 
 
 
 def success_and_coverage(evaluations: Sequence[Trials], repeats: int) -> dict[str, Estimate]:
-    """Means over the policies of a head, one for each seed, with intervals; over episodes if there is one policy.
+    """Means over the policies of a head, one for each seed, with intervals; over initial states if there is one policy.
 
     Args:
       evaluations: of each policy.
@@ -42,7 +42,7 @@ def success_and_coverage(evaluations: Sequence[Trials], repeats: int) -> dict[st
       whose coverage is known.
     """
     names = {"success": "success", "lost": "failures"}
-    found = {name: [each.figures[names[name]].value for each in evaluations] for name in names}
+    found = {name: [each.figures[figure].value for each in evaluations] for name, figure in names.items()}
     if SIDE in evaluations[0].final:
         of_policies = []
         for each in evaluations:
@@ -52,6 +52,10 @@ def success_and_coverage(evaluations: Sequence[Trials], repeats: int) -> dict[st
             of_policies.append((covered, left, math.nan if math.isnan(covered) else covered >= BOTH))
         found |= zip(("coverage", "left", "both"), zip(*of_policies, strict=True), strict=True)
     estimates = {name: mean(of_policies, lowest=0.0, highest=1.0) for name, of_policies in found.items()}
-    if len(evaluations) == 1:
-        estimates |= {name: evaluations[0].figures[names[name]] for name in names}
+    if len(evaluations) == 1 and repeats == 1:
+        estimates |= {name: evaluations[0].figures[figure] for name, figure in names.items()}
+    elif len(evaluations) == 1:  # episodes from one initial state have much in common
+        outcomes = evaluations[0].outcomes
+        for name, happened in (("success", outcomes.achieved), ("lost", outcomes.failed)):
+            estimates[name] = mean(happened.reshape(-1, repeats).mean(axis=1), lowest=0.0, highest=1.0)
     return estimates

@@ -34,12 +34,17 @@ def read_evaluation(path: Path) -> Evaluation:
     """
     data: Any = read_json(path)
     try:
-        return {
-            condition: {name: _estimate(values) for name, values in estimates.items()}
-            for condition, estimates in data["conditions"].items()
-        }
+        return from_json(data["conditions"])
     except (AttributeError, KeyError, TypeError):
         raise UserError(f"{path} holds no evaluation: another program wrote it.") from None
+
+
+def from_json(data: Any) -> Evaluation:
+    """An evaluation of what `as_json` made of it; AttributeError, KeyError or TypeError where it is something else."""
+    return {
+        condition: {name: _estimate(values) for name, values in estimates.items()}
+        for condition, estimates in data.items()
+    }
 
 
 def read_success(path: Path) -> Estimate:

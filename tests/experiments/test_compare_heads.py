@@ -37,7 +37,8 @@ def evaluations(success, side=None):  # [S, N, P] -> S
         rates = {"success": success[s], "failures": ~success[s]}
         figures = {name: proportion(int(each.sum()), each.size) for name, each in rates.items()}
         final = {} if side is None else {"side": side[s].ravel()}
-        return SimpleNamespace(figures=figures, final=final, outcomes=SimpleNamespace(achieved=success[s].ravel()))
+        outcomes = SimpleNamespace(achieved=success[s].ravel(), failed=~success[s].ravel())
+        return SimpleNamespace(figures=figures, final=final, outcomes=outcomes)
 
     return [trials(s) for s in range(len(success))]
 
@@ -95,6 +96,14 @@ def test_coverage_without_a_success_is_unknown_and_the_table_fits_80_columns():
     assert settings == "mse: chunks of 16, 8 executed, 2,000 gradient steps, weight decay 1e-06."
 
 
+def test_figures_of_one_seed_have_the_interval_of_their_initial_states():
+    """Eight episodes from each of four, all of which end alike: four outcomes, not 32."""
+    ends = np.repeat([True, True, False, True], 8).reshape(1, 4, 8)
+    found = success_and_coverage(evaluations(ends), 8)
+    assert found["success"].value == 0.75 and found["success"].count == 4
+    assert found["success"].high - found["success"].low > 0.5 and found["lost"].value == 0.25
+
+
 def test_figures_of_one_seed_have_the_interval_of_their_episodes():
     found = success_and_coverage(evaluations(np.arange(50).reshape(1, 50, 1) < 35), 1)
     assert found["success"].value == 0.7 and found["success"].count == 50
@@ -143,22 +152,33 @@ def test_policies_of_a_head_are_those_of_a_run(folder):
     assert policy.config.hyper.weight_decay == pytest.approx(1e-6 / 3)
 
 
+def test_heads_that_are_not_evaluated_anew_keep_their_rows_wherever_the_folder_lies(folder, run_script, monkeypatch):
+    before = json.loads((folder / "heads.json").read_text())["heads"]
+    monkeypatch.chdir(folder.parent)  # the folder has another spelling now
+    done = run_script("compare_heads.py", "--run-dir", "found", "--resume", "--heads", "mixture")
+    assert done.returncode == 0 and "mse " in done.stdout, done
+    after = json.loads((folder / "heads.json").read_text())["heads"]
+    assert after["mse"] == before["mse"] and after["mixture"]["success"] == before["mixture"]["success"]
+
+
 def test_a_head_that_fails_leaves_the_others_which_are_not_trained_again(folder, run_script):
     (folder / "mse" / "config.json").write_text("{}")
     before = (folder / "mixture" / "metrics.csv").read_bytes()
     (folder / "heads.json").unlink()
-    done = run_script("compare_heads.py", "--run-dir", folder, "--resume")
+    done = run_script("compare_heads.py", "--run-dir", folder, "--resume", "--heads", "mse", "mixture")
     assert done.returncode == 2 and "mse failed: " in done.stderr and "Traceback" not in done.stderr
     assert set(json.loads((folder / "heads.json").read_text())["heads"]) == {"mixture"}
     assert (folder / "mixture" / "metrics.csv").read_bytes() == before
 
 
 def test_chunks_of_every_length_are_compared(tmp_path, run_script):
-    arguments = ("--horizon", 2, "--execute", 1, "--sweep", "chunk", "--tremor", 0, "--run-dir", tmp_path / "found")
+    arguments = ("--sweep", "chunk", "--tremor", 0, "--run-dir", tmp_path / "found")
     done = run_script("compare_heads.py", *TINY, *arguments)
     assert done.returncode == 0, done
     rows = json.loads((tmp_path / "found" / "heads.json").read_text())["heads"]
-    assert set(rows) == {f"mse, tremor 0, {what}" for what in ("executed 1", "ensemble")}
+    assert set(rows) == {f"mse, tremor 0, {what}" for what in ("executed 1", "executed 4", "ensemble")}
+    assert max(len(line) for line in done.stdout.splitlines() if "tremor 0, " in line) <= 80
+    assert "mse: chunks of 4, 20 gradient steps" in done.stdout
     with Image.open(tmp_path / "found" / "heads.png") as picture:
         assert picture.width > 400
 
@@ -184,6 +204,7 @@ def test_earlier_results_stay(tmp_path, run_script):
         (("--task", "Cartwheel"), "unknown task 'Cartwheel'"),
         (("--sweep", "steps", "--heads", "mse"), "mse does not sample in steps"),
         (("--sweep", "chunk", "--heads", "bins"), "bins has shorter chunks than the other heads"),
+        (("--sweep", "chunk", "--latency", 1), "leave out latency, real_time, ensemble"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_in_a_sentence(arguments, sentence, tmp_path, run_script):

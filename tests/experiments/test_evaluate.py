@@ -174,3 +174,13 @@ def test_demonstrations_of_another_rate_are_refused(runs, tmp_path, capsys):
     assert script("evaluate.py", "--run", runs / "obstacle2d1", *FEW, "--demos", tmp_path / "demos") == 2
     said = capsys.readouterr()
     assert "has 5 steps a second, Obstacle2D acts 10 times a second" in said.err and said.err.count("\n") == 1
+
+
+def test_policies_that_are_compared_have_names_of_their_own(tmp_path):
+    """Runs of sweeps in folders of one name, as compare_heads.py makes them."""
+    for name in ("a/mse", "b/mse", "c"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "sweep.csv").write_text("")
+    compare = runpy.run_path(str(SCRIPTS / "compare.py"))
+    a, b, c = (tmp_path / name for name in ("a/mse", "b/mse", "c"))
+    assert compare["names"]([(a, 0), (b, 0), (c, 1), (c, 2)]) == [f"{a}-0", f"{b}-0", "c-1", "c-2"]

@@ -155,7 +155,7 @@ def run_episode(
         return ArmEpisode(
             success=operator.success,
             seconds=operator.seconds,
-            fault=overloaded(controller.fault, measured.missed, robot.skipped) or operator.fault,
+            fault=(overloaded(controller.fault, measured.missed, robot.skipped) if real_time else "") or operator.fault,
             qpos=np.array(operator.rows),
             age=np.array(operator.ages),
             held=operator.held,
@@ -175,12 +175,15 @@ def overloaded(fault: Fault | None, missed: int, skipped: float) -> str:
       fault: of the controller.
       missed: deadlines.
       skipped: s that the simulation could not keep up with real time.
+
+    Returns:
+      A sentence without numbers, by which episodes are counted; `ArmEpisode` has the numbers.
     """
-    if fault is None or fault.name not in ("age", "clock"):
+    if fault is None or fault.name not in ("age", "clock") or not (missed or skipped):
         return ""
     return (
-        f"the computer was too slow for real time: {missed} deadlines missed, {skipped:.2f} s of simulation skipped. "
-        "Free the computer, or run fewer arms at once."
+        "the computer was too slow for real time (see deadlines missed, and simulation behind real time): free it, or "
+        "run fewer --processes."
     )
 
 
