@@ -32,7 +32,7 @@ MANIPULATION = PPOHyper(
 
 @dataclasses.dataclass(frozen=True)
 class ManipulationRun(PPORun):
-    """Trains a Franka with PPO, evaluates it and films it."""
+    """Trains a Franka with PPO, evaluates it and records a video."""
 
     task: str = "FrankaPickCube"
     actions: ActionName | None = "top_down_delta"  # what they mean; None: what the task chose

@@ -45,7 +45,7 @@ CLONING = BCHyper(learning_rate=1e-3, weight_decay=3.0)
 
 @dataclasses.dataclass(frozen=True)
 class BCRun(RunConfig):
-    """Clones a demonstrator, evaluates the policy and films it."""
+    """Clones a demonstrator, evaluates the policy and records a video."""
 
     KIND: ClassVar[str] = "bc"
 

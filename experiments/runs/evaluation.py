@@ -1,4 +1,4 @@
-"""A policy tried in the named conditions of a task, as every policy is: the one evaluator, and the one film.
+"""A policy evaluated in the named conditions of a task, and a video of an episode: one way for every policy.
 
 Axes: T steps, B robots at once, A actions.
 """

@@ -68,7 +68,7 @@ TRAINING = Imperfections(delay=(0.0, 0.03), latency=(0.0, 0.015), push_velocity=
 
 @dataclasses.dataclass(frozen=True)
 class PPORun(RunConfig):
-    """Trains a robot with PPO, evaluates it and films it."""
+    """Trains a robot with PPO, evaluates it and records a video."""
 
     KIND: ClassVar[str] = "ppo"
 

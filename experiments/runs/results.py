@@ -1,4 +1,4 @@
-"""What a run ends with: its policies evaluated, compared where there are many, drawn, and one of them filmed."""
+"""What a run ends with: its policies evaluated, compared where there are many, drawn, and a video of one of them."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ class Evaluator:
         self.run, self.task, self.parts, self.recipe = run, task, parts, recipe
         self.members = members(run)
         chosen = {name: condition for name, condition in conditions(task).items() if name in FINAL}
-        self._try = make_trials(task, parts.acts, chosen, min(BATCH, run.robots))
+        self._evaluate = make_trials(task, parts.acts, chosen, min(BATCH, run.robots))
 
     def brief(self, learner: Any) -> dict[str, Any]:
         """Figures on the way, of a sweep [S]; NaN where a policy is not finite."""
         name, episodes = self.recipe.on_the_way, self.recipe.trials(self.run)
         found = [
-            {} if not_finite(params) else brief(self._try(params, episodes, [name], seed=CHOICE_SEED)[name])
+            {} if not_finite(params) else brief(self._evaluate(params, episodes, [name], seed=CHOICE_SEED)[name])
             for params in self._params(learner)
         ]
         if len(found) == 1:
@@ -62,7 +62,7 @@ class Evaluator:
     ) -> list[dict[str, Trials]]:
         """Of each policy in each condition; nothing of those that have diverged."""
         return [
-            {} if number in diverged or not_finite(params) else self._try(params, self.run.robots, report=report)
+            {} if number in diverged or not_finite(params) else self._evaluate(params, self.run.robots, report=report)
             for number, params in enumerate(self._params(learner))
         ]
 

@@ -17,7 +17,7 @@ WILD = 0.5  # standard deviation of the logarithm of a loss from row to row: fac
 SPIKE = 10.0  # times what is usual then
 SPIKES = 0.02  # portion of the rows
 BURST = 30.0  # times the usual gradient, of a loss that then stands still
-SWOLLEN = 30.0  # times the weights that keep a signal's size: root mean square times the root of the inputs
+NORM_GROWTH = 30.0  # times the weights that keep a signal's size: root mean square times the root of the inputs
 FALLEN = 0.95  # of its first value, that a loss must get below to have learned anything
 KL = 0.2  # nats by which an update may change a policy; 0.01 to 0.05 is usual
 CLIPPED = 0.65  # portion of the samples that PPO clips; 0.1 to 0.3 is usual
@@ -31,7 +31,7 @@ SELDOM = 0.05  # portion of the episodes that a policy without any skill may sol
 
 
 def rate_too_high(run: Run) -> CheckResult | None:
-    """Steps that undo each other: a loss that rises or leaps, a policy that is thrown about."""
+    """Steps that undo each other: a loss that rises or leaps, an unstable policy."""
     kl, clipped = run.curve("policy/kl"), run.curve("policy/clip_fraction")
     if len(kl) >= MIN_ROWS:
         moved, cut = float(np.median(late(kl))), float(np.median(late(clipped))) if len(clipped) else 0.0
@@ -54,7 +54,7 @@ def rate_too_high(run: Run) -> CheckResult | None:
             f"the loss goes from {loss[0]:.3g} to {smooth[-1]:.3g}, with a lowest of {smooth[lowest]:.3g} and a "
             f"highest of {loss.max():.3g}"
         )
-        gradient, swollen = run.curve("gradient/norm"), swelling(run)
+        gradient, growth = run.curve("gradient/norm"), swelling(run)
         burst = float(gradient.max() / max(np.median(gradient), 1e-30)) if len(gradient) else 1.0
         if loss.min() < 0:
             fall, noise = float(loss[0] - smooth[lowest]), CLEAR * jitter(loss)
@@ -70,15 +70,15 @@ def rate_too_high(run: Run) -> CheckResult | None:
             stalls = smooth[len(smooth) // 5] < 1.5 * smooth[-1] and burst > BURST
         if burst > BURST:
             evidence += f"; the largest gradient is {burst:.3g} times the usual one"
-        if swollen > SWOLLEN:
-            evidence += f"; weights are {swollen:.3g} times as large as those that keep a signal's size"
-        if not (rises or explodes or leaping or stalls or swollen > SWOLLEN):
+        if growth > NORM_GROWTH:
+            evidence += f"; weights are {growth:.3g} times as large as those that keep a signal's size"
+        if not (rises or explodes or leaping or stalls or growth > NORM_GROWTH):
             return CheckResult(evidence)
         where, turn = (name, "gradient/norm"), lowest if rises and not (explodes or leaping) else int(loss.argmax())
         step = run.step(name, turn) if rises or explodes or leaping else None
         if step is None and stalls:
             step = run.step("gradient/norm", gradient.argmax())
-        if step is None and swollen > SWOLLEN:  # by the end, where the checkpoint is
+        if step is None and growth > NORM_GROWTH:  # by the end, where the checkpoint is
             step = run.step(name, len(loss) - 1)
     rate = run.curve("learning_rate")
     current = rate.max() if len(rate) else run.hyper.get("learning_rate")
@@ -279,7 +279,7 @@ def hardly_succeeds(run: Run) -> CheckResult | None:
         evidence,
         "the policy hardly ever succeeds. If nothing else is wrong, it mostly errs a little and is then where no "
         "demonstration says what to do.",
-        "Watch a film of it for the moment in which it leaves the demonstrations' way; then try more demonstrations, "
+        "Watch a video of it for the moment in which it leaves the demonstrations' way; then try more demonstrations, "
         "corrections of its own episodes (experiments/dagger.py), longer chunks, or a head that knows several ways.",
         where=("eval/success",),
         minor=True,  # whatever else is wrong may be why
