@@ -64,7 +64,8 @@ def rate_too_high(run: Run) -> CheckResult | None:
             stalls = smooth[len(smooth) // 5] - smooth[-1] < max(0.1 * fall, noise) and burst > BURST
         else:
             evidence += f"; from row to row it changes by a factor of {np.exp(wild):.2f}"
-            rises = smooth[-1] > RISEN * smooth[lowest] and smooth[lowest:].max() > 0.05 * loss[0]
+            clear = smooth[-1] - smooth[lowest] > CLEAR * jitter(loss)  # ratios near zero are nothing but noise
+            rises = smooth[-1] > RISEN * smooth[lowest] and smooth[lowest:].max() > 0.05 * loss[0] and clear
             explodes = loss.max() > RISEN * loss[0]
             leaping = smooth[-1] > 0.02 * loss[0] and (wild > WILD or leaps > SPIKES)
             stalls = smooth[len(smooth) // 5] < 1.5 * smooth[-1] and burst > BURST
@@ -191,10 +192,10 @@ def overfitted(run: Run) -> CheckResult | None:
     train = float(running_median(loss)[-1])
     if min(lowest, train) < 0:
         gap = REGAINED * float(held_out[0] - lowest)
-        healthy = last - lowest <= max(gap, CLEAR * jitter(held_out)) or train >= last - gap
+        healthy = last - lowest <= gap or train >= last - gap
     else:
         healthy = last <= max(OVERFITTED * lowest, NOTABLE * float(held_out[0])) or train >= last / OVERFITTED
-    if healthy:
+    if healthy or last - lowest <= CLEAR * jitter(held_out):
         return CheckResult(evidence)
     return CheckResult(
         evidence,

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from mjx_policies.diagnosis.diagnosis import diagnose
@@ -29,10 +29,11 @@ def falling(height, pace, noise, seed):
 @given(
     height=st.floats(0.1, 100.0),
     pace=st.floats(2.0, 12.0),
-    noise=st.floats(0.0, 0.05),
+    noise=st.floats(0.0, 0.04),
     below=st.floats(0.1, 5.0),
     seed=st.integers(0, 1000),
 )
+@example(height=1.0, pace=2.0, noise=0.031, below=0.109, seed=39)  # just above zero, where ratios are noise
 def test_a_likelihood_that_falls_is_healthy_wherever_its_zero_is(height, pace, noise, below, seed):
     """From above zero to below it, and below it from the start on; validation a little behind."""
     loss = falling(height, pace, noise, seed) - below * height
