@@ -1,4 +1,4 @@
-"""How a run is going: a progress bar in a terminal, a line every ten seconds anywhere else."""
+"""How a run is going: a progress bar in a terminal, a line within ten seconds anywhere else."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class ProgressReport:
     """
 
     def __init__(
-        self, total_steps: int, show: Sequence[str] = (), console: Console | None = None, line_seconds: float = 10.0
+        self, total_steps: int, show: Sequence[str] = (), console: Console | None = None, line_seconds: float = 9.0
     ):
         self.console = console or open_console()
         self._total = total_steps

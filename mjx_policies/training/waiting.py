@@ -1,4 +1,4 @@
-"""Signs of life from work that logs no steps: a spinner or a bar in a terminal, a line every ten seconds elsewhere."""
+"""Signs of life from work that logs no steps: a spinner or a bar in a terminal, a line within ten seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 from mjx_policies.training.progress import duration, fitting, spinner
 
-LINE_SECONDS = 10.0  # between lines where there is no terminal
+LINE_SECONDS = 9.0  # between lines where there is no terminal: never ten seconds of silence
 
 
 @contextlib.contextmanager
@@ -23,16 +23,18 @@ def working(console: Console, what: str, line_seconds: float | None = None) -> I
             yield status.update
         return
     console.print(f"{what} ...", highlight=False)
-    started = time.monotonic()
+    started = last = time.monotonic()
 
     def update(words: str) -> None:
         nonlocal what
         what = words
 
     def repeat() -> None:
-        console.print(f"{what} ... {duration(time.monotonic() - started)}", highlight=False)
+        nonlocal last
+        last = time.monotonic()
+        console.print(f"{what} ... {duration(last - started)}", highlight=False)
 
-    with _repeating(line_seconds or LINE_SECONDS, repeat):
+    with _repeating(line_seconds or LINE_SECONDS, repeat, lambda: last):
         yield update
 
 
@@ -76,7 +78,7 @@ def counting(
 
             yield move
         return
-    started, last, line = time.monotonic(), -float("inf"), ""
+    started, last, line = time.monotonic(), -float("inf"), f"{what}: {first:,} of {total:,}"
     seconds = line_seconds or LINE_SECONDS
 
     def show(done: int, *words: str) -> None:
@@ -90,21 +92,23 @@ def counting(
             console.print(line, highlight=False)
 
     def repeat() -> None:
-        if line and time.monotonic() - last >= seconds:
-            console.print(f"{line} ... {duration(time.monotonic() - started)}", highlight=False)
+        nonlocal last
+        last = time.monotonic()
+        console.print(f"{line} ... {duration(last - started)}", highlight=False)
 
-    with _repeating(seconds, repeat):
+    with _repeating(seconds, repeat, lambda: max(last, started)):
         yield show
 
 
 @contextlib.contextmanager
-def _repeating(seconds: float, say: Callable[[], None]) -> Iterator[None]:
-    """Calls a function every so many seconds, in a thread of its own, until the block ends."""
+def _repeating(seconds: float, say: Callable[[], None], last: Callable[[], float]) -> Iterator[None]:
+    """Calls a function so many seconds after the last line, again and again, in a thread of its own, in the block."""
     ended = threading.Event()
 
     def repeat() -> None:
-        while not ended.wait(seconds):
-            say()
+        while not ended.wait(seconds / 10):
+            if time.monotonic() - last() >= seconds:
+                say()
 
     thread = threading.Thread(target=repeat, daemon=True)
     thread.start()

@@ -29,7 +29,7 @@ def test_the_words_change_with_the_work():
         assert "a[b], 64 of 256" in console.file.getvalue()
 
 
-def test_what_is_done_is_told_every_ten_seconds_and_at_the_end(monkeypatch):
+def test_what_is_done_is_told_every_nine_seconds_and_at_the_end(monkeypatch):
     fake = SimpleNamespace(now=0.0, monotonic=lambda: fake.now)
     monkeypatch.setattr(waiting, "time", fake)
     console = LiteralConsole(file=io.StringIO())
@@ -39,9 +39,10 @@ def test_what_is_done_is_told_every_ten_seconds_and_at_the_end(monkeypatch):
             fake.now += 1.0
     assert console.file.getvalue().splitlines() == [
         "robots: 0 of 40, [0] failed",
-        "robots: 10 of 40, [10] failed, 30s left",
-        "robots: 20 of 40, [20] failed, 20s left",
-        "robots: 30 of 40, [30] failed, 10s left",
+        "robots: 9 of 40, [9] failed, 31s left",
+        "robots: 18 of 40, [18] failed, 22s left",
+        "robots: 27 of 40, [27] failed, 13s left",
+        "robots: 36 of 40, [36] failed, 4s left",
         "robots: 40 of 40, [40] failed",
     ]
 
