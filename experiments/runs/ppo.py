@@ -194,7 +194,6 @@ DISPLAY = Display(
         "policy/std",
         "policy/kl",
         "learning_rate",
-        "loss/value",
         "value/explained",
     ),
 )
