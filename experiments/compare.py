@@ -45,7 +45,7 @@ class Compare(EvaluationConfig):
         if len(self.runs) < 2:
             raise ValueError("pass two run folders at least, such as: compare.py runs/a runs/b")
         if self.numbers and len(self.numbers) != len(self.runs):
-            raise ValueError(f"--numbers has {len(self.numbers)} entries: pass one for each of {len(self.runs)} runs")
+            raise ValueError(f"--numbers names {len(self.numbers)}: name one for each of the {len(self.runs)} runs")
         where = collections.Counter((run.resolve(), number) for run, number in self.places)
         if len(where) < len(self.runs):
             raise ValueError(f"{where.most_common(1)[0][0][0]} is given twice: a policy equals itself")

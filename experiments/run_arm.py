@@ -198,7 +198,7 @@ def table(arms: Arms, found: dict[str, Any], success: Estimate, before: Estimate
         "when it was evaluated": before,
         "difference": before and difference_of_rates(success, before),
         "ticks, deadlines missed": f"{found['ticks']:,}, {found['deadlines_missed']}",
-        "period off by, p99 and most": f"{period['p99']:.1f} ms, {period['max']:.1f} ms",
+        "period off by, worst p99 and most": f"{period['p99']:.1f} ms, {period['max']:.1f} ms",
         "simulation behind real time": f"{found['simulation_skipped_s']:.2f} s",
         "steps without a plan, a reading": without,
         "age of readings, p50 and p99": age and f"{age['p50']:.1f} ms, {age['p99']:.1f} ms",

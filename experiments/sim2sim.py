@@ -209,7 +209,8 @@ def legend(gate: Gate, verdicts: dict[str, Verdict]) -> list[str]:
         stops.update(verdict.stops)
         examples |= verdict.faults
     return lines + [
-        f"stopped by {kind}, {number} times, such as: {examples[kind]}" for kind, number in stops.most_common()
+        f"stopped by {kind}: {number} of the episodes, such as: {examples[kind]}"
+        for kind, number in stops.most_common()
     ]
 
 

@@ -120,7 +120,7 @@ def check_same(path: Path, before: Any, now: Any) -> None:
     """
     changed = config.differences(before, now)
     if changed:
-        raise UserError(f"{path} goes on as it began, but {'; '.join(changed)}.")
+        raise UserError(f"{path} goes on as it began, but {'; '.join(changed)}. Leave out what differs, or start anew.")
 
 
 @contextlib.contextmanager

@@ -30,6 +30,7 @@ from mjx_policies.randomization.conditions import Condition, apply_condition
 from mjx_policies.types import Array, Observation, PyTree, table_slices
 
 BATCH = 64  # robots at once; part of what a seed means, so the same for every policy
+SEEN = 8.0  # s, of an episode that is worth showing: one told to stand at first shows less
 EVALUATION_SEED = 1_000_003  # of starts, commands and robots that no training run with a smaller seed has met
 
 
@@ -104,7 +105,7 @@ def make_trials(
                 for achieved in {True, False} - set(shown):
                     rows = np.flatnonzero((outcomes.achieved == achieved) & whole)
                     if len(rows):
-                        b = _worth_showing(recording, rows, part.length)
+                        b = _worth_showing(recording, rows, np.minimum(part.length, round(SEEN / task.spec.control_dt)))
                         shown[achieved] = _show(recording, b, part.length[b], start + b, task.spec.control_dt)
                 if not shown and start + batch >= episodes:  # there is nothing better
                     shown[False] = _show(recording, 0, part.length[0], start, task.spec.control_dt)
@@ -119,7 +120,7 @@ def make_trials(
 
 
 def _worth_showing(recording: dict[str, np.ndarray], rows: np.ndarray, length: np.ndarray) -> int:
-    """The first of these robots; of those that follow commands, who goes farthest: one told to stand shows less."""
+    """The first of these robots; of those that follow commands, who goes farthest in so many steps of its episode."""
     if "command" not in recording:
         return int(rows[0])
     last = np.maximum(length[rows] - 2, 0)

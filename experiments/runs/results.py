@@ -14,7 +14,7 @@ from mjx_policies.evaluation.outcomes import goal_in_words
 from mjx_policies.evaluation.report import Evaluation, as_json, evaluation_table, write_evaluation
 from mjx_policies.evaluation.sweeps import Point, compare_points, sweep_table
 from mjx_policies.evaluation.trials import Trials
-from mjx_policies.experiments.runs.evaluation import BATCH, EVALUATION_SEED, film_trial, make_trials
+from mjx_policies.experiments.runs.evaluation import BATCH, EVALUATION_SEED, SEEN, film_trial, make_trials
 from mjx_policies.experiments.runs.grid import members
 from mjx_policies.experiments.runs.recipe import Parts, Recipe, RunConfig
 from mjx_policies.randomization.conditions import conditions
@@ -31,7 +31,7 @@ from mjx_policies.training.waiting import working
 from mjx_policies.types import PyTree
 
 CHOICE_SEED = EVALUATION_SEED + 1  # episodes that choose among checkpoints must not be those that judge the chosen
-VIDEO_SECONDS = 8.0
+VIDEO_SECONDS = SEEN
 FINAL = ("nominal", "randomized")  # conditions of the last evaluation
 VIDEO = "episode.mp4"
 

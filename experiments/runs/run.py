@@ -45,6 +45,8 @@ def complete(run: RunConfig, recipe: Recipe) -> None:
     """
     console = open_console()
     path = Path(run.run_dir or f"runs/{recipe.name(run)}-{datetime.now():%Y%m%d-%H%M%S}")
+    if run.resume:
+        refuse_fewer_steps(path, run)
     if run.resume and is_finished(path, run, recipe):
         console.print(
             f"{path} is finished: {checkpoint_steps(path / 'checkpoints')[-1]:,} steps, evaluated, and nothing is left "
@@ -86,6 +88,21 @@ def complete(run: RunConfig, recipe: Recipe) -> None:
         raise SystemExit(exit_code(stopped))
 
 
+def refuse_fewer_steps(path: Path, run: RunConfig) -> None:
+    """A run does not go back: its results would be told as those of fewer steps than it has learned from.
+
+    Raises:
+      UserError: it is asked for fewer steps than it has taken.
+    """
+    reached = checkpoint_steps(path / "checkpoints")
+    if not reached or not hasattr(run, "steps") or not run.steps < min(reached[-1], read_config(path, type(run)).steps):
+        return
+    raise UserError(
+        f"{path} has taken {reached[-1]:,} steps already, more than the {run.steps:,} of --steps: leave --steps out, "
+        "ask for more, or choose another --run-dir for a new run."
+    )
+
+
 def is_finished(path: Path, run: RunConfig, recipe: Recipe) -> bool:
     """Whether a run that is to be resumed has all its results, for as many steps and robots as it is asked for.
 
@@ -103,7 +120,7 @@ def is_finished(path: Path, run: RunConfig, recipe: Recipe) -> bool:
     before = read_config(path, type(run))
     changed = differences(before, run)
     if changed:
-        raise UserError(f"{path} goes on as it began, but {'; '.join(changed)}.")
+        raise UserError(f"{path} goes on as it began, but {'; '.join(changed)}. Leave out what differs, or start anew.")
     results = [path / name for name in ("curves.png", VIDEO)]
     same = all(getattr(before, name) == getattr(run, name) for name in ("steps", "robots") if hasattr(run, name))
     return same and all(file.exists() for file in results)

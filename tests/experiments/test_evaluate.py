@@ -112,7 +112,11 @@ def test_two_policies_are_compared_on_the_same_episodes(runs, tmp_path, capsys):
         ("evaluate.py", ("--run", "{runs}/pendulum3", "--demos", "{runs}/none"), "none"),
         ("compare.py", ("{runs}/obstacle2d1",), "pass two run folders at least"),
         ("compare.py", ("{runs}/obstacle2d1", "{runs}/pendulum3/../obstacle2d1"), "obstacle2d1 is given twice"),
-        ("compare.py", ("{runs}/obstacle2d1", "{runs}/obstacle2d2", "--numbers", "0"), "--numbers has 1 entries"),
+        (
+            "compare.py",
+            ("{runs}/obstacle2d1", "{runs}/obstacle2d2", "--numbers", "0"),
+            "--numbers names 1: name one for each of the 2 runs",
+        ),
         ("compare.py", ("{runs}/obstacle2d1", "{runs}/obstacle2d2", "--numbers", "0", "1"), "obstacle2d2 is no sweep"),
         ("compare.py", ("{runs}/obstacle2d1", "{runs}/pendulum3"), "only policies of one task can be compared"),
         ("compare.py", ("{runs}/obstacle2d1", "{runs}/gone"), "gone is not a run folder"),

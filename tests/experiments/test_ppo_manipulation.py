@@ -54,6 +54,13 @@ def test_a_finished_run_that_is_resumed_says_so(run, script, capsys):
     assert f"{run} is finished: 32 steps" in capsys.readouterr().out
 
 
+def test_a_run_does_not_go_back(run, capsys):
+    before = (run / "config.json").read_bytes(), (run / "evaluation.json").read_bytes()
+    assert command("ppo_manipulation.py", "--run-dir", run, "--resume", "--steps", 16) == 2
+    assert f"{run} has taken 32 steps already, more than the 16 of --steps" in capsys.readouterr().err
+    assert ((run / "config.json").read_bytes(), (run / "evaluation.json").read_bytes()) == before
+
+
 def test_it_is_opened_with_the_actions_it_was_trained_with(run, capsys):
     """Five numbers move a hand that points down, eight change joint angles: no other choice would fit the network."""
     assert command("play.py", "--run", run, "--video", run / "play.mp4", "--seconds", "0.2") == 0

@@ -150,7 +150,8 @@ def test_at_80_columns_each_condition_is_one_row():
     legend = script.legend(gate, verdicts)
     assert all(any(line.startswith(f"{name}: ") for line in legend) for name in CONDITIONS)
     assert any(
-        "stopped by joint_velocity, 480 times, such as: joint_velocity was wrong [of 3 m/s]" in x for x in legend
+        "stopped by joint_velocity: 480 of the episodes, such as: joint_velocity was wrong [of 3 m/s]" in x
+        for x in legend
     )
 
 
