@@ -23,7 +23,6 @@ from mjx_policies.training.checkpoints import newest_intact
 from mjx_policies.training.clock import Clock
 from mjx_policies.training.files import replacing
 from mjx_policies.training.loop import Outcome
-from mjx_policies.training.plots import plot_bands, plot_curves
 from mjx_policies.training.preemption import Preemption
 from mjx_policies.training.run_folder import RunFolder
 from mjx_policies.training.trees import not_finite
@@ -139,6 +138,9 @@ def draw_curves(
     evaluator: Evaluator, points: Sequence[Point], tried: Sequence[Mapping[str, Trials]], steps: int, folder: RunFolder
 ) -> None:
     """Learning curves of a run, or of a sweep with bands over seeds."""
+    # Not at the top: importing matplotlib takes 0.4 s, and training need not wait for it.
+    from mjx_policies.training.plots import plot_bands, plot_curves
+
     recipe, png = evaluator.recipe, folder.path / "curves.png"
     words: Any = {"title": recipe.name(evaluator.run), "steps": recipe.display.steps}
     if len(tried) > 1:
