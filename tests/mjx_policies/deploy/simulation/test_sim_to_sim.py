@@ -202,6 +202,17 @@ def test_a_robot_that_never_stands_is_a_failure_and_not_the_end_of_the_gate(scen
     assert "did not stand within 1 s" in episode.fault and episode.track_linear == 0
 
 
+def test_a_robot_that_only_stands_is_not_thrown_up_by_contacts_that_are_not_solved(scene):
+    def change(model, random):
+        model.geom_friction[:, 0] = 0.3544
+
+    walk = load_policy(Path(__file__).with_name("go2_walk.onnx"))
+    episode = run_episode(walk, scene, Condition("slippery", change), 0.1, seed=0)
+    assert not episode.fault
+    # rad in a control period of the first half second; 0.5 with the three solver iterations of training
+    assert np.abs(np.diff(episode.angles[:25], axis=0)).max() < 0.06
+
+
 def test_the_floor_is_what_feet_stand_on(scene):
     assert scene.model.geom_type[scene.floor] == mujoco.mjtGeom.mjGEOM_PLANE
     assert [scene.model.geom(i).name for i in scene.feet] == ["FL_foot", "FR_foot", "RL_foot", "RR_foot"]
