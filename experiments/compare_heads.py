@@ -57,6 +57,7 @@ from mjx_policies.training.config import may_change, to_json
 from mjx_policies.training.errors import UserError, clean_errors, disk_is_full
 from mjx_policies.training.files import read_json, write_atomic, write_json
 from mjx_policies.training.loop import Schedule, train
+from mjx_policies.training.metrics import read_metrics
 from mjx_policies.training.preemption import Preempted, Preemption
 from mjx_policies.training.progress import LiteralConsole, duration, open_console
 from mjx_policies.training.run_folder import RunFolder, provenance, read_config
@@ -199,8 +200,8 @@ def main(asked: HeadBenchmark) -> None:
     with contextlib.closing(RunFolder.start(path, asked, asked.resume)), preemption:
         try:
             comparison.run()
-        except Preempted as signal:
-            console.print(f"{signal} asked to stop. Go on with --resume and the same --run-dir ({path}).")
+        except Preempted:
+            console.print(f"What was learned is saved: go on with --resume --run-dir {path}", highlight=False)
             raise
         finally:
             if comparison.rows:
@@ -298,9 +299,9 @@ class HeadComparison:
             schedule = Schedule(parts.total_steps, checkpoint_seconds=run.checkpoint_seconds, tensorboard=False)
             outcome = train(job, folder, schedule, show=DISPLAY.progress, console=console, preemption=preemption)
         preemption.check()
-        iterations, seconds = parts.total_steps // parts.job.steps_per_iteration, outcome.seconds["compile"]
-        if iterations > 1:  # the first of them is in the time of compilation
-            seconds = outcome.seconds["train"] * iterations / (iterations - 1)
+        speeds = read_metrics(path / "metrics.csv")["steps_per_second"]  # none of what each process began with,
+        timed = np.isfinite(speeds).mean()  # which is in the time of compilation
+        seconds = outcome.seconds["train"] / timed if timed else outcome.seconds["compile"]
         learner = outcome.state.learner
         params = {s: parts.params(member(learner, s) if names else learner) for s in range(run.seeds)}
         if outcome.diverged:

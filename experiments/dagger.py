@@ -95,7 +95,7 @@ def main(asked: Dagger) -> None:
         for number, folder in enumerate(folders):
             if number and not (folder / "evaluation.json").exists():
                 label(asked, folders[number - 1], path / f"labels_{number}", number, console)
-                learn(asked, policy.config, folders[number - 1], path, number, console)
+                learn(asked, policy.config, folders[number - 1], path, number)
             successes.append(success_of(folder))
             ends = {f"eval/success/{end}": getattr(successes[-1], end) for end in ("low", "high")}
             table.write({"step": number, "eval/success": successes[-1].value, **ends})
@@ -148,7 +148,7 @@ def label(asked: Dagger, previous: Path, path: Path, number: int, console: Conso
     partial.rename(path)
 
 
-def learn(asked: Dagger, first: BCRun, previous: Path, path: Path, number: int, console: Console) -> None:
+def learn(asked: Dagger, first: BCRun, previous: Path, path: Path, number: int) -> None:
     """Goes on learning from the first demonstrations and the labels of all rounds."""
     folder = path / f"round_{number}"
     run = dataclasses.replace(
@@ -162,12 +162,7 @@ def learn(asked: Dagger, first: BCRun, previous: Path, path: Path, number: int, 
         evaluations=1,
         robots=asked.robots,
     )
-    try:
-        complete(run, RECIPE)
-    except SystemExit:
-        if folder.exists() and not (folder / "evaluation.json").exists():
-            console.print(f"Run again with --resume and --run-dir {path} to go on with round {number}.")
-        raise
+    complete(run, RECIPE, outer=path)
 
 
 def success_of(folder: Path) -> Estimate:

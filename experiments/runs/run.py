@@ -37,8 +37,13 @@ from mjx_policies.training.run_folder import RunFolder, read_config
 from mjx_policies.training.waiting import working
 
 
-def complete(run: RunConfig, recipe: Recipe) -> None:
+def complete(run: RunConfig, recipe: Recipe, outer: Path | None = None) -> None:
     """Trains, or continues, and leaves a finished run folder.
+
+    Args:
+      run: its configuration.
+      recipe: of its algorithm.
+      outer: the folder to resume after a signal, of a script that this run is a part of; by default the run's own.
 
     Raises:
       SystemExit: a signal stopped it, see `exit_code`.
@@ -79,12 +84,9 @@ def complete(run: RunConfig, recipe: Recipe) -> None:
             else:
                 stopped = preemption.requested or "SIGTERM"  # which another host was sent
         except Preempted as signal:
-            console.print(
-                f"{signal} asked to stop: what was learned is saved. Run again with --resume and the same --run-dir "
-                f"({path})."
-            )
             stopped = str(signal)
     if stopped:
+        console.print(f"What was learned is saved: go on with --resume --run-dir {outer or path}", highlight=False)
         raise SystemExit(exit_code(stopped))
 
 

@@ -108,7 +108,7 @@ def train(
         if status == "preempted":
             progress.say(
                 f"{preemption.requested or 'a signal elsewhere'} asked to stop: saved at step {session.step} of "
-                f"{schedule.total_steps}. Continue with --resume and the same --run-dir ({run.path})."
+                f"{schedule.total_steps}."
             )
         seconds = dict(session.clock.seconds)
         return Outcome(status, session.state, session.step, session.row, seconds, session.diverged)

@@ -1,4 +1,6 @@
+import contextlib
 import runpy
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -6,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from mjx_policies.experiments.runs import results
-from mjx_policies.training import errors
+from mjx_policies.training import errors, loop
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
@@ -27,6 +29,25 @@ def scripts_leave_the_process_alone(monkeypatch):
         raise SystemExit(code)
 
     monkeypatch.setattr(errors._Script, "leave", leave)
+
+
+@pytest.fixture
+def stopping():
+    """A context in which a SIGTERM arrives in the second iteration of training."""
+    log = loop._Session.log
+
+    def heard(session, *arguments):
+        if session.iteration == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return log(session, *arguments)
+
+    @contextlib.contextmanager
+    def stop():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(loop._Session, "log", heard)
+            yield
+
+    return stop
 
 
 @pytest.fixture

@@ -152,10 +152,15 @@ def test_every_tool_opens_it(run, tmp_path, capsys):
     assert "Obstacle2D" in capsys.readouterr().out
 
 
-def test_corrections_are_added_to_what_was_shown(run, tmp_path):
+def test_corrections_are_added_to_what_was_shown_also_after_a_signal(run, tmp_path, capsys, stopping):
     folder = tmp_path / "rounds"
-    asked = ("--rounds", "1", "--episodes", "4", "--steps", "100", "--robots", "3")
-    assert command("dagger.py", "--run", run, "--run-dir", folder, *asked) == 0
+    asked = ("--rounds", "1", "--episodes", "4", "--steps", "300", "--robots", "3")
+    with stopping():
+        assert command("dagger.py", "--run", run, "--run-dir", folder, *asked) == 143
+    said = capsys.readouterr().out
+    assert "saved at step 200 of 300" in said and said.count("--resume") == 1
+    assert said.endswith(f"go on with --resume --run-dir {folder}\n")
+    assert command("dagger.py", "--run-dir", folder, "--resume") == 0
     config = json.loads((folder / "round_1" / "config.json").read_text())["config"]
     assert config["more"] == [str(folder / "labels_1")] and config["begin"] == str(run)
     table = rows(folder)
@@ -166,7 +171,7 @@ def test_corrections_are_added_to_what_was_shown(run, tmp_path):
     assert (folder / "rounds.png").read_bytes()[:4] == b"\x89PNG"
     before, after = load_policy(run, "cpu"), load_policy(folder / "round_1", "cpu")
     np.testing.assert_array_equal(before.params["scales"].action.size, after.params["scales"].action.size)
-    assert after.steps == 100
+    assert after.steps == 300
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,22 @@ def test_a_head_that_fails_leaves_the_others_which_are_not_trained_again(folder,
     assert (folder / "mixture" / "metrics.csv").read_bytes() == before
 
 
+def test_a_signal_in_training_is_told_once_and_all_seconds_of_training_count(folder, tmp_path, run_script, stopping):
+    with stopping():
+        asked = (*TINY, "--steps", 300, "--demos", folder / "demonstrations", "--run-dir", tmp_path / "found")
+        done = run_script("compare_heads.py", *asked)
+    assert done.returncode == 143 and "saved at step 200 of 300" in done.stdout, done
+    assert (done.stdout + done.stderr).count("--resume") == 1
+    assert done.stdout.endswith(f"go on with --resume --run-dir {tmp_path / 'found'}\n")
+    done = run_script("compare_heads.py", "--run-dir", tmp_path / "found", "--resume")
+    assert done.returncode == 0 and "resumed at step 200 of 300" in done.stdout, done
+    (newest,) = (tmp_path / "found" / "mse" / "checkpoints").glob("*300")
+    timed = json.loads((newest / "manifest.json").read_text())["meta"]["user"]["seconds"]["train"]
+    (row,) = json.loads((tmp_path / "found" / "heads.json").read_text())["heads"].values()
+    # Of three iterations two were the first of a process, which compiles.
+    assert row["training_seconds"]["value"] == pytest.approx(3 * timed)
+
+
 def test_chunks_of_every_length_are_compared(tmp_path, run_script):
     arguments = ("--sweep", "chunk", "--tremor", 0, "--run-dir", tmp_path / "found")
     done = run_script("compare_heads.py", *TINY, *arguments)
