@@ -49,7 +49,7 @@ from mjx_policies.experiments.runs.bc_recipe import DISPLAY, assemble, check
 from mjx_policies.experiments.runs.demonstrations import open_demonstrations
 from mjx_policies.experiments.runs.evaluation import BATCH, EVALUATION_SEED, make_trials, time_policy
 from mjx_policies.experiments.runs.grid import members
-from mjx_policies.experiments.runs.recipe import at_least
+from mjx_policies.experiments.runs.recipe import at_least, none_twice
 from mjx_policies.heads.registry import HEAD_DEFAULTS, HEADS, STEPPED, HeadName, read_fitted
 from mjx_policies.randomization.conditions import Condition
 from mjx_policies.training.command_line import parse
@@ -117,6 +117,7 @@ class HeadBenchmark(BCRun):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, initial_states=1, repeats=1, slow_steps=1)
+        none_twice(self, "heads", "tremor")
         if self.sweep == "chunk" and (self.latency or self.real_time or self.ensemble is not None):
             raise ValueError(
                 "the sweep of chunks has lengths and ensembles of its own: leave out latency, real_time, ensemble"

@@ -43,8 +43,8 @@ class Bench:
     overwrite: bool = False  # replace the file that --json names
 
     def __post_init__(self) -> None:
-        if not self.seeds or self.budget_seconds <= 0:
-            raise ValueError("there must be at least one seed, and a budget")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or self.budget_seconds <= 0:
+            raise ValueError("there must be at least one seed, none twice, and a budget")
 
 
 def main(bench: Bench) -> None:

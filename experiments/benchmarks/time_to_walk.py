@@ -44,8 +44,8 @@ class Bench:
     keep: str = ""  # folder for the run folders, which are deleted otherwise
 
     def __post_init__(self) -> None:
-        if not self.seeds or self.window < 1:
-            raise ValueError("there must be at least one seed, and a window of at least one iteration")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds) or self.window < 1:
+            raise ValueError("there must be at least one seed, none twice, and a window of at least one iteration")
 
 
 def main(bench: Bench) -> None:

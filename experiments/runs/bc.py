@@ -24,7 +24,7 @@ from mjx_policies.data.statistics import Scale
 from mjx_policies.data.windows import Window, WindowConfig
 from mjx_policies.envs.base import Env, EnvSpec
 from mjx_policies.experiments.runs.grid import beginning, members
-from mjx_policies.experiments.runs.recipe import Opened, RunConfig, at_least
+from mjx_policies.experiments.runs.recipe import Opened, RunConfig, at_least, none_twice
 from mjx_policies.heads import registry
 from mjx_policies.heads.base import ActionHead
 from mjx_policies.heads.inpainting import Prefix
@@ -81,6 +81,7 @@ class BCRun(RunConfig):
         super().__post_init__()
         at_least(self, size=1, horizon=1, execute=1, remember=1, steps=1, batch_size=1)
         at_least(self, episodes=0, evaluations=1, trials=1)
+        none_twice(self, "unseen", "more")
         if self.execute > self.horizon:
             raise ValueError(f"execute is {self.execute}, more than the {self.horizon} actions of a chunk")
         if not 0 <= self.latency < self.execute:

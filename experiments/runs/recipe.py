@@ -56,6 +56,18 @@ def at_least(config: Any, **smallest: float) -> None:
             raise ValueError(f"{name} is {getattr(config, name)}, it must be at least {least:g}")
 
 
+def none_twice(config: Any, *names: str) -> None:
+    """Refuses options that name something twice.
+
+    Raises:
+      ValueError: names the first.
+    """
+    for name in names:
+        values = getattr(config, name) or ()
+        if len(set(values)) < len(values):
+            raise ValueError(f"{name} is {' '.join(map(str, values))}, which names one twice")
+
+
 class Display(NamedTuple):
     """What is shown of a run.
 

@@ -19,6 +19,7 @@ from mjx_policies.evaluation.report_html import Film, Report, render
 from mjx_policies.experiments.collection.demonstration_files import check_rate, check_task
 from mjx_policies.experiments.runs.evaluation import BATCH, EVALUATION_SEED, film_trial, make_trials, time_policy
 from mjx_policies.experiments.runs.opening import TrainedPolicy
+from mjx_policies.experiments.runs.recipe import none_twice
 from mjx_policies.randomization.conditions import Condition, conditions
 from mjx_policies.training.errors import UserError, disk_is_full
 from mjx_policies.training.files import output_file, write_atomic
@@ -44,6 +45,7 @@ class EvaluationConfig:
             raise ValueError(f"--robots is {self.robots}, it must be at least 1")
         if not self.conditions:
             raise ValueError("--conditions is empty: name one at least, such as nominal")
+        none_twice(self, "conditions")
 
     @property
     def batch(self) -> int:

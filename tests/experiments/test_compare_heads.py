@@ -211,6 +211,8 @@ def test_earlier_results_stay(tmp_path, run_script):
     ("arguments", "sentence"),
     [
         (("--heads", "mlp"), "invalid choice 'mlp'"),
+        (("--heads", "mse", "mse"), "--heads is mse mse, which names one twice"),
+        (("--tremor", 0.0, 0.0), "--tremor is 0.0 0.0, which names one twice"),
         (("--repeats", 1), "--repeats is 1: "),
         (("--seeds", 0), "seeds is 0, it must be at least 1"),
         (("--execute", 17), "execute is 17, more than the 16 actions of a chunk"),

@@ -108,6 +108,7 @@ def test_two_policies_are_compared_on_the_same_episodes(runs, tmp_path, capsys):
         ("evaluate.py", ("--run", "{runs}"), "is not a run folder"),
         ("evaluate.py", ("--run", "{runs}/pendulum3", "--conditions", "rain"), "there is no condition 'rain' for this"),
         ("evaluate.py", ("--run", "{runs}/pendulum3", "--conditions"), "error: --conditions is empty"),
+        ("evaluate.py", ("--run", "{runs}/pendulum3", "--conditions", "delay", "delay"), "which names one twice"),
         ("evaluate.py", ("--run", "{runs}/pendulum3", "--robots", "0"), "error: --robots is 0, it must be at least 1"),
         ("evaluate.py", ("--run", "{runs}/pendulum3", "--demos", "{runs}/none"), "none"),
         ("compare.py", ("{runs}/obstacle2d1",), "pass two run folders at least"),

@@ -203,6 +203,8 @@ def test_dropout_hides_what_the_robot_does_and_nothing_else(network, demonstrati
         ({"seeds": 0}, "seeds is 0, it must be at least 1"),
         ({"validation": 1.0}, "validation is 1, it must be at least 0 and below 1"),
         ({"seed": 2**32}, "seed is 4294967296"),
+        ({"unseen": ("velocity", "velocity")}, "unseen is velocity velocity, which names one twice"),
+        ({"more": ("a", "b", "a")}, "more is a b a, which names one twice"),
         ({"unseen": ("smell",)}, "observes no 'smell' to leave out; it observes position, velocity, last_action"),
     ],
 )
