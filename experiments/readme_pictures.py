@@ -52,9 +52,8 @@ def main(pictures: Pictures) -> None:
     draw_architecture(FOLDER / "architecture.png")
     cells = [draw_task(name) for name in track(TASKS, "drawing tasks")]
     rows = [np.concatenate(cells[i : i + COLUMNS], axis=1) for i in range(0, len(cells), COLUMNS)]
-    Image.fromarray(np.concatenate(rows)).quantize(128, dither=Image.Dither.NONE).save(
-        FOLDER / "tasks.png", optimize=True
-    )
+    palette = Image.Quantize.FASTOCTREE  # others lose colours of a few pixels, such as those of goals and cubes
+    Image.fromarray(np.concatenate(rows)).quantize(256, palette).save(FOLDER / "tasks.png", optimize=True)
 
 
 def animate(video: Path, path: Path) -> None:
