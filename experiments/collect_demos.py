@@ -77,6 +77,8 @@ def main(asked: Collect) -> None:
         record = make_recorder(task, expert_demonstrator(expert), dynamics)
         collection = Collection(record, asked.task, asked.seed, asked.batch, asked.labels == "intended")
     first, done = None, progress.tally.successes
+    if done >= asked.episodes:
+        console.print(f"{asked.path} holds {done:,} demonstrations, --episodes is {asked.episodes:,}: none are added.")
     if not (asked.resume and asked.format == "robomimic" and asked.path.exists() and done >= asked.episodes):
         with Preemption() as preemption, open_dataset(asked, task.spec) as writer:
             write_progress(asked.path, progress)

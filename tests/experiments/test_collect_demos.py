@@ -190,11 +190,13 @@ def test_the_engine_of_a_collection_is_kept(tmp_path):
 
 
 @pytest.mark.usefixtures("unseen")
-def test_a_collection_is_enlarged(whole, tmp_path):
+def test_a_collection_is_enlarged(whole, tmp_path, capsys):
     script.main(ask(tmp_path / "a", episodes=3))
     go_on(tmp_path / "a", "--episodes", "10")
     assert_equal(actions(tmp_path / "a"), actions(whole))
-    go_on(tmp_path / "a", "--episodes", "5")  # nothing left to do
+    assert "none are added" not in capsys.readouterr().out
+    go_on(tmp_path / "a", "--episodes", "5")
+    assert "a holds 10 demonstrations, --episodes is 5: none are added." in capsys.readouterr().out
     assert len(read(tmp_path / "a")) == 10
 
 
