@@ -21,6 +21,7 @@ from mjx_policies.data import lerobot, robomimic
 from mjx_policies.data.dataset import Dataset, readable, remarks
 from mjx_policies.data.episodes import Episode
 from mjx_policies.data.formats import kept, read
+from mjx_policies.data.paths import HDF5, check_folder
 from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.preemption import Preempted, Preemption
@@ -43,7 +44,9 @@ class Convert:
 def main(convert: Convert) -> None:
     """Reads an episode, writes it, and so on."""
     dataset = read(convert.source, fps=convert.fps)
-    to_robomimic = convert.out.suffix in (".hdf5", ".h5")
+    to_robomimic = convert.out.suffix in HDF5
+    if not to_robomimic:
+        check_folder(convert.out)
     if to_robomimic and convert.videos:
         raise UserError("robomimic has no videos: leave out --videos, or choose a folder for LeRobot.")
     if convert.out.resolve() == convert.source.resolve():

@@ -16,7 +16,7 @@ from rich.console import Console
 from mjx_policies.data.dataset import Dataset, readable
 from mjx_policies.data.episodes import Episode
 from mjx_policies.data.formats import FORMATS, EpisodeWriter, WritableFormat, read
-from mjx_policies.data.paths import about, beside, telling
+from mjx_policies.data.paths import HDF5, about, beside, check_folder, telling
 from mjx_policies.data.quality import Tally
 from mjx_policies.data.survey import survey, to_json, to_markdown
 from mjx_policies.data.survey_picture import draw_survey
@@ -68,7 +68,7 @@ class DatasetConfig:
     def path(self) -> Path:
         """The dataset: a folder, for robomimic a file."""
         path = Path(self.out or f"demos/{self.task}")
-        hdf5 = self.format == "robomimic" and path.suffix not in (".hdf5", ".h5")
+        hdf5 = self.format == "robomimic" and path.suffix not in HDF5
         return beside(path, ".hdf5") if hdf5 else path
 
 
@@ -135,6 +135,8 @@ def open_dataset(asked: DatasetConfig, spec: EnvSpec) -> Iterator[EpisodeWriter]
     """
     path, folder, parts = asked.path, about(asked.path), beside(asked.path, ".parts")
     robomimic = asked.format == "robomimic"
+    if not robomimic:
+        check_folder(path)
     with telling(path, "write"):
         finished = robomimic and path.exists()
         taken = any(path.iterdir()) if path.is_dir() else path.exists() or path.is_symlink()

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from mjx_policies.deploy.model import show
-from mjx_policies.training.errors import UserError
+from mjx_policies.training.errors import UserError, disk_is_full
+
+HDF5 = (".hdf5", ".h5")
 
 
 def beside(path: Path, ending: str) -> Path:
@@ -29,7 +31,23 @@ def telling(path: Path, what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if disk_is_full(error):
+            raise
         raise UserError(f"cannot {what} {path}: {error.strerror or error}. Check the path.") from None
+
+
+def check_folder(path: Path) -> None:
+    """That a dataset which is a folder has no name of a file, unless there is such a folder.
+
+    Raises:
+      UserError: it has.
+    """
+    with telling(path, "write"):
+        if (path.suffix in HDF5 or path.suffix[1:].isalpha()) and not path.is_dir():
+            raise UserError(
+                f"{path} is named like a file, and a dataset of LeRobot is a folder: leave {path.suffix} out, or write "
+                f"robomimic, whose files end in {' or '.join(HDF5)}."
+            )
 
 
 def inside(root: Path, relative: str, max_bytes: int) -> Path:

@@ -32,7 +32,7 @@ from mjx_policies.data import hdf5
 from mjx_policies.data.dataset import Alike, Described, Feature, check_index, check_memory, note_integers
 from mjx_policies.data.episodes import Episode
 from mjx_policies.data.packages import load
-from mjx_policies.data.paths import inside, telling
+from mjx_policies.data.paths import HDF5, inside, telling
 from mjx_policies.deploy.model import show
 from mjx_policies.training.errors import UserError
 from mjx_policies.training.files import flush_to_disk, make_folder, replacing
@@ -46,7 +46,7 @@ _OWN = {"success": bool, "terminated": bool, "task": str, "fps": float, "seed": 
 
 def recognise(path: Path) -> bool:
     """Whether a path looks like a dataset of this format."""
-    return path.suffix in (".hdf5", ".h5") and (path.is_file() or _parts(path).is_dir())
+    return path.suffix in HDF5 and (path.is_file() or _parts(path).is_dir())
 
 
 def read(path: str | Path, *, fps: float | None = None, mask: str = "") -> RobomimicDataset:
@@ -205,7 +205,7 @@ class Writer:
         }
         self._parts = _parts(self.path)
         self._first: Episode | None = None
-        if self.path.suffix not in (".hdf5", ".h5"):
+        if self.path.suffix not in HDF5:
             raise UserError(f"a file of robomimic ends in .hdf5, {self.path} does not.")
         with telling(self._parts, "write"):
             if self.path.exists() or self.path.is_symlink():

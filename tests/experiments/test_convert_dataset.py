@@ -53,8 +53,8 @@ def same(a, b):
 def test_there_and_back(script, tmp_path):
     write(tmp_path / "a", [episode(n) for n in range(3)])
     script.main(script.Convert(tmp_path / "a", tmp_path / "b.hdf5"))
-    script.main(script.Convert(tmp_path / "b.hdf5", tmp_path / "c"))
-    assert all(same(found, episode(n)) for n, found in enumerate(read(tmp_path / "c")))
+    script.main(script.Convert(tmp_path / "b.hdf5", tmp_path / "c-v1.2"))
+    assert all(same(found, episode(n)) for n, found in enumerate(read(tmp_path / "c-v1.2")))
     script.main(script.Convert(tmp_path / "a", tmp_path / "good", only_successes=True))
     assert read(tmp_path / "good").lengths == [3, 5]
     script.main(script.Convert(tmp_path / "a", tmp_path / "film", videos=True))
@@ -71,6 +71,7 @@ def test_a_conversion_goes_on(script, tmp_path):
         ({"source": tmp_path / "b", "out": tmp_path / "film", "append": True}, "holds no dataset to append to"),
         ({"out": tmp_path / "c.hdf5", "videos": True}, "no videos"),
         ({"out": tmp_path / "a"}, "what is to be converted"),
+        ({"out": tmp_path / "out.txt"}, "is named like a file, and a dataset of LeRobot is a folder: leave .txt out"),
     ):
         with pytest.raises(UserError, match=words):
             script.main(script.Convert(**{"source": tmp_path / "a", "out": tmp_path / "b", **wrong}))

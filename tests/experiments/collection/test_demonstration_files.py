@@ -59,6 +59,12 @@ def test_a_place_that_is_taken_is_left_as_it_is(format, tmp_path):
         pass
 
 
+def test_a_folder_is_not_named_like_a_file(tmp_path):
+    with pytest.raises(UserError, match=r"LeRobot is a folder: leave \.hdf5 out"), begin(tmp_path / "a.hdf5"):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_finished_file_is_not_said_to_go_on(tmp_path):
     path = tmp_path / "a.hdf5"
     path.touch()
