@@ -27,6 +27,7 @@ from mjx_policies.deploy.policy import Policy, PolicyError
 from mjx_policies.export.parity import spread
 from mjx_policies.export.tidy import tidy
 from mjx_policies.export.unroll import unrolled
+from mjx_policies.training.errors import disk_is_full
 from mjx_policies.training.packages import require
 from mjx_policies.types import ActionTable
 
@@ -211,6 +212,8 @@ def _refusing() -> Iterator[None]:
     try:
         yield
     except Exception as error:
+        if disk_is_full(error):
+            raise
         raise ValueError(
             f"this policy cannot be exported: {type(error).__name__}: {error}. "
             "Random numbers must be inputs of the graph, and loops have a fixed number of steps"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mjx_policies.training.errors import UserError
+from mjx_policies.training.errors import UserError, disk_is_full
 
 
 def flush_to_disk(path: Path) -> None:
@@ -32,6 +32,8 @@ def make_folder(path: Path, flag: str) -> None:
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if disk_is_full(error):
+            raise
         raise UserError(f"cannot create the folder {path} for {flag}: {error.strerror}.") from None
 
 
@@ -71,6 +73,8 @@ def output_file(named: str | Path | None, flag: str, overwrite: bool, default: P
         with tempfile.TemporaryFile(dir=path.parent), contextlib.suppress(FileNotFoundError):
             os.lstat(_temporary(path))
     except OSError as error:
+        if disk_is_full(error):
+            raise
         raise UserError(f"cannot write {path}, named by {flag}: {error.strerror}.") from None
     return path
 

@@ -1,6 +1,7 @@
 """Exported graphs against JAX: perceptrons, recurrence, samplers with noise; what cannot be exported says why."""
 
 import dataclasses
+import errno
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 
 from mjx_policies.deploy import contract
 from mjx_policies.envs.registry import TASKS, load
-from mjx_policies.export import Provenance, describe, export_policy
+from mjx_policies.export import Provenance, describe, export_policy, onnx_file
 from mjx_policies.export.onnx_file import IR_VERSION, OPSET, _golden_inputs
 from mjx_policies.export.parity import extremes
 from mjx_policies.networks.mlp import MLP
@@ -198,6 +199,15 @@ def test_randomness_inside_is_refused():
 
     with pytest.raises(ValueError, match="cannot be exported"):
         export_policy(act, TABLE, DESCRIBED, OBSERVATIONS)
+
+
+def test_a_full_disk_is_no_fault_of_the_policy(monkeypatch):
+    def full(model):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(onnx_file, "_fold", full)
+    with pytest.raises(OSError, match="No space left"):
+        export_policy(mlp(), TABLE, DESCRIBED, OBSERVATIONS)
 
 
 @pytest.mark.parametrize("name", TASKS)

@@ -1,5 +1,6 @@
 """Where a script may write: in its own place, where nothing is yet, or wherever it is told to overwrite."""
 
+import errno
 import os
 
 import pytest
@@ -45,6 +46,13 @@ def test_places_that_cannot_be_written(tmp_path, overwrite, monkeypatch):
     def refuse(**kwargs):
         raise OSError(30, "Read-only file system")
 
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for where, name in ((files.Path, "mkdir"), (files.tempfile, "TemporaryFile")):
+        with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):  # see `errors.sentence`
+            patch.setattr(where, name, full)
+            output_file(tmp_path / "a.json", "--json", overwrite)
     monkeypatch.setattr(files.tempfile, "TemporaryFile", refuse)
     with pytest.raises(UserError, match=r"cannot write .*, named by --json: Read-only file system\."):
         output_file(tmp_path / "a.json", "--json", overwrite)
