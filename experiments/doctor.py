@@ -37,6 +37,7 @@ from mjx_policies.diagnosis.runs import Run, read_run
 from mjx_policies.diagnosis.steps import Steps, tabulate
 from mjx_policies.envs.registry import TASKS, load
 from mjx_policies.experiments.collection.demonstration_files import check_rate, check_task
+from mjx_policies.experiments.runs.opening import member_file, read_members
 from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.files import output_file, write_json
@@ -53,6 +54,7 @@ class Doctor:
     """Says why a policy does not learn."""
 
     paths: tyro.conf.Positional[tuple[Path, ...]]  # a dataset, a run folder, or one of each
+    number: int = 0  # of the run, in the folder of a sweep
     fps: float | None = None  # steps per second of the dataset, where the files do not say
     picture: str = ""  # PNG to write; empty: doctor.png in the run folder, or in DATASET.about
     json: str = ""  # file for the findings
@@ -67,9 +69,9 @@ def main(asked: Doctor) -> int:
     """Looks, prints and draws; returns the exit code."""
     data_path, run_path = sort_out(asked)
     console = open_console()
-    run = run_path and read_run(run_path)
+    run = run_path and open_run(run_path, asked.number)
     dataset = data_path and open_dataset(data_path, asked.fps, run.task if run else "")
-    default = default_picture(data_path, run_path)
+    default = default_picture(data_path, run_path, asked.number)
     picture = output_file(asked.picture, "--picture", asked.overwrite, default=default)
     json = output_file(asked.json, "--json", asked.overwrite) if asked.json else None
     if json is not None and json.resolve() == picture.resolve():
@@ -122,9 +124,21 @@ def open_dataset(path: Path, fps: float | None, task: str) -> Dataset:
     return dataset
 
 
-def default_picture(dataset: Path | None, run: Path | None) -> Path:
+def open_run(path: Path, number: int) -> Run:
+    """A run; of a sweep the one of this number, with its own hyperparameters.
+
+    Raises:
+      UserError: there is none.
+    """
+    if not number and not (path / "sweep.csv").exists():
+        return read_run(path)  # which any script may have made
+    member = read_members(path, number)[1][number]
+    return dataclasses.replace(read_run(path, number), hyper=vars(member.config.hyper))
+
+
+def default_picture(dataset: Path | None, run: Path | None, number: int = 0) -> Path:
     """Where the picture goes: in the run folder, or in the folder beside a dataset that says how it came about."""
-    return (run or about(dataset)) / "doctor.png"
+    return run / member_file("doctor.png", run, number) if run else about(dataset) / "doctor.png"
 
 
 def examine(dataset: Dataset | None, run: Run | None, console: Console) -> Diagnosis:

@@ -19,7 +19,7 @@ from mjx_policies.envs.base import Env
 from mjx_policies.envs.physics import Backend
 from mjx_policies.envs.registry import load
 from mjx_policies.experiments import runs
-from mjx_policies.experiments.runs.grid import beginning, members
+from mjx_policies.experiments.runs.grid import Member, beginning, members
 from mjx_policies.experiments.runs.recipe import Opened
 from mjx_policies.heads.base import ActionHead, Noise
 from mjx_policies.policy import Policy
@@ -78,6 +78,22 @@ class TrainedPolicy(NamedTuple):
         return act(self.params, obs, *noise)
 
 
+def read_members(run: Path, number: int, kind: str = "") -> tuple[Any, list[Member]]:
+    """The configuration in a run folder, and its runs, of which there is one with this number.
+
+    Raises:
+      UserError: no run folder, not of this kind, or without such a run.
+    """
+    if not (run / "config.json").is_file():
+        raise UserError(f"{run} is not a run folder (it has no config.json): pass the folder that training printed.")
+    config = read_config(run, *(module.RUN for name, module in kinds().items() if kind in ("", name)))
+    several = members(config)
+    if not 0 <= number < len(several):
+        held = "is no sweep" if len(several) == 1 else f"holds {len(several)} runs, numbered from 0"
+        raise UserError(f"{run} {held}: there is no number {number}.")
+    return config, several
+
+
 def load_policy(
     run: Path,
     backend: Backend = "auto",
@@ -101,17 +117,10 @@ def load_policy(
       UserError: no run folder, no checkpoint, none that is intact, or one that the configuration does not fit.
       ValueError: the task does not exist, or not on this backend.
     """
-    if not (run / "config.json").is_file():
-        raise UserError(f"{run} is not a run folder (it has no config.json): pass the folder that training printed.")
-    known = kinds()
-    config = read_config(run, *(module.RUN for name, module in known.items() if kind in ("", name)))
-    several = members(config)
-    if not 0 <= number < len(several):
-        held = "is no sweep" if len(several) == 1 else f"holds {len(several)} runs, numbered from 0"
-        raise UserError(f"{run} {held}: there is no number {number}.")
+    config, several = read_members(run, number, kind)
     newest_checkpoint(run / "checkpoints")  # or the sentence that there is none, before anything is built
     task = load(config.task, backend, 1, config.actions)
-    opened: Opened = known[config.KIND].opened(config, task, run)
+    opened: Opened = kinds()[config.KIND].opened(config, task, run)
     template = jax.eval_shape(side_by_side(opened.blank, len(several)), *beginning(config))
     state, meta = newest_intact(
         run / "checkpoints", lambda path: read_checkpoint(path, template, at="learner"), say, opened.best

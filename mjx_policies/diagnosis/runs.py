@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +60,12 @@ class Run:
         return int(steps[index]) if len(steps) else None
 
 
-def read_run(path: Path) -> Run:
+def read_run(path: Path, number: int = 0) -> Run:
     """Reads a run folder, finished or still training, and leaves it alone; damaged checkpoints are passed over.
+
+    Args:
+      path: the folder.
+      number: of the run, in the folder of a sweep; what `hyper` says is the same for all of these.
 
     Raises:
       UserError: it is no run folder, or its table is damaged.
@@ -68,7 +73,15 @@ def read_run(path: Path) -> Run:
     table = path / "metrics.csv"
     if not table.is_file():
         raise UserError(f"{path} is not a run folder (it has no metrics.csv): pass the folder that training printed.")
+    several = (path / "sweep.csv").is_file()
+    if several:
+        table = path / "sweep.csv"
     columns, rows = read_table(table)
+    curves = read_metrics(table)
+    if several and rows:
+        chosen = curves["number"] == number
+        rows = list(itertools.compress(rows, chosen))
+        curves = {name: values[chosen] for name, values in curves.items()}
     not_finite = {}
     for index, name in enumerate(columns):
         bad = [int(row[0]) for row in rows if row[index].lstrip("+-").lower() in ("nan", "inf", "infinity")]
@@ -78,11 +91,11 @@ def read_run(path: Path) -> Run:
     config = file.get("config") if isinstance(file, dict) else None
     task = config.get("task") if isinstance(config, dict) else None
     return Run(
-        curves=read_metrics(table),
+        curves=curves,
         not_finite=not_finite,
         stopped_by=_stopped_by(path / "crash"),
         hyper=_numbers(config),
-        params=_params(path / "checkpoints"),
+        params=_params(path / "checkpoints", number if several else None),
         task=task if isinstance(task, str) else "",
     )
 
@@ -105,7 +118,7 @@ def _stopped_by(folder: Path) -> tuple[str, ...]:
     return ()
 
 
-def _params(folder: Path) -> dict[int, dict[str, np.ndarray]]:
+def _params(folder: Path, number: int | None) -> dict[int, dict[str, np.ndarray]]:
     found: dict[int, dict[str, np.ndarray]] = {}
     for step in reversed(checkpoint_steps(folder)):
         path = folder / f"{step:012d}"
@@ -118,7 +131,8 @@ def _params(folder: Path) -> dict[int, dict[str, np.ndarray]]:
             at = min(roots, key=lambda root: (root.count("."), root))
             kinds = {name[len(at) + 1 :]: kind for name, kind in leaves.items() if name.startswith(f"{at}.")}
             template = {name: _shape(kind) for name, kind in kinds.items()}
-            found[step] = read_checkpoint(path, template, at=at)[0]
+            params = read_checkpoint(path, template, at=at)[0]
+            found[step] = {name: leaf if number is None else leaf[number] for name, leaf in params.items()}
         except (CheckpointError, ValueError, TypeError):
             continue
         if len(found) == 2:

@@ -23,6 +23,7 @@ from mjx_policies.envs.experts.pick_cube import pick_cube_expert
 from mjx_policies.envs.registry import load
 from mjx_policies.experiments.collection.demonstrators import expert_demonstrator
 from mjx_policies.experiments.collection.rollouts import make_recorder, to_episodes
+from mjx_policies.training.checkpoints import Checkpoints
 from mjx_policies.training.errors import NonFiniteError
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
@@ -235,6 +236,28 @@ def test_no_more_numbers_are_shown_than_fit(columns, actions):
     assert names[-min(actions, doctor.MAX_ROWS)] == "action[0]"
     left_out = columns + actions - shown.row_count
     assert shown.caption == (f"{left_out} more numbers are not shown" if left_out else None)
+
+
+def test_a_run_of_a_sweep_is_looked_at_by_its_number(runs, tmp_path, capsys):
+    """Number 1 is the run whose rate is 100 times as high, and its weights are not finite."""
+    folder = Path(shutil.copytree(runs / "ppo", tmp_path / "sweep"))
+    config = json.loads((folder / "config.json").read_text())
+    config["config"]["seeds"] = 2
+    (folder / "config.json").write_text(json.dumps(config))
+    lines = []
+    for number, name in enumerate(("ppo", "ppo, rate 100 times as high")):
+        header, *rows = (runs / name / "metrics.csv").read_text().splitlines()
+        lines += [row.replace(",", f",{number},", 1) for row in rows]
+    (folder / "sweep.csv").write_text("\n".join([header.replace(",", ",number,", 1), *lines, ""]))
+    shutil.rmtree(folder / "checkpoints")
+    Checkpoints(folder / "checkpoints").save(9, {"params": {"w": np.array([[1.0], [np.nan]], np.float32)}})
+    assert command(folder) == 0 and (folder / "doctor-0.png").exists()
+    capsys.readouterr()
+    assert command(folder, "--number", 1) == 1 and (folder / "doctor-1.png").exists()
+    said = capsys.readouterr().out
+    assert "w at step 9" in said and "learning rate 1 is too high" in said
+    for path, sentence in ((folder, "numbered from 0: there is no number 2"), (runs / "ppo", "is no sweep")):
+        assert command(path, "--number", 2) == 2 and sentence in capsys.readouterr().err
 
 
 def test_a_run_that_has_just_begun(tmp_path, capsys):
