@@ -2,7 +2,8 @@
 
 Without --demos the task's expert demonstrates first. The run folder ends with config.json, checkpoints, metrics.csv,
 curves.png, evaluation.json and episode.mp4, and with demonstrations.json, by which a run that is resumed knows whether
-it still learns from the same; of the checkpoints, the one that did best in simulation is the result.
+it still learns from the same; of the checkpoints, the one that did best in simulation is the result, in a sweep the
+one that did best on average over its runs.
 """
 
 from __future__ import annotations
