@@ -16,6 +16,7 @@ import jax
 import pytest
 
 from mjx_policies.experiments.runs import results, run
+from mjx_policies.training import plots
 from mjx_policies.training.errors import UserError
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
@@ -177,7 +178,7 @@ def test_what_comes_after_training_can_be_stopped_and_may_fail(finished, tmp_pat
     def full(csv, png, *_, **__):
         raise OSError(errno.ENOSPC, "No space left on device", str(png))
 
-    monkeypatch.setattr(results, "plot_curves", full)
+    monkeypatch.setattr(plots, "plot_curves", full)
     assert command(*resume) == 2
     said = capsys.readouterr()
     assert "Pendulum after 256 steps" in said.out, "what was measured is shown, whatever can be written"
