@@ -10,14 +10,14 @@ from mjx_policies.agents.base import Curriculum
 from mjx_policies.agents.rollout import EndedEpisodes
 from mjx_policies.envs.base import Env
 from mjx_policies.envs.vectorize import VectorState
-from mjx_policies.randomization.imperfections import Imperfections, imperfect
+from mjx_policies.randomization.domain import DomainRandomization, randomize
 from mjx_policies.types import Array, Number
 
 INCREMENT = 0.016  # of the level in one rollout
 
 
 def randomization_curriculum(
-    task: Env, imperfections: Imperfections, threshold: Number, increment: Number = INCREMENT
+    task: Env, randomization: DomainRandomization, threshold: Number, increment: Number = INCREMENT
 ) -> Curriculum:
     """Builds the curriculum: a policy learns to walk before it learns to walk with a load on ice.
 
@@ -27,13 +27,13 @@ def randomization_curriculum(
 
     Args:
       task: without wrappers.
-      imperfections: of level 1.
+      randomization: of level 1.
       threshold: the level grows after each rollout in which the task's score lay above this.
       increment: by which it grows.
     """
 
     def apply(level: Array, envs: VectorState) -> tuple[Array, VectorState]:
-        env, dynamics = imperfect(task, imperfections.scaled(level))
+        env, dynamics = randomize(task, randomization.scaled(level))
         return level, dataclasses.replace(envs, env=env, dynamics=dynamics)
 
     def update(level: Array, envs: VectorState, outcomes: EndedEpisodes) -> tuple[Array, VectorState]:

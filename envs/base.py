@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from flax import struct
 
 from mjx_policies.envs.physics.base import Data, Dynamics, Physics
-from mjx_policies.types import Array, EnvSpec, Observation, TimeStep
+from mjx_policies.spec import EnvSpec
+from mjx_policies.types import Array, Observation, TimeStep
 
 EnvState = Any
 S = TypeVar("S")

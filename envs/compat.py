@@ -24,7 +24,8 @@ from flax import struct
 from mjx_policies.envs.base import DynamicsSampler, Env, EnvSpec, EnvState, Nominal, restart
 from mjx_policies.envs.physics.base import Data, Dynamics
 from mjx_policies.envs.vectorize import sound
-from mjx_policies.types import ActionTable, Array, Observation, Term, TimeStep
+from mjx_policies.spec import ActionTable, Term
+from mjx_policies.types import Array, Observation, TimeStep, actuator_targets
 
 _NOMINAL = Nominal()
 ObservationForm = Literal["dict", "state"]
@@ -179,7 +180,7 @@ class BraxEnv:
                 "substeps, such as ActionDelay, cannot be put around it"
             )
         state = jax.tree.map(lambda leaf: leaf, state)  # new dictionaries, because many environments write into theirs
-        state = self.env.step(state, self.spec.action.target(action))
+        state = self.env.step(state, actuator_targets(self.spec.action, action))
         cut_off = state.info.get("time_out", jnp.zeros(())) > 0
         return state, TimeStep(
             obs=_observation(state.obs),

@@ -6,8 +6,9 @@ import sys
 
 from mjx_policies.envs.base import EnvSpec
 from mjx_policies.envs.registry import TASKS, load
-from mjx_policies.training.errors import UserError, clean_errors
-from mjx_policies.types import table_markdown
+from mjx_policies.errors import UserError
+from mjx_policies.spec import table_markdown
+from mjx_policies.training.script import clean_errors
 
 
 def describe(spec: EnvSpec) -> str:

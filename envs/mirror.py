@@ -13,7 +13,8 @@ import mujoco
 import numpy as np
 
 from mjx_policies.envs.base import EnvSpec
-from mjx_policies.types import Array, Observation, Table
+from mjx_policies.spec import Table
+from mjx_policies.types import Array, Observation
 
 _SIGNS = {"vector": (1, -1, 1), "pseudovector": (-1, 1, -1), "planar_twist": (1, -1, -1), "gait": (-1, -1)}
 _SWAP = str.maketrans("LR", "RL")

@@ -20,7 +20,7 @@ from mjx_policies.envs.physics import Backend, make_physics
 from mjx_policies.envs.quadruped import getup, joystick, scenes
 from mjx_policies.envs.quadruped.robot import action_table
 from mjx_policies.envs.quadruped.scenes import Terrain
-from mjx_policies.types import Criterion, Term
+from mjx_policies.spec import Criterion, Term
 
 TRACKED = ("track_linear", "track_yaw")  # metrics of a velocity task, see `joystick.reward_terms`
 TRACKING = 0.8  # their mean over an episode that counts as tracking: off by 0.24 m/s and 0.24 rad/s all the time

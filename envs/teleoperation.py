@@ -23,7 +23,7 @@ from mjx_policies.types import Array
 LEAD = 0.03  # m, by which the hand is told to be ahead of where it is: more winds up against a table
 
 
-class Motion(NamedTuple):
+class MotionAxis(NamedTuple):
     """One axis: what moves along or about it, in which unit, and how fast it may."""
 
     name: str
@@ -40,7 +40,7 @@ class ActionMapping(NamedTuple):
       action: `(env_state, velocity [D], closed []) -> action [A]`; `closed` is 0 or 1.
     """
 
-    motions: tuple[Motion, ...]
+    motions: tuple[MotionAxis, ...]
     gripper: bool
     action: Callable[[EnvState, Array, Array], Array]
 
@@ -70,7 +70,7 @@ def _point(task: Obstacle2D) -> ActionMapping:
 
     names = ("forward", "left")
     limits = zip(names, task.spec.action.scale, strict=True)
-    return ActionMapping(tuple(Motion(name, "m/s", float(limit)) for name, limit in limits), False, action)
+    return ActionMapping(tuple(MotionAxis(name, "m/s", float(limit)) for name, limit in limits), False, action)
 
 
 def _franka(task: Env) -> ActionMapping:
@@ -86,7 +86,7 @@ def _franka(task: Env) -> ActionMapping:
         return actions.toward(state.target, state.data.qpos[: sensing.NUM_JOINTS], position + step, turned, opening)
 
     motions = (
-        *(Motion(name, "m/s", TCP_SPEED) for name in ("forward", "left", "up")),
-        *(Motion(name, "rad/s", TCP_TURN) for name in ("roll", "pitch", "yaw")),
+        *(MotionAxis(name, "m/s", TCP_SPEED) for name in ("forward", "left", "up")),
+        *(MotionAxis(name, "rad/s", TCP_TURN) for name in ("roll", "pitch", "yaw")),
     )
     return ActionMapping(motions, True, action)

@@ -23,7 +23,8 @@ import numpy as np
 from flax import struct
 
 from mjx_policies.envs.base import DynamicsSampler, Env, EnvSpec, EnvState, Nominal, select, take
-from mjx_policies.types import Array, Observation, Table, TimeStep
+from mjx_policies.spec import Table
+from mjx_policies.types import Array, Observation, TimeStep
 
 _NOMINAL = Nominal()
 EXTRINSICS = "extrinsics"

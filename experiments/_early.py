@@ -1,6 +1,6 @@
 """What a script imports before all else: a signal that ends it while the rest is imported is one sentence, too.
 
-From `clean_errors` on it sees to signals itself, see `mjx_policies.training.errors`.
+From `clean_errors` on it sees to signals itself, see `mjx_policies.training.script`.
 """
 
 from __future__ import annotations

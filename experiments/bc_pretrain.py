@@ -14,7 +14,7 @@ from mjx_policies.experiments.runs.bc import BCRun
 from mjx_policies.experiments.runs.bc_recipe import RECIPE
 from mjx_policies.experiments.runs.run import complete
 from mjx_policies.training.command_line import parse
-from mjx_policies.training.errors import clean_errors
+from mjx_policies.training.script import clean_errors
 
 if __name__ == "__main__":
     with clean_errors():

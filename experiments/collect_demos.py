@@ -22,9 +22,9 @@ import numpy as np
 from mjx_policies.data.paths import about
 from mjx_policies.envs.base import Env
 from mjx_policies.envs.experts.registry import load_expert
-from mjx_policies.envs.montage import Cell, film_montage
 from mjx_policies.envs.physics import Backend, resolve_backend
 from mjx_policies.envs.registry import load, scene
+from mjx_policies.envs.rendering.montage import Cell, render_montage
 from mjx_policies.experiments.collection.collect import Collection, CollectionProgress, collect_until
 from mjx_policies.experiments.collection.demonstration_files import (
     DatasetConfig,
@@ -36,12 +36,12 @@ from mjx_policies.experiments.collection.demonstration_files import (
 from mjx_policies.experiments.collection.demonstrators import expert_demonstrator
 from mjx_policies.experiments.collection.rollouts import Rollouts, make_recorder
 from mjx_policies.experiments.runs.recipe import at_least
+from mjx_policies.files import read_json, write_json
 from mjx_policies.training import config
 from mjx_policies.training.config import may_change
-from mjx_policies.training.errors import clean_errors
-from mjx_policies.training.files import read_json, write_json
 from mjx_policies.training.preemption import Preemption, exit_code
 from mjx_policies.training.progress import open_console
+from mjx_policies.training.script import clean_errors
 from mjx_policies.training.waiting import working
 
 SHOWN = 3  # episodes of each strategy in the video
@@ -126,7 +126,7 @@ def draw_video(asked: Collect, task: Env, rollouts: Rollouts, counted: int) -> N
             words = f"{strategy}, {length * task.spec.control_dt:.1f} s"
             cells.append(Cell([words], rollouts.qpos[: length + 1, row], rollouts.mocap_pos[row]))
     if cells:
-        film_montage(scene(asked.task), cells, SHOWN, about(asked.path) / "video.mp4", task.spec.control_dt)
+        render_montage(scene(asked.task), cells, SHOWN, about(asked.path) / "video.mp4", task.spec.control_dt)
 
 
 if __name__ == "__main__":

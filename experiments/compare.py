@@ -20,15 +20,16 @@ from typing import Any
 import tyro
 from rich.table import Table
 
+from mjx_policies.errors import UserError
 from mjx_policies.evaluation.comparison import Comparison
 from mjx_policies.evaluation.page import percent
-from mjx_policies.evaluation.report_html import Report, comparisons
-from mjx_policies.experiments.runs.opening import load_policy, member_file
+from mjx_policies.evaluation.report_html import EvaluationReport, comparisons
+from mjx_policies.experiments.runs.loading import load_policy, member_file
 from mjx_policies.experiments.runs.report import EvaluationConfig, evaluate, output_files, publish
+from mjx_policies.files import write_json
 from mjx_policies.training.command_line import parse_arguments
-from mjx_policies.training.errors import UserError, clean_errors
-from mjx_policies.training.files import write_json
 from mjx_policies.training.progress import open_console
+from mjx_policies.training.script import clean_errors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +89,7 @@ def main(asked: Compare) -> None:
         write_json(path, {"task": task, "goal": report.goal, "condition": report.judged, "comparisons": rows})
 
     def show() -> None:
-        console.print(rates(report, f"{task}, {asked.robots:,} episodes each"))
+        console.print(rates(report, f"{task}, {asked.episodes:,} episodes each"))
         for first, other, comparison in verdicts:
             console.print(f"{report.judged}: {comparison.verdict(first, other)}", highlight=False)
         if report.goal:
@@ -98,7 +99,7 @@ def main(asked: Compare) -> None:
     console.print(f"report: {page}", highlight=False)
 
 
-def rates(report: Report, title: str) -> Table:
+def rates(report: EvaluationReport, title: str) -> Table:
     """One row for each condition and policy."""
     first = next(iter(report.policies.values()))
     table = Table(title=title, title_justify="left")
@@ -119,7 +120,7 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
             return {key: plain(x) for key, x in value.items()}
         return None if isinstance(value, float) and not math.isfinite(value) else value
 
-    return plain(dataclasses.asdict(comparison) | {"trials_needed": comparison.trials_needed})
+    return plain(dataclasses.asdict(comparison) | {"episodes_needed": comparison.episodes_needed})
 
 
 if __name__ == "__main__":

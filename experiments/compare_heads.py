@@ -38,31 +38,33 @@ from mjx_policies.envs.control.obstacle2d import Obstacle2D
 from mjx_policies.envs.mocap import mocap_id
 from mjx_policies.envs.physics import resolve_backend
 from mjx_policies.envs.registry import load
+from mjx_policies.errors import UserError, disk_is_full
 from mjx_policies.evaluation.mode_coverage import success_and_coverage
 from mjx_policies.evaluation.report import as_json, from_json
+from mjx_policies.evaluation.results import EvaluationResults
 from mjx_policies.evaluation.statistics import Estimate, mean
-from mjx_policies.evaluation.trials import Trials
 from mjx_policies.experiments.head_pictures import draw_estimates, draw_paths
 from mjx_policies.experiments.runs import bc
 from mjx_policies.experiments.runs.bc import BCRun
 from mjx_policies.experiments.runs.bc_recipe import DISPLAY, assemble, check
 from mjx_policies.experiments.runs.demonstrations import open_demonstrations
-from mjx_policies.experiments.runs.evaluation import BATCH, EVALUATION_SEED, make_trials, time_policy
+from mjx_policies.experiments.runs.evaluation import BATCH, EVALUATION_SEED, make_evaluator, time_policy
 from mjx_policies.experiments.runs.grid import members
 from mjx_policies.experiments.runs.recipe import at_least, none_twice
+from mjx_policies.files import read_json, write_atomic, write_json
 from mjx_policies.heads.registry import HEAD_DEFAULTS, HEADS, STEPPED, HeadName, read_fitted
 from mjx_policies.randomization.conditions import Condition
+from mjx_policies.spec import table_slices
 from mjx_policies.training.command_line import parse
 from mjx_policies.training.config import may_change, to_json
-from mjx_policies.training.errors import UserError, clean_errors, disk_is_full
-from mjx_policies.training.files import read_json, write_atomic, write_json
 from mjx_policies.training.loop import Schedule, train
 from mjx_policies.training.metrics import read_metrics
 from mjx_policies.training.preemption import Preempted, Preemption
 from mjx_policies.training.progress import LiteralConsole, duration, open_console
 from mjx_policies.training.run_folder import RunFolder, provenance, read_config
+from mjx_policies.training.script import clean_errors
 from mjx_policies.training.waiting import working
-from mjx_policies.types import PyTree, table_slices
+from mjx_policies.types import PyTree
 
 CHUNKS = (1, 4, 8, 16)
 SAMPLER_STEPS = (1, 2, 5, 10, 16)
@@ -94,13 +96,14 @@ class HeadBenchmark(BCRun):
     slow_steps: int = 1_200  # gradient steps of act and fast, whose steps take longer
     task: str = "Obstacle2D"
     seeds: int = 10  # policies of each head, which learn side by side
-    size: int = 128  # width of hidden layers
+    hidden_size: int = 128  # width of hidden layers
     horizon: int = 16  # control steps of a chunk; at most 1 for bins, 2 for energy, 8 for fast
-    remember: int = 1  # observations that a policy sees
-    draw: bool = True  # act by samples also where a head knows its most likely chunk, or it could not take both ways
+    n_obs_steps: int = 1  # observations that a policy sees
+    # act by samples also where a head knows its most likely chunk, or it could not take both ways
+    sample_actions: bool = True
     # terms of the observation left out, or a policy learns to go on as it does: to stay wherever it stands, short of
     # the goal; None: last_action, the default for an arm
-    unseen: tuple[str, ...] | None = ("velocity",)
+    exclude_terms: tuple[str, ...] | None = ("velocity",)
     steps: int = 2_000  # gradient steps
     batch_size: int = 64
     validation: float = 0.0  # portion of the episodes held out
@@ -109,18 +112,19 @@ class HeadBenchmark(BCRun):
     hyper: BCHyper = dataclasses.field(default_factory=lambda: BCHyper(learning_rate=3e-3, warmup_steps=100.0))
     head: tyro.conf.Suppress[HeadName] = "flow"  # this and what follows is of a run alone
     evaluations: tyro.conf.Suppress[int] = 1
-    trials: tyro.conf.Suppress[int] = 64
-    robots: tyro.conf.Suppress[int] = 256
-    begin: tyro.conf.Suppress[str] = ""
+    interim_episodes: tyro.conf.Suppress[int] = 64
+    eval_episodes: tyro.conf.Suppress[int] = 256
+    init_from: tyro.conf.Suppress[str] = ""
     grid: tyro.conf.Suppress[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, initial_states=1, repeats=1, slow_steps=1)
         none_twice(self, "heads", "tremor")
-        if self.sweep == "chunk" and (self.latency or self.real_time or self.ensemble is not None):
+        if self.sweep == "chunk" and (self.inference_delay or self.real_time or self.ensemble is not None):
             raise ValueError(
-                "the sweep of chunks has lengths and ensembles of its own: leave out latency, real_time, ensemble"
+                "the sweep of chunks has lengths and ensembles of its own: leave out "
+                "inference_delay, real_time, ensemble"
             )
         if self.repeats < 2 and self.task == "Obstacle2D":
             raise ValueError("repeats is 1: whether a policy covers both modes shows in several episodes of one state")
@@ -143,7 +147,9 @@ class HeadBenchmark(BCRun):
             return {f"steps {steps}": (run, steps) for steps in SAMPLER_STEPS}
         if self.sweep == "chunk":
             lengths = [length for length in CHUNKS if length <= run.horizon]
-            executed = {f"executed {length}": (dataclasses.replace(run, execute=length), None) for length in lengths}
+            executed = {
+                f"executed {length}": (dataclasses.replace(run, n_action_steps=length), None) for length in lengths
+            }
             return executed | {"ensemble": (dataclasses.replace(run, ensemble=ENSEMBLE), None)}
         return {"": (run, None)}
 
@@ -164,7 +170,7 @@ class HeadBenchmark(BCRun):
         own_settings = {
             "head": head,
             "horizon": horizon,
-            "execute": min(self.execute, horizon),
+            "n_action_steps": min(self.n_action_steps, horizon),
             "steps": steps,
             "hyper": hyper,
             "demos": self.demos or str(folder / "demonstrations"),
@@ -179,10 +185,10 @@ ARM = {
     "initial_states": 500,
     "repeats": 1,
     "slow_steps": 2_000,
-    "size": 512,
-    "remember": 2,
-    "draw": False,
-    "unseen": None,
+    "hidden_size": 512,
+    "n_obs_steps": 2,
+    "sample_actions": False,
+    "exclude_terms": None,
     "batch_size": 128,
     "episodes": 200,
     "hyper": BCHyper(learning_rate=1e-3, weight_decay=3.0, warmup_steps=100.0),  # see runs/bc.py
@@ -234,7 +240,7 @@ class HeadComparison:
             check(dataclasses.replace(asked.run(head), demos=asked.demos), self.task)
         self.rows: dict[str, dict[str, Estimate]] = {}
         self.panels: dict[str, dict[str, dict[str, Estimate]]] = {}  # see `draw_estimates`
-        self.evaluations: dict[str, list[Trials]] = {}
+        self.evaluations: dict[str, list[EvaluationResults]] = {}
         self.failed: dict[str, str] = {}
         self.diverged: dict[str, int] = {}  # policies of a head, which are left out
         self.earlier = self.read() if asked.resume else {}
@@ -309,15 +315,17 @@ class HeadComparison:
             self.diverged[run.head] = len(outcome.diverged)
         return {s: each for s, each in params.items() if s not in outcome.diverged}, seconds
 
-    def evaluate(self, run: BCRun, params: Mapping[int, PyTree], num_steps: int | None) -> tuple[list[Trials], float]:
+    def evaluate(
+        self, run: BCRun, params: Mapping[int, PyTree], num_steps: int | None
+    ) -> tuple[list[EvaluationResults], float]:
         """The policies of one head in the same episodes as those of the others, and s that a chunk takes."""
         spec, episodes = self.task.spec, self.asked.initial_states * self.asked.repeats
         fitted = read_fitted(run.head, (run.horizon, spec.action.size), Path(run.run_dir))
         network = bc.make_actor(run, spec, bc.blank_scales(run, spec), fitted, num_steps)
-        evaluate = make_trials(
+        evaluate = make_evaluator(
             self.task,
             functools.partial(bc.make_policy, run, spec, network),
-            {"nominal": Condition("", run.imperfections)},
+            {"nominal": Condition("", run.randomization)},
             self.batch,
             repeats=self.asked.repeats,
             recorded=episodes if isinstance(self.task, Obstacle2D) else 0,
@@ -331,7 +339,7 @@ class HeadComparison:
                     say(f"evaluating {who}: {done:,} of {episodes:,} episodes")
 
                 found.append(evaluate(each, episodes, report=report, seed=EVALUATION_SEED + number)["nominal"])
-            every_step = dataclasses.replace(run, execute=1, ensemble=None, latency=0)
+            every_step = dataclasses.replace(run, n_action_steps=1, ensemble=None, inference_delay=0)
             policy = bc.make_policy(every_step, spec, network, next(iter(params.values())))
             return found, time_policy(self.task, policy, CALLS).median
 
@@ -408,7 +416,7 @@ def settings(asked: HeadBenchmark) -> list[str]:
     heads = collections.defaultdict(list)
     for run in map(asked.run, asked.compared):
         decay = f"{run.steps:,} gradient steps, weight decay {run.hyper.weight_decay:.2g}"
-        executed = "" if asked.sweep == "chunk" else f" {run.execute} executed,"
+        executed = "" if asked.sweep == "chunk" else f" {run.n_action_steps} executed,"
         heads[f"chunks of {run.horizon},{executed} {decay}"].append(run.head)
     return [f"{', '.join(names)}: {words}." for words, names in heads.items()]
 

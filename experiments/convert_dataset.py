@@ -22,10 +22,11 @@ from mjx_policies.data.dataset import Dataset, readable, remarks
 from mjx_policies.data.episodes import Episode
 from mjx_policies.data.formats import kept, read
 from mjx_policies.data.paths import HDF5, check_folder
+from mjx_policies.errors import UserError
 from mjx_policies.training.command_line import parse_arguments
-from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.preemption import Preempted, Preemption
 from mjx_policies.training.progress import open_console
+from mjx_policies.training.script import clean_errors
 from mjx_policies.training.waiting import counting
 
 

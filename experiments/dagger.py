@@ -21,6 +21,7 @@ from rich.console import Console
 from mjx_policies.data import lerobot
 from mjx_policies.envs.experts.registry import load_expert
 from mjx_policies.envs.registry import load
+from mjx_policies.errors import UserError
 from mjx_policies.evaluation.report import evaluation_table, read_success
 from mjx_policies.evaluation.statistics import Estimate
 from mjx_policies.experiments.collection.demonstration_files import check_same, describe_robot
@@ -30,17 +31,17 @@ from mjx_policies.experiments.runs.bc import BCRun
 from mjx_policies.experiments.runs.bc_recipe import RECIPE
 from mjx_policies.experiments.runs.demonstrations import check_datasets
 from mjx_policies.experiments.runs.grid import members
-from mjx_policies.experiments.runs.opening import load_policy
+from mjx_policies.experiments.runs.loading import load_policy
 from mjx_policies.experiments.runs.recipe import at_least
 from mjx_policies.experiments.runs.run import complete
 from mjx_policies.training.checkpoint import remove
 from mjx_policies.training.command_line import parse
 from mjx_policies.training.config import may_change
-from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.metrics import MetricsCsv
 from mjx_policies.training.plots import plot_curves
 from mjx_policies.training.progress import open_console
 from mjx_policies.training.run_folder import RunFolder, read_config
+from mjx_policies.training.script import clean_errors
 from mjx_policies.training.waiting import working
 
 _SEEDS = 0x646167  # tells rollouts of rounds from those of a collection
@@ -58,10 +59,10 @@ class Dagger:
     mixing: float = 0.0  # portion of round 1 in which the expert acts, its powers later; for policies of one action
     run_dir: str = may_change("")  # folder of the rounds; empty: dagger in the run's folder. --resume wants it
     resume: bool = may_change(False)  # go on with the rounds in run_dir
-    robots: int = may_change(256)  # of each round's evaluation
+    eval_episodes: int = may_change(256)  # of each round's evaluation
 
     def __post_init__(self) -> None:
-        at_least(self, rounds=1, episodes=1, steps=1, robots=1)
+        at_least(self, rounds=1, episodes=1, steps=1, eval_episodes=1)
         if not 0 <= self.mixing < 1:
             raise ValueError(f"mixing is {self.mixing:g}, it must be at least 0 and below 1")
 
@@ -154,13 +155,13 @@ def learn(asked: Dagger, first: BCRun, previous: Path, path: Path, number: int) 
     run = dataclasses.replace(
         first,
         demos=first.demos or str(Path(asked.run) / "demonstrations"),
-        more=(*first.more, *(str(path / f"labels_{n}") for n in range(1, number + 1))),
-        begin=str(previous),
+        extra_datasets=(*first.extra_datasets, *(str(path / f"labels_{n}") for n in range(1, number + 1))),
+        init_from=str(previous),
         steps=asked.steps,
         run_dir=str(folder),
         resume=(folder / "config.json").exists(),
         evaluations=1,
-        robots=asked.robots,
+        eval_episodes=asked.eval_episodes,
     )
     complete(run, RECIPE, outer=path)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 import mujoco
 import numpy as np
 
-from mjx_policies.training.errors import UserError
+from mjx_policies.errors import UserError
 
 MOVES = {265: (0, 1), 264: (0, -1), ord("A"): (1, 1), ord("D"): (1, -1), 263: (2, 1), 262: (2, -1)}
 """GLFW's codes of the keys that change a velocity command: which number of it, in which direction."""

@@ -36,12 +36,13 @@ from mjx_policies.diagnosis.picture import draw_diagnosis, histogram
 from mjx_policies.diagnosis.runs import Run, read_run
 from mjx_policies.diagnosis.steps import Steps, tabulate
 from mjx_policies.envs.registry import TASKS, load
+from mjx_policies.errors import UserError
 from mjx_policies.experiments.collection.demonstration_files import check_rate, check_task
-from mjx_policies.experiments.runs.opening import member_file, read_members
+from mjx_policies.experiments.runs.loading import member_file, read_members
+from mjx_policies.files import output_file, write_json
 from mjx_policies.training.command_line import parse_arguments
-from mjx_policies.training.errors import UserError, clean_errors
-from mjx_policies.training.files import output_file, write_json
 from mjx_policies.training.progress import open_console
+from mjx_policies.training.script import clean_errors
 from mjx_policies.training.waiting import counting
 
 MAX_ROWS = 64  # numbers whose statistics are printed

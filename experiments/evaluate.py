@@ -14,11 +14,11 @@ from pathlib import Path
 
 from mjx_policies.envs.physics import resolve_backend
 from mjx_policies.evaluation.report import evaluation_table, write_evaluation
-from mjx_policies.experiments.runs.opening import load_policy, member_file
+from mjx_policies.experiments.runs.loading import load_policy, member_file
 from mjx_policies.experiments.runs.report import EvaluationConfig, evaluate, output_files, publish
 from mjx_policies.training.command_line import parse_arguments
-from mjx_policies.training.errors import clean_errors
 from mjx_policies.training.progress import open_console
+from mjx_policies.training.script import clean_errors
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,18 +20,19 @@ import numpy as np
 
 from mjx_policies.deploy import contract
 from mjx_policies.deploy.model import parse_model
-from mjx_policies.deploy.policy import Policy as ExportedPolicy
-from mjx_policies.experiments.runs.opening import TrainedPolicy, load_policy, member_file
+from mjx_policies.deploy.policy import ExportedPolicy
+from mjx_policies.errors import UserError
+from mjx_policies.experiments.runs.loading import TrainedPolicy, load_policy, member_file
 from mjx_policies.export import Provenance, describe, export_policy, require_packages
 from mjx_policies.export.onnx_file import TOLERANCE
 from mjx_policies.export.parity import extremes, measure_parity
 from mjx_policies.export.tables import by_time, ranges
-from mjx_policies.randomization.imperfections import imperfect
+from mjx_policies.files import output_file, replacing
+from mjx_policies.randomization.domain import randomize
 from mjx_policies.randomization.presets import PRESETS
 from mjx_policies.training.command_line import parse_arguments
-from mjx_policies.training.errors import UserError, clean_errors
-from mjx_policies.training.files import output_file, replacing
 from mjx_policies.training.progress import open_console
+from mjx_policies.training.script import clean_errors
 from mjx_policies.training.waiting import working
 
 SAMPLED = 3e-4
@@ -87,25 +88,25 @@ def described(policy: TrainedPolicy) -> dict[str, Any]:
     """What the contract says of a trained policy."""
     spec, model, config = policy.task.spec, policy.task.physics.model, policy.config
     preset = PRESETS.get(spec.robot)
-    low, high = config.imperfections.latency
+    low, high = config.randomization.latency
     late = contract.Range("observation_latency", "add", (float(low),), (float(high),))
     provenance = Provenance(
         task=config.task,
         steps=policy.steps,
         seed=config.seed,
-        delay=config.imperfections.delay,
+        delay=config.randomization.delay,
         ranges=(*(() if preset is None else ranges(preset(model))), late),
         commit=commit(),
     )
-    return describe(spec, model, provenance, max(1, policy.remember), max(1, policy.horizon))
+    return describe(spec, model, provenance, max(1, policy.n_obs_steps), max(1, policy.horizon))
 
 
-def as_exported(policy: TrainedPolicy) -> tuple[Callable[..., jax.Array], list[contract.Noise]]:
+def as_exported(policy: TrainedPolicy) -> tuple[Callable[..., jax.Array], list[contract.NoiseInput]]:
     """The network as the contract has it: observation [D] and noise -> action [A] or [H, A]."""
-    place = by_time(policy.task.spec, policy.remember) if policy.remember else None
+    place = by_time(policy.task.spec, policy.n_obs_steps) if policy.n_obs_steps else None
     drawn = [] if policy.noise is None else [policy.noise]
     noise = [
-        contract.Noise("noise", each.shape, each.distribution, 0.5 if each.distribution == "uniform" else 0.0)
+        contract.NoiseInput("noise", each.shape, each.distribution, 0.5 if each.distribution == "uniform" else 0.0)
         for each in drawn
     ]
 
@@ -117,9 +118,9 @@ def as_exported(policy: TrainedPolicy) -> tuple[Callable[..., jax.Array], list[c
 
 
 def observations(policy: TrainedPolicy, episodes: int = 16, steps: int = 300) -> np.ndarray:  # [N, D]
-    """What robots with the imperfections of training observe."""
-    env, dynamics = imperfect(policy.task, policy.config.imperfections)
-    robot, remember = policy.acts(policy.params), max(1, policy.remember)
+    """What robots with the randomization of training observe."""
+    env, dynamics = randomize(policy.task, policy.config.randomization)
+    robot, n_obs_steps = policy.acts(policy.params), max(1, policy.n_obs_steps)
 
     def advance(carry, now):
         state, obs, memory = carry
@@ -138,11 +139,11 @@ def observations(policy: TrainedPolicy, episodes: int = 16, steps: int = 300) ->
         return jax.lax.scan(advance, begin, (jnp.arange(steps), keys))[1]
 
     found = np.asarray(run(jax.random.split(jax.random.key(policy.config.seed), episodes)))  # [B, T, D]
-    if not policy.remember:
+    if not policy.n_obs_steps:
         return found.reshape(episodes * steps, -1)
-    seen = np.maximum(np.arange(steps)[:, None] + np.arange(1 - remember, 1), 0)  # [T, O]
-    flat = np.empty((episodes, steps, remember * found.shape[-1]), np.float32)
-    flat[..., by_time(policy.task.spec, remember)] = found[:, seen]
+    seen = np.maximum(np.arange(steps)[:, None] + np.arange(1 - n_obs_steps, 1), 0)  # [T, O]
+    flat = np.empty((episodes, steps, n_obs_steps * found.shape[-1]), np.float32)
+    flat[..., by_time(policy.task.spec, n_obs_steps)] = found[:, seen]
     return flat.reshape(episodes * steps, -1)
 
 

@@ -12,8 +12,8 @@ from matplotlib.patches import Circle
 
 from mjx_policies.envs.control.obstacle2d import GOAL, GOAL_RADIUS, OBSTACLE_RADIUS, ROBOT_RADIUS
 from mjx_policies.evaluation.mode_coverage import SIDE
+from mjx_policies.evaluation.results import EvaluationResults
 from mjx_policies.evaluation.statistics import Estimate
-from mjx_policies.evaluation.trials import Trials
 from mjx_policies.training.plots import BLUE, GREY, ORANGE, new_figure, save, style
 
 LEFT, RIGHT, FAILED, GREEN, DEMONSTRATED = BLUE, ORANGE, "#b91c1c", "#2f855a", "#9ca3af"
@@ -24,7 +24,7 @@ COLUMNS = 4
 
 def draw_paths(
     png: Path,
-    evaluations: Mapping[str, Sequence[Trials]],
+    evaluations: Mapping[str, Sequence[EvaluationResults]],
     obstacle: int,
     demonstrated: Sequence[np.ndarray],
     title: str,

@@ -21,16 +21,17 @@ from rich.console import Console
 
 from mjx_policies.envs.base import DynamicsSampler, Env
 from mjx_policies.envs.command import measured_twist, takes_commands, with_command
-from mjx_policies.envs.film import film, scene_camera
 from mjx_policies.envs.registry import scene
+from mjx_policies.envs.rendering.video import render_video, scene_camera
+from mjx_policies.errors import UserError
 from mjx_policies.experiments.display import MOVES, has_display, open_viewer
-from mjx_policies.experiments.runs.opening import TrainedPolicy, load_policy, member_file
-from mjx_policies.randomization.imperfections import imperfect
+from mjx_policies.experiments.runs.loading import TrainedPolicy, load_policy, member_file
+from mjx_policies.files import output_file
+from mjx_policies.randomization.domain import randomize
 from mjx_policies.training.command_line import parse_arguments
-from mjx_policies.training.errors import UserError, clean_errors
-from mjx_policies.training.files import output_file
 from mjx_policies.training.plots import running_mean
 from mjx_policies.training.progress import open_console
+from mjx_policies.training.script import clean_errors
 from mjx_policies.training.waiting import working
 
 FPS = 25
@@ -47,11 +48,11 @@ class Play:
     video: str = ""  # mp4 file to write instead of opening a window; without a screen: play.mp4 in the run folder
     overwrite: bool = False  # replace the file that --video names
     seconds: float = 0.0  # s, of each command or attempt in the video; 0: 3 s a command, a whole episode an attempt
-    imperfections: float = 0.0  # part of the imperfections it was trained with: 0 is the robot as its model says
+    randomization: float = 0.0  # part of the randomization it was trained with: 0 is the robot as its model says
     seed: int = 0  # of the start, the robot and its disturbances
 
     def __post_init__(self) -> None:
-        for name in ("seconds", "imperfections"):
+        for name in ("seconds", "randomization"):
             if not 0 <= getattr(self, name) < np.inf:
                 raise ValueError(f"--{name} is {getattr(self, name)}, it must not be negative")
 
@@ -62,7 +63,7 @@ def main(play: Play) -> None:
         if play.video:
             video_file(play)  # before what takes long
         policy = load_policy(play.run, backend="cpu", number=play.number)
-        env, dynamics = imperfect(policy.task, policy.config.imperfections.scaled(play.imperfections))
+        env, dynamics = randomize(policy.task, policy.config.randomization.scaled(play.randomization))
     console = open_console()
     console.print(f"{policy.config.task}, trained for {policy.steps:,} steps")
     if play.video or not has_display():
@@ -109,7 +110,7 @@ def record(play: Play, policy: TrainedPolicy, env: Env, dynamics: DynamicsSample
             measured = np.stack([running_mean(column, half_second) for column in twist.T], axis=1)
             captions = [caption(*row) for row in zip(names, commands, measured, ended, strict=True)]
         model = scene(policy.config.task)
-        film(
+        render_video(
             model,
             qpos[::stride],
             path,

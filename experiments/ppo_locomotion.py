@@ -10,7 +10,7 @@ from mjx_policies.experiments import _early  # noqa: F401 # isort: skip
 from mjx_policies.experiments.runs.ppo import RECIPE, PPORun
 from mjx_policies.experiments.runs.run import complete
 from mjx_policies.training.command_line import parse
-from mjx_policies.training.errors import clean_errors
+from mjx_policies.training.script import clean_errors
 
 if __name__ == "__main__":
     with clean_errors():

@@ -14,9 +14,9 @@ from mjx_policies.agents.ppo_config import PPOConfig, PPOHyper
 from mjx_policies.envs.franka.actions import ActionName
 from mjx_policies.experiments.runs.ppo import RECIPE, PPORun
 from mjx_policies.experiments.runs.run import complete
-from mjx_policies.randomization.imperfections import Imperfections
+from mjx_policies.randomization.domain import DomainRandomization
 from mjx_policies.training.command_line import parse
-from mjx_policies.training.errors import clean_errors
+from mjx_policies.training.script import clean_errors
 
 # Every sample costs ten substeps of physics, most of them in contact, so much is made of it: many gradient steps.
 MANIPULATION = PPOHyper(
@@ -43,7 +43,7 @@ class ManipulationRun(PPORun):
     symmetry: Literal["network", "loss", "none"] = "none"  # a Franka's tasks have none
     sizes: PPOConfig = dataclasses.field(default_factory=lambda: PPOConfig(num_epochs=4, num_minibatches=8))
     hyper: PPOHyper = dataclasses.field(default_factory=lambda: MANIPULATION)
-    imperfections: Imperfections = dataclasses.field(default_factory=Imperfections)
+    randomization: DomainRandomization = dataclasses.field(default_factory=DomainRandomization)
     curriculum_threshold: float = 0.0  # the task's score above which the ranges grow; 0: they are full from the start
 
 

@@ -21,10 +21,10 @@ from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 from rich.progress import track
 
-from mjx_policies.envs.film import draw, scene_camera
 from mjx_policies.envs.registry import TASKS, load, scene
-from mjx_policies.evaluation.video import draw_text
-from mjx_policies.training.errors import clean_errors
+from mjx_policies.envs.rendering.mp4 import draw_text
+from mjx_policies.envs.rendering.video import draw, scene_camera
+from mjx_policies.training.script import clean_errors
 
 FOLDER = Path(__file__).parent / "pictures"
 CELL = (180, 240)  # pixels of a task in the gallery, height and width

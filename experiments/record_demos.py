@@ -30,6 +30,7 @@ from mjx_policies.data.formats import read
 from mjx_policies.data.paths import about
 from mjx_policies.envs.registry import load, scene
 from mjx_policies.envs.teleoperation import make_action_mapping
+from mjx_policies.errors import UserError
 from mjx_policies.experiments.collection.collect import SEEDS
 from mjx_policies.experiments.collection.demonstration_files import (
     DatasetConfig,
@@ -41,11 +42,11 @@ from mjx_policies.experiments.collection.demonstration_files import (
 from mjx_policies.experiments.collection.input import Gamepad, gamepad, glfw_key, terminal
 from mjx_policies.experiments.collection.teleoperation import HELP, Session, deadline_misses, make_teleop_task, run
 from mjx_policies.experiments.display import has_display, open_viewer
+from mjx_policies.spec import table_slices
 from mjx_policies.training.config import may_change
-from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.preemption import Preemption, exit_code
 from mjx_policies.training.progress import open_console
-from mjx_policies.types import table_slices
+from mjx_policies.training.script import clean_errors
 
 Keys = Callable[[], Iterable[str]]
 Look = Callable[[Session], bool]

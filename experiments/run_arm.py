@@ -28,16 +28,17 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from mjx_policies.deploy.policy import Policy, PolicyError, load_policy
+from mjx_policies.deploy.policy import ExportedPolicy, PolicyError, load_policy
 from mjx_policies.deploy.robots.franka_driving import franka_limits
 from mjx_policies.deploy.simulation.arm_episode import ArmEpisode, InitialState, Transport, run_episode
+from mjx_policies.errors import UserError
 from mjx_policies.evaluation.comparison import difference_of_rates
 from mjx_policies.evaluation.report import read_success
 from mjx_policies.evaluation.statistics import Estimate, proportion
 from mjx_policies.experiments.workers import ExportedEpisodes, conclude, run_in_workers
 from mjx_policies.training.command_line import parse_arguments
-from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.progress import open_console
+from mjx_policies.training.script import clean_errors
 from mjx_policies.training.waiting import working
 
 TASK = "FrankaPickCube"
@@ -97,7 +98,7 @@ def main(arms: Arms) -> int:
     return ended or int(before is not None and before.value - success.value > arms.max_drop)
 
 
-def opened(arms: Arms) -> Policy:
+def opened(arms: Arms) -> ExportedPolicy:
     """The policy.
 
     Raises:
@@ -218,8 +219,8 @@ def table(arms: Arms, found: dict[str, Any], success: Estimate, before: Estimate
 
 def record_episodes(episodes: list[ArmEpisode], initial: Sequence[InitialState], number: int, path: Path) -> bool:
     """Records a video of one that failed, if any did, then of the first ones that did not; whether there were any."""
-    from mjx_policies.envs.film import film
     from mjx_policies.envs.registry import scene
+    from mjx_policies.envs.rendering.video import render_video
 
     moved = [i for i, episode in enumerate(episodes) if len(episode.qpos)]
     failed = [i for i in moved if not episodes[i].success]
@@ -233,7 +234,7 @@ def record_episodes(episodes: list[ArmEpisode], initial: Sequence[InitialState],
         goals.append(np.broadcast_to(initial[i].goal, (len(episode.qpos), 1, 3)))
         captions += [[f"episode {i}: {words}"]] * len(episode.qpos)
     qpos, mocap_pos = np.concatenate(rows), np.concatenate(goals)
-    film(scene(TASK), qpos, path, FPS, captions, camera="scene", mocap_pos=mocap_pos)
+    render_video(scene(TASK), qpos, path, FPS, captions, camera="scene", mocap_pos=mocap_pos)
     return True
 
 

@@ -27,12 +27,13 @@ from rich.text import Text
 from mjx_policies.deploy.contract import Contract
 from mjx_policies.deploy.policy import PolicyError, load_policy
 from mjx_policies.deploy.simulation.sim_to_sim import CONDITIONS, GateEpisode, Scene, run_episode
+from mjx_policies.errors import UserError
 from mjx_policies.evaluation import statistics
 from mjx_policies.evaluation.statistics import Estimate
 from mjx_policies.experiments.workers import ExportedEpisodes, conclude, run_in_workers
 from mjx_policies.training.command_line import parse_arguments
-from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.progress import open_console
+from mjx_policies.training.script import clean_errors
 
 MODEL = Path(__file__).parents[1] / "envs" / "models" / "go2.xml"
 FILES = ("sim2sim.json", "worst.png", "worst.mp4")
@@ -81,7 +82,7 @@ class Verdict:
       stops: robots that the controller stopped, by the kind of its fault; none of them is among `falls`.
       faults: an example of each kind of fault, as the controller told it.
       track_linear, track_yaw: means over episodes, up to where each failed.
-      covered: whether the condition counts, see `Condition.covered`.
+      covered: whether the condition counts, see `GateCondition.covered`.
       passed: whether it passes; None where it does not count, or not all episodes ran.
     """
 
@@ -253,13 +254,13 @@ def draw_episode(episode: GateEpisode, title: str, contract: Contract, scene: Sc
 
 def record_episode(episode: GateEpisode, contract: Contract, path: Path, seconds: float = 6.0, fps: int = 25) -> None:
     """Records a video of the last seconds."""
-    from mjx_policies.envs.film import film
     from mjx_policies.envs.registry import scene
+    from mjx_policies.envs.rendering.video import render_video
 
     dt = contract.timing.control_dt
     rows = slice(-round(seconds / dt), None, max(1, round(1 / (fps * dt))))
     captions = [[f"command {x:+.2f} m/s  {y:+.2f} m/s  {yaw:+.2f} rad/s"] for x, y, yaw in episode.commands[rows]]
-    film(scene(contract.training.task), episode.qpos[rows], path, fps, captions)
+    render_video(scene(contract.training.task), episode.qpos[rows], path, fps, captions)
 
 
 if __name__ == "__main__":

@@ -46,11 +46,12 @@ from mjx_policies.deploy.operator import HandOperator
 from mjx_policies.deploy.policy import PolicyError, load_policy
 from mjx_policies.deploy.simulation.robot import SimulatedRobot
 from mjx_policies.deploy.simulation.sim_to_sim import Scene
+from mjx_policies.errors import UserError
 from mjx_policies.experiments.display import MOVES, has_display, open_viewer
 from mjx_policies.training import packages
 from mjx_policies.training.command_line import parse_arguments
-from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.progress import open_console
+from mjx_policies.training.script import clean_errors
 
 MODEL = Path(__file__).parents[1] / "envs" / "models" / "go2.xml"
 FPS = 25

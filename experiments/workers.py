@@ -19,10 +19,11 @@ from rich.console import Console, RenderableType
 from mjx_policies.deploy.chunks import ChunkError
 from mjx_policies.deploy.contract import ContractError
 from mjx_policies.deploy.policy import PolicyError
+from mjx_policies.errors import UserError
+from mjx_policies.files import output_file, write_json
 from mjx_policies.training.config import to_json
-from mjx_policies.training.errors import UserError, clean_errors
-from mjx_policies.training.files import output_file, write_json
 from mjx_policies.training.preemption import Preempted, Preemption, exit_code
+from mjx_policies.training.script import clean_errors
 from mjx_policies.training.waiting import counting, working
 
 J = TypeVar("J", bound=Hashable)

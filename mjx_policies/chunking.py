@@ -80,7 +80,12 @@ class EnsembleMemory:
 
 
 def receding_horizon(
-    plan: Plan, shape: tuple[int, int], execute: int, remember: int = 1, latency: int = 0, keys: tuple[str, ...] = ()
+    plan: Plan,
+    shape: tuple[int, int],
+    n_action_steps: int,
+    n_obs_steps: int = 1,
+    inference_delay: int = 0,
+    keys: tuple[str, ...] = (),
 ) -> Policy:
     """Executes K actions of each plan, then plans again. Read the warnings of this module.
 
@@ -89,58 +94,70 @@ def receding_horizon(
     Args:
       plan: what the network does.
       shape: (H, A) of a plan.
-      execute: K.
-      remember: O; at the start of an episode its first observation stands for those before it.
-      latency: control steps that computing a plan takes, during which the robot goes on with the plan it has. The
-        actions that were for these steps are not executed: `execute + latency` of H actions are needed.
+      n_action_steps: K.
+      n_obs_steps: O; at the start of an episode its first observation stands for those before it.
+      inference_delay: control steps that computing a plan takes, during which the robot goes on with the plan it has.
+        The actions that were for these steps are not executed: `n_action_steps + inference_delay` of H are needed.
       keys: entries of an observation that the network is shown; all by default.
 
     Raises:
       ValueError: a size that makes no sense.
     """
-    return _in_turn(lambda key, history, prefix: plan(key, history), shape, execute, remember, latency, keys)
+    return _in_turn(
+        lambda key, history, prefix: plan(key, history), shape, n_action_steps, n_obs_steps, inference_delay, keys
+    )
 
 
 def real_time(
     plan: Continuation,
     shape: tuple[int, int],
-    execute: int,
-    remember: int = 1,
-    latency: int = 1,
+    n_action_steps: int,
+    n_obs_steps: int = 1,
+    inference_delay: int = 1,
     keys: tuple[str, ...] = (),
 ) -> Policy:
     """`receding_horizon` without jumps between plans, Black et al. 2025 (arXiv:2506.07339), algorithm 1.
 
-    A plan is asked to agree with the actions that the last one has for the `latency` steps until it is there, and less
-    and less with those after.
+    A plan is asked to agree with the actions that the last one has for the `inference_delay` steps until it is there,
+    and less and less with those after.
 
     Args:
       plan: what the network does. Actions of the prefix have the units of the plan's.
-      shape, execute, remember, latency, keys: see `receding_horizon`.
+      shape, n_action_steps, n_obs_steps, inference_delay, keys: see `receding_horizon`.
     """
-    return _in_turn(plan, shape, execute, remember, latency, keys)
+    return _in_turn(plan, shape, n_action_steps, n_obs_steps, inference_delay, keys)
 
 
 def _in_turn(
-    plan: Continuation, shape: tuple[int, int], execute: int, remember: int, latency: int, keys: tuple[str, ...]
+    plan: Continuation,
+    shape: tuple[int, int],
+    n_action_steps: int,
+    n_obs_steps: int,
+    inference_delay: int,
+    keys: tuple[str, ...],
 ) -> Policy:
     horizon, _ = shape
-    _check(execute=execute, remember=remember)
-    if latency < 0 or execute + latency > horizon:
+    _check(n_action_steps=n_action_steps, n_obs_steps=n_obs_steps)
+    if inference_delay < 0 or n_action_steps + inference_delay > horizon:
         raise ValueError(
-            f"execute {execute} and latency {latency} need plans of {execute + max(0, latency)} actions, these have "
-            f"{horizon}: execute fewer, or train a longer chunk"
+            f"n_action_steps {n_action_steps} and inference_delay {inference_delay} need plans of "
+            f"{n_action_steps + max(0, inference_delay)} actions, these have {horizon}: execute fewer, or "
+            "train a longer chunk"
         )
-    if latency >= execute:
+    if inference_delay >= n_action_steps:
         raise ValueError(
-            f"latency {latency} is not below execute {execute}: a plan would be due before the last is there"
+            f"inference_delay {inference_delay} is not below n_action_steps {n_action_steps}: a plan would be due "
+            "before the last is there"
         )
 
     # How much of a plan of each age is held. One that has not begun holds nothing: there is no motion to go on with.
-    held = [np.zeros(horizon, np.float32), *(soft_mask(horizon, latency, horizon - a) for a in range(1, execute + 1))]
+    held = [
+        np.zeros(horizon, np.float32),
+        *(soft_mask(horizon, inference_delay, horizon - a) for a in range(1, n_action_steps + 1)),
+    ]
 
     def init(key: Array, obs: Observation) -> ChunkMemory:
-        history = _repeated(obs, keys, remember)
+        history = _repeated(obs, keys, n_obs_steps)
         first = plan(key, history, Prefix(jnp.zeros(shape), jnp.zeros(horizon)))
         zero = jnp.zeros((), jnp.int32)
         return ChunkMemory(history, first, zero, first, zero)
@@ -149,7 +166,7 @@ def _in_turn(
         history = _append(memory.history, obs)
         begins = memory.age == 0  # this robot has not acted on its plan
         # Asked for now; a plan that is not finite is replaced by the last action that is done before it would be there.
-        asked = clock % execute == 0
+        asked = clock % n_action_steps == 0
 
         def ask() -> Array:
             left = memory.plan[jnp.minimum(memory.age + jnp.arange(horizon), horizon - 1)]
@@ -158,40 +175,40 @@ def _in_turn(
             return plan(key, history, Prefix(jnp.where(known, left, 0.0), jnp.where(known, weight, 0.0)))
 
         next_plan = jax.lax.cond(asked, ask, lambda: memory.next_plan)
-        instead = jnp.where(begins, memory.plan, memory.plan[memory.age + latency - 1])
+        instead = jnp.where(begins, memory.plan, memory.plan[memory.age + inference_delay - 1])
         next_plan = jnp.where(jnp.isfinite(next_plan).all(), next_plan, instead)
         next_age = jnp.where(asked, 0, memory.next_age)
-        arrived = (clock % execute == latency) | (asked & begins)
+        arrived = (clock % n_action_steps == inference_delay) | (asked & begins)
         current = jnp.where(arrived, next_plan, memory.plan)
         age = jnp.where(arrived, next_age, memory.age)
         return current[age], ChunkMemory(history, current, age + 1, next_plan, next_age + 1)
 
-    return Policy(init, act, execute)
+    return Policy(init, act, n_action_steps)
 
 
 def temporal_ensemble(
-    plan: Plan, shape: tuple[int, int], decay: float = 0.01, remember: int = 1, keys: tuple[str, ...] = ()
+    plan: Plan, shape: tuple[int, int], decay: float = 0.01, n_obs_steps: int = 1, keys: tuple[str, ...] = ()
 ) -> Policy:
     """Plans in every step and averages what all plans say of it, Zhao et al. 2023 (arXiv:2304.13705), algorithm 2.
 
     Weights are exp(-decay i) with i = 0 for the oldest plan, as there. Read the warnings of this module.
 
     Args:
-      plan, shape, remember, keys: see `receding_horizon`.
+      plan, shape, n_obs_steps, keys: see `receding_horizon`.
       decay: above zero the oldest plan weighs most.
 
     Raises:
       ValueError: a size that makes no sense, or a decay that is not finite.
     """
     horizon, actions = shape
-    _check(remember=remember)
+    _check(n_obs_steps=n_obs_steps)
     if not math.isfinite(decay):
         raise ValueError(f"decay is {decay}, it must be finite")
 
     def init(key: Array, obs: Observation) -> EnsembleMemory:
         del key
         plans, none = jnp.zeros((horizon, *shape)), jnp.full(actions, jnp.nan)
-        return EnsembleMemory(_repeated(obs, keys, remember), plans, jnp.zeros((), jnp.int32), none)
+        return EnsembleMemory(_repeated(obs, keys, n_obs_steps), plans, jnp.zeros((), jnp.int32), none)
 
     def act(memory: EnsembleMemory, key: Array, obs: Observation, clock: Any) -> tuple[Array, EnsembleMemory]:
         del clock
@@ -218,8 +235,8 @@ def ensemble_weights(rank: Array, usable: Array, decay: float) -> Array:  # [H],
     return jnp.where(usable, jnp.exp(-abs(decay) * jnp.abs(rank - first)), 0.0)
 
 
-def _repeated(obs: Observation, keys: tuple[str, ...], remember: int) -> Observation:
-    return {name: jnp.broadcast_to(obs[name], (remember, *jnp.shape(obs[name]))) for name in keys or obs}
+def _repeated(obs: Observation, keys: tuple[str, ...], n_obs_steps: int) -> Observation:
+    return {name: jnp.broadcast_to(obs[name], (n_obs_steps, *jnp.shape(obs[name]))) for name in keys or obs}
 
 
 def _append(history: Observation, obs: Observation) -> Observation:

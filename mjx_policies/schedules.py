@@ -15,7 +15,7 @@ Spacing = Literal["trailing", "leading"]
 MAX_BETA = 0.999
 
 
-class Steps(NamedTuple):
+class DenoisingSteps(NamedTuple):
     """Of a sampler.
 
     Attributes:
@@ -66,7 +66,7 @@ def schedule(name: str, levels: int) -> np.ndarray:  # -> [K]
 
 def sampler_steps(
     alpha_bar: np.ndarray, num_steps: int, eta: float = 0.0, spacing: Spacing = "trailing"
-) -> Steps:  # [K]
+) -> DenoisingSteps:  # [K]
     """The steps of DDIM, Song et al. 2021 (arXiv:2010.02502), equation 16.
 
     With eta 1 they are DDPM's, whose posterior has the same mean and standard deviation; with eta 0 the path is
@@ -95,7 +95,7 @@ def sampler_steps(
         level = (np.arange(num_steps) * (levels // num_steps))[::-1]
     here, following = alpha_bar[level], np.append(alpha_bar[level[1:]], 1.0)
     std = eta * np.sqrt((1 - following) / (1 - here) * (1 - here / following))
-    return Steps(level, here, following, std)
+    return DenoisingSteps(level, here, following, std)
 
 
 def _from_betas(betas: np.ndarray) -> np.ndarray:

@@ -7,15 +7,15 @@ wrappers of environments.
 from mjx_policies.randomization.latency import ActionDelay, ObservationLatency
 from mjx_policies.randomization.pushes import Pushes
 from mjx_policies.randomization.sensors import SensorNoise
-from mjx_policies.randomization.terms import Randomization, Term, apply, check, draw, extrinsics, sample
+from mjx_policies.randomization.terms import Randomization, RandomizationTerm, apply, check, draw, extrinsics, sample
 
 __all__ = [
     "ActionDelay",
     "ObservationLatency",
     "Pushes",
     "Randomization",
+    "RandomizationTerm",
     "SensorNoise",
-    "Term",
     "apply",
     "check",
     "draw",

@@ -10,7 +10,7 @@ import fnmatch
 from typing import Any
 
 from mjx_policies.envs.base import DynamicsSampler, Env
-from mjx_policies.randomization.imperfections import Imperfections, imperfect
+from mjx_policies.randomization.domain import DomainRandomization, randomize
 from mjx_policies.randomization.pushes import Pushes
 from mjx_policies.randomization.terms import Randomization, widened
 
@@ -21,16 +21,16 @@ class Condition:
 
     Attributes:
       about: in words; empty where the name says it.
-      imperfections: the ranges.
+      randomization: the ranges.
       terms: which terms of the robot's preset are randomized, wildcards allowed; the others stay nominal.
     """
 
     about: str
-    imperfections: Imperfections
+    randomization: DomainRandomization
     terms: tuple[str, ...] = ("*",)
 
 
-def conditions(task: Env, imperfections: Imperfections | None = None) -> dict[str, Condition]:
+def conditions(task: Env, randomization: DomainRandomization | None = None) -> dict[str, Condition]:
     """The conditions that a task can be tested in.
 
     `nominal` and `randomized` first; then each kind of imperfection alone, `dynamics` being all terms of the robot's
@@ -38,12 +38,12 @@ def conditions(task: Env, imperfections: Imperfections | None = None) -> dict[st
 
     Args:
       task: without wrappers.
-      imperfections: of `randomized`, of which the others are parts.
+      randomization: of `randomized`, of which the others are parts.
     """
-    full = Imperfections() if imperfections is None else imperfections
+    full = DomainRandomization() if randomization is None else randomization
     nothing = full.scaled(0.0)
 
-    def only(**fields: Any) -> Imperfections:
+    def only(**fields: Any) -> DomainRandomization:
         return dataclasses.replace(nothing, **fields)
 
     found = {
@@ -53,7 +53,7 @@ def conditions(task: Env, imperfections: Imperfections | None = None) -> dict[st
         "delay": Condition("delay of the actions", only(delay=full.delay, delay_jitter=full.delay_jitter)),
         "latency": Condition("latency of the measurements", only(latency=full.latency)),
     }
-    env, dynamics = imperfect(task, full)
+    env, dynamics = randomize(task, full)
     if _wraps(env, Pushes):
         found["push"] = Condition("pushes", only(push_velocity=full.push_velocity))
     if isinstance(dynamics, Randomization):
@@ -69,7 +69,7 @@ def apply_condition(task: Env, condition: Condition) -> tuple[Env, DynamicsSampl
     Raises:
       ValueError: a range makes no sense for this robot, or the condition names a term that its preset lacks.
     """
-    env, dynamics = imperfect(task, condition.imperfections)
+    env, dynamics = randomize(task, condition.randomization)
     if not isinstance(dynamics, Randomization):
         return env, dynamics
     for pattern in condition.terms:

@@ -21,10 +21,10 @@ from mjx_policies.randomization.dynamics import (
     payload,
     term,
 )
-from mjx_policies.randomization.terms import Term
+from mjx_policies.randomization.terms import RandomizationTerm
 
 
-def go2() -> dict[str, Term]:
+def go2() -> dict[str, RandomizationTerm]:
     """Unitree Go2. A dict like any other: replace, add or drop terms as an experiment needs."""
     return {
         # Wet tile to rubber on concrete; published models say 0.4 (unitree_mujoco) and 0.8 (Menagerie). The feet decide
@@ -54,7 +54,7 @@ def go2() -> dict[str, Term]:
     }
 
 
-def franka(model: mujoco.MjModel) -> dict[str, Term]:
+def franka(model: mujoco.MjModel) -> dict[str, RandomizationTerm]:
     """Franka Research 3 with its hand, and the objects that are on its table in this model."""
     links, joints = ("link[1-7]", "hand"), ("joint?", "finger_joint?")
     terms = {
@@ -96,10 +96,10 @@ def franka(model: mujoco.MjModel) -> dict[str, Term]:
     return terms
 
 
-def _go2(model: mujoco.MjModel) -> dict[str, Term]:
+def _go2(model: mujoco.MjModel) -> dict[str, RandomizationTerm]:
     del model  # of one robot on any ground
     return go2()
 
 
-PRESETS: dict[str, Callable[[mujoco.MjModel], dict[str, Term]]] = {"go2": _go2, "franka": franka}
+PRESETS: dict[str, Callable[[mujoco.MjModel], dict[str, RandomizationTerm]]] = {"go2": _go2, "franka": franka}
 """By `EnvSpec.robot`: the terms for the model of a task."""

@@ -11,7 +11,8 @@ from flax import struct
 from mjx_policies.draws import draw_words
 from mjx_policies.envs.base import Env, EnvSpec, EnvState
 from mjx_policies.envs.physics.base import Data, Dynamics, Physics
-from mjx_policies.types import Array, TimeStep, table_column
+from mjx_policies.spec import table_column
+from mjx_policies.types import Array, TimeStep
 
 
 @struct.dataclass

@@ -30,10 +30,10 @@ import numpy as np
 from flax import struct
 from jax.core import Tracer
 
-from mjx_policies import types
 from mjx_policies.envs.base import Draw
 from mjx_policies.envs.physics.base import Dynamics, field_template
 from mjx_policies.randomization import constants
+from mjx_policies.spec import Table, Term
 from mjx_policies.types import Array
 
 Operation = Literal["set", "scale", "add"]
@@ -74,7 +74,7 @@ class Target:
 
 
 @struct.dataclass
-class Term:
+class RandomizationTerm:
     """A random change. The range is a leaf: it may be traced, widened by a curriculum, or batched by `vmap`.
 
     Attributes:
@@ -101,14 +101,14 @@ class Term:
     per_component: bool = struct.field(pytree_node=False, default=False)
 
 
-Terms = Mapping[str, Term]
+Terms = Mapping[str, RandomizationTerm]
 
 
 @struct.dataclass
 class Randomization:
     """A `DynamicsSampler`: terms with the model they are for. Its ranges are leaves; the model is not."""
 
-    terms: dict[str, Term]
+    terms: dict[str, RandomizationTerm]
     model: mujoco.MjModel = struct.field(pytree_node=False)
 
     def __call__(self, key: Array) -> Draw:
@@ -186,7 +186,7 @@ def extrinsics(draws: Mapping[str, Array], terms: Terms) -> Array:  # [E]
     return jnp.concatenate(parts) if parts else jnp.zeros(0)
 
 
-def widened(terms: Terms, factor: Array | float) -> dict[str, Term]:
+def widened(terms: Terms, factor: Array | float) -> dict[str, RandomizationTerm]:
     """The terms with their ranges drawn towards the nominal robot (below 1) or away from it (above).
 
     A factor of 0 leaves the nominal robot, with all terms in place: it runs in the same compiled program.
@@ -196,7 +196,7 @@ def widened(terms: Terms, factor: Array | float) -> dict[str, Term]:
     """
     neutral = {"scale": 1.0, "add": 0.0}
 
-    def widen(name: str, term: Term) -> Term:
+    def widen(name: str, term: RandomizationTerm) -> RandomizationTerm:
         if term.operation not in neutral:
             raise ValueError(f"randomization term {name!r} sets its field: its range cannot shrink to the nominal one")
         start = neutral[term.operation]
@@ -206,11 +206,11 @@ def widened(terms: Terms, factor: Array | float) -> dict[str, Term]:
     return {name: widen(name, term) for name, term in terms.items()}
 
 
-def extrinsics_table(terms: Terms, model: mujoco.MjModel) -> types.Table:
+def extrinsics_table(terms: Terms, model: mujoco.MjModel) -> Table:
     """The rows of an observation table that describe `extrinsics`."""
     check(terms, model)
     sizes = {name: int(np.prod(_draw_shape(term, model))) for name, term in sorted(terms.items())}
-    return tuple(types.Term(name, size, unit="1") for name, size in sizes.items())
+    return tuple(Term(name, size, unit="1") for name, size in sizes.items())
 
 
 def check(terms: Terms, model: mujoco.MjModel) -> None:
@@ -245,12 +245,12 @@ def check(terms: Terms, model: mujoco.MjModel) -> None:
             _check_bounds(where, term, target, bounds, concrete, model)
 
 
-def _in_order(terms: Terms) -> list[tuple[str, Term]]:
+def _in_order(terms: Terms) -> list[tuple[str, RandomizationTerm]]:
     order = get_args(Operation)
     return sorted(terms.items(), key=lambda item: (order.index(item[1].operation), item[0]))
 
 
-def _value(term: Term, u: Array) -> Array:  # [R, C] -> [R, C]
+def _value(term: RandomizationTerm, u: Array) -> Array:  # [R, C] -> [R, C]
     low, high = (jnp.asarray(x, jnp.float32) for x in (term.low, term.high))
     portion = 0.5 * (u + 1.0)
     if term.distribution == "log_uniform":
@@ -326,12 +326,14 @@ def _table_shape(nominal: np.ndarray, field: str) -> tuple[int, int]:
     return rows, nominal.size // max(rows, 1)
 
 
-def _draw_shape(term: Term, model: mujoco.MjModel) -> tuple[int, int]:  # R, C
+def _draw_shape(term: RandomizationTerm, model: mujoco.MjModel) -> tuple[int, int]:  # R, C
     rows, columns = _entries(term, term.targets[0], model)
     return (1 if term.shared else len(rows)), (len(columns) if term.per_component else 1)
 
 
-def _entries(term: Term, target: Target, model: mujoco.MjModel, where: str = "") -> tuple[np.ndarray, np.ndarray]:
+def _entries(
+    term: RandomizationTerm, target: Target, model: mujoco.MjModel, where: str = ""
+) -> tuple[np.ndarray, np.ndarray]:
     """Indices of the rows and of the columns that a term changes."""
     nominal = field_template(model, target.field)
     rows = _rows(target.field, term.names, model, where)
@@ -393,7 +395,7 @@ def _ids(kind: mujoco.mjtObj, names: tuple[str, ...] | None, model: mujoco.MjMod
     return np.array(sorted(chosen), int)
 
 
-def _check_range(where: str, term: Term) -> None:
+def _check_range(where: str, term: RandomizationTerm) -> None:
     low, high = np.asarray(term.low), np.asarray(term.high)
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise ValueError(f"{where}: its range must be finite, it is {term.low} to {term.high}")
@@ -407,7 +409,7 @@ def _check_range(where: str, term: Term) -> None:
         raise ValueError(f"{where}: sigmas must be positive, it is {term.sigmas}")
 
 
-def _check_entries(where, term: Term, target: Target, rows, columns, model: mujoco.MjModel) -> None:
+def _check_entries(where, term: RandomizationTerm, target: Target, rows, columns, model: mujoco.MjModel) -> None:
     """Changes that a backend would ignore or get wrong."""
     field = target.field
     nominal = field_template(model, field)
@@ -428,7 +430,9 @@ def _check_entries(where, term: Term, target: Target, rows, columns, model: mujo
         )
 
 
-def _check_bounds(where, term: Term, target: Target, bounds, concrete: bool, model: mujoco.MjModel) -> None:
+def _check_bounds(
+    where, term: RandomizationTerm, target: Target, bounds, concrete: bool, model: mujoco.MjModel
+) -> None:
     """Follows the interval that each entry can reach, through all terms that touch the field."""
     field = target.field
     if field not in (*POSITIVE, *NOT_NEGATIVE):

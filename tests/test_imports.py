@@ -1,6 +1,7 @@
 """Who may import whom: dependencies point one way, and what runs on a robot needs numpy and onnxruntime alone."""
 
 import ast
+import collections
 import subprocess
 import sys
 from pathlib import Path
@@ -61,7 +62,7 @@ def test_what_runs_on_a_robot_needs_numpy_and_onnxruntime_alone():
         simulated = "simulation" in path.relative_to(DEPLOY).parts
         allowed = {"numpy", "onnxruntime"} | ({"mujoco"} if simulated else SDKS)
         for module in imports(path):
-            ours = module.startswith("mjx_policies.deploy")
+            ours = module.startswith(("mjx_policies.deploy", "mjx_policies.spec", "mjx_policies.text"))
             assert ours or module.split(".")[0] in sys.stdlib_module_names | allowed, (path, module)
             assert simulated or not module.startswith("mjx_policies.deploy.simulation"), (path, module)
 
@@ -89,3 +90,12 @@ import mjx_policies.deploy.robots.go2, mjx_policies.deploy.robots.franka
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
+
+
+def test_no_class_name_stands_for_two_nouns():
+    found = collections.defaultdict(list)
+    for path in sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef):
+                found[node.name].append(str(path.relative_to(ROOT)))
+    assert {name: paths for name, paths in found.items() if len(paths) > 1} == {}

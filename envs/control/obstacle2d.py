@@ -18,7 +18,8 @@ from mjx_policies.envs.base import EnvSpec, restart, transition
 from mjx_policies.envs.mocap import mocap_id, place
 from mjx_policies.envs.physics.base import Data, Dynamics, Physics
 from mjx_policies.envs.progress import Progress, advance, begin, metric_names, progress_metrics
-from mjx_policies.types import ActionTable, Array, Observation, Term, TimeStep, assemble
+from mjx_policies.spec import ActionTable, Term
+from mjx_policies.types import Array, Observation, TimeStep, actuator_targets, assemble
 
 CONTROL_DT = 0.1
 ROBOT_RADIUS, OBSTACLE_RADIUS, GOAL_RADIUS = 0.06, 0.3, 0.1  # m, as in the model
@@ -96,7 +97,7 @@ class Obstacle2D:
     def step(self, state: Obstacle2DState, action: Array, applied: Array | None = None):
         """See `Env.step`."""
         rows = jnp.broadcast_to(action, (self.physics.substeps, 2)) if applied is None else applied
-        data = self.physics.step(state.data, self.spec.action.target(rows), state.dynamics)
+        data = self.physics.step(state.data, actuator_targets(self.spec.action, rows), state.dynamics)
         model = self.physics.model
         obstacle, _ = places(model, data)
         collided = distance_to_segment(obstacle, state.data.qpos, data.qpos) < OBSTACLE_RADIUS + ROBOT_RADIUS

@@ -14,7 +14,8 @@ from flax import struct
 
 from mjx_policies.envs.base import EnvSpec, restart, transition
 from mjx_policies.envs.physics.base import Data, Dynamics, Physics
-from mjx_policies.types import ActionTable, Array, Criterion, Observation, Term, TimeStep, assemble
+from mjx_policies.spec import ActionTable, Criterion, Term
+from mjx_policies.types import Array, Observation, TimeStep, actuator_targets, assemble
 
 CONTROL_DT = 0.02
 ACTION = ActionTable(names=("hinge",), default=(0.0,), scale=(2.0,), lower=(-2.0,), upper=(2.0,))  # N m
@@ -73,7 +74,7 @@ class Pendulum:
     def step(self, state: PendulumState, action: Array, applied: Array | None = None):
         """See `Env.step`."""
         rows = jnp.broadcast_to(action, (self.physics.substeps, 1)) if applied is None else applied
-        data = self.physics.step(state.data, self.spec.action.target(rows), state.dynamics)
+        data = self.physics.step(state.data, actuator_targets(self.spec.action, rows), state.dynamics)
         terms = reward_terms(data, action)
         reward = sum(getattr(self.weights, name) * term for name, term in terms.items())
         metrics = {name: terms[name] for name in METRICS}

@@ -18,7 +18,7 @@ from mjx_policies.envs.experts.base import Expert, ExpertState
 from mjx_policies.envs.experts.human import (
     HABITS,
     Habits,
-    Motion,
+    HumanMotion,
     approach,
     draw_manner,
     length,
@@ -34,8 +34,8 @@ from mjx_policies.envs.franka.kinematics import tcp_pose
 from mjx_policies.rotations import from_matrix, from_rotation_vector, to_matrix, to_rotation_vector
 from mjx_policies.types import Array
 
-MOVE = Motion(acceleration=1.5, jerk=4.0)  # m
-TURN = Motion(acceleration=6.0, jerk=16.0)  # rad
+MOVE = HumanMotion(acceleration=1.5, jerk=4.0)  # m
+TURN = HumanMotion(acceleration=6.0, jerk=16.0)  # rad
 TURN_SPEED = 1.5  # rad/s
 TURN_HABITS = Habits(tremor=0.01)  # rad/s, of a wrist at rest
 

@@ -42,7 +42,7 @@ class Habits:
 HABITS = Habits()
 
 
-class Motion(NamedTuple):
+class HumanMotion(NamedTuple):
     """What a movement is limited by at pace 1. Units are those of what moves: m, or rad."""
 
     acceleration: float  # unit/s^2, but that a landing may brake harder
@@ -133,7 +133,14 @@ def misaim(offset: Array, aim: Array) -> Array:  # [D], [D] -> [D]
 
 
 def move(
-    velocity: Array, noise: Array, offset: Array, speed: Array, motion: Motion, pace: Array, dt: float, habits: Habits
+    velocity: Array,
+    noise: Array,
+    offset: Array,
+    speed: Array,
+    motion: HumanMotion,
+    pace: Array,
+    dt: float,
+    habits: Habits,
 ) -> tuple[Array, Array]:  # [D], [D], [D], [], ... -> [D], [D]
     """One period of a movement: the velocity that is meant, and the velocity that a hand manages.
 

@@ -11,7 +11,7 @@ from mjx_policies.envs.control.obstacle2d import OBSTACLE_RADIUS, ROBOT_RADIUS, 
 from mjx_policies.envs.experts.base import Expert, ExpertState
 from mjx_policies.envs.experts.human import (
     Habits,
-    Motion,
+    HumanMotion,
     approach,
     draw_manner,
     misaim,
@@ -26,7 +26,7 @@ STRATEGIES = ("left", "right")
 MARGIN = 0.12  # m, kept from the obstacle
 SPEED = 0.9  # m/s
 LOOK_AHEAD = 0.3  # s, of where the robot is going, which says on which side it will pass
-MOTION = Motion(acceleration=4.0, jerk=8.0)
+MOTION = HumanMotion(acceleration=4.0, jerk=8.0)
 HABITS = Habits(pace=0.08, slowest=0.9, fastest=1.15, aim=0.04, noise=0.1, pause=0.15)
 
 

@@ -60,7 +60,7 @@ class Work(NamedTuple):
     goal: Array
 
 
-class Push(NamedTuple):
+class PushPlan(NamedTuple):
     """What the hand is about.
 
     Attributes:
@@ -125,7 +125,7 @@ def push_expert(task: FrankaPush) -> Expert:
     return arm_expert(task, plan, STRATEGIES, choose, HABITS)
 
 
-def decide(work: Work, hand: Seen, strategy: Array) -> Push:
+def decide(work: Work, hand: Seen, strategy: Array) -> PushPlan:
     """What to do next: go on with a push that is not finished, or begin the one that the strategy asks for."""
     square = jnp.zeros(())
     # A hand that is low goes on with the fence that it is parallel to.
@@ -143,7 +143,7 @@ def decide(work: Work, hand: Seen, strategy: Array) -> Push:
     next_way = jnp.argmax(jnp.where(jnp.any(preferred), jnp.where(preferred, need, -1.0), need))
     done = (jnp.max(need) < NEAR) & (jnp.abs(work.turn) < SQUARE)
     low = jnp.any(going)
-    return Push(
+    return PushPlan(
         fence=jnp.where(low, fence, next_fence),
         way=jnp.where(low, jnp.argmax(going), next_way),
         low=low,
@@ -194,7 +194,7 @@ def beside(work: Work, hand: Seen, fence: Array) -> Array:  # [] -> [K] bool
     return near & parallel & turns & (hand.position[2] < BESIDE)
 
 
-def grip(work: Work, hand: Seen, push: Push, stray: Array) -> Array:  # [] -> []
+def grip(work: Work, hand: Seen, push: PushPlan, stray: Array) -> Array:  # [] -> []
     """From 1, where the block goes along sideways, to 0 where the fingers would slip along it or turn it.
 
     So they do while it is not square to them, and when they are ahead of its middle.

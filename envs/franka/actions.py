@@ -43,7 +43,7 @@ from mjx_policies.envs.franka.robot import (
     OPENING,
     SOFT_LIMIT,
     STIFFNESS,
-    Limits,
+    JointLimits,
     Variant,
     joint_limits,
     within,
@@ -56,7 +56,8 @@ from mjx_policies.rotations import (
     to_rotation_vector,
     to_sixd,
 )
-from mjx_policies.types import ActionTable, Array
+from mjx_policies.spec import ActionTable
+from mjx_policies.types import Array, actuator_targets
 
 SPEED = 0.5  # share of the published joint speeds; the robot slows down by itself near the ends of its ranges
 TCP_SPEED = 0.4  # m/s along each axis, of 3.0 published
@@ -124,7 +125,7 @@ def action_space(name: ActionName, control_dt: float, variant: Variant = "fr3") 
         raise ValueError(f"unknown action space {name!r}; known: {', '.join(get_args(ActionName))}")
     if not control_dt > 0:
         raise ValueError(f"control_dt is {control_dt} s, it must be positive")
-    kinds: dict[str, Callable[[float, Limits], ActionSpace]] = {
+    kinds: dict[str, Callable[[float, JointLimits], ActionSpace]] = {
         "joint_target": JointTarget,
         "joint_delta": JointDelta,
         "pose_delta": PoseDelta,
@@ -142,7 +143,7 @@ class JointTarget:
     """
 
     control_dt: float
-    limits: Limits
+    limits: JointLimits
     name = "joint_target"
 
     @property
@@ -185,7 +186,7 @@ class JointTarget:
             stride = jnp.where(begins, jnp.clip((wanted - target) / left, -most, most), stride)
             return (target + stride, stride), target + stride
 
-        wanted = self.table.target(rows)
+        wanted = actuator_targets(self.table, rows)
         (target, _), ctrl = jax.lax.scan(substep, (target, jnp.zeros_like(target)), (wanted, begins, left))
         return target, ctrl
 
@@ -201,7 +202,7 @@ class JointDelta:
     """Changes of joint angles and opening in one period; one is the highest speed."""
 
     control_dt: float
-    limits: Limits
+    limits: JointLimits
     name = "joint_delta"
 
     @property
@@ -252,7 +253,7 @@ class PoseDelta:
     """
 
     control_dt: float
-    limits: Limits
+    limits: JointLimits
     name = "pose_delta"
 
     @property
@@ -308,7 +309,7 @@ class TopDownDelta:
     """
 
     control_dt: float
-    limits: Limits
+    limits: JointLimits
     name = "top_down_delta"
 
     @property
@@ -359,7 +360,7 @@ def _lead(
     changes: Array,
     turned: Callable[[Array, Array], Array],
     control_dt: float,
-    limits: Limits,
+    limits: JointLimits,
 ) -> tuple[Array, Array]:  # -> [J + 1], [S, J + 1]
     """The targets of a hand whose pose changes in each substep, within `WORKSPACE`.
 
@@ -391,7 +392,7 @@ def _lead(
 
 
 def _next_target(
-    target: Array, position: Array, rotation: Array, width: Array, control_dt: float, limits: Limits
+    target: Array, position: Array, rotation: Array, width: Array, control_dt: float, limits: JointLimits
 ) -> Array:  # -> [J + 1]
     """Where targets should be one period from now on the way to a pose, no joint faster than it may be."""
     at, turned = tcp_pose(target[:-1])
@@ -419,15 +420,15 @@ def _shorten(step: Array, reach: np.ndarray) -> Array:  # [J + 1], [J + 1] -> [J
     return jnp.append(q, jnp.clip(step[-1], -reach[-1], reach[-1]))
 
 
-def _range(limits: Limits) -> tuple[np.ndarray, np.ndarray]:  # [J + 1], [J + 1]
+def _range(limits: JointLimits) -> tuple[np.ndarray, np.ndarray]:  # [J + 1], [J + 1]
     return np.array([*limits.lower, 0.0]), np.array([*limits.upper, OPENING])
 
 
-def _clip(target: Array, limits: Limits) -> Array:
+def _clip(target: Array, limits: JointLimits) -> Array:
     lower, upper = _range(limits)
     return jnp.clip(target, jnp.asarray(lower), jnp.asarray(upper))
 
 
-def _reach(limits: Limits, seconds: float) -> np.ndarray:  # [J + 1]
+def _reach(limits: JointLimits, seconds: float) -> np.ndarray:  # [J + 1]
     """How far targets get in this time, rad and m."""
     return (seconds * np.array([*(SPEED * np.array(limits.velocity)), GRIPPER_SPEED])).astype(np.float32)

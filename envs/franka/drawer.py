@@ -15,7 +15,8 @@ from mjx_policies.envs.franka.episode import ArmTask, Arrangement, between, star
 from mjx_policies.envs.franka.scenes import HANDLE
 from mjx_policies.envs.physics.base import Data
 from mjx_policies.envs.progress import metric_names
-from mjx_policies.types import Array, Table, Term
+from mjx_policies.spec import Table, Term
+from mjx_policies.types import Array
 
 EPISODE_SECONDS = 6.0
 CABINET = ((0.58, -0.1), (0.68, 0.1))  # x, y of the foot of its front, corners

@@ -22,7 +22,8 @@ from mjx_policies.envs.franka.scenes import READY
 from mjx_policies.envs.mocap import place
 from mjx_policies.envs.physics.base import Data, Dynamics, Physics
 from mjx_policies.envs.progress import Progress, advance, begin, progress_metrics
-from mjx_policies.types import Array, Observation, Table, TimeStep, assemble
+from mjx_policies.spec import Table
+from mjx_policies.types import Array, Observation, TimeStep, assemble
 
 CONTROL_DT = 0.05
 JOINT_SPREAD = 0.02  # rad, half-width of each joint's start: 1 or 2 cm at the gripper

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mjx_policies.envs.franka.kinematics import tcp_pose_and_jacobian
-from mjx_policies.envs.franka.robot import HOME, LIMITS, Limits
+from mjx_policies.envs.franka.robot import HOME, LIMITS, JointLimits
 from mjx_policies.rotations import from_matrix, to_rotation_vector
 from mjx_policies.types import Array
 
@@ -44,7 +44,7 @@ class Gap(NamedTuple):
 
 
 def solve_ik(
-    q: Array, position: Array, rotation: Array, limits: Limits = LIMITS["fr3"], steps: int = 30
+    q: Array, position: Array, rotation: Array, limits: JointLimits = LIMITS["fr3"], steps: int = 30
 ) -> tuple[Array, Gap]:  # [J], [3], [3, 3] -> [J]
     """Joint angles within `limits` that put the TCP at `position` (m) and `rotation`, and the gap that remains.
 
@@ -62,7 +62,7 @@ def solve_ik(
 
 
 def follow(
-    q: Array, position: Array, rotation: Array, limits: Limits = LIMITS["fr3"], steps: int = 3
+    q: Array, position: Array, rotation: Array, limits: JointLimits = LIMITS["fr3"], steps: int = 3
 ) -> tuple[Array, Gap]:  # [J], [3], [3, 3] -> [J]
     """Joint angles close to `q`, within `limits`, that bring the TCP towards the pose, and the gap that remains.
 

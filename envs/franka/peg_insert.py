@@ -17,7 +17,8 @@ from mjx_policies.envs.franka.scenes import HOLE_DEPTH, HOLE_WIDTH, PEG_HANDLE, 
 from mjx_policies.envs.physics.base import Data
 from mjx_policies.envs.progress import metric_names
 from mjx_policies.rotations import from_matrix, rotate
-from mjx_policies.types import Array, Table, Term
+from mjx_policies.spec import Table, Term
+from mjx_policies.types import Array
 
 EPISODE_SECONDS = 8.0
 SOCKET = ((0.43, -0.07), (0.57, 0.07))  # x, y, corners

@@ -17,7 +17,8 @@ from mjx_policies.envs.franka.scenes import CUBE
 from mjx_policies.envs.physics.base import Data
 from mjx_policies.envs.progress import metric_names
 from mjx_policies.rotations import from_yaw
-from mjx_policies.types import Array, Table, Term
+from mjx_policies.spec import Table, Term
+from mjx_policies.types import Array
 
 EPISODE_SECONDS = 5.0
 CUBE_START = ((0.4, -0.12), (0.6, 0.12))  # x, y, corners

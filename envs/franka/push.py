@@ -16,7 +16,8 @@ from mjx_policies.envs.franka.scenes import BLOCK
 from mjx_policies.envs.physics.base import Data
 from mjx_policies.envs.progress import metric_names
 from mjx_policies.rotations import from_yaw, rotate
-from mjx_policies.types import Array, Table, Term
+from mjx_policies.spec import Table, Term
+from mjx_policies.types import Array
 
 EPISODE_SECONDS = 10.0
 BLOCK_START = ((0.45, -0.15), (0.55, 0.15))  # x, y, corners

@@ -14,7 +14,8 @@ from mjx_policies.envs.franka.episode import ArmTask, Arrangement, away_from, st
 from mjx_policies.envs.franka.kinematics import tcp_pose
 from mjx_policies.envs.physics.base import Data
 from mjx_policies.envs.progress import metric_names
-from mjx_policies.types import Array, Table
+from mjx_policies.spec import Table
+from mjx_policies.types import Array
 
 EPISODE_SECONDS = 3.0
 GOAL = ((0.35, -0.25, 0.1), (0.65, 0.25, 0.45))  # x, y, z, corners

@@ -31,7 +31,7 @@ Seven = tuple[float, float, float, float, float, float, float]
 
 
 @dataclasses.dataclass(frozen=True)
-class Limits:
+class JointLimits:
     """Of the joints of one generation, as published.
 
     Attributes:
@@ -46,13 +46,13 @@ class Limits:
     effort: Seven = (87.0, 87.0, 87.0, 87.0, 12.0, 12.0, 12.0)
 
 
-LIMITS: dict[str, Limits] = {
-    "fr3": Limits(  # before system version 5.9.0: the ranges lie within those of later ones
+LIMITS: dict[str, JointLimits] = {
+    "fr3": JointLimits(  # before system version 5.9.0: the ranges lie within those of later ones
         lower=(-2.7437, -1.7837, -2.9007, -3.0421, -2.8065, 0.5445, -3.0159),
         upper=(2.7437, 1.7837, 2.9007, -0.1518, 2.8065, 4.5169, 3.0159),
         velocity=(2.62, 2.62, 2.62, 2.62, 5.26, 4.18, 5.26),
     ),
-    "panda": Limits(
+    "panda": JointLimits(
         lower=(-2.8973, -1.7628, -2.8973, -3.0718, -2.8973, -0.0175, -2.8973),
         upper=(2.8973, 1.7628, 2.8973, -0.0698, 2.8973, 3.7525, 2.8973),
         velocity=(2.175, 2.175, 2.175, 2.175, 2.61, 2.61, 2.61),
@@ -100,7 +100,7 @@ _PANDA_LINKS = {
 }
 
 
-def joint_limits(variant: Variant = "fr3") -> Limits:
+def joint_limits(variant: Variant = "fr3") -> JointLimits:
     """Ranges, speeds and efforts of the arm's joints.
 
     Raises:
@@ -110,7 +110,7 @@ def joint_limits(variant: Variant = "fr3") -> Limits:
     return LIMITS[variant]
 
 
-def within(limits: Limits, share: float) -> Limits:
+def within(limits: JointLimits, share: float) -> JointLimits:
     """The limits with their ranges shrunk about their middles by a factor; or widened, above 1."""
     lower, upper = np.array(limits.lower), np.array(limits.upper)
     middle, half = (lower + upper) / 2, share * (upper - lower) / 2

@@ -14,7 +14,7 @@ import mujoco
 import numpy as np
 
 from mjx_policies.envs.franka.robot import robot_spec
-from mjx_policies.envs.kinematics import facing
+from mjx_policies.envs.rendering.kinematics import facing
 from mjx_policies.envs.sensors import add_contact_sensor
 
 READY = (0.0, 0.0458985, 0.0, -2.3762899, 0.0, 2.4221884, 0.7853982)

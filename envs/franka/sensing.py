@@ -22,7 +22,8 @@ from mjx_policies.envs.mocap import mocap_id
 from mjx_policies.envs.physics.base import Data
 from mjx_policies.envs.sensors import read_sensor
 from mjx_policies.rotations import to_matrix, to_sixd
-from mjx_policies.types import Array, Table, Term
+from mjx_policies.spec import Table, Term
+from mjx_policies.types import Array
 
 NUM_JOINTS = len(JOINTS)
 NUM_COORDINATES = len(JOINTS) + len(FINGERS)  # of the robot, which come first in `qpos` and `qvel`

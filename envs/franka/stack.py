@@ -16,7 +16,8 @@ from mjx_policies.envs.franka.scenes import CUBE
 from mjx_policies.envs.physics.base import Data
 from mjx_policies.envs.progress import metric_names
 from mjx_policies.rotations import from_yaw
-from mjx_policies.types import Array, Table, Term
+from mjx_policies.spec import Table, Term
+from mjx_policies.types import Array
 
 EPISODE_SECONDS = 8.0
 MIDDLE = ((0.45, -0.08), (0.55, 0.08))  # x, y, corners, of where the point between the two cubes is

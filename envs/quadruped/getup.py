@@ -17,7 +17,8 @@ from mjx_policies.envs.quadruped.robot import SOFT_LIMIT, joint_limits
 from mjx_policies.envs.quadruped.scenes import ACTUATORS
 from mjx_policies.envs.quadruped.sensing import trunk_motion
 from mjx_policies.rotations import uniform_quaternion
-from mjx_policies.types import Array, Criterion, Observation, Term, TimeStep, assemble
+from mjx_policies.spec import Criterion, Term
+from mjx_policies.types import Array, Observation, TimeStep, actuator_targets, assemble
 
 CONTROL_DT = 0.02
 STANDING_HEIGHT = 0.32  # m, of the imu above the ground
@@ -85,7 +86,7 @@ class Go2Getup:
     def step(self, state: GetupState, action: Array, applied: Array | None = None):
         """See `Env.step`."""
         rows = jnp.broadcast_to(action, (self.physics.substeps, len(ACTUATORS))) if applied is None else applied
-        data = self.physics.step(state.data, self.spec.action.target(rows), state.dynamics)
+        data = self.physics.step(state.data, actuator_targets(self.spec.action, rows), state.dynamics)
         now = self._measure(data)
         terms = reward_terms(self, state, now, data, action)
         reward = sum(getattr(self.weights, name) * term for name, term in terms.items()) * CONTROL_DT

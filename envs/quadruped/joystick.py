@@ -22,7 +22,8 @@ from mjx_policies.envs.quadruped.robot import SOFT_LIMIT, foot_contacts, joint_l
 from mjx_policies.envs.quadruped.scenes import ACTUATORS, LEGS, Terrain
 from mjx_policies.envs.quadruped.sensing import trunk_motion
 from mjx_policies.envs.sensors import read_sensor
-from mjx_policies.types import Array, CommandRange, GaitClock, Term, TimeStep, assemble
+from mjx_policies.spec import CommandRange, GaitClock, Term
+from mjx_policies.types import Array, TimeStep, actuator_targets, assemble
 
 CONTROL_DT = 0.02
 ACTION_SCALE = 0.5  # rad
@@ -166,7 +167,7 @@ class Go2Joystick:
     def step(self, state: JoystickState, action: Array, applied: Array | None = None):
         """See `Env.step`."""
         rows = jnp.broadcast_to(action, (self.physics.substeps, len(ACTUATORS))) if applied is None else applied
-        data = self.physics.step(state.data, self.spec.action.target(rows), state.dynamics)
+        data = self.physics.step(state.data, actuator_targets(self.spec.action, rows), state.dynamics)
         now = self._measure(data)
         terms = reward_terms(self, state, now, data, action)
         rewards = {name: getattr(self.weights, name) * term for name, term in terms.items()}

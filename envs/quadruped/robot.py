@@ -14,7 +14,8 @@ from mjx_policies.draws import draw_uniform
 from mjx_policies.envs.quadruped.scenes import ACTUATORS, LEGS, TRUNK_GEOMS, Terrain
 from mjx_policies.envs.sensors import read_sensor
 from mjx_policies.rotations import from_yaw
-from mjx_policies.types import ActionTable, Array
+from mjx_policies.spec import ActionTable
+from mjx_policies.types import Array
 
 SOFT_LIMIT = 0.9  # of each joint's range: targets stay within it, in training as on the robot
 VELOCITY = (30.1, 30.1, 15.7)  # rad/s, of hip, thigh and calf in the URDF of unitreerobotics/unitree_ros

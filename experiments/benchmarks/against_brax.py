@@ -23,12 +23,12 @@ from rich.table import Table
 from watched_run import Watched, our_training, watch
 
 from mjx_policies.envs.physics import Backend
-from mjx_policies.training.errors import clean_errors
 from mjx_policies.training.progress import open_console
+from mjx_policies.training.script import clean_errors
 
 
 @dataclasses.dataclass(frozen=True)
-class Bench:
+class AgainstBrax:
     """Compares two trainers."""
 
     seeds: tuple[int, ...] = (0,)
@@ -47,7 +47,7 @@ class Bench:
             raise ValueError("there must be at least one seed, none twice, and a budget")
 
 
-def main(bench: Bench) -> None:
+def main(bench: AgainstBrax) -> None:
     console, report = open_console(), report_file(bench)
     if bench.quick:
         quick = {"task": "Pendulum", "metric": "upright", "target": 0.0, "brax_envs": 16, "brax_backend": "cpu"}
@@ -73,7 +73,7 @@ def main(bench: Bench) -> None:
     write_report(report, bench, {**runs, "brax_over_ours": ratio, "is_lower_bound": not complete})
 
 
-def run(bench: Bench, name: str, seed: int, folder: Path, console: Console) -> Watched:
+def run(bench: AgainstBrax, name: str, seed: int, folder: Path, console: Console) -> Watched:
     """One process of one trainer."""
     path = folder / f"{name}-{seed}"
     if name == "ours":
@@ -104,7 +104,7 @@ def ratio_of_times(found: dict[str, list[Watched]], budget: float) -> tuple[floa
     return brax / ours, all(watched.mean is not None for watched in found["brax"])
 
 
-def sentence(found: dict[str, list[Watched]], bench: Bench, ratio: float | None, complete: bool) -> str:
+def sentence(found: dict[str, list[Watched]], bench: AgainstBrax, ratio: float | None, complete: bool) -> str:
     """What the table means."""
     if ratio is None:
         return "Ours did not reach the target in its budget, so there is nothing to compare: raise --budget-seconds."
@@ -119,4 +119,4 @@ def sentence(found: dict[str, list[Watched]], bench: Bench, ratio: float | None,
 
 if __name__ == "__main__":
     with clean_errors(ValueError):
-        main(tyro.cli(Bench, description=__doc__))
+        main(tyro.cli(AgainstBrax, description=__doc__))

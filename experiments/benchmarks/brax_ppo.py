@@ -25,8 +25,8 @@ import tyro
 from mjx_policies.envs.compat import to_brax
 from mjx_policies.envs.physics import Backend
 from mjx_policies.envs.registry import load
-from mjx_policies.training.errors import clean_errors
 from mjx_policies.training.metrics import MetricsCsv
+from mjx_policies.training.script import clean_errors
 
 UNROLL = 20  # control steps
 BATCH = 256  # unrolls in a minibatch

@@ -20,8 +20,8 @@ from mjx_policies.deploy import loop
 from mjx_policies.deploy.controller import Controller, Mode, Request
 from mjx_policies.deploy.policy import load_policy
 from mjx_policies.deploy.simulation.sim_to_sim import Scene
-from mjx_policies.training.errors import clean_errors
 from mjx_policies.training.progress import open_console
+from mjx_policies.training.script import clean_errors
 
 MODEL = Path(__file__).parents[2] / "envs" / "models" / "go2.xml"
 
@@ -42,7 +42,7 @@ class Drive:
             raise ValueError("load must be at least -1, and seed at least 0")
 
 
-class Operator:
+class SteadyOperator:
     """Stands the robot up, then commands something else every few seconds; clears faults and starts over."""
 
     def __init__(self, controller: Controller, seed: int):
@@ -83,7 +83,7 @@ def main(drive: Drive) -> None:
     try:
         robot.start()
         with console.status(f"driving for {drive.seconds:g} s beside {count} busy processes"):
-            found = loop.run(robot, controller, Operator(controller, drive.seed), seconds=drive.seconds)
+            found = loop.run(robot, controller, SteadyOperator(controller, drive.seed), seconds=drive.seconds)
     finally:
         for burner in burners:
             burner.kill()

@@ -26,12 +26,12 @@ from mjx_policies.data.feed import Feed
 from mjx_policies.data.mixture import Shuffled
 from mjx_policies.data.store import build
 from mjx_policies.data.windows import WindowConfig, Windows
-from mjx_policies.training.errors import clean_errors
 from mjx_policies.training.progress import open_console, short_count
+from mjx_policies.training.script import clean_errors
 
 
 @dataclasses.dataclass(frozen=True)
-class Bench:
+class DataFeed:
     """Windows a second from disk."""
 
     gigabytes: float = 0.5  # of the store
@@ -52,7 +52,7 @@ class Bench:
             raise ValueError("gigabytes and seconds must be above zero, and threads must hold at least one number")
 
 
-def main(bench: Bench) -> None:
+def main(bench: DataFeed) -> None:
     console, report = open_console(), report_file(bench)
     row = 4 * (bench.state + bench.actions)
     count = max(1, round(bench.gigabytes * 1e9 / row / bench.steps))
@@ -75,7 +75,7 @@ def main(bench: Bench) -> None:
     write_report(report, bench, {"windows_per_second": {f"{threads}": rate for threads, rate in found.items()}})
 
 
-def episodes(bench: Bench, count: int):
+def episodes(bench: DataFeed, count: int):
     rng = np.random.default_rng(0)
     zero = np.zeros(bench.steps, np.float32)
     for _ in range(count):
@@ -84,7 +84,7 @@ def episodes(bench: Bench, count: int):
         yield Episode({"state": state}, action, zero, False, None, "random", 20)
 
 
-def measure(bench: Bench, windows: Windows, sampler: Shuffled, threads: int) -> float:
+def measure(bench: DataFeed, windows: Windows, sampler: Shuffled, threads: int) -> float:
     """Windows a second."""
     with Feed(lambda number: windows.take(sampler(number, bench.batch)), threads=threads) as feed:
         for _ in range(10):
@@ -98,4 +98,4 @@ def measure(bench: Bench, windows: Windows, sampler: Shuffled, threads: int) -> 
 
 if __name__ == "__main__":
     with clean_errors(ValueError):
-        main(tyro.cli(Bench, description=__doc__))
+        main(tyro.cli(DataFeed, description=__doc__))

@@ -28,15 +28,16 @@ from mjx_policies.data.formats import read
 from mjx_policies.data.statistics import Accumulator, quantiles
 from mjx_policies.envs.experts.registry import load_expert
 from mjx_policies.envs.registry import load
+from mjx_policies.errors import UserError
 from mjx_policies.experiments.collection.demonstrators import expert_demonstrator
 from mjx_policies.experiments.collection.rollouts import make_recorder, to_episodes
-from mjx_policies.heads.fast_tokens import fit_tokenizer
-from mjx_policies.training.errors import UserError, clean_errors
+from mjx_policies.heads.fast.tokens import fit_tokenizer
 from mjx_policies.training.progress import open_console
+from mjx_policies.training.script import clean_errors
 
 
 @dataclasses.dataclass(frozen=True)
-class Bench:
+class FastTokens:
     """How short FAST's tokens make demonstrations."""
 
     data: str = ""  # a dataset; empty: the expert demonstrates
@@ -53,7 +54,7 @@ class Bench:
             raise ValueError("episodes must be at least 2, and rates must hold numbers of at least 2 Hz")
 
 
-def main(bench: Bench) -> None:
+def main(bench: FastTokens) -> None:
     console, report = open_console(), report_file(bench)
     with console.status("demonstrations"), clean_errors(ValueError):
         episodes = demonstrations(bench)
@@ -79,7 +80,7 @@ def main(bench: Bench) -> None:
     write_report(report, bench, {"by_rate": {f"{rate}": row for rate, row in rows.items()}})
 
 
-def demonstrations(bench: Bench) -> list[Episode]:
+def demonstrations(bench: FastTokens) -> list[Episode]:
     """As many as were asked for.
 
     Raises:
@@ -112,7 +113,7 @@ def chunks(episodes: Sequence[Episode], rate: int) -> list[np.ndarray]:  # -> [N
     return found
 
 
-def measure(found: Sequence[np.ndarray], bench: Bench) -> dict[str, float]:
+def measure(found: Sequence[np.ndarray], bench: FastTokens) -> dict[str, float]:
     """Of one rate: tokens fitted to the even episodes, on the odd ones."""
     fitted, held = np.concatenate(found[::2]), np.concatenate(found[1::2])
     statistics = Accumulator()
@@ -127,7 +128,7 @@ def measure(found: Sequence[np.ndarray], bench: Bench) -> dict[str, float]:
 
     count, back, valid = jax.jit(jax.vmap(there_and_back), compiler_options=compiler_options())(held)
     if not valid.all():
-        raise UserError("tokens of a demonstration do not decode: this is a fault of heads/fast_tokens.py, report it.")
+        raise UserError("tokens of a demonstration do not decode: this is a fault of heads/fast/tokens.py, report it.")
     error = np.abs(back - held)
     tokens = float(np.mean(count))
     return {
@@ -141,4 +142,4 @@ def measure(found: Sequence[np.ndarray], bench: Bench) -> dict[str, float]:
 
 if __name__ == "__main__":
     with clean_errors(ValueError):
-        main(tyro.cli(Bench, description=__doc__))
+        main(tyro.cli(FastTokens, description=__doc__))

@@ -17,11 +17,11 @@ from rich.table import Table
 from rich.text import Text
 
 from mjx_policies.deploy.controller import Controller, Mode, Request
-from mjx_policies.deploy.policy import Policy, PolicyError, load_policy
+from mjx_policies.deploy.policy import ExportedPolicy, PolicyError, load_policy
 from mjx_policies.deploy.simulation.robot import Faults, Push, SimulatedRobot
 from mjx_policies.deploy.simulation.sim_to_sim import Scene
-from mjx_policies.training.errors import clean_errors
 from mjx_policies.training.progress import open_console
+from mjx_policies.training.script import clean_errors
 
 MODEL = Path(__file__).parents[2] / "envs" / "models" / "go2.xml"
 COMMAND = np.array([0.5, 0.0, 0.3])
@@ -37,7 +37,7 @@ class Inject:
 class Sabotaged:
     """A policy that can be made to fail in different ways."""
 
-    def __init__(self, policy: Policy):
+    def __init__(self, policy: ExportedPolicy):
         self.policy, self.contract = policy, policy.contract
         self.way = ""
         self.seconds = 0.0  # that its steps have taken, in the controller's eyes
@@ -115,7 +115,7 @@ HARMLESS = (
 )
 
 
-def walk(policy: Policy, scene: Scene, case: Case, seconds: float = 3.0) -> tuple[float, str]:
+def walk(policy: ExportedPolicy, scene: Scene, case: Case, seconds: float = 3.0) -> tuple[float, str]:
     """Seconds from the fault until the robot is damped, infinite if it is not, and why."""
     contract = policy.contract
     dt = contract.timing.control_dt

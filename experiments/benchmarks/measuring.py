@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 from rich.console import Console
 
-from mjx_policies.training.files import output_file, write_json
+from mjx_policies.files import output_file, write_json
 from mjx_policies.training.run_folder import provenance
 
 
@@ -30,7 +30,7 @@ class Call(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Timing:
+class CallTimes:
     """Seconds of one call: the first one, which compiles, and those after it."""
 
     first: float
@@ -42,7 +42,7 @@ class Timing:
         return statistics.median(self.seconds)
 
 
-def alternate(calls: Mapping[str, Call], repeats: int, console: Console) -> dict[str, Timing]:
+def alternate(calls: Mapping[str, Call], repeats: int, console: Console) -> dict[str, CallTimes]:
     """Times each call `repeats` times, all of them in turn: a slow spell of the machine meets them all alike."""
     first, seconds = {}, {name: [] for name in calls}
     with console.status("") as status:
@@ -53,7 +53,7 @@ def alternate(calls: Mapping[str, Call], repeats: int, console: Console) -> dict
             status.update(f"measuring: {repeat + 1} of {repeats}")
             for name, call in calls.items():
                 seconds[name].append(_seconds(call))
-    return {name: Timing(first[name], seconds[name]) for name in calls}
+    return {name: CallTimes(first[name], seconds[name]) for name in calls}
 
 
 def report_file(bench: Any) -> Path | None:

@@ -18,7 +18,7 @@ import numpy as np
 import tyro
 
 from mjx_policies.envs.quadruped import scenes
-from mjx_policies.envs.rendering import make_renderer, orbit
+from mjx_policies.envs.rendering.renderer import make_renderer, orbit
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,11 +23,12 @@ import jax
 import numpy as np
 import tyro
 
+from mjx_policies.errors import UserError
 from mjx_policies.training.checkpoint import read_checkpoint, verify_checkpoint
 from mjx_policies.training.checkpoints import checkpoint_steps, newest_checkpoint
-from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.metrics import read_metrics
 from mjx_policies.training.progress import open_console
+from mjx_policies.training.script import clean_errors
 
 EXPERIMENTS = Path(__file__).parents[1]
 
@@ -88,7 +89,7 @@ def start(config: Kills, folder: Path) -> subprocess.Popen:
     command = [
         *(sys.executable, str(EXPERIMENTS / "ppo_locomotion.py"), "--task", config.task, "--run-dir", str(folder)),
         *("--num-envs", str(config.num_envs), "--steps", str(config.iterations * config.num_envs * 10)),
-        *("--checkpoint-seconds", str(config.checkpoint_seconds), "--evaluations", "0", "--robots", "1"),
+        *("--checkpoint-seconds", str(config.checkpoint_seconds), "--evaluations", "0", "--eval-episodes", "1"),
     ]
     if (folder / "config.json").is_file():
         command.append("--resume")

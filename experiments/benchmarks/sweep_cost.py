@@ -22,13 +22,13 @@ from mjx_policies.agents.sweep import sweep
 from mjx_policies.compiler import compiler_options
 from mjx_policies.experiments.runs import ppo as ppo_run
 from mjx_policies.experiments.runs.grid import beginning
-from mjx_policies.training.errors import clean_errors
 from mjx_policies.training.progress import open_console
+from mjx_policies.training.script import clean_errors
 from mjx_policies.training.trees import own_buffers
 
 
 @dataclasses.dataclass(frozen=True)
-class Bench:
+class SweepCost:
     """Measures the cost of a sweep."""
 
     seeds: int = 8
@@ -53,7 +53,7 @@ class Bench:
         return dataclasses.replace(config, num_envs=16, rollout_length=2, policy_layers=(8,), critic_layers=(8,))
 
 
-def main(bench: Bench) -> None:
+def main(bench: SweepCost) -> None:
     console, report = open_console(), report_file(bench)
     if bench.quick:
         jax.config.update("jax_disable_most_optimizations", True)  # compiles in half the time
@@ -109,4 +109,4 @@ def program(config: ppo_run.PPORun, iterations: int, traces: dict[int, int]) -> 
 
 if __name__ == "__main__":
     with clean_errors(ValueError):
-        main(tyro.cli(Bench, description=__doc__))
+        main(tyro.cli(SweepCost, description=__doc__))

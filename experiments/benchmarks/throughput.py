@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import mujoco.batch
 import numpy as np
 import tyro
-from measuring import Call, Timing, alternate, report_file, write_report
+from measuring import Call, CallTimes, alternate, report_file, write_report
 from rich.table import Table
 
 from mjx_policies.agents.on_policy import OnPolicyState
@@ -31,13 +31,14 @@ from mjx_policies.envs.command import innermost
 from mjx_policies.envs.physics import Backend, resolve_backend
 from mjx_policies.envs.physics.cpu import STATE_FIELDS
 from mjx_policies.experiments.runs import ppo as ppo_run
-from mjx_policies.training.errors import clean_errors
 from mjx_policies.training.progress import open_console
+from mjx_policies.training.script import clean_errors
 from mjx_policies.training.trees import own_buffers, strong
+from mjx_policies.types import actuator_targets
 
 
 @dataclasses.dataclass(frozen=True)
-class Bench:
+class Throughput:
     """Measures steps per second."""
 
     task: str = "Go2JoystickFlat"
@@ -68,7 +69,7 @@ class Bench:
 LAYERS = ("C batch", "physics", "environment", "training")
 
 
-def main(bench: Bench) -> None:
+def main(bench: Throughput) -> None:
     console, report = open_console(), report_file(bench)
     if bench.quick:
         jax.config.update("jax_disable_most_optimizations", True)  # compiles in half the time
@@ -209,7 +210,7 @@ def iterate(step: Callable, state: OnPolicyState) -> Callable[[], Any]:
 
 def controls(parts: ppo_run.Built, rollout: Transition) -> jax.Array:  # -> [T, B, S, A]
     """Actuator targets of the rollout's actions, held for all substeps."""
-    target = parts.envs.spec.action.target(rollout.action)
+    target = actuator_targets(parts.envs.spec.action, rollout.action)
     substeps = parts.envs.env.physics.substeps
     return jnp.broadcast_to(target[:, :, None], (*target.shape[:2], substeps, target.shape[2]))
 
@@ -237,7 +238,7 @@ def c_batch(parts: ppo_run.Built, state: OnPolicyState, rollout: Transition) -> 
     return run, restart
 
 
-def profile(backend: str, timings: dict[str, Timing], through_callback: bool) -> dict[str, float]:
+def profile(backend: str, timings: dict[str, CallTimes], through_callback: bool) -> dict[str, float]:
     """Seconds of one iteration by part, as differences of medians: a few percent are lost or won between them."""
     seconds = {name.removeprefix(f"{backend} "): timing.median for name, timing in timings.items()}
     found = {"physics": seconds["physics"]}
@@ -254,4 +255,4 @@ def profile(backend: str, timings: dict[str, Timing], through_callback: bool) ->
 
 if __name__ == "__main__":
     with clean_errors(ValueError):
-        main(tyro.cli(Bench, description=__doc__))
+        main(tyro.cli(Throughput, description=__doc__))

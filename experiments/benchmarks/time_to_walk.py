@@ -21,14 +21,15 @@ from rich.console import Console
 from rich.table import Table
 from watched_run import Watched, our_training, watch
 
+from mjx_policies.errors import UserError
 from mjx_policies.training.checkpoint import verify_checkpoint
 from mjx_policies.training.checkpoints import newest_checkpoint
-from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.progress import open_console
+from mjx_policies.training.script import clean_errors
 
 
 @dataclasses.dataclass(frozen=True)
-class Bench:
+class TimeToWalk:
     """Times training runs."""
 
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -48,7 +49,7 @@ class Bench:
             raise ValueError("there must be at least one seed, none twice, and a window of at least one iteration")
 
 
-def main(bench: Bench) -> None:
+def main(bench: TimeToWalk) -> None:
     console, report = open_console(), report_file(bench)
     if bench.quick:
         quick = {"task": "Pendulum", "metric": "env/upright", "target": 0.0, "num_envs": 16, "steps": 16 * 24 * 7}
@@ -77,7 +78,7 @@ def main(bench: Bench) -> None:
     write_report(report, bench, {"seeds": seeds, "low_median_high": summary})
 
 
-def run(bench: Bench, seed: int, folder: Path, console: Console) -> tuple[Watched, float | None]:
+def run(bench: TimeToWalk, seed: int, folder: Path, console: Console) -> tuple[Watched, float | None]:
     """One seed: what became of it, and the seconds it spent compiling."""
     path = folder / f"seed-{seed}"
     command = our_training(path, bench.task, seed, bench.num_envs, bench.steps)
@@ -115,4 +116,4 @@ def shown(seconds: float | None) -> str:
 
 if __name__ == "__main__":
     with clean_errors(ValueError):
-        main(tyro.cli(Bench, description=__doc__))
+        main(tyro.cli(TimeToWalk, description=__doc__))

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mjx_policies.training.errors import UserError
+from mjx_policies.errors import UserError
 from mjx_policies.training.metrics import read_metrics
 from mjx_policies.training.preemption import exit_code
 

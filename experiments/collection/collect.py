@@ -23,9 +23,9 @@ from rich.console import Console
 from mjx_policies.data.episodes import Episode
 from mjx_policies.data.formats import EpisodeWriter
 from mjx_policies.data.quality import Tally
+from mjx_policies.errors import UserError
 from mjx_policies.evaluation.statistics import proportion
 from mjx_policies.experiments.collection.rollouts import Rollouts, to_episodes
-from mjx_policies.training.errors import UserError
 from mjx_policies.training.preemption import Preemption
 from mjx_policies.training.waiting import counting, working
 

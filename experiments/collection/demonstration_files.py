@@ -23,16 +23,16 @@ from mjx_policies.data.survey_picture import draw_survey
 from mjx_policies.envs.base import DynamicsSampler, Env, EnvSpec, Nominal
 from mjx_policies.envs.franka.actions import ActionName
 from mjx_policies.envs.registry import TASKS
+from mjx_policies.errors import UserError
 from mjx_policies.experiments.collection.collect import MAX_SEED
-from mjx_policies.randomization.imperfections import Imperfections, imperfect
+from mjx_policies.files import make_folder, read_json, write_atomic, write_json
+from mjx_policies.randomization.domain import DomainRandomization, randomize
 from mjx_policies.randomization.presets import PRESETS
+from mjx_policies.spec import table_size, table_slices
 from mjx_policies.training import command_line, config
 from mjx_policies.training.checkpoint import remove
 from mjx_policies.training.config import may_change
-from mjx_policies.training.errors import UserError
-from mjx_policies.training.files import make_folder, read_json, write_atomic, write_json
 from mjx_policies.training.waiting import working
-from mjx_policies.types import table_size, table_slices
 
 ROBOT = frozenset(
     (
@@ -202,18 +202,18 @@ def check_rate(dataset: Dataset, path: str | Path, task: str, control_dt: float)
         )
 
 
-def randomized_dynamics(task: Env, randomize: float) -> DynamicsSampler:
+def randomized_dynamics(task: Env, scale: float) -> DynamicsSampler:
     """What robot acts in each episode: drawn from its preset's ranges times a factor.
 
     Raises:
       UserError: nobody knows how this robot varies.
     """
-    if not randomize:
+    if not scale:
         return Nominal()
     if task.spec.robot not in PRESETS:
         raise UserError("--randomize needs a robot with a preset of its ranges, and this task's has none.")
-    imperfections = dataclasses.replace(Imperfections().scaled(0.0), dynamics=randomize)
-    return imperfect(task, imperfections)[1]
+    randomization = dataclasses.replace(DomainRandomization().scaled(0.0), dynamics=scale)
+    return randomize(task, randomization)[1]
 
 
 def show(

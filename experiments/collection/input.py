@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mjx_policies.training.errors import UserError
+from mjx_policies.errors import UserError
 
 GLFW = {257: "enter", 335: "enter", 259: "backspace", 32: " ", 61: "=", 45: "-"}
 """Codes of the viewer's keys that are no letters."""

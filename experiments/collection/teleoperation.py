@@ -24,8 +24,8 @@ from mjx_policies.data.episodes import Episode, NotFiniteError
 from mjx_policies.data.formats import EpisodeWriter
 from mjx_policies.envs.base import DynamicsSampler, Env, EnvState, Nominal
 from mjx_policies.envs.teleoperation import ActionMapping
+from mjx_policies.errors import UserError
 from mjx_policies.experiments.collection.rollouts import TAIL_SECONDS
-from mjx_policies.training.errors import UserError
 from mjx_policies.types import Array, TimeStep
 
 MOVES = {

@@ -24,16 +24,17 @@ from mjx_policies.data.statistics import Scale
 from mjx_policies.data.windows import Window, WindowConfig
 from mjx_policies.envs.base import Env, EnvSpec
 from mjx_policies.experiments.runs.grid import beginning, members
-from mjx_policies.experiments.runs.recipe import Opened, RunConfig, at_least, none_twice
+from mjx_policies.experiments.runs.recipe import Loadable, RunConfig, at_least, none_twice
 from mjx_policies.heads import registry
 from mjx_policies.heads.base import ActionHead
 from mjx_policies.heads.inpainting import Prefix
 from mjx_policies.heads.registry import Fitted, HeadName, make_head, read_fitted
 from mjx_policies.networks.flat import Flat
 from mjx_policies.policy import Policy
-from mjx_policies.randomization.imperfections import Imperfections
+from mjx_policies.randomization.domain import DomainRandomization
+from mjx_policies.spec import table_size, table_slices
 from mjx_policies.training.config import may_change
-from mjx_policies.types import Array, Observation, PyTree, table_size, table_slices
+from mjx_policies.types import Array, Observation, PyTree
 
 OBSERVATION = "state"
 OWN = ("joint_position", "joint_velocity", "finger_opening", "tcp_position", "tcp_rotation", "last_action", "velocity")
@@ -52,17 +53,19 @@ class BCRun(RunConfig):
     task: str = "FrankaPickCube"
     seed: int = 0  # of the first of the policies, and of which episodes are held out
     head: HeadName = "flow"  # what makes a chunk of actions; bins, energy and fast want a short horizon: 1, 2, 8
-    size: int = registry.SIZE  # width of its hidden layers
+    hidden_size: int = registry.SIZE  # width of its hidden layers
     horizon: int = 16  # control steps of a chunk
-    execute: int = 8  # of a chunk, before the next one is made
-    remember: int = 2  # observations that a policy sees
-    # a chunk every step instead of execute, averaged with weights exp(-ensemble * i), i = 0 for the oldest; 0.01 in
-    # the paper, the newest weighs most below 0
+    n_action_steps: int = 8  # of a chunk, before the next one is made
+    n_obs_steps: int = 2  # observations that a policy sees
+    # a chunk every step instead of n_action_steps, averaged with weights exp(-ensemble * i), i = 0 for the oldest; 0.01
+    # in the paper, the newest weighs most below 0
     ensemble: float | None = None
-    latency: int = 0  # control steps that it takes to make a chunk; the robot goes on with the last one meanwhile
+    # control steps that it takes to make a chunk; the robot goes on with the last one meanwhile
+    inference_delay: int = 0
     real_time: bool = False  # chunks continue what is left of the last one, see `chunking.real_time`
-    draw: bool = False  # act by samples also where a head knows its most likely chunk
-    unseen: tuple[str, ...] | None = None  # terms of the observation left out; None: last_action, which invites copying
+    sample_actions: bool = False  # act by samples also where a head knows its most likely chunk
+    # terms of the observation left out; None: last_action, which invites copying
+    exclude_terms: tuple[str, ...] | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the arithmetic
     steps: int = 4_000  # gradient steps
     batch_size: int = 256
@@ -70,32 +73,34 @@ class BCRun(RunConfig):
     hyper: BCHyper = dataclasses.field(default_factory=lambda: CLONING)  # its total_steps is `steps`, whatever it says
     demos: str = ""  # dataset to learn from; empty: the task's expert demonstrates, into the run folder
     episodes: int = 200  # demonstrations to learn from, the first of the dataset; 0: all of it
-    more: tuple[str, ...] = ()  # further datasets, of which all is taken
+    extra_datasets: tuple[str, ...] = ()  # further datasets, of which all is taken
     # folder of a run whose policy goes on learning; empty: from random weights. Its scales stay: it never takes actions
     # beyond those of its first demonstrations
-    begin: str = ""
+    init_from: str = ""
     evaluations: int = may_change(5)  # in simulation on the way, the last at the end; the best checkpoint stays
-    trials: int = may_change(64)  # episodes of each of these
+    interim_episodes: int = may_change(64)  # episodes of each of these
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, size=1, horizon=1, execute=1, remember=1, steps=1, batch_size=1)
-        at_least(self, episodes=0, evaluations=1, trials=1)
-        none_twice(self, "unseen", "more")
-        if self.execute > self.horizon:
-            raise ValueError(f"execute is {self.execute}, more than the {self.horizon} actions of a chunk")
-        if not 0 <= self.latency < self.execute:
+        at_least(self, hidden_size=1, horizon=1, n_action_steps=1, n_obs_steps=1, steps=1, batch_size=1)
+        at_least(self, episodes=0, evaluations=1, interim_episodes=1)
+        none_twice(self, "exclude_terms", "extra_datasets")
+        if self.n_action_steps > self.horizon:
             raise ValueError(
-                f"latency is {self.latency}, it must be at least 0 and below execute, {self.execute}: "
-                "a chunk would be due before the last is there"
+                f"n_action_steps is {self.n_action_steps}, more than the {self.horizon} actions of a chunk"
             )
-        if self.execute + self.latency > self.horizon:
+        if not 0 <= self.inference_delay < self.n_action_steps:
             raise ValueError(
-                f"execute {self.execute} and latency {self.latency} need {self.execute + self.latency} actions, "
-                f"a chunk has {self.horizon}"
+                f"inference_delay is {self.inference_delay}, it must be at least 0 and below n_action_steps, "
+                f"{self.n_action_steps}: a chunk would be due before the last is there"
             )
-        if self.ensemble is not None and (self.latency or self.real_time):
-            raise ValueError("ensemble averages a chunk of every step: leave out latency and real_time")
+        if self.n_action_steps + self.inference_delay > self.horizon:
+            raise ValueError(
+                f"n_action_steps {self.n_action_steps} and inference_delay {self.inference_delay} need "
+                f"{self.n_action_steps + self.inference_delay} actions, a chunk has {self.horizon}"
+            )
+        if self.ensemble is not None and (self.inference_delay or self.real_time):
+            raise ValueError("ensemble averages a chunk of every step: leave out inference_delay and real_time")
         if self.ensemble is not None and not math.isfinite(self.ensemble):
             raise ValueError(f"ensemble is {self.ensemble}, it must be a finite number")
         if not 0 <= self.validation < 1:
@@ -105,20 +110,20 @@ class BCRun(RunConfig):
             raise ValueError(f"evaluations is {self.evaluations}, more than the {self.steps} steps between them")
         if not self.demos and not self.episodes:
             raise ValueError("episodes is 0, all of a dataset, and there is none: name one with --demos")
-        if self.begin and self.seeds > 1:
-            raise ValueError(f"seeds is {self.seeds}, but one policy alone goes on learning from --begin")
-        if self.begin and self.grid:
-            raise ValueError(f"grid is {self.grid}, but one policy alone goes on learning from --begin")
+        if self.init_from and self.seeds > 1:
+            raise ValueError(f"seeds is {self.seeds}, but one policy alone goes on learning from --init-from")
+        if self.init_from and self.grid:
+            raise ValueError(f"grid is {self.grid}, but one policy alone goes on learning from --init-from")
 
     @property
-    def imperfections(self) -> Imperfections:
+    def randomization(self) -> DomainRandomization:
         """None: who demonstrates has a robot as its model says."""
-        return Imperfections().scaled(0.0)
+        return DomainRandomization().scaled(0.0)
 
     @property
     def window(self) -> WindowConfig:
         """What a policy sees and says."""
-        return WindowConfig(observations=self.remember, horizon=self.horizon)
+        return WindowConfig(observations=self.n_obs_steps, horizon=self.horizon)
 
 
 def reference(spec: EnvSpec) -> Reference | None:
@@ -159,12 +164,14 @@ def make_actor(
       ValueError: a term of the observation that the task lacks, or a head that cannot do what is asked of it.
     """
     where = table_slices(spec.observation)
-    unseen = tuple(name for name in ("last_action",) if name in where) if config.unseen is None else config.unseen
-    for name in unseen:
+    excluded = config.exclude_terms
+    if excluded is None:
+        excluded = tuple(name for name in ("last_action",) if name in where)
+    for name in excluded:
         if name not in where:
             raise ValueError(f"the task observes no {name!r} to leave out; it observes {', '.join(where)}")
-    kept = tuple(np.flatnonzero(~_rows(spec, unseen)).tolist())
-    head = make_head(config.head, config.horizon, spec.action.size, config.size, fitted, num_steps)
+    kept = tuple(np.flatnonzero(~_rows(spec, excluded)).tolist())
+    head = make_head(config.head, config.horizon, spec.action.size, config.hidden_size, fitted, num_steps)
     if config.real_time and head.inpaint is None:
         raise ValueError(
             f"{config.head} cannot continue a chunk, as real_time asks: choose of {', '.join(registry.STEPPED)}"
@@ -197,7 +204,7 @@ def blank_scales(config: BCRun, spec: EnvSpec) -> Scales:
 
 def example(config: BCRun, spec: EnvSpec) -> Observation:
     """Observations [O, ...] as a policy sees them, of a task's shapes."""
-    return {OBSERVATION: jnp.zeros((config.remember, table_size(spec.observation)))}
+    return {OBSERVATION: jnp.zeros((config.n_obs_steps, table_size(spec.observation)))}
 
 
 def init(config: BCRun, learner: Learner, seen: Observation) -> BCState:
@@ -209,7 +216,7 @@ def init(config: BCRun, learner: Learner, seen: Observation) -> BCState:
 def make_plan(config: BCRun, network: ActionHead, params: PyTree) -> Plan:
     """`(key, observations [O, ...]) -> actions [H, A]`: the most likely chunk where a head knows it, else a sample."""
     mode = network.mode
-    if mode is None or config.draw:
+    if mode is None or config.sample_actions:
         return lambda key, seen: network.sample(params, key, seen)[0]
     return lambda key, seen: mode(params, seen)
 
@@ -219,16 +226,16 @@ def make_policy(config: BCRun, spec: EnvSpec, network: ActionHead, params: PyTre
     shape, keys = (config.horizon, spec.action.size), (OBSERVATION,)
     plan = make_plan(config, network, params)
     if config.ensemble is not None:
-        return temporal_ensemble(plan, shape, config.ensemble, config.remember, keys)
+        return temporal_ensemble(plan, shape, config.ensemble, config.n_obs_steps, keys)
     if not config.real_time:
-        return receding_horizon(plan, shape, config.execute, config.remember, config.latency, keys)
+        return receding_horizon(plan, shape, config.n_action_steps, config.n_obs_steps, config.inference_delay, keys)
     noise, inpaint = network.noise, network.inpaint
     assert inpaint is not None and noise is not None  # make_actor has seen to it
 
     def onward(key: Array, seen: Observation, prefix: Prefix) -> Array:
         return inpaint(params, seen, noise.draw(key), prefix)
 
-    return real_time(onward, shape, config.execute, config.remember, config.latency, keys)
+    return real_time(onward, shape, config.n_action_steps, config.n_obs_steps, config.inference_delay, keys)
 
 
 def action_error(config: BCRun, network: ActionHead, params: PyTree, key: Array, window: Window) -> Array:
@@ -238,28 +245,28 @@ def action_error(config: BCRun, network: ActionHead, params: PyTree, key: Array,
     """
     plan = make_plan(config, network, params)
     keys = jax.random.split(key, len(window.action))
-    planned = jax.vmap(plan)(keys, window.observation)[:, : config.execute]  # [N, K, A]
+    planned = jax.vmap(plan)(keys, window.observation)[:, : config.n_action_steps]  # [N, K, A]
     made = jnp.isfinite(planned).all(axis=(1, 2))[:, None, None]
-    real = window.action_mask[:, : config.execute, None] & made
-    off = jnp.where(real, jnp.abs(planned - window.action[:, : config.execute]), 0.0)
+    real = window.action_mask[:, : config.n_action_steps, None] & made
+    off = jnp.where(real, jnp.abs(planned - window.action[:, : config.n_action_steps]), 0.0)
     return off.sum() / jnp.maximum(real.sum() * planned.shape[-1], 1)
 
 
 RUN = BCRun
 
 
-def opened(config: BCRun, task: Env, folder: Path) -> Opened:
+def opened(config: BCRun, task: Env, folder: Path) -> Loadable:
     """How a run is opened: its codes or tokens lie in its folder."""
     spec = task.spec
     fitted = read_fitted(config.head, (config.horizon, spec.action.size), folder)
     network = make_actor(config, spec, blank_scales(config, spec), fitted)
     learner = make_learner(config, spec, network)
-    return Opened(
+    return Loadable(
         blank=lambda key, hyper: learner.init(key, example(config, spec), hyper),
         actor=network,
         params=lambda state: state.average,
         acts=functools.partial(make_policy, config, spec, network),
         best=True,
-        remember=config.remember,
+        n_obs_steps=config.n_obs_steps,
         horizon=config.horizon,
     )

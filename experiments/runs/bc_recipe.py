@@ -15,6 +15,7 @@ from rich.console import Console
 from mjx_policies.data.store import Store
 from mjx_policies.envs.base import Env
 from mjx_policies.envs.experts.registry import load_expert
+from mjx_policies.errors import UserError
 from mjx_policies.experiments.runs import bc
 from mjx_policies.experiments.runs.bc import BCRun
 from mjx_policies.experiments.runs.bc_steps import cloning
@@ -25,11 +26,10 @@ from mjx_policies.experiments.runs.demonstrations import (
     open_demonstrations,
     prepare,
 )
-from mjx_policies.experiments.runs.opening import TrainedPolicy, load_policy
+from mjx_policies.experiments.runs.loading import TrainedPolicy, load_policy
 from mjx_policies.experiments.runs.recipe import Display, Parts, Recipe
 from mjx_policies.heads import registry
 from mjx_policies.training.checkpoints import checkpoint_steps
-from mjx_policies.training.errors import UserError
 from mjx_policies.training.job import Job
 from mjx_policies.training.preemption import Preemption
 from mjx_policies.training.run_folder import RunFolder
@@ -56,7 +56,7 @@ def check(run: BCRun, task: Env) -> PyTree:
     if not run.demos:
         load_expert(run.task, task)
     check_datasets(run, task)
-    if run.begin:
+    if run.init_from:
         open_begun(run)
     if run.head in registry.FITTED:  # those are built once they are fitted
         return ()
@@ -74,9 +74,9 @@ def assemble(
         demonstrations = prepare(store, run, task.spec)
     shape = (run.horizon, task.spec.action.size)
     params = None
-    if run.begin:
+    if run.init_from:
         begun = open_begun(run)
-        params, fitted = begun.params, registry.read_fitted(run.head, shape, Path(run.begin))
+        params, fitted = begun.params, registry.read_fitted(run.head, shape, Path(run.init_from))
         demonstrations = dataclasses.replace(demonstrations, scales=params["scales"])
         registry.save_fitted(fitted, folder.path)
     elif folder.resumed and checkpoint_steps(folder.path / "checkpoints"):
@@ -112,11 +112,11 @@ def open_begun(run: BCRun) -> TrainedPolicy:
     Raises:
       UserError: its network is another one.
     """
-    begun = load_policy(Path(run.begin), run.backend, kind="bc")
-    for name in ("task", "actions", "head", "size", "horizon", "remember", "unseen", "seeds"):
+    begun = load_policy(Path(run.init_from), run.backend, kind="bc")
+    for name in ("task", "actions", "head", "hidden_size", "horizon", "n_obs_steps", "exclude_terms", "seeds"):
         before, now = getattr(begun.config, name), getattr(run, name)
         if before != now:
-            raise UserError(f"the policy of {run.begin} has {name} {before!r}, this run {now!r}: they must agree.")
+            raise UserError(f"the policy of {run.init_from} has {name} {before!r}, this run {now!r}: they must agree.")
     return begun
 
 
@@ -125,7 +125,7 @@ RECIPE = Recipe(
     assemble,
     DISPLAY,
     name=lambda run: f"{run.task}-{run.head}",
-    trials=lambda run: run.trials,
+    interim_episodes=lambda run: run.interim_episodes,
     on_the_way="nominal",
     keep_best="eval/success",
 )

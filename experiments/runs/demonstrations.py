@@ -28,6 +28,7 @@ from mjx_policies.data.store import Store, build, fingerprint, in_memory, open_s
 from mjx_policies.data.windows import Windows
 from mjx_policies.envs.base import Env, EnvSpec
 from mjx_policies.envs.experts.registry import load_expert
+from mjx_policies.errors import UserError
 from mjx_policies.experiments.collection.collect import (
     MAX_SEED,
     Collection,
@@ -38,12 +39,11 @@ from mjx_policies.experiments.collection.demonstration_files import check_rate, 
 from mjx_policies.experiments.collection.demonstrators import expert_demonstrator
 from mjx_policies.experiments.collection.rollouts import make_recorder
 from mjx_policies.experiments.runs.bc import OBSERVATION, BCRun, reference
+from mjx_policies.files import read_json, write_json
 from mjx_policies.heads import registry
 from mjx_policies.heads.registry import Fitted
-from mjx_policies.training.errors import UserError
-from mjx_policies.training.files import read_json, write_json
+from mjx_policies.spec import table_size
 from mjx_policies.training.preemption import Preemption
-from mjx_policies.types import table_size
 
 MAX_FITTED = 20_000  # chunks that codes or tokens are fitted to
 ROLLOUTS = 128  # of an expert at once
@@ -116,7 +116,7 @@ def check_datasets(run: BCRun, task: Env) -> None:
     Raises:
       UserError: there is no such dataset, or it is of another task or rate or has other actions.
     """
-    for path in (*([run.demos] if run.demos else []), *run.more):
+    for path in (*([run.demos] if run.demos else []), *run.extra_datasets):
         check_dataset(path, run.task, task)
 
 
@@ -154,7 +154,7 @@ def open_demonstrations(
         raise UserError(f"{path} holds no demonstration.")
     if count < run.episodes:
         raise UserError(f"{path} holds {count} demonstrations, fewer than --episodes {run.episodes}; 0 takes all.")
-    datasets = [(dataset, count), *((more, len(more)) for more in map(read, run.more))]
+    datasets = [(dataset, count), *((more, len(more)) for more in map(read, run.extra_datasets))]
     for each, _ in datasets:
         for sentence in each.notes:
             console.print(f"{each.path}: {sentence}", highlight=False)

@@ -18,23 +18,24 @@ import numpy as np
 
 from mjx_policies.compiler import compiler_options
 from mjx_policies.envs.base import DynamicsSampler, Env
-from mjx_policies.envs.film import film, scene_camera
 from mjx_policies.envs.registry import scene
+from mjx_policies.envs.rendering.video import render_video, scene_camera
 from mjx_policies.envs.vectorize import vectorize
 from mjx_policies.evaluation.episodes import Episodes, run_episodes
 from mjx_policies.evaluation.latency import Latency, measure_latency
 from mjx_policies.evaluation.outcomes import judge, summarize
-from mjx_policies.evaluation.trials import Shown, Trials
+from mjx_policies.evaluation.results import EvaluationResults, RecordedEpisode
 from mjx_policies.policy import Policy, stateless
 from mjx_policies.randomization.conditions import Condition, apply_condition
-from mjx_policies.types import Array, Observation, PyTree, table_slices
+from mjx_policies.spec import table_slices
+from mjx_policies.types import Array, Observation, PyTree
 
 BATCH = 64  # robots at once; part of what a seed means, so the same for every policy
 SEEN = 8.0  # s, of an episode that is worth showing: one told to stand at first shows less
 EVALUATION_SEED = 1_000_003  # of starts, commands and robots that no training run with a smaller seed has met
 
 
-def make_trials(
+def make_evaluator(
     task: Env,
     policy: Callable[[PyTree], Policy | Callable[[Observation], Array]],
     tests: Mapping[str, Condition],
@@ -42,8 +43,8 @@ def make_trials(
     seed: int = EVALUATION_SEED,
     repeats: int = 1,
     recorded: int = 0,
-) -> Callable[..., dict[str, Trials]]:
-    """Builds `run(params, episodes, names=tuple(tests), report=None, seed=seed) -> {name: Trials}`.
+) -> Callable[..., dict[str, EvaluationResults]]:
+    """Builds `run(params, episodes, names=tuple(tests), report=None, seed=seed) -> {name: EvaluationResults}`.
 
     Each condition named takes as many robots through one whole episode each, `batch` at a time, all in one compiled
     program, and `report(name, episodes so far)` is called before the first batch and after each. Policies that are
@@ -82,15 +83,15 @@ def make_trials(
         names: Sequence[str] = tuple(tests),
         report: Callable[[str, int], None] = lambda name, done: None,
         seed: int = seed,
-    ) -> dict[str, Trials]:
+    ) -> dict[str, EvaluationResults]:
         found = {}
         keys = jax.random.split(jax.random.key(seed), -(-episodes // batch))
         for name in names:
             env, dynamics = prepared[name]
             parts: list[Episodes] = []
             actions: list[np.ndarray] = []
-            shown: dict[bool, Shown] = {}
-            kept: list[Shown] = []
+            shown: dict[bool, RecordedEpisode] = {}
+            kept: list[RecordedEpisode] = []
             report(name, 0)
             for start, key in zip(range(0, episodes, batch), keys, strict=True):
                 part = jax.device_get(play(params, env, dynamics, key))
@@ -113,7 +114,9 @@ def make_trials(
             together = jax.tree.map(lambda *part: np.concatenate(part), *parts)
             outcomes = judge(together, task.spec)
             best_first = dict(sorted(shown.items(), reverse=True))
-            found[name] = Trials(outcomes, summarize(together, task.spec), actions, best_first, together.final, kept)
+            found[name] = EvaluationResults(
+                outcomes, summarize(together, task.spec), actions, best_first, together.final, kept
+            )
         return found
 
     return run
@@ -128,18 +131,18 @@ def _worth_showing(recording: dict[str, np.ndarray], rows: np.ndarray, length: n
     return int(rows[np.argmax(np.linalg.norm(way, axis=-1))])
 
 
-def _show(recording: dict[str, np.ndarray], robot: int, length: int, number: int, control_dt: float) -> Shown:
+def _show(recording: dict[str, np.ndarray], robot: int, length: int, number: int, control_dt: float) -> RecordedEpisode:
     # What is recorded at the last step belongs to the next episode already.
     rows = slice(0, max(1, int(length) - 1))
     qpos = recording["qpos"][rows, robot]
     nowhere = np.zeros((len(qpos), 0, 3), np.float32)
     mocap_pos = recording["mocap_pos"][rows, robot] if "mocap_pos" in recording else nowhere
     command = recording["command"][rows, robot] if "command" in recording else None
-    return Shown(number, float(length * control_dt), qpos, mocap_pos, command)
+    return RecordedEpisode(number, float(length * control_dt), qpos, mocap_pos, command)
 
 
-def film_trial(
-    name: str, shown: Shown, control_dt: float, words: str, fps: int = 20, seconds: float = math.inf
+def record_video(
+    name: str, shown: RecordedEpisode, control_dt: float, words: str, fps: int = 20, seconds: float = math.inf
 ) -> bytes:
     """An episode as an mp4 file, in real time, with words and, if there is one, its command in the corner.
 
@@ -160,8 +163,8 @@ def film_trial(
         told = (f"command {x:+.2f} m/s  {y:+.2f} m/s  {yaw:+.2f} rad/s" for x, y, yaw in shown.command[rows])
         captions = [[words, command] for command in told]
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "film.mp4")
-        film(
+        path = Path(folder, "video.mp4")
+        render_video(
             model,
             qpos,
             path,

@@ -27,14 +27,14 @@ from mjx_policies.envs.mirror import mirror_action, mirror_observation, mirror_r
 from mjx_policies.envs.registry import load
 from mjx_policies.envs.vectorize import VectorEnv, vectorize
 from mjx_policies.experiments.runs.grid import beginning, members
-from mjx_policies.experiments.runs.recipe import Display, Opened, Parts, Recipe, RunConfig, at_least
+from mjx_policies.experiments.runs.recipe import Display, Loadable, Parts, Recipe, RunConfig, at_least
 from mjx_policies.heads.base import ActionHead
 from mjx_policies.heads.gaussian import gaussian_head
 from mjx_policies.networks.flat import Flat
 from mjx_policies.networks.mlp import MLP
 from mjx_policies.networks.symmetric import SymmetricMLP
 from mjx_policies.policy import acting
-from mjx_policies.randomization.imperfections import Imperfections, imperfect
+from mjx_policies.randomization.domain import DomainRandomization, randomize
 from mjx_policies.training.config import may_change
 from mjx_policies.training.job import Job
 from mjx_policies.training.preemption import Preemption
@@ -63,7 +63,7 @@ LOCOMOTION = PPOHyper(desired_kl=0.06, final_desired_kl=0.015, entropy=0.0, fina
 
 # Later commands and measurements and harder pushes than an evaluation has: at the edge of what it has met, a policy
 # falls.
-TRAINING = Imperfections(delay=(0.0, 0.03), latency=(0.0, 0.015), push_velocity=0.5)
+TRAINING = DomainRandomization(delay=(0.0, 0.03), latency=(0.0, 0.015), push_velocity=0.5)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ class PPORun(RunConfig):
     symmetry: Literal["network", "loss", "none"] = "network"  # left-right, of robots that have it
     sizes: PPOConfig = dataclasses.field(default_factory=lambda: PPOConfig(num_epochs=3, num_minibatches=4))
     hyper: PPOHyper = dataclasses.field(default_factory=lambda: LOCOMOTION)
-    imperfections: Imperfections = dataclasses.field(default_factory=lambda: TRAINING)
+    randomization: DomainRandomization = dataclasses.field(default_factory=lambda: TRAINING)
     curriculum_threshold: float = 0.8  # the task's score above which the ranges grow; 0: they are full from the start
 
     def __post_init__(self) -> None:
@@ -132,14 +132,14 @@ def build(config: PPORun) -> Built:
     """
     task = load(config.task, config.backend, config.num_envs, config.actions)
     grows = config.curriculum_threshold > 0 and task.spec.score != ""
-    env, dynamics = imperfect(task, config.imperfections)
+    env, dynamics = randomize(task, config.randomization)
     if grows:  # from the first robots on
-        env, dynamics = imperfect(task, config.imperfections.scaled(0.0))
+        env, dynamics = randomize(task, config.randomization.scaled(0.0))
     envs = vectorize(env, config.num_envs, dynamics, pool_size=max(16, config.num_envs // 16))
     learner, network = make_learner(config, envs)
     curriculum = constant()
     if grows:
-        curriculum = randomization_curriculum(task, config.imperfections, config.curriculum_threshold)
+        curriculum = randomization_curriculum(task, config.randomization, config.curriculum_threshold)
     return Built(envs, learner, network, on_policy(learner, envs, config.rollout_length, curriculum))
 
 
@@ -171,7 +171,7 @@ def make_learner(config: PPORun, envs: VectorEnv) -> tuple[Learner, ActionHead]:
 RUN = PPORun
 
 
-def opened(config: PPORun, task: Env, folder: Path) -> Opened:
+def opened(config: PPORun, task: Env, folder: Path) -> Loadable:
     """How a run is opened."""
     del folder
     learner, network = make_learner(config, vectorize(task, num_envs=1))
@@ -180,7 +180,7 @@ def opened(config: PPORun, task: Env, folder: Path) -> Opened:
         _, timestep = task.reset(jax.random.key(0), {})
         return learner.init(key, timestep.obs, hyper)
 
-    return Opened(blank, network, lambda state: state.params["actor"], functools.partial(acting, network))
+    return Loadable(blank, network, lambda state: state.params["actor"], functools.partial(acting, network))
 
 
 DISPLAY = Display(

@@ -33,13 +33,13 @@ class RunConfig:
     run_dir: str = may_change("")  # folder of the run; empty: runs/<task>-<time>
     resume: bool = may_change(False)  # continue the run in run_dir; what is not given is as it was there
     evaluations: int = may_change(1)  # short ones on the way, before that of the finished policy; 0: none
-    robots: int = may_change(256)  # of the final evaluation, for one whole episode each
+    eval_episodes: int = may_change(256)  # of the final evaluation, for one whole episode each
     checkpoint_seconds: float = may_change(20.0)  # s, between checkpoints; more where saving takes over 5 % of the time
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
             raise ValueError(f"seed is {self.seed}, it must be at least 0 and below 2**32, where seeds begin to repeat")
-        at_least(self, seeds=1, evaluations=0, robots=1, checkpoint_seconds=0)
+        at_least(self, seeds=1, evaluations=0, eval_episodes=1, checkpoint_seconds=0)
         if self.seed + self.seeds > 2**32:
             raise ValueError(f"seed is {self.seed}, with {self.seeds} seeds it must end below 2**32")
         grid_points(self.grid, self)
@@ -98,7 +98,7 @@ class Parts(NamedTuple):
     params: Callable[[Any], PyTree]
 
 
-class Opened(NamedTuple):
+class Loadable(NamedTuple):
     """What opening a run needs to know of its algorithm.
 
     Attributes:
@@ -107,7 +107,7 @@ class Opened(NamedTuple):
       params: `learner state -> ` the actor's parameters that act.
       acts: `params -> policy`.
       best: whether the result is the checkpoint that did best, not the newest.
-      remember, horizon: see `opening.TrainedPolicy`.
+      n_obs_steps, horizon: see `loading.TrainedPolicy`.
     """
 
     blank: Callable[[Array, Any], Any]
@@ -115,7 +115,7 @@ class Opened(NamedTuple):
     params: Callable[[Any], PyTree]
     acts: Callable[[PyTree], Policy]
     best: bool = False
-    remember: int = 0
+    n_obs_steps: int = 0
     horizon: int = 0
 
 
@@ -128,7 +128,7 @@ class Recipe(NamedTuple):
       assemble: `(run, task, folder, console, preemption) -> ` a context that yields `Parts`.
       display: what to show.
       name: `run -> ` the folder of a run that was given none, before the time of day.
-      trials: `run -> ` episodes of each evaluation on the way, and `on_the_way` their condition.
+      interim_episodes: `run -> ` episodes of each evaluation on the way, and `on_the_way` their condition.
       keep_best: metric of these whose best checkpoint is the result; empty: the last is.
     """
 
@@ -136,6 +136,6 @@ class Recipe(NamedTuple):
     assemble: Callable[..., contextlib.AbstractContextManager[Parts]]
     display: Display
     name: Callable[[Any], str] = lambda run: run.task
-    trials: Callable[[Any], int] = lambda run: min(BATCH, run.robots)
+    interim_episodes: Callable[[Any], int] = lambda run: min(BATCH, run.eval_episodes)
     on_the_way: str = "randomized"
     keep_best: str = ""

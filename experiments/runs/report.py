@@ -14,15 +14,15 @@ from mjx_policies.data.formats import read
 from mjx_policies.envs.base import Env
 from mjx_policies.envs.physics import Backend, resolve_backend
 from mjx_policies.envs.registry import load
+from mjx_policies.errors import UserError, disk_is_full
 from mjx_policies.evaluation.outcomes import goal_in_words
-from mjx_policies.evaluation.report_html import Film, Report, render
+from mjx_policies.evaluation.report_html import EvaluationReport, Video, render
 from mjx_policies.experiments.collection.demonstration_files import check_rate, check_task
-from mjx_policies.experiments.runs.evaluation import BATCH, EVALUATION_SEED, film_trial, make_trials, time_policy
-from mjx_policies.experiments.runs.opening import TrainedPolicy
+from mjx_policies.experiments.runs.evaluation import BATCH, EVALUATION_SEED, make_evaluator, record_video, time_policy
+from mjx_policies.experiments.runs.loading import TrainedPolicy
 from mjx_policies.experiments.runs.recipe import none_twice
+from mjx_policies.files import output_file, write_atomic
 from mjx_policies.randomization.conditions import Condition, conditions
-from mjx_policies.training.errors import UserError, disk_is_full
-from mjx_policies.training.files import output_file, write_atomic
 from mjx_policies.training.waiting import working
 
 MAX_DEMONSTRATIONS = 200  # whose actions are compared with
@@ -33,16 +33,16 @@ class EvaluationConfig:
     """In which episodes policies are evaluated."""
 
     backend: Backend = "auto"  # to run the robots on
-    robots: int = 256  # in each condition, for one whole episode each
+    episodes: int = 256  # in each condition, for one whole episode each
     seed: int = EVALUATION_SEED  # of starts, commands and robots
     conditions: tuple[str, ...] = ("nominal", "randomized")  # in what robots differ from their model; all: one by one
     demos: str = ""  # dataset of demonstrations, whose actions are compared with the policy's
-    films: bool = True  # videos of an episode that achieved the goal and of one that did not
+    videos: bool = True  # videos of an episode that achieved the goal and of one that did not
     overwrite: bool = False  # replace files that --report and --json name
 
     def __post_init__(self) -> None:
-        if self.robots < 1:
-            raise ValueError(f"--robots is {self.robots}, it must be at least 1")
+        if self.episodes < 1:
+            raise ValueError(f"--episodes is {self.episodes}, it must be at least 1")
         if not self.conditions:
             raise ValueError("--conditions is empty: name one at least, such as nominal")
         none_twice(self, "conditions")
@@ -50,7 +50,7 @@ class EvaluationConfig:
     @property
     def batch(self) -> int:
         """Robots at once."""
-        return min(BATCH, self.robots)
+        return min(BATCH, self.episodes)
 
 
 def chosen(task: Env, config: EvaluationConfig) -> dict[str, Condition]:
@@ -68,7 +68,9 @@ def chosen(task: Env, config: EvaluationConfig) -> dict[str, Condition]:
     return {name: known[name] for name in config.conditions}
 
 
-def evaluate(policies: Mapping[str, TrainedPolicy], config: EvaluationConfig, console: Console, title: str) -> Report:
+def evaluate(
+    policies: Mapping[str, TrainedPolicy], config: EvaluationConfig, console: Console, title: str
+) -> EvaluationReport:
     """Evaluates policies of one task, by name, in the same episodes.
 
     Raises:
@@ -86,16 +88,16 @@ def evaluate(policies: Mapping[str, TrainedPolicy], config: EvaluationConfig, co
         for who, policy in policies.items():
 
             def report(condition: str, done: int, who: str = who) -> None:
-                update(f"evaluating {who}, {condition} robots: {done} of {config.robots}")
+                update(f"evaluating {who}, {condition} robots: {done} of {config.episodes}")
 
-            attempt = make_trials(tasks[policy.config.actions], policy.acts, asked, config.batch, config.seed)
-            trials[who] = attempt(policy.params, config.robots, report=report)
+            attempt = make_evaluator(tasks[policy.config.actions], policy.acts, asked, config.batch, config.seed)
+            trials[who] = attempt(policy.params, config.episodes, report=report)
             latency[who] = time_policy(policy.task, policy.acts(policy.params))
     backend = resolve_backend(config.backend)
-    found = Report(
+    found = EvaluationReport(
         title=title,
         summary=", ".join(f"{who} after {policy.steps:,} steps" for who, policy in policies.items())
-        + f"; {config.robots:,} episodes in each condition, on {backend}",
+        + f"; {config.episodes:,} episodes in each condition, on {backend}",
         policies=trials,
         judged="randomized" if "randomized" in asked else next(iter(asked)),
         explained={key: condition.about for key, condition in asked.items()},
@@ -113,10 +115,10 @@ def evaluate(policies: Mapping[str, TrainedPolicy], config: EvaluationConfig, co
             **{package: version(package) for package in ("mjx-policies", "mujoco", "jax")},
         },
     )
-    return dataclasses.replace(found, films=films(found, name, config.seed, console)) if config.films else found
+    return dataclasses.replace(found, videos=videos(found, name, config.seed, console)) if config.videos else found
 
 
-def films(report: Report, task: str, seed: int, console: Console) -> list[Film]:
+def videos(report: EvaluationReport, task: str, seed: int, console: Console) -> list[Video]:
     """Of each policy's first episode that achieved the goal and its first that did not."""
     found = []
     for who, trials in report.policies.items():
@@ -124,9 +126,9 @@ def films(report: Report, task: str, seed: int, console: Console) -> list[Film]:
         for achieved, shown in tried.shown.items():
             words = tried.outcomes.goal if achieved else f"no {tried.outcomes.goal}"
             with working(console, f"rendering the video of {who}: {words}"):
-                mp4 = film_trial(task, shown, report.control_dt, words)
+                mp4 = record_video(task, shown, report.control_dt, words)
             episode = f"episode {shown.number} of seed {seed}, {shown.seconds:.1f} s"
-            found.append(Film(mp4, f"{who}, {report.judged}, {words}, {episode}"))
+            found.append(Video(mp4, f"{who}, {report.judged}, {words}, {episode}"))
     return found
 
 
@@ -161,7 +163,7 @@ def output_files(config: EvaluationConfig, report: str, json: str, default: Path
 
 
 def publish(
-    report: Report, page: Path, figures: Path | None, write: Callable[[Path], None], show: Callable[[], None]
+    report: EvaluationReport, page: Path, figures: Path | None, write: Callable[[Path], None], show: Callable[[], None]
 ) -> None:
     """Files before tables, for they stay; and the tables all the same where files cannot be written.
 

@@ -12,16 +12,16 @@ from mjx_policies.agents.sweep import member
 from mjx_policies.envs.base import Env
 from mjx_policies.evaluation.outcomes import goal_in_words
 from mjx_policies.evaluation.report import Evaluation, as_json, evaluation_table, write_evaluation
+from mjx_policies.evaluation.results import EvaluationResults
 from mjx_policies.evaluation.sweeps import Point, compare_points, sweep_table
-from mjx_policies.evaluation.trials import Trials
-from mjx_policies.experiments.runs.evaluation import BATCH, EVALUATION_SEED, SEEN, film_trial, make_trials
+from mjx_policies.experiments.runs.evaluation import BATCH, EVALUATION_SEED, SEEN, make_evaluator, record_video
 from mjx_policies.experiments.runs.grid import members
 from mjx_policies.experiments.runs.recipe import Parts, Recipe, RunConfig
+from mjx_policies.files import replacing
 from mjx_policies.randomization.conditions import conditions
 from mjx_policies.training.checkpoint import read_checkpoint
 from mjx_policies.training.checkpoints import newest_intact
 from mjx_policies.training.clock import Clock
-from mjx_policies.training.files import replacing
 from mjx_policies.training.loop import Outcome
 from mjx_policies.training.preemption import Preemption
 from mjx_policies.training.run_folder import RunFolder
@@ -42,11 +42,11 @@ class Evaluator:
         self.run, self.task, self.parts, self.recipe = run, task, parts, recipe
         self.members = members(run)
         chosen = {name: condition for name, condition in conditions(task).items() if name in FINAL}
-        self._evaluate = make_trials(task, parts.acts, chosen, min(BATCH, run.robots))
+        self._evaluate = make_evaluator(task, parts.acts, chosen, min(BATCH, run.eval_episodes))
 
     def brief(self, learner: Any) -> dict[str, Any]:
         """Figures on the way, of a sweep [S]; NaN where a policy is not finite."""
-        name, episodes = self.recipe.on_the_way, self.recipe.trials(self.run)
+        name, episodes = self.recipe.on_the_way, self.recipe.interim_episodes(self.run)
         found = [
             {} if not_finite(params) else brief(self._evaluate(params, episodes, [name], seed=CHOICE_SEED)[name])
             for params in self._params(learner)
@@ -58,14 +58,16 @@ class Evaluator:
 
     def full(
         self, learner: Any, report: Callable[[str, int], None], diverged: Container[int] = ()
-    ) -> list[dict[str, Trials]]:
+    ) -> list[dict[str, EvaluationResults]]:
         """Of each policy in each condition; nothing of those that have diverged."""
         return [
-            {} if number in diverged or not_finite(params) else self._evaluate(params, self.run.robots, report=report)
+            {}
+            if number in diverged or not_finite(params)
+            else self._evaluate(params, self.run.eval_episodes, report=report)
             for number, params in enumerate(self._params(learner))
         ]
 
-    def compare(self, tried: Sequence[Mapping[str, Trials]]) -> list[Point]:
+    def compare(self, tried: Sequence[Mapping[str, EvaluationResults]]) -> list[Point]:
         """The points of the grid, the best first; of a run alone its own figures."""
         names = [each.point or "all seeds" for each in self.members]
         bounded = self.task.spec.bounded_metrics
@@ -76,7 +78,7 @@ class Evaluator:
             yield self.parts.params(learner if len(self.members) == 1 else member(learner, each.number))
 
 
-def brief(trials: Trials) -> dict[str, float]:
+def brief(trials: EvaluationResults) -> dict[str, float]:
     """The figures of a policy in one condition that learning curves show."""
     return {name: estimate.value for name, estimate in trials.figures.items() if "/" not in name}
 
@@ -99,7 +101,7 @@ def finish(
 
         def report(condition: str, done: int) -> None:
             preemption.check()
-            say(f"evaluating {condition} robots: {done} of {run.robots}")
+            say(f"evaluating {condition} robots: {done} of {run.eval_episodes}")
 
         tried = evaluator.full(learner, report, outcome.diverged)
     points = evaluator.compare(tried)
@@ -126,7 +128,7 @@ def finish(
         trials = tried[best]["nominal"]
         achieved, shown = next(iter(trials.shown.items()))
         words = f"{recipe.name(run)}: {'' if achieved else 'no '}{trials.outcomes.goal}"
-        video = film_trial(run.task, shown, evaluator.task.spec.control_dt, words, seconds=VIDEO_SECONDS)
+        video = record_video(run.task, shown, evaluator.task.spec.control_dt, words, seconds=VIDEO_SECONDS)
         with replacing(folder.path / VIDEO) as temporary:
             temporary.write_bytes(video)
     spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in clock.seconds.items())
@@ -135,7 +137,11 @@ def finish(
 
 
 def draw_curves(
-    evaluator: Evaluator, points: Sequence[Point], tried: Sequence[Mapping[str, Trials]], steps: int, folder: RunFolder
+    evaluator: Evaluator,
+    points: Sequence[Point],
+    tried: Sequence[Mapping[str, EvaluationResults]],
+    steps: int,
+    folder: RunFolder,
 ) -> None:
     """Learning curves of a run, or of a sweep with bands over seeds."""
     # Not at the top: importing matplotlib takes 0.4 s, and training need not wait for it.
@@ -155,7 +161,7 @@ def draw_curves(
 def describe_sweep(
     evaluator: Evaluator,
     points: Sequence[Point],
-    tried: Sequence[Mapping[str, Trials]],
+    tried: Sequence[Mapping[str, EvaluationResults]],
     diverged: Mapping[int, int],
 ) -> dict[str, Any]:
     """The figures of each point of a grid and of each run, for JSON."""
@@ -173,6 +179,6 @@ def describe_sweep(
     return {"points": of_points, "runs": of_runs}
 
 
-def figures(tried: Mapping[str, Trials]) -> Evaluation:
+def figures(tried: Mapping[str, EvaluationResults]) -> Evaluation:
     """The figures of a policy over its episodes."""
     return {name: trials.figures for name, trials in tried.items()}

@@ -22,18 +22,19 @@ from rich.console import Console
 
 from mjx_policies.envs.physics import resolve_backend
 from mjx_policies.envs.registry import load
+from mjx_policies.errors import UserError
 from mjx_policies.experiments.runs.evaluation import BATCH
 from mjx_policies.experiments.runs.grid import Member, members
 from mjx_policies.experiments.runs.recipe import Recipe, RunConfig
 from mjx_policies.experiments.runs.results import VIDEO, Evaluator, finish
 from mjx_policies.training.checkpoints import checkpoint_steps
 from mjx_policies.training.config import differences
-from mjx_policies.training.errors import UserError, clean_errors
 from mjx_policies.training.loop import Outcome, Schedule, train
 from mjx_policies.training.memory import check_room
 from mjx_policies.training.preemption import Preempted, Preemption, exit_code
 from mjx_policies.training.progress import open_console
 from mjx_policies.training.run_folder import RunFolder, read_config
+from mjx_policies.training.script import clean_errors
 from mjx_policies.training.waiting import working
 
 
@@ -62,7 +63,7 @@ def complete(run: RunConfig, recipe: Recipe, outer: Path | None = None) -> None:
     with clean_errors(ValueError), working(console, "building the task and checking what it needs"):
         if not run.resume:
             run = dataclasses.replace(run, backend=resolve_backend(run.backend))  # wherever it is resumed
-        task = load(run.task, run.backend, min(BATCH, run.robots), run.actions)
+        task = load(run.task, run.backend, min(BATCH, run.eval_episodes), run.actions)
         runs = members(run)
         shapes = recipe.check(run, task)
         room = check_room(shapes, *needing(run), copies=len(runs))
@@ -124,7 +125,7 @@ def is_finished(path: Path, run: RunConfig, recipe: Recipe) -> bool:
     if changed:
         raise UserError(f"{path} goes on as it began, but {'; '.join(changed)}. Leave out what differs, or start anew.")
     results = [path / name for name in ("curves.png", VIDEO)]
-    same = all(getattr(before, name) == getattr(run, name) for name in ("steps", "robots") if hasattr(run, name))
+    same = all(getattr(before, name) == getattr(run, name) for name in ("steps", "eval_episodes") if hasattr(run, name))
     return same and all(file.exists() for file in results)
 
 

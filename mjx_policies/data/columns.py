@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from mjx_policies.data.dataset import MAX_EPISODE_BYTES
 from mjx_policies.data.packages import load
-from mjx_policies.training.errors import UserError
+from mjx_policies.errors import UserError
 
 CHANNELS = {1: "L", 3: "RGB", 4: "RGBA"}  # of pictures, and their modes in Pillow
 MAX_PNG = 2**26  # bytes

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mjx_policies.data.episodes import Episode
-from mjx_policies.training.errors import UserError
+from mjx_policies.errors import UserError
 
 EVEN, MAX_JITTER = 0.05, 0.5  # portions of a period: what is worth no word, and what a recorder without gaps may do
 MAX_TOLD = 5  # skipped episodes that are told one by one: a damaged file has all of them

@@ -15,9 +15,9 @@ import tyro
 
 from mjx_policies.data.dataset import Dataset, readable, remarks
 from mjx_policies.data.formats import read
-from mjx_policies.data.statistics import Statistics, statistics_of
-from mjx_policies.training.errors import clean_errors
+from mjx_policies.data.statistics import DatasetStatistics, statistics_of
 from mjx_policies.training.progress import duration, open_console
+from mjx_policies.training.script import clean_errors
 from mjx_policies.training.waiting import working
 
 MAX_ROWS = 64  # numbers of one array that are listed
@@ -53,7 +53,7 @@ def describe(dataset: Dataset) -> str:
     return "\n".join(lines)
 
 
-def describe_statistics(found: dict[str, Statistics]) -> str:
+def describe_statistics(found: dict[str, DatasetStatistics]) -> str:
     """The range of every number."""
     lines = ["| number | min | q01 | mean | q99 | max | std |", "|---|---|---|---|---|---|---|"]
     for name, statistics in found.items():

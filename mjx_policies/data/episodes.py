@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from mjx_policies.deploy.model import show
-from mjx_policies.training.errors import UserError
+from mjx_policies.errors import UserError
+from mjx_policies.text import show
 
 NAME = re.compile(r"[\w-]{1,80}|observation(\.[\w-]{1,40}){2,4}", re.ASCII)
 """What an observation may be called: `state`, or the whole name of a foreign feature, `observation.images.wrist`."""

@@ -11,7 +11,7 @@ from mjx_policies.data import lerobot, minari, robomimic
 from mjx_policies.data.dataset import Dataset
 from mjx_policies.data.episodes import Episode
 from mjx_policies.data.paths import telling
-from mjx_policies.training.errors import UserError
+from mjx_policies.errors import UserError
 
 WritableFormat = Literal["lerobot", "robomimic"]
 FORMATS: dict[str, ModuleType] = {"lerobot": lerobot, "robomimic": robomimic, "minari": minari}

@@ -19,8 +19,8 @@ from mjx_policies.data.dataset import MAX_EPISODE_BYTES
 from mjx_policies.data.episodes import NAME
 from mjx_policies.data.packages import load
 from mjx_policies.data.paths import check_plain
-from mjx_policies.deploy.model import show
-from mjx_policies.training.errors import UserError
+from mjx_policies.errors import UserError
+from mjx_policies.text import show
 
 MAX_FILE = 2**40  # bytes
 MAX_TEXT = 2**26  # bytes

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mjx_policies.data.statistics import Accumulator, Statistics
+from mjx_policies.data.statistics import Accumulator, DatasetStatistics
 from mjx_policies.data.store import Store
 from mjx_policies.data.windows import Windows
 
@@ -51,7 +51,7 @@ def windows_of(windows: Windows, episodes: np.ndarray) -> np.ndarray:  # [E] -> 
     return np.flatnonzero(np.isin(of, episodes))
 
 
-def statistics_of_episodes(store: Store, episodes: Iterable[int]) -> Mapping[str, Statistics]:
+def statistics_of_episodes(store: Store, episodes: Iterable[int]) -> Mapping[str, DatasetStatistics]:
     """`statistics_of_store` of some of its episodes."""
     found: dict[str, Accumulator] = {}
     for episode in episodes:

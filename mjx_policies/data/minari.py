@@ -22,9 +22,9 @@ from mjx_policies.data.columns import decode_pictures, picture_shape
 from mjx_policies.data.dataset import Alike, Feature, check_fps, check_index, check_memory
 from mjx_policies.data.episodes import Episode
 from mjx_policies.data.paths import inside
-from mjx_policies.deploy.model import show
-from mjx_policies.training.errors import UserError
-from mjx_policies.training.files import read_json
+from mjx_policies.errors import UserError
+from mjx_policies.files import read_json
+from mjx_policies.text import show
 
 FORMAT = "minari"
 MAX_JSON = 2**26  # bytes

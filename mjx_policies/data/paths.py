@@ -8,8 +8,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from mjx_policies.deploy.model import show
-from mjx_policies.training.errors import UserError, disk_is_full
+from mjx_policies.errors import UserError, disk_is_full
+from mjx_policies.text import show
 
 HDF5 = (".hdf5", ".h5")
 

@@ -15,8 +15,8 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from mjx_policies.data.episodes import Episode
+from mjx_policies.errors import UserError
 from mjx_policies.evaluation.statistics import Estimate, proportion
-from mjx_policies.training.errors import UserError
 
 LEAST_RANGE = 0.05  # of its size, that a coordinate is taken to cover: what all but stands still jumps by nothing
 IDLE = 0.002  # of the range a coordinate covers in the set, which a step must exceed in some coordinate to be a motion

@@ -33,9 +33,9 @@ from mjx_policies.data.dataset import Alike, Described, Feature, check_index, ch
 from mjx_policies.data.episodes import Episode
 from mjx_policies.data.packages import load
 from mjx_policies.data.paths import HDF5, inside, telling
-from mjx_policies.deploy.model import show
-from mjx_policies.training.errors import UserError
-from mjx_policies.training.files import flush_to_disk, make_folder, replacing
+from mjx_policies.errors import UserError
+from mjx_policies.files import flush_to_disk, make_folder, replacing
+from mjx_policies.text import show
 
 FORMAT = "robomimic"
 ABOUT = "mjx_policies"  # attribute of `data`: robot, action_names, environment
@@ -64,8 +64,8 @@ def read(path: str | Path, *, fps: float | None = None, mask: str = "") -> Robom
 
 
 def write(path: str | Path, episodes: Iterable[Episode], **options: Any) -> None:
-    """Writes episodes; see `Writer` for options and errors."""
-    with Writer(path, **options) as writer:
+    """Writes episodes; see `RobomimicWriter` for options and errors."""
+    with RobomimicWriter(path, **options) as writer:
         for episode in episodes:
             writer.add(episode)
 
@@ -175,13 +175,13 @@ def _observations(demo: Any, name: str) -> dict[str, np.ndarray]:
     return {key: _rows(hdf5.numbers(parent, member)) for key, parent, member in found}
 
 
-class Writer:
+class RobomimicWriter:
     """Adds episodes to a new file; use it as a context, or call `close`.
 
     Args:
       path: ends in `.hdf5`; it must not exist yet.
       append: continue one whose writer was killed before it closed it.
-      robot, action_names, environment: see `lerobot_writer.Writer`; they are kept for whoever converts the file.
+      robot, action_names, environment: see `lerobot.writer.Writer`; they are kept for whoever converts the file.
 
     Raises:
       UserError: the file is there already, or parts of it are and `append` is not asked for.
@@ -286,7 +286,7 @@ class Writer:
         """Deletes all that this writer made, for work that failed; not for a dataset that it went on with."""
         shutil.rmtree(self._parts, ignore_errors=True)
 
-    def __enter__(self) -> Writer:
+    def __enter__(self) -> RobomimicWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
@@ -375,3 +375,7 @@ def _control_frequency(environment: Mapping[str, Any]) -> float | None:
 def _rows(values: np.ndarray) -> np.ndarray:  # [T, ...]
     """With at least one number a step."""
     return values[:, None] if values.ndim == 1 else values
+
+
+Writer = RobomimicWriter
+"""The name that it has in the module of each format, see `formats`."""

@@ -16,7 +16,7 @@ from flax import struct
 
 from mjx_policies.data.episodes import Episode
 from mjx_policies.data.store import Store
-from mjx_policies.training.errors import UserError
+from mjx_policies.errors import UserError
 
 Array = Any
 """NumPy's or JAX's: statistics are taken with the one, and carried by a policy as the other."""
@@ -27,7 +27,7 @@ SAMPLE = 65_536  # rows that quantiles are taken from: a rank of 1 % is then off
 
 
 @struct.dataclass
-class Statistics:
+class DatasetStatistics:
     """Of one array, by number.
 
     Attributes:
@@ -65,17 +65,17 @@ class Scale:
         return values * self.size + self.offset
 
 
-def min_max(statistics: Statistics) -> Scale:
+def min_max(statistics: DatasetStatistics) -> Scale:
     """To [-1, 1] over all that was seen, which samplers that clip to it require."""
     return _interval(statistics.minimum, statistics.maximum)
 
 
-def quantiles(statistics: Statistics) -> Scale:
+def quantiles(statistics: DatasetStatistics) -> Scale:
     """The middle 98 % to [-1, 1]: a few outliers do not squeeze the rest, and come out beyond."""
     return _interval(statistics.q01, statistics.q99)
 
 
-def standard(statistics: Statistics) -> Scale:
+def standard(statistics: DatasetStatistics) -> Scale:
     """To mean zero and deviation one."""
     return Scale(
         np.asarray(statistics.mean, np.float32), np.maximum(np.asarray(statistics.std, np.float32), np.float32(MIN_STD))
@@ -135,7 +135,7 @@ class Accumulator:
         self._kept[place[chosen]] = rows[chosen]
         self._count = count
 
-    def result(self) -> Statistics:
+    def result(self) -> DatasetStatistics:
         """Of all rows so far.
 
         Raises:
@@ -145,10 +145,10 @@ class Accumulator:
             raise ValueError("there are no rows to take statistics of")
         low, high = np.quantile(self._kept[: self._count], (0.01, 0.99), axis=0)
         values = (self._low, self._high, self._mean, np.sqrt(self._square / self._count), low, high)
-        return Statistics(np.float32(self._count), *(value.astype(np.float32) for value in values))
+        return DatasetStatistics(np.float32(self._count), *(value.astype(np.float32) for value in values))
 
 
-def statistics_of(episodes: Iterable[Episode]) -> Mapping[str, Statistics]:
+def statistics_of(episodes: Iterable[Episode]) -> Mapping[str, DatasetStatistics]:
     """Of actions and of each observation that is a vector of numbers, in one pass over episodes.
 
     Returns:
@@ -165,7 +165,7 @@ def statistics_of(episodes: Iterable[Episode]) -> Mapping[str, Statistics]:
     return {name: accumulator.result() for name, accumulator in found.items()}
 
 
-def statistics_of_store(store: Store, rows: int = 65_536) -> Mapping[str, Statistics]:
+def statistics_of_store(store: Store, rows: int = 65_536) -> Mapping[str, DatasetStatistics]:
     """`statistics_of` for a store, which may be larger than memory: `rows` at a time."""
     found = {}
     for name, array in store.arrays.items():

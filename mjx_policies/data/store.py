@@ -22,9 +22,9 @@ import numpy as np
 
 from mjx_policies.data.episodes import NAME, Episode
 from mjx_policies.data.paths import inside
-from mjx_policies.deploy.model import show
-from mjx_policies.training.errors import UserError
-from mjx_policies.training.files import flush_to_disk, flush_tree_to_disk, read_json, write_json
+from mjx_policies.errors import UserError
+from mjx_policies.files import flush_to_disk, flush_tree_to_disk, read_json, write_json
+from mjx_policies.text import show
 
 FORMAT = 1
 INFO = "store.json"

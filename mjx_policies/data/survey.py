@@ -17,8 +17,8 @@ import numpy as np
 from mjx_policies.data.episodes import Episode
 from mjx_policies.data.quality import LISTED, Finding, Quality, Tally, judge
 from mjx_policies.evaluation.statistics import Estimate, mean
+from mjx_policies.spec import Table, table_slices
 from mjx_policies.training.progress import duration
-from mjx_policies.types import Table, table_slices
 
 WHERE = ("m", "rad", "1")  # units of what says where something is; rates, forces and memories say something else
 POSITIONS = ("tcp_position", "position")  # what a robot's path is drawn from, the first that a table has

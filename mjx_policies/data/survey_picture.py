@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from mjx_policies.data.quality import Tally
 from mjx_policies.data.survey import Survey
-from mjx_policies.training.files import replacing
+from mjx_policies.files import replacing
 
 COLORS = ("#2b6cb0", "#dd6b20", "#2f855a", "#b83280", "#6b46c1", "#718096")
 GREY = "#6b7280"

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mjx_policies.data.episodes import Episode
+from mjx_policies.errors import UserError
 from mjx_policies.rotations import from_sixd, to_sixd
-from mjx_policies.training.errors import UserError
 from mjx_policies.types import Array
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from flax import struct
 
 from mjx_policies.data.store import Store
-from mjx_policies.training.errors import UserError
+from mjx_policies.errors import UserError
 
 Array = Any
 """NumPy's or JAX's."""

@@ -2,7 +2,7 @@
 
 | mode | a plan is made | meanwhile the robot |
 |---|---|---|
-| `synchronous` | within a step, after every `execute` steps (receding horizon) | waits, so planning must be quick |
+| `synchronous` | within a step, after every `n_action_steps` steps (receding horizon) | waits: planning must be quick |
 | `asynchronous` | in another thread, once the share `refill` of a chunk is left | does what is left of that chunk |
 
 A chunk asked for in step s is for the steps s to s + H - 1, whenever it arrives: of one that arrives in step t the
@@ -24,7 +24,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from mjx_policies.deploy.contract import ContractError
-from mjx_policies.deploy.controller import Policy
+from mjx_policies.deploy.controller import ControlPolicy
 
 WARM_UPS = 5  # plans that are timed before the first run
 LATENCY_MARGIN = 1.5  # times the slowest of them, what a plan may take on a busier computer
@@ -108,7 +108,7 @@ class ChunkStep(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True)
-class Statistics:
+class ChunkStatistics:
     """Of all runs.
 
     Attributes:
@@ -123,7 +123,7 @@ class Statistics:
 
 
 class ChunkedPolicy:
-    """A `controller.Policy` made of one that plans ahead. For one robot; close it.
+    """A `controller.ControlPolicy` made of one that plans ahead. For one robot; close it.
 
     A run starts from the pose `rest`, which the controller stands in. Until the first plan arrives, for as long as a
     plan may take and `hold_periods` more, an asynchronous policy answers with that target, and with the action 0, which
@@ -137,7 +137,7 @@ class ChunkedPolicy:
       policy: whose steps return action [H, A] and target [H, A]. Its state goes from plan to plan. It must not be used
         elsewhere.
       mode: see the module.
-      execute: steps from one plan to the next, synchronous, at most H; H unless given.
+      n_action_steps: steps from one plan to the next, synchronous, at most H; H unless given.
       refill: share of H, asynchronous, 0.5 unless given: a plan is asked for when no more actions than this are left.
         They must last longer than `latency`.
       ensemble: m of the weights exp(-m i), where i = 0 is the oldest chunk that has an action for the step; None takes
@@ -161,10 +161,10 @@ class ChunkedPolicy:
 
     def __init__(
         self,
-        policy: Policy,
+        policy: ControlPolicy,
         *,
         mode: Literal["synchronous", "asynchronous"] = "synchronous",
-        execute: int | None = None,
+        n_action_steps: int | None = None,
         refill: float | None = None,
         ensemble: float | None = None,
         blend: int = 0,
@@ -181,21 +181,23 @@ class ChunkedPolicy:
         if mode not in ("synchronous", "asynchronous"):
             raise ValueError(f"mode is {mode!r}, it must be synchronous or asynchronous")
         if mode == "synchronous" and (refill is not None or executor is not None):
-            raise ValueError("refill and executor are for the asynchronous mode: choose it, or give execute instead")
+            raise ValueError(
+                "refill and executor are for the asynchronous mode: choose it, or give n_action_steps instead"
+            )
         if mode == "synchronous" and late:
             raise ValueError("late is for the asynchronous mode: a robot that waits for its plan acts on the newest")
-        if mode == "asynchronous" and execute is not None:
-            raise ValueError("execute is for the synchronous mode: choose it, or give refill instead")
+        if mode == "asynchronous" and n_action_steps is not None:
+            raise ValueError("n_action_steps is for the synchronous mode: choose it, or give refill instead")
         if mode == "asynchronous" and action_type != "joint_position":
             raise ContractError(f"{action_type} targets cannot be held until a plan arrives: use the synchronous mode")
-        execute = _whole("execute", horizon if execute is None else execute, 1, horizon)
+        n_action_steps = _whole("n_action_steps", horizon if n_action_steps is None else n_action_steps, 1, horizon)
         refill = _number("refill", 0.5 if refill is None else refill)
         if not 0 < refill <= 1:
             raise ValueError(f"refill is {refill}, it must be above 0 and at most 1")
         if ensemble is not None and blend:
             raise ValueError("blend has no meaning where chunks are averaged: give either ensemble or blend")
-        if mode == "synchronous" and execute == horizon and (ensemble is not None or blend):
-            raise ValueError(f"chunks executed to their end never overlap: give an execute below {horizon}")
+        if mode == "synchronous" and n_action_steps == horizon and (ensemble is not None or blend):
+            raise ValueError(f"chunks executed to their end never overlap: give an n_action_steps below {horizon}")
         if ensemble is not None and abs(_number("ensemble", ensemble)) > MAX_ENSEMBLE:
             raise ValueError(
                 f"ensemble is {ensemble}, it must lie within ±{MAX_ENSEMBLE:g}, where one chunk has it all"
@@ -214,7 +216,9 @@ class ChunkedPolicy:
             raise ValueError(f"rest is {rest}, it must be {defaults.size} finite numbers")
         self._clock = clock
         asynchronous = mode == "asynchronous"
-        self._ask_at = math.floor(refill * horizon + ROUNDING) if asynchronous else horizon - execute  # actions left
+        self._ask_at = (
+            math.floor(refill * horizon + ROUNDING) if asynchronous else horizon - n_action_steps
+        )  # actions left
         self._last: Future[tuple[Any, Any, Any]] | None = None  # not looked at yet
         self._closed = False
         self._steps = self._plans = self._held = 0
@@ -264,9 +268,9 @@ class ChunkedPolicy:
         return self._serve(state)
 
     @property
-    def statistics(self) -> Statistics:
+    def statistics(self) -> ChunkStatistics:
         """Until now."""
-        return Statistics(self._steps, self._plans, self._held)
+        return ChunkStatistics(self._steps, self._plans, self._held)
 
     def close(self) -> None:
         """Waits for the thread to end. What it is planning is lost, an error in it too. May be called twice."""

@@ -19,6 +19,8 @@ import typing
 from collections.abc import Sequence
 from typing import Any, cast
 
+from mjx_policies.spec import CommandRange, GaitClock
+
 METADATA_KEY = "mjx_policies.contract"
 SCHEMA_VERSION = "1.0"
 """Readers refuse another number before the dot; the one behind it grows with keys that old readers may not need."""
@@ -39,7 +41,7 @@ class ContractError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Robot:
+class RobotModel:
     """Which robot.
 
     Attributes:
@@ -100,7 +102,7 @@ class Joint:
 
 
 @dataclasses.dataclass(frozen=True)
-class Term:
+class ContractTerm:
     """One row of the observation; the vector holds `scale * value`, term after term.
 
     Attributes:
@@ -161,7 +163,7 @@ class State:
 
 
 @dataclasses.dataclass(frozen=True)
-class Noise:
+class NoiseInput:
     """A random input of the graph; its first axis is the batch.
 
     Attributes:
@@ -174,29 +176,6 @@ class Noise:
     shape: tuple[int, ...]
     distribution: str
     deterministic: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Command:
-    """A number the operator chooses, and the range in which training covered it."""
-
-    name: str
-    unit: str
-    low: float
-    high: float
-
-
-@dataclasses.dataclass(frozen=True)
-class Gait:
-    """A clock in the observation: cosine and sine of a phase.
-
-    Attributes:
-      hz: turns per second.
-      braking_seconds: for which it goes on after the command became zero; then both numbers are zero.
-    """
-
-    hz: float
-    braking_seconds: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -247,15 +226,15 @@ class Contract:
     """
 
     schema_version: str
-    robot: Robot
+    robot: RobotModel
     timing: Timing
     joints: tuple[Joint, ...]
-    observation: tuple[Term, ...]
+    observation: tuple[ContractTerm, ...]
     action: Action
     state: tuple[State, ...]
-    noise: tuple[Noise, ...]
-    commands: tuple[Command, ...]
-    gait: Gait | None
+    noise: tuple[NoiseInput, ...]
+    commands: tuple[CommandRange, ...]
+    gait: GaitClock | None
     randomization: tuple[Range, ...]
     training: Training
     golden: Golden

@@ -28,7 +28,7 @@ from mjx_policies.deploy import safety
 from mjx_policies.deploy.contract import Contract, ContractError
 from mjx_policies.deploy.observation import ObservationBuilder, ObservationError, Source
 from mjx_policies.deploy.robot import Reading, Targets
-from mjx_policies.deploy.safety import Fault, Limits
+from mjx_policies.deploy.safety import Fault, SafetyLimits
 
 STAND_SECONDS = 2.0  # from the pose measured to the one to stand in
 STAND_STIFFNESS = (
@@ -57,7 +57,7 @@ class Request(enum.StrEnum):
     CLEAR = "clear"
 
 
-class Step(Protocol):
+class PolicyStep(Protocol):
     """What a policy returns: action [A], target [A] and its next state."""
 
     @property
@@ -70,8 +70,8 @@ class Step(Protocol):
     def state(self) -> Any: ...  # noqa: D102
 
 
-class Policy(Protocol):
-    """What the controller needs of a policy, see `policy.Policy`."""
+class ControlPolicy(Protocol):
+    """What the controller needs of a policy, see `policy.ExportedPolicy`."""
 
     @property
     def contract(self) -> Contract:
@@ -82,7 +82,7 @@ class Policy(Protocol):
         """What the first step starts from."""
         ...
 
-    def step(self, observation: np.ndarray, state: Any) -> Step:
+    def step(self, observation: np.ndarray, state: Any) -> PolicyStep:
         """One step from an observation [D] float32."""
         ...
 
@@ -161,9 +161,9 @@ class Controller:
 
     def __init__(
         self,
-        policy: Policy,
+        policy: ControlPolicy,
         joint_names: Sequence[str],
-        limits: Limits | None = None,
+        limits: SafetyLimits | None = None,
         *,
         sources: Mapping[str, Source] | None = None,
         stance: Stance = LEGS,

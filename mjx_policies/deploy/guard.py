@@ -138,7 +138,7 @@ class Order:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class GuardReport:
     """What the guard tells.
 
     Attributes:
@@ -173,7 +173,7 @@ class Report:
         return b"".join(parts)
 
     @classmethod
-    def decode(cls, message: bytes) -> Report:
+    def decode(cls, message: bytes) -> GuardReport:
         """What `encode` wrote; an empty message tells nothing."""
         if not message:
             return cls()
@@ -195,7 +195,7 @@ class Guard:
 
     Attributes:
       damping: the targets that damp the robot.
-      state, reason: see `Report`.
+      state, reason: see `GuardReport`.
     """
 
     def __init__(self, robot: Robot, timeout: float, note: Callable[..., None]):
@@ -214,7 +214,7 @@ class Guard:
         self._reading: Reading | None = None
         self.state, self.reason = WAITING, "no targets were written yet"
 
-    def cycle(self, now: float, order: Order, orphaned: bool) -> Report:
+    def cycle(self, now: float, order: Order, orphaned: bool) -> GuardReport:
         """Obeys, or damps.
 
         Raises:
@@ -240,7 +240,7 @@ class Guard:
             self._damp(now, f"the robot refused: {type(error).__name__}: {error}", age)
         if self.state != RUNNING:
             self._robot.write(self.damping)  # again and again: one may be lost
-        return Report(self.state, self._clears, self.reason, self._reading)
+        return GuardReport(self.state, self._clears, self.reason, self._reading)
 
     def _damp(self, now: float, reason: str, age: float) -> None:
         if self.state == DAMPED:
@@ -317,10 +317,10 @@ class GuardedRobot:
         return self._memory.name
 
     @property
-    def report(self) -> Report:
+    def report(self) -> GuardReport:
         """What the guard told last."""
         self._check()
-        return Report.decode(self._reports.get())
+        return GuardReport.decode(self._reports.get())
 
     def read(self) -> Reading | None:
         """The newest measurement that the guard passed on.

@@ -47,7 +47,7 @@ class LogError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Field:
+class LogField:
     """One column.
 
     Attributes:
@@ -62,7 +62,7 @@ class Field:
 
 
 @dataclasses.dataclass(frozen=True)
-class Log:
+class RecordedLog:
     """What `read_log` found.
 
     Attributes:
@@ -86,7 +86,7 @@ class RingLog:
       LogError: the file exists, cannot be created, or the disk has no room for it.
     """
 
-    def __init__(self, path: str | os.PathLike[str], capacity: int, fields: Sequence[Field]):
+    def __init__(self, path: str | os.PathLike[str], capacity: int, fields: Sequence[LogField]):
         self.path = Path(path)
         header = {"version": 1, "capacity": capacity, "fields": [dataclasses.astuple(field) for field in fields]}
         text = json.dumps(header, sort_keys=True).encode()
@@ -162,7 +162,7 @@ class RingLog:
         self.close()
 
 
-def read_log(path: str | os.PathLike[str]) -> Log:
+def read_log(path: str | os.PathLike[str]) -> RecordedLog:
     """The records of a log, the oldest first; also of one that is being written.
 
     Raises:
@@ -206,7 +206,7 @@ def read_log(path: str | os.PathLike[str]) -> Log:
             torn += 1
     kept = np.array([slot for _, slot in sorted(good)], np.intp)
     names = ["number", *(dtype.names or ())]
-    return Log(rows[kept][names], torn)
+    return RecordedLog(rows[kept][names], torn)
 
 
 def describe(code: int) -> str:
@@ -218,26 +218,26 @@ def describe(code: int) -> str:
     return f"{CODES[code]}: {FAULTS[CODES[code]]}"
 
 
-def tick_fields(contract: Contract) -> tuple[Field, ...]:
+def tick_fields(contract: Contract) -> tuple[LogField, ...]:
     """Fields that hold a tick of the controller, see `tick_values`; joints in the policy's order."""
     joints = (len(contract.joints),)
     return (
-        Field("time", "<f8"),
-        Field("mode", "|u1"),
-        Field("fault", "|u1"),  # see `describe`
-        Field("held", "|u1"),
-        Field("missed", "<u4"),  # deadlines so far
-        Field("age", "<f8"),
-        Field("inference_seconds", "<f8"),
-        Field("command", "<f4", (len(contract.commands),)),
-        Field("gyro", "<f4", (3,)),
-        Field("orientation", "<f4", (4,)),
-        Field("joint_position", "<f4", joints),
-        Field("joint_velocity", "<f4", joints),
-        Field("observation", "<f4", (contract.observation_size,)),
-        Field("action", "<f4", joints),
-        Field("target", "<f4", joints),
-        Field("text", f"|S{SENTENCE}"),  # of the fault, or why a request was refused
+        LogField("time", "<f8"),
+        LogField("mode", "|u1"),
+        LogField("fault", "|u1"),  # see `describe`
+        LogField("held", "|u1"),
+        LogField("missed", "<u4"),  # deadlines so far
+        LogField("age", "<f8"),
+        LogField("inference_seconds", "<f8"),
+        LogField("command", "<f4", (len(contract.commands),)),
+        LogField("gyro", "<f4", (3,)),
+        LogField("orientation", "<f4", (4,)),
+        LogField("joint_position", "<f4", joints),
+        LogField("joint_velocity", "<f4", joints),
+        LogField("observation", "<f4", (contract.observation_size,)),
+        LogField("action", "<f4", joints),
+        LogField("target", "<f4", joints),
+        LogField("text", f"|S{SENTENCE}"),  # of the fault, or why a request was refused
     )
 
 

@@ -41,7 +41,7 @@ class Log(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Statistics:
+class LoopStatistics:
     """A run of the loop.
 
     Attributes:
@@ -76,7 +76,7 @@ def run(
     log: Log | None = None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
-) -> Statistics:
+) -> LoopStatistics:
     """Runs the robot until its time is up, it is done, or SIGINT or SIGTERM comes, damps it and lets go of it.
 
     Args:
@@ -209,9 +209,9 @@ class _Recorder:
             with self.blaming("log"):
                 self._log.write(tick_values(now, output, self.missed))
 
-    def statistics(self) -> Statistics:
+    def statistics(self) -> LoopStatistics:
         """So far."""
-        return Statistics(
+        return LoopStatistics(
             ticks=self._ticks,
             missed=self.missed,
             jitter_p50=self._percentile(0.5),

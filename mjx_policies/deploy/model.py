@@ -14,13 +14,14 @@ import hashlib
 import math
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from mjx_policies.deploy import contract as contracts
 from mjx_policies.deploy.contract import Contract, ContractError
-from mjx_policies.deploy.protobuf import Field, Message, Schema, WireError, read
+from mjx_policies.deploy.protobuf import Message, Schema, WireError, WireField, read
+from mjx_policies.text import show, show_all
 
 MAX_BYTES = 64 * 2**20  # of a file
 MAX_NUMBERS = 2**20  # of an input or output for one robot
@@ -163,18 +164,6 @@ def _shapes(kind: str, named: list[tuple[str, tuple[int, ...]]]) -> dict[str, tu
                 f"{MAX_NUMBERS:,} numbers at most. Export the policy again."
             )
     return found
-
-
-def show(value: Any) -> str:
-    """A value of unknown origin, safe and short enough for a message."""
-    text = ascii(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def show_all(values: Iterable[str]) -> str:
-    """Some of them, sorted."""
-    found = sorted(values)
-    return ", ".join(map(show, found[:8])) + (f" and {len(found) - 8} more" if len(found) > 8 else "")
 
 
 def _read_file(path: Path) -> bytes:
@@ -383,7 +372,7 @@ def _check_shape(kind: str, value: Message, expected: tuple[int, ...]) -> None:
 def _schema(message: str, one_of: str = "", /, **fields: tuple[Any, ...]) -> Schema:
     """A schema whose fields are written `name=(number, kind)` or `name=(number, kind, True)` if repeated."""
     return Schema(
-        message, {field[0]: Field(key, *field[1:]) for key, field in fields.items()}, frozenset(one_of.split())
+        message, {field[0]: WireField(key, *field[1:]) for key, field in fields.items()}, frozenset(one_of.split())
     )
 
 
@@ -459,7 +448,7 @@ GRAPH = _schema(
     sparse_initializer=(15, SPARSE, True),
     metadata_props=(16, ENTRY, True),
 )
-ATTRIBUTE.fields |= {6: Field("g", GRAPH), 11: Field("graphs", GRAPH, True)}
+ATTRIBUTE.fields |= {6: WireField("g", GRAPH), 11: WireField("graphs", GRAPH, True)}
 ANYTHING = "bytes"  # of what is refused unread
 MODEL = _schema(
     "ModelProto",

@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from mjx_policies.deploy.contract import Contract, ContractError, Term
+from mjx_policies.deploy.contract import Contract, ContractError, ContractTerm
 
 Source = Callable[[Mapping[str, np.ndarray]], np.ndarray]
 """From the reading's values, joints in the policy's order, to the raw value [size] of a term."""
@@ -92,7 +92,7 @@ class ObservationBuilder:
         with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, which the reader must refuse
             return np.concatenate(parts, dtype=np.float32, casting="same_kind")
 
-    def _raw(self, term: Term, values: Mapping[str, np.ndarray], last_action: np.ndarray) -> np.ndarray:
+    def _raw(self, term: ContractTerm, values: Mapping[str, np.ndarray], last_action: np.ndarray) -> np.ndarray:
         match term.name:
             case "gyro":
                 return values["gyro"]
@@ -112,7 +112,7 @@ class ObservationBuilder:
             case _:
                 return self._sources[term.name](values)
 
-    def _remember(self, term: Term, value: np.ndarray) -> np.ndarray:  # [size] -> [size * history]
+    def _remember(self, term: ContractTerm, value: np.ndarray) -> np.ndarray:  # [size] -> [size * history]
         if term.history == 1:
             return value
         rows = self._histories.get(term.name)  # [history, size], the newest first

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mjx_policies.deploy.contract import Command
 from mjx_policies.deploy.controller import Request
+from mjx_policies.spec import CommandRange
 
 DIGITS = 3  # that a command is rounded to, or ten steps of 0.1 would not make 1
 
@@ -23,7 +23,7 @@ class HandOperator:
       commands: of the policy's contract. Each starts at zero, or at what its range has nearest to it.
     """
 
-    def __init__(self, commands: Sequence[Command]):
+    def __init__(self, commands: Sequence[CommandRange]):
         self.commands = tuple(commands)
         self._lock = threading.Lock()  # held for a few instructions only
         self._still = np.array([min(max(0.0, command.low), command.high) for command in self.commands])

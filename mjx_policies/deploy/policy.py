@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from mjx_policies.deploy.contract import Contract, ContractError, allowance
-from mjx_policies.deploy.model import Model, read_model, show, show_all
+from mjx_policies.deploy.model import Model, read_model
+from mjx_policies.text import show, show_all
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -33,7 +34,7 @@ class PolicyError(RuntimeError):
     """A policy cannot be loaded or stepped; the message says why."""
 
 
-class Step(NamedTuple):
+class PolicyOutput(NamedTuple):
     """What a policy answers; a tuple, which is quicker to make than a frozen dataclass.
 
     Attributes:
@@ -49,7 +50,7 @@ class Step(NamedTuple):
 
 def load_policy(
     path: str | os.PathLike[str], robot_name: str | None = None, joint_names: Sequence[str] | None = None
-) -> Policy:
+) -> ExportedPolicy:
     """Reads a policy from a file that anybody may have written, and tries it on the examples inside.
 
     Args:
@@ -64,7 +65,7 @@ def load_policy(
     model = read_model(path)
     try:
         check_robot(model.contract, robot_name, joint_names)
-        return Policy(model)
+        return ExportedPolicy(model)
     except (ContractError, PolicyError) as error:
         raise type(error)(f"{Path(path)}: {error}") from error.__cause__
 
@@ -91,7 +92,7 @@ def check_robot(contract: Contract, robot_name: str | None, joint_names: Sequenc
         raise ContractError(f"{' and '.join(faults)}. Choose a policy that was trained on this robot.")
 
 
-class Policy:
+class ExportedPolicy:
     """A policy that answered its own examples correctly.
 
     A step for one robot goes through arrays that are reused, so a policy must not be stepped by two threads at a time.
@@ -136,7 +137,7 @@ class Policy:
         shapes = self._shapes[1 : 1 + self._num_states]
         return tuple(np.full(lead + s, reset, FLOAT32) for s, reset in zip(shapes, self._resets, strict=True))
 
-    def step(self, observation: np.ndarray, state: State, noise: Sequence[np.ndarray] | None = None) -> Step:
+    def step(self, observation: np.ndarray, state: State, noise: Sequence[np.ndarray] | None = None) -> PolicyOutput:
         """One control period.
 
         Args:
@@ -164,7 +165,7 @@ class Policy:
                 raise PolicyError(self._complaint(i, array, lead))
         return self._step_one(given) if single else self._step_batch(given, lead)
 
-    def _step_one(self, given: tuple[np.ndarray, ...]) -> Step:
+    def _step_one(self, given: tuple[np.ndarray, ...]) -> PolicyOutput:
         for own, array in zip(self._own_inputs, given, strict=False):
             own[...] = array
         if len(given) < len(self._inputs):
@@ -175,9 +176,9 @@ class Policy:
         except Exception as error:  # its errors have no common base
             raise PolicyError(f"onnxruntime failed: {_one_line(error)}") from error
         action, target, *state = self._own_outputs
-        return Step(action.copy(), target.copy(), tuple(array.copy() for array in state))
+        return PolicyOutput(action.copy(), target.copy(), tuple(array.copy() for array in state))
 
-    def _step_batch(self, given: tuple[np.ndarray, ...], lead: tuple[int, ...]) -> Step:
+    def _step_batch(self, given: tuple[np.ndarray, ...], lead: tuple[int, ...]) -> PolicyOutput:
         if len(given) < len(self._inputs):
             shapes = self._shapes[len(given) :]
             given += tuple(np.full(lead + s, value, FLOAT32) for s, value in zip(shapes, self._still, strict=True))
@@ -191,7 +192,7 @@ class Policy:
                 raise PolicyError(
                     f"the output {show(name)} has the shape {array.shape}, not {lead + shape}: export the policy again"
                 )
-        return Step(found[0], found[1], tuple(found[2:]))
+        return PolicyOutput(found[0], found[1], tuple(found[2:]))
 
     def _complaint(self, i: int, array: object, lead: tuple[int, ...]) -> str:
         expected: list[tuple[object, ...]] = [lead + self._shapes[i]]
@@ -221,7 +222,7 @@ class Policy:
         golden, timing = self.contract.golden, self.contract.timing
         tolerances = [allowance(golden.tolerance, float(np.abs(array).max())) for array in expected]
 
-        def compare(step: Step, rows: slice) -> None:
+        def compare(step: PolicyOutput, rows: slice) -> None:
             for name, array, wanted, tolerance in zip(
                 self._outputs, (step.action, step.target, *step.state), expected, tolerances, strict=True
             ):
@@ -232,7 +233,7 @@ class Policy:
                         f"{tolerance:.3g} allowed. Export the policy again, or use another version of onnxruntime."
                     )
 
-        def run(inputs: list[np.ndarray]) -> Step:
+        def run(inputs: list[np.ndarray]) -> PolicyOutput:
             last = 1 + self._num_states
             return self.step(inputs[0], tuple(inputs[1:last]), inputs[last:])
 
@@ -247,7 +248,10 @@ class Policy:
                     f"a step takes {1e3 * quickest:.1f} ms of computing here and its actions last {1e3 * lasts:.1f} "
                     "ms, so it cannot keep its own clock. Use a faster computer or export a smaller network."
                 )
-            compare(Step(step.action[None], step.target[None], tuple(a[None] for a in step.state)), slice(row, row + 1))
+            compare(
+                PolicyOutput(step.action[None], step.target[None], tuple(a[None] for a in step.state)),
+                slice(row, row + 1),
+            )
         compare(run(inputs), slice(0, examples))
 
 

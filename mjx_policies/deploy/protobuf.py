@@ -20,7 +20,7 @@ class WireError(ValueError):
     """The bytes are not what they should be; the message says where and what."""
 
 
-class Field(NamedTuple):
+class WireField(NamedTuple):
     """One field of a message; `kind` is `string`, `bytes`, a key of `WIRE_TYPES` or the schema of another message."""
 
     name: str
@@ -33,7 +33,7 @@ class Schema:
     """The fields of a message by number; `one_of` names those of which at most one may be there."""
 
     name: str
-    fields: dict[int, Field]
+    fields: dict[int, WireField]
     one_of: frozenset[str] = frozenset()
 
 
@@ -102,7 +102,9 @@ class _Reader:
             raise WireError(f"at byte {start:,}: {schema.name} has more than one of {chosen}")
         return Message(self.view[start:end], values)
 
-    def field(self, field: Field, name: str, wire: int, position: int, end: int, depth: int) -> tuple[list[Any], int]:
+    def field(
+        self, field: WireField, name: str, wire: int, position: int, end: int, depth: int
+    ) -> tuple[list[Any], int]:
         """The values behind one tag, and where the next one begins."""
         kind = field.kind
         expected = WIRE_TYPES.get(kind, BYTES) if isinstance(kind, str) else BYTES

@@ -61,7 +61,7 @@ class Fault:
 
 
 @dataclasses.dataclass(frozen=True)
-class Limits:
+class SafetyLimits:
     """Numbers of all checks and filters; `limits_of` makes them for a contract. Arrays are [A].
 
     Attributes:
@@ -121,12 +121,12 @@ class Limits:
             raise ValueError("limits: soft_upper <= upper does not hold for every joint")
 
 
-def limits_of(contract: Contract, **changes: Any) -> Limits:
+def limits_of(contract: Contract, **changes: Any) -> SafetyLimits:
     """What this library thinks right for the robot and policy of a contract.
 
     Args:
       contract: of the policy.
-      changes: fields of `Limits` to replace.
+      changes: fields of `SafetyLimits` to replace.
     """
 
     def column(name: str) -> np.ndarray:
@@ -138,7 +138,7 @@ def limits_of(contract: Contract, **changes: Any) -> Limits:
     # From one end of the range, a target beyond the other by effort / stiffness already asks for the full torque there.
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         bound = (upper - lower + np.where(stiffness > 0, effort / stiffness, 0.0)) / np.abs(column("scale"))
-    limits = Limits(
+    limits = SafetyLimits(
         fresh_age=rounding * min(control_dt, contract.timing.max_observation_age),
         lost_age=rounding * 2 * control_dt,
         ahead=0.1 * control_dt,
@@ -167,7 +167,7 @@ def is_numbers(value: Any) -> bool:
     return isinstance(value, np.ndarray) and value.dtype.kind in "fiu"
 
 
-def check_age(age: float, limits: Limits) -> Fault | None:
+def check_age(age: float, limits: SafetyLimits) -> Fault | None:
     """Of the newest reading, s. NaN is a fault."""
     if -limits.ahead <= age <= limits.lost_age:
         return None
@@ -201,7 +201,7 @@ def check_finite(values: Mapping[str, np.ndarray]) -> Fault | None:
     return None
 
 
-def check_quaternion(orientation: np.ndarray, limits: Limits) -> Fault | None:  # [4]
+def check_quaternion(orientation: np.ndarray, limits: SafetyLimits) -> Fault | None:  # [4]
     """That the orientation is nearly of unit length."""
     norm = math.hypot(*orientation.tolist())
     if abs(norm - 1) <= limits.quaternion_error:
@@ -215,7 +215,7 @@ def tilt(orientation: np.ndarray) -> float:  # [4] w, x, y, z -> rad
     return 2 * math.atan2(math.hypot(x, y), math.hypot(w, z))
 
 
-def check_tilt(orientation: np.ndarray, limits: Limits) -> Fault | None:  # [4]
+def check_tilt(orientation: np.ndarray, limits: SafetyLimits) -> Fault | None:  # [4]
     """That the robot is not falling over."""
     angle = tilt(orientation)
     if angle <= limits.tilt:
@@ -223,7 +223,7 @@ def check_tilt(orientation: np.ndarray, limits: Limits) -> Fault | None:  # [4]
     return Fault("tilt", f"the robot leans by {angle:.2f} rad, the limit is {limits.tilt:.2f} rad: set it upright.")
 
 
-def check_joint_position(position: np.ndarray, names: Sequence[str], limits: Limits) -> Fault | None:  # [A]
+def check_joint_position(position: np.ndarray, names: Sequence[str], limits: SafetyLimits) -> Fault | None:  # [A]
     """That every joint is where it can be."""
     excess = np.maximum(limits.lower - position, position - limits.upper)
     worst = int(np.argmax(excess))
@@ -237,7 +237,7 @@ def check_joint_position(position: np.ndarray, names: Sequence[str], limits: Lim
     )
 
 
-def check_joint_velocity(velocity: np.ndarray, names: Sequence[str], limits: Limits) -> Fault | None:  # [A]
+def check_joint_velocity(velocity: np.ndarray, names: Sequence[str], limits: SafetyLimits) -> Fault | None:  # [A]
     """That every joint is as slow as it must be."""
     excess = np.abs(velocity) - limits.velocity
     worst = int(np.argmax(excess))
@@ -250,7 +250,7 @@ def check_joint_velocity(velocity: np.ndarray, names: Sequence[str], limits: Lim
     )
 
 
-def check_frozen(repeats: Mapping[str, int], limits: Limits) -> Fault | None:
+def check_frozen(repeats: Mapping[str, int], limits: SafetyLimits) -> Fault | None:
     """That no sensor stands still; `repeats` counts how often each value came again since it last changed."""
     for name, count in repeats.items():
         if count >= limits.frozen_periods:
@@ -258,7 +258,7 @@ def check_frozen(repeats: Mapping[str, int], limits: Limits) -> Fault | None:
     return None
 
 
-def check_gyro(gyro: np.ndarray, limits: Limits) -> Fault | None:  # [3]
+def check_gyro(gyro: np.ndarray, limits: SafetyLimits) -> Fault | None:  # [3]
     """That the robot turns no faster than an imu can tell."""
     speed = float(np.abs(gyro).max())
     if speed <= limits.gyro:
@@ -266,7 +266,7 @@ def check_gyro(gyro: np.ndarray, limits: Limits) -> Fault | None:  # [3]
     return Fault("gyro", f"the gyroscope reads {speed:.4g} rad/s, the limit is {limits.gyro:.1f} rad/s: check the imu.")
 
 
-def check_values(values: Mapping[str, np.ndarray], names: Sequence[str], limits: Limits) -> Fault | None:
+def check_values(values: Mapping[str, np.ndarray], names: Sequence[str], limits: SafetyLimits) -> Fault | None:
     """What one reading's values [A], of the right shapes and finite, say by themselves, in the order of the module.
 
     Args:
@@ -296,7 +296,7 @@ def check_command(command: Any, size: int) -> Fault | None:
     return None
 
 
-def check_inference(seconds: float, limits: Limits) -> Fault | None:
+def check_inference(seconds: float, limits: SafetyLimits) -> Fault | None:
     """That the policy was quick enough. NaN is a fault."""
     if seconds <= limits.inference_seconds:
         return None
@@ -316,14 +316,14 @@ def check_action(action: Any, target: Any, joints: int) -> Fault | None:
     return None
 
 
-def saturated(action: np.ndarray, limits: Limits) -> np.ndarray:  # [..., A] -> [...] bool
+def saturated(action: np.ndarray, limits: SafetyLimits) -> np.ndarray:  # [..., A] -> [...] bool
     """Whether the policy asks for the utmost: all actions at the clip, or any beyond what has an effect."""
     size = np.abs(action)
     at_clip = (size >= (1 - 1e-6) * limits.action_clip).all(-1)
     return at_clip | (size > limits.action_bound).any(-1)
 
 
-def check_saturation(periods: int, limits: Limits) -> Fault | None:
+def check_saturation(periods: int, limits: SafetyLimits) -> Fault | None:
     """That the policy has not been `saturated` for too many periods in a row."""
     if periods < limits.saturation_periods:
         return None
@@ -334,7 +334,7 @@ def check_saturation(periods: int, limits: Limits) -> Fault | None:
     )
 
 
-def check_target(target: np.ndarray, names: Sequence[str], limits: Limits) -> Fault | None:  # [A]
+def check_target(target: np.ndarray, names: Sequence[str], limits: SafetyLimits) -> Fault | None:  # [A]
     """That the filters did their work. NaN is a fault."""
     good = (target >= limits.soft_lower) & (target <= limits.soft_upper)
     if good.all():
@@ -347,19 +347,21 @@ def check_target(target: np.ndarray, names: Sequence[str], limits: Limits) -> Fa
 
 
 def clip_action(
-    action: np.ndarray, target: np.ndarray, default: np.ndarray, scale: np.ndarray, limits: Limits
+    action: np.ndarray, target: np.ndarray, default: np.ndarray, scale: np.ndarray, limits: SafetyLimits
 ) -> tuple[np.ndarray, np.ndarray]:  # all [..., A]
     """Action within its clip, and its target; where the action was not, the target becomes default + scale * action."""
     clipped = np.clip(action, -limits.action_clip, limits.action_clip)
     return clipped, np.where(clipped == action, target, default + scale * clipped)
 
 
-def clamp_position(target: np.ndarray, limits: Limits) -> np.ndarray:  # [..., A] -> [..., A]
+def clamp_position(target: np.ndarray, limits: SafetyLimits) -> np.ndarray:  # [..., A] -> [..., A]
     """Targets within the soft limits."""
     return np.clip(target, limits.soft_lower, limits.soft_upper)
 
 
-def limit_rate(target: np.ndarray, last: np.ndarray, limits: Limits) -> np.ndarray:  # [..., A], [..., A] -> [..., A]
+def limit_rate(
+    target: np.ndarray, last: np.ndarray, limits: SafetyLimits
+) -> np.ndarray:  # [..., A], [..., A] -> [..., A]
     """Targets no farther than a step from the last ones."""
     return np.clip(target, last - limits.target_step, last + limits.target_step)
 
@@ -370,7 +372,7 @@ def clamp_torque(
     velocity: np.ndarray,
     stiffness: np.ndarray,
     damping: np.ndarray,
-    limits: Limits,
+    limits: SafetyLimits,
 ) -> np.ndarray:  # all [..., A]
     """Targets moved just so far that the servo's torque, by the angles and speeds measured, stays within the effort.
 
@@ -390,7 +392,7 @@ def safe_target(
     velocity: np.ndarray,
     stiffness: np.ndarray,
     damping: np.ndarray,
-    limits: Limits,
+    limits: SafetyLimits,
 ) -> np.ndarray:  # all [..., A]
     """All filters of a target in their order.
 

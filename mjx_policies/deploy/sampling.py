@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from mjx_policies.deploy.policy import Policy, State, Step
+from mjx_policies.deploy.policy import ExportedPolicy, PolicyOutput, State
 
 
 class SampledPolicy:
-    """Implements `controller.Policy`. What is drawn follows from the seed and the count of steps.
+    """Implements `controller.ControlPolicy`. What is drawn follows from the seed and the count of steps.
 
     Args:
       policy: whose noise is drawn; it must not be used elsewhere.
       seed: of the draws.
     """
 
-    def __init__(self, policy: Policy, seed: int):
+    def __init__(self, policy: ExportedPolicy, seed: int):
         self.contract = policy.contract
         self._policy = policy
         self._random = np.random.default_rng(seed)
@@ -24,7 +24,7 @@ class SampledPolicy:
         """Of the policy."""
         return self._policy.initial_state()
 
-    def step(self, observation: np.ndarray, state: State) -> Step:
+    def step(self, observation: np.ndarray, state: State) -> PolicyOutput:
         """One step with fresh noise."""
         noise = [self._draw(each.distribution, each.shape) for each in self.contract.noise]
         return self._policy.step(observation, state, noise)

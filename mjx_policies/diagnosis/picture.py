@@ -21,7 +21,7 @@ from mjx_policies.diagnosis.data import Data
 from mjx_policies.diagnosis.diagnosis import Diagnosis
 from mjx_policies.diagnosis.overfitting import FIRST, Trace
 from mjx_policies.diagnosis.runs import Run
-from mjx_policies.training.files import replacing
+from mjx_policies.files import replacing
 
 BLUE, PALE, ORANGE, GREY = "#2b6cb0", "#a9c5e3", "#dd6b20", "#6b7280"
 BINS = 64  # of a strip

@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from mjx_policies.errors import UserError
+from mjx_policies.files import read_json
 from mjx_policies.training.checkpoint import CheckpointError, read_checkpoint, verify_checkpoint
 from mjx_policies.training.checkpoints import checkpoint_steps
-from mjx_policies.training.errors import UserError
-from mjx_policies.training.files import read_json
 from mjx_policies.training.metrics import read_metrics, read_table
 
 LEARNING = ("loss/", "gradient/", "policy/", "value/", "learning_rate")

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from mjx_policies.data.episodes import Episode
-from mjx_policies.training.errors import UserError
+from mjx_policies.errors import UserError
 
 MAX_NUMBERS = 100_000_000  # that are held, 8 bytes each
 GRID = 8  # a picture is looked at as the means of so many by so many parts of it

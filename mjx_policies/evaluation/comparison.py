@@ -67,18 +67,18 @@ class Comparison:
         return self.reward is not None and self.reward.value * self.difference.value < 0
 
     @functools.cached_property
-    def trials_needed(self) -> int | None:
+    def episodes_needed(self) -> int | None:
         """Of each policy, for `POWER` to tell the observed rates apart; None if they are equal."""
         if not self.first.count:
             return None
         significance = SIGNIFICANCE / self.comparisons  # what Holm asks of the smallest p-value
-        return trials_needed(self.first.value, self.second.value, self.disagreement, significance=significance)
+        return episodes_needed(self.first.value, self.second.value, self.disagreement, significance=significance)
 
     @property
-    def more_trials(self) -> int | None:
-        """How many of `trials_needed` are missing; None if the rates are equal."""
+    def more_episodes(self) -> int | None:
+        """How many of `episodes_needed` are missing; None if the rates are equal."""
         done = min(self.first.count, self.second.count)
-        return None if self.trials_needed is None else max(0, self.trials_needed - done)
+        return None if self.episodes_needed is None else max(0, self.episodes_needed - done)
 
     def verdict(self, first: str, second: str) -> str:
         """What follows, in words. `first` and `second` name the policies."""
@@ -101,12 +101,12 @@ class Comparison:
                 )
             return said
         undecided = f"These episodes do not tell {first} and {second} apart: {figures}."
-        if self.more_trials is None:
+        if self.more_episodes is None:
             return f"{undecided} Both succeeded equally often."
-        if self.more_trials == 0:
+        if self.more_episodes == 0:
             return f"{undecided} A difference of this size shows in {POWER:.0%} of such comparisons: repeat it once."
         return (
-            f"{undecided} If the rates are what they seem, it takes about {self.more_trials:,} more episodes of each "
+            f"{undecided} If the rates are what they seem, it takes about {self.more_episodes:,} more episodes of each "
             f"to show it with a probability of {POWER:.0%}."
         )
 
@@ -258,7 +258,7 @@ def difference_of_means(first: ArrayLike, second: ArrayLike) -> Estimate:  # [N]
     return mean(np.asarray(first, float) - np.asarray(second, float))
 
 
-def trials_needed(
+def episodes_needed(
     rate: float,
     other: float,
     disagreement: float | None = None,

@@ -11,7 +11,8 @@ import numpy as np
 from flax import struct
 
 from mjx_policies.policy import Policy, stateless
-from mjx_policies.types import Array, Criterion, Observation, PyTree, TimeStep
+from mjx_policies.spec import Criterion
+from mjx_policies.types import Array, Observation, PyTree, TimeStep
 
 _POLICY = 0x706F6C69  # tells the policy's keys from those of the environments, which are split from the same
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mjx_policies.evaluation.results import EvaluationResults
 from mjx_policies.evaluation.statistics import Estimate, mean
-from mjx_policies.evaluation.trials import Trials
 
 SIDE = "side"  # metric of Obstacle2D: 1 where the obstacle was passed on the left, -1 on the right, NaN if it was not
 BOTH = 0.2  # coverage of a policy that takes both ways; 1 is that of a fair coin in every initial state
@@ -29,7 +29,7 @@ def coverage(success: np.ndarray, side: np.ndarray) -> float:  # [N, P], [N, P] 
     return float(np.mean(4 * left * (count - left) / (count * (count - 1)))) if usable.any() else math.nan
 
 
-def success_and_coverage(evaluations: Sequence[Trials], repeats: int) -> dict[str, Estimate]:
+def success_and_coverage(evaluations: Sequence[EvaluationResults], repeats: int) -> dict[str, Estimate]:
     """Means over the policies of a head, one for each seed, with intervals; over initial states if there is one policy.
 
     Args:

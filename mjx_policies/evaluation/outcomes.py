@@ -19,7 +19,7 @@ from mjx_policies.evaluation.statistics import Estimate, mean, proportion
 
 if TYPE_CHECKING:  # or figures of episodes could not be compared without JAX
     from mjx_policies.evaluation.episodes import Episodes
-    from mjx_policies.types import Criterion
+    from mjx_policies.spec import Criterion
 
 INTERNALS = ("nan_resets", "reused_starts")  # metrics of the simulation rather than of the robots
 STAGE = "stage/"

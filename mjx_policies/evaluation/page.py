@@ -54,7 +54,7 @@ th { color: var(--soft); font-weight: 500; }
 svg { width: 100%; height: auto; display: block; }
 svg text { fill: var(--soft); font: 10px system-ui, sans-serif; }
 svg .axis { stroke: var(--line); }
-.films { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); }
+.videos { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); }
 video { width: 100%; border-radius: .4rem; background: #000; display: block; }
 .cell { display: inline-block; min-width: 4.5rem; padding: .15rem .4rem; border-radius: .3rem; text-align: center; }
 """
@@ -122,7 +122,7 @@ def shaded(text: str, portion: float) -> Html:
 
 
 def video(mp4: bytes, caption: str) -> Html:
-    """A film with its file inside."""
+    """A video with its file inside."""
     source = f"data:video/mp4;base64,{base64.b64encode(mp4).decode()}"
     player = Html(f'<video controls muted loop playsinline preload="metadata" src="{source}"></video>')
     return tag("div", player, tag("p", caption, class_="soft"), class_="card")

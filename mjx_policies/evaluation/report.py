@@ -10,9 +10,9 @@ from typing import Any
 
 from rich.table import Table
 
+from mjx_policies.errors import UserError
 from mjx_policies.evaluation.statistics import Estimate
-from mjx_policies.training.errors import UserError
-from mjx_policies.training.files import read_json, write_json
+from mjx_policies.files import read_json, write_json
 
 Evaluation = Mapping[str, Mapping[str, Estimate]]
 """Condition -> name of a figure -> its estimate."""

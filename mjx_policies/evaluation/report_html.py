@@ -28,14 +28,14 @@ from mjx_policies.evaluation.page import (
     tag,
     video,
 )
+from mjx_policies.evaluation.results import EvaluationResults
 from mjx_policies.evaluation.statistics import Estimate
-from mjx_policies.evaluation.trials import Trials
 
 MAX_STRIP = 512  # episodes drawn one by one
 
 
 @dataclasses.dataclass(frozen=True)
-class Film:
+class Video:
     """An mp4 file and what it shows."""
 
     mp4: bytes
@@ -43,7 +43,7 @@ class Film:
 
 
 @dataclasses.dataclass(frozen=True)
-class Report:
+class EvaluationReport:
     """What a page shows. With more than one policy, each is compared with the first.
 
     Attributes:
@@ -59,13 +59,13 @@ class Report:
       demonstrated: [T, A] actions of each demonstration, to compare with; empty if there are none.
       latency: policy -> how long a decision takes.
       control_dt: s, how long it may take.
-      films: of single episodes.
+      videos: of single episodes.
       about: what it takes to reproduce this: seed, versions, ...
     """
 
     title: str
     summary: str
-    policies: Mapping[str, Mapping[str, Trials]]
+    policies: Mapping[str, Mapping[str, EvaluationResults]]
     judged: str
     explained: Mapping[str, str]
     episode_seconds: float
@@ -75,7 +75,7 @@ class Report:
     goal: str = ""
     demonstrated: Sequence[np.ndarray] = ()
     latency: Mapping[str, Latency] = dataclasses.field(default_factory=dict)
-    films: Sequence[Film] = ()
+    videos: Sequence[Video] = ()
     about: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
@@ -84,7 +84,7 @@ class Report:
         return {name: trials[self.judged].outcomes for name, trials in self.policies.items()}
 
 
-def render(report: Report) -> str:
+def render(report: EvaluationReport) -> str:
     """The page as HTML."""
     parts = [
         tag("h1", report.title),
@@ -94,7 +94,7 @@ def render(report: Report) -> str:
         _conditions(report),
         *_stages(report),
         _episodes(report),
-        *_films(report.films),
+        *_videos(report.videos),
         *_actions(report),
         *_latency(report),
         section("Reproduce", table(("", ""), [(key, value) for key, value in report.about.items()])),
@@ -102,12 +102,12 @@ def render(report: Report) -> str:
     return page(report.title, *parts)
 
 
-def comparisons(report: Report) -> list[tuple[str, str, Comparison]]:
+def comparisons(report: EvaluationReport) -> list[tuple[str, str, Comparison]]:
     """See `compare_with_first`, in the condition judged."""
     return compare_with_first(report.outcomes)
 
 
-def _headline(report: Report) -> Html:
+def _headline(report: EvaluationReport) -> Html:
     cards = []
     for name, outcomes in report.outcomes.items():
         rate = outcomes.rate
@@ -134,7 +134,7 @@ def _left_out(outcomes: Outcomes) -> str:
     return f"{int(outcomes.cut_off.sum()):,} more episodes were cut off before their time and count neither way"
 
 
-def _verdicts(report: Report) -> list[Html]:
+def _verdicts(report: EvaluationReport) -> list[Html]:
     if len(report.policies) < 2:
         return []
     found = comparisons(report)
@@ -163,7 +163,7 @@ def _verdicts(report: Report) -> list[Html]:
     return [section("Comparison", *parts)]
 
 
-def _conditions(report: Report) -> Html:
+def _conditions(report: EvaluationReport) -> Html:
     goal = report.outcomes[next(iter(report.policies))].goal
     names = list(next(iter(report.policies.values())))
     if len(report.policies) > 1:
@@ -184,7 +184,7 @@ def _conditions(report: Report) -> Html:
     return section(f"{goal.capitalize()} by condition", table(header, rows), soft(explained))
 
 
-def _common_figures(trials: Mapping[str, Trials]) -> list[str]:
+def _common_figures(trials: Mapping[str, EvaluationResults]) -> list[str]:
     """Figures worth a column: what the bar, the stages or another column do not say already."""
     names = dict.fromkeys(name for tried in trials.values() for name in tried.figures)
     goal = next(iter(trials.values())).outcomes.goal
@@ -196,7 +196,7 @@ def _common_figures(trials: Mapping[str, Trials]) -> list[str]:
     return [name for name in names if "/" not in name and name not in left_out]
 
 
-def _stages(report: Report) -> list[Html]:
+def _stages(report: EvaluationReport) -> list[Html]:
     if not next(iter(report.outcomes.values())).stages:
         return []
     parts: list[Html] = []
@@ -211,7 +211,7 @@ def _stages(report: Report) -> list[Html]:
     return [section("How far it gets", *parts)]
 
 
-def _episodes(report: Report) -> Html:
+def _episodes(report: EvaluationReport) -> Html:
     parts: list[Html] = []
     for name, outcomes in report.outcomes.items():
         if len(report.policies) > 1:
@@ -248,13 +248,13 @@ def _told(i: int, outcomes: Outcomes) -> str:
     return f"episode {i}: {what} after {outcomes.seconds[i]:.1f} s, {outcomes.completion[i]:.0%} complete"
 
 
-def _films(films: Sequence[Film]) -> list[Html]:
-    if not films:
+def _videos(videos: Sequence[Video]) -> list[Html]:
+    if not videos:
         return []
-    return [section("Videos", tag("div", *(video(film.mp4, film.caption) for film in films), class_="films"))]
+    return [section("Videos", tag("div", *(video(each.mp4, each.caption) for each in videos), class_="videos"))]
 
 
-def _actions(report: Report) -> list[Html]:
+def _actions(report: EvaluationReport) -> list[Html]:
     if not report.action_names:
         return []
     samples = {name: trials[report.judged].actions for name, trials in report.policies.items()}
@@ -294,7 +294,7 @@ def _actions(report: Report) -> list[Html]:
     ]
 
 
-def _latency(report: Report) -> list[Html]:
+def _latency(report: EvaluationReport) -> list[Html]:
     if not report.latency:
         return []
     rows = [

@@ -9,8 +9,8 @@ STILL = {"normal": 0.0, "uniform": 0.5, "gumbel": 0.0}
 """What stands for the numbers where no randomness is wanted. With Gumbel's at 0 the likeliest class is taken."""
 
 
-def noise_inputs(noise: Noise | None, name: str = "noise") -> tuple[contract.Noise, ...]:
+def noise_inputs(noise: Noise | None, name: str = "noise") -> tuple[contract.NoiseInput, ...]:
     """For `export_policy`: none for a head without an `act`, whose `mode` is exported."""
     if noise is None:
         return ()
-    return (contract.Noise(name, noise.shape, noise.distribution, STILL[noise.distribution]),)
+    return (contract.NoiseInput(name, noise.shape, noise.distribution, STILL[noise.distribution]),)

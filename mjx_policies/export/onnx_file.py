@@ -23,13 +23,14 @@ import numpy as np
 
 from mjx_policies.deploy import contract
 from mjx_policies.deploy.model import parse_model
-from mjx_policies.deploy.policy import Policy, PolicyError
+from mjx_policies.deploy.policy import ExportedPolicy, PolicyError
+from mjx_policies.errors import disk_is_full
 from mjx_policies.export.parity import spread
 from mjx_policies.export.tidy import tidy
 from mjx_policies.export.unroll import unrolled
-from mjx_policies.training.errors import disk_is_full
+from mjx_policies.spec import ActionTable
 from mjx_policies.training.packages import require
-from mjx_policies.types import ActionTable
+from mjx_policies.types import actuator_targets
 
 if TYPE_CHECKING:
     import onnx
@@ -57,7 +58,7 @@ def export_policy(
     described: dict[str, Any],
     observations: np.ndarray,  # [N, D]
     state: Sequence[contract.State] = (),
-    noise: Sequence[contract.Noise] = (),
+    noise: Sequence[contract.NoiseInput] = (),
 ) -> Exported:
     """Turns a policy into an ONNX file.
 
@@ -85,7 +86,7 @@ def export_policy(
     def graph(*batch):  # each [B, ...]
         found = jax.vmap(run_one)(*batch)
         action, *carried = found
-        return (action, table.target(action), *carried)
+        return (action, actuator_targets(table, action), *carried)
 
     model = _convert(graph, inputs, outputs)
     examples = _golden_inputs(inputs, state, noise, observations)
@@ -119,7 +120,7 @@ def export_policy(
     entry.key, entry.value = contract.METADATA_KEY, text
     data = model.SerializeToString(deterministic=True)
     try:
-        Policy(parse_model(data))  # what a robot will do with it
+        ExportedPolicy(parse_model(data))  # what a robot will do with it
     except (contract.ContractError, PolicyError) as error:
         raise ValueError(f"this policy cannot be exported, a robot would refuse the file: {error}") from error
     return Exported(data, contract.loads(text))
@@ -183,7 +184,7 @@ def _fold(model: onnx.ModelProto) -> onnx.ModelProto:
 def _golden_inputs(
     inputs: dict[str, tuple[int, ...]],
     state: Sequence[contract.State],
-    noise: Sequence[contract.Noise],
+    noise: Sequence[contract.NoiseInput],
     observations: np.ndarray,
 ) -> dict[str, np.ndarray]:
     """[G, ...] of each input: observations met, their mean and extremes; states and noise from a fixed draw."""

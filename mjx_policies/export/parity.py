@@ -9,7 +9,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from mjx_policies.deploy.policy import Policy
+from mjx_policies.deploy.policy import ExportedPolicy
 from mjx_policies.types import Array
 
 BATCH = 1000
@@ -24,7 +24,7 @@ class Parity:
       observations: N.
       max_error, mean_error: absolute, of the action.
       scaled_error: the largest, each divided by its row's largest action where that is above one.
-      latency_p50, latency_p99: s, of one `Policy.step` on one thread, checks included.
+      latency_p50, latency_p99: s, of one `ExportedPolicy.step` on one thread, checks included.
     """
 
     observations: int
@@ -50,7 +50,7 @@ def spread(observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # [N, D]
     return observations.mean(axis=0, dtype=np.float64), EXTREME * observations.std(axis=0, dtype=np.float64)
 
 
-def measure_parity(act: Callable[[Array], Array], policy: Policy, observations: np.ndarray) -> Parity:
+def measure_parity(act: Callable[[Array], Array], policy: ExportedPolicy, observations: np.ndarray) -> Parity:
     """Compares a policy without state or noise on observations [N, D], and times it on those that fit in 2 s."""
     trained = jax.jit(jax.vmap(act))
     errors, scaled = [], []

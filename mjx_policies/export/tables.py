@@ -17,7 +17,7 @@ import numpy as np
 from mjx_policies.deploy import contract
 
 if TYPE_CHECKING:
-    from mjx_policies.types import EnvSpec
+    from mjx_policies.spec import EnvSpec
 
 PACKAGES = ("jax", "flax", "mujoco", "jax2onnx", "onnx", "onnxruntime")
 MAX_AGE = 2  # control periods that a measurement may be old
@@ -95,7 +95,7 @@ def describe(
         contract.Joint(**dict(zip(columns, row, strict=True))) for row in zip(*columns.values(), strict=True)
     )
     observation = tuple(
-        contract.Term(
+        contract.ContractTerm(
             name=term.name,
             size=term.size,
             unit=term.unit,
@@ -111,9 +111,8 @@ def describe(
         )
         for term in spec.observation
     )
-    gait = spec.gait
     return {
-        "robot": contract.Robot(spec.robot or provenance.task, model_sha256(model), "wxyz"),
+        "robot": contract.RobotModel(spec.robot or provenance.task, model_sha256(model), "wxyz"),
         "timing": contract.Timing(
             control_dt=spec.control_dt,
             physics_dt=float(model.opt.timestep),
@@ -128,8 +127,8 @@ def describe(
             rate_limit=max(table.velocity, default=0.0),  # one for all joints, that of the fastest
             horizon=horizon,
         ),
-        "commands": tuple(contract.Command(c.name, c.unit, c.low, c.high) for c in spec.commands),
-        "gait": None if gait is None else contract.Gait(gait.hz, gait.braking_seconds),
+        "commands": spec.commands,
+        "gait": spec.gait,
         "randomization": provenance.ranges,
         "training": contract.Training(
             task=provenance.task,

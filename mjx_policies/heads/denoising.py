@@ -28,7 +28,7 @@ Target = Literal["epsilon", "x0", "v"]
 action of an almost clean one is no news."""
 
 
-class Step(NamedTuple):
+class DenoisingStep(NamedTuple):
     """Constants of a step, or of all [S].
 
     Attributes:
@@ -123,7 +123,7 @@ class Denoiser:
         return schedule(self.schedule, self.levels)
 
     @functools.cached_property
-    def steps(self) -> Step:  # [S]
+    def steps(self) -> DenoisingStep:  # [S]
         """Constants of the sampler, noisiest first."""
         level, a, after, std = sampler_steps(self.alpha_bar, self.num_steps, self.eta, self.spacing)
         signal, noise = np.sqrt(a), np.sqrt(1 - a)
@@ -143,12 +143,12 @@ class Denoiser:
             signal / (signal + noise),
             signal + noise,
         )
-        return Step(*(cast(Array, np.asarray(table, np.float32)) for table in tables))
+        return DenoisingStep(*(cast(Array, np.asarray(table, np.float32)) for table in tables))
 
     @property
-    def tuned_rows(self) -> Step:  # [K']
+    def tuned_rows(self) -> DenoisingStep:  # [K']
         """Constants of the steps that are tuned."""
-        return Step(*(table[self.num_steps - self.tuned :] for table in self.steps))
+        return DenoisingStep(*(table[self.num_steps - self.tuned :] for table in self.steps))
 
     def time(self, level: Array | np.ndarray) -> Array | np.ndarray:  # [...] -> [...]
         """What the network is told of a level."""
@@ -167,7 +167,9 @@ class Denoiser:
         without = apply(self.net, params["net"], x, time, params["no_embedding"])
         return without + self.guidance * (found - without)
 
-    def mean(self, params: PyTree, embedding: Array, x: Array, step: Step, prefix: Prefix | None = None) -> Array:
+    def mean(
+        self, params: PyTree, embedding: Array, x: Array, step: DenoisingStep, prefix: Prefix | None = None
+    ) -> Array:
         """Where a step leads without its noise; with a prefix, the clean action is pulled towards it on the way."""
 
         def cut(clean: Array) -> Array:
@@ -182,13 +184,15 @@ class Denoiser:
         found, change, _ = pull(lambda y: (clean(step.flow_scale * y), None), on_line, step.flow_time, prefix)
         return step.mean_x * x + step.mean_clean * cut(found + (1 - step.flow_time) * change)
 
-    def draw(self, mean: Array, step: Step, noise: Array) -> Array:
+    def draw(self, mean: Array, step: DenoisingStep, noise: Array) -> Array:
         """What follows, given standard normal numbers."""
         if self.max_noise is not None:
             noise = jnp.clip(noise, -self.max_noise, self.max_noise)
         return mean + jnp.maximum(step.std, self.min_std) * noise
 
-    def log_prob(self, params: PyTree, embedding: Array, x: Array, after: Array, step: Step) -> Array:  # [(H), A]
+    def log_prob(
+        self, params: PyTree, embedding: Array, x: Array, after: Array, step: DenoisingStep
+    ) -> Array:  # [(H), A]
         """Log density of each number of `after`, given x. Exact for samples whose floor is the densities' floor."""
         std = jnp.maximum(step.std, self.min_density_std)
         return distrax.Normal(self.mean(params, embedding, x, step), std).log_prob(after)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from mjx_policies.heads.base import ActionHead, ChainStep, Noise, chain_steps, masked_mean, one_decision
-from mjx_policies.heads.denoising import Denoiser, Step, add_noise, regression_target
+from mjx_policies.heads.denoising import Denoiser, DenoisingStep, add_noise, regression_target
 from mjx_policies.heads.inpainting import Prefix
 from mjx_policies.networks.apply import apply
 from mjx_policies.types import Array, PyTree
@@ -50,14 +50,14 @@ def diffusion_head(denoiser: Denoiser) -> ActionHead:
         params: PyTree, embedding: Array, noise: Array, prefix: Prefix | None = None
     ) -> Array:  # -> [K' + 1, (H), A]
         def go(params: PyTree, x: Array, rows: slice) -> Array:  # -> the states after the steps of these rows
-            def step(x: Array, inputs: tuple[Step, Array | None]) -> tuple[Array, Array]:
+            def step(x: Array, inputs: tuple[DenoisingStep, Array | None]) -> tuple[Array, Array]:
                 constants, numbers = inputs
                 x = denoiser.mean(params, embedding, x, constants, prefix)
                 if numbers is not None:
                     x = denoiser.draw(x, constants, numbers)
                 return x, x
 
-            constants = Step(*(table[rows] for table in denoiser.steps))
+            constants = DenoisingStep(*(table[rows] for table in denoiser.steps))
             return jax.lax.scan(step, x, (constants, noise[1:][rows] if denoiser.draws else None))[1]
 
         x = noise[0]
@@ -74,7 +74,7 @@ def diffusion_head(denoiser: Denoiser) -> ActionHead:
 
     def log_prob(params: PyTree, embedding: Array, decision: ChainStep) -> Array:
         """Of each number of the state after a step, given the one before it."""
-        constants = Step(*(jnp.asarray(column)[decision.step] for column in denoiser.tuned_rows))
+        constants = DenoisingStep(*(jnp.asarray(column)[decision.step] for column in denoiser.tuned_rows))
         return denoiser.log_prob(params, embedding, decision.before, decision.after, constants)
 
     return ActionHead(

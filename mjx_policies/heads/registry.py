@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mjx_policies.errors import UserError
+from mjx_policies.files import read_json, write_json
 from mjx_policies.heads.act import act_head
 from mjx_policies.heads.base import ActionHead
 from mjx_policies.heads.bins import bins_head
@@ -23,8 +25,8 @@ from mjx_policies.heads.denoising import Denoiser
 from mjx_policies.heads.deterministic import deterministic_head
 from mjx_policies.heads.diffusion import diffusion_head
 from mjx_policies.heads.energy import energy_head
-from mjx_policies.heads.fast import fast_head
-from mjx_policies.heads.fast_tokens import FastTokenizer, fit_tokenizer, most_tokens, read_tokenizer
+from mjx_policies.heads.fast.head import fast_head
+from mjx_policies.heads.fast.tokens import FastTokenizer, fit_tokenizer, most_tokens, read_tokenizer
 from mjx_policies.heads.flow import flow_head
 from mjx_policies.heads.gaussian import gaussian_head
 from mjx_policies.heads.mixture import mixture_head
@@ -34,8 +36,6 @@ from mjx_policies.heads.vq import vq_head
 from mjx_policies.losses import absolute_error
 from mjx_policies.networks.denoiser import MLPDenoiser
 from mjx_policies.networks.mlp import MLP
-from mjx_policies.training.errors import UserError
-from mjx_policies.training.files import read_json, write_json
 from mjx_policies.types import Array
 
 HeadName = Literal[

@@ -26,8 +26,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from mjx_policies.training.errors import UserError, disk_is_full
-from mjx_policies.training.files import canonical_json, flush_to_disk, flush_tree_to_disk, read_json, write_json
+from mjx_policies.errors import UserError, disk_is_full
+from mjx_policies.files import canonical_json, flush_to_disk, flush_tree_to_disk, read_json, write_json
 from mjx_policies.training.hosts import is_first_host
 from mjx_policies.training.trees import PyTree, describe, from_host, is_key, leaf_names, mismatches, to_host
 

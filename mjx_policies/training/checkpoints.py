@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from mjx_policies.files import read_json
 from mjx_policies.training.checkpoint import (
     DEFAULT_MAX_BYTES,
     MANIFEST_MAX_BYTES,
@@ -18,7 +19,6 @@ from mjx_policies.training.checkpoint import (
     remove,
     write_checkpoint,
 )
-from mjx_policies.training.files import read_json
 from mjx_policies.training.hosts import from_first_host, is_first_host
 
 T = TypeVar("T")

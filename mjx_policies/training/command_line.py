@@ -10,7 +10,8 @@ from typing import Any, TypeVar
 
 import tyro
 
-from mjx_policies.training.errors import UserError, clean_errors
+from mjx_policies.errors import UserError
+from mjx_policies.training.script import clean_errors
 
 C = TypeVar("C")
 

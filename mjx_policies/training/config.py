@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mjx_policies.training.errors import UserError
+from mjx_policies.errors import UserError
 
 C = TypeVar("C")
 CLASS = "_class"  # key that holds the name of a dataclass, so that unions can be read back

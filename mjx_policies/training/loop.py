@@ -17,11 +17,11 @@ import jax
 import numpy as np
 from rich.console import Console
 
+from mjx_policies.errors import NonFiniteError, UserError
+from mjx_policies.files import naming
 from mjx_policies.training.checkpoint import PyTree, write_checkpoint
 from mjx_policies.training.checkpoints import Checkpoints, Restored, checkpoint_steps
 from mjx_policies.training.clock import Clock
-from mjx_policies.training.errors import NonFiniteError, UserError
-from mjx_policies.training.files import naming
 from mjx_policies.training.hosts import any_host, is_first_host
 from mjx_policies.training.job import Job, Outcome, Schedule, State
 from mjx_policies.training.metrics import MetricsCsv, Number, TensorBoard, read_table

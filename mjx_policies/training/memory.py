@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from mjx_policies.training.errors import UserError
+from mjx_policies.errors import UserError
 
 PyTree = Any
 

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from mjx_policies.training.errors import UserError
-from mjx_policies.training.files import read_plain_file, write_atomic
+from mjx_policies.errors import UserError
+from mjx_policies.files import read_plain_file, write_atomic
 
 Number = int | float | np.number
 WALL_CLOCK = ("seconds", "steps_per_second")

@@ -7,7 +7,7 @@ import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
-from mjx_policies.training.errors import UserError
+from mjx_policies.errors import UserError
 
 
 def load(module: str, purpose: str, extra: str) -> Any:

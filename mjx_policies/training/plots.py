@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from mjx_policies.training.files import replacing
+from mjx_policies.files import replacing
 from mjx_policies.training.metrics import read_metrics
 
 BLUE, PALE, ORANGE, GREY, INK = "#2b6cb0", "#a9c5e3", "#dd6b20", "#6b7280", "#111827"

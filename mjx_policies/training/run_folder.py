@@ -24,10 +24,10 @@ from typing import Any, TypeVar
 
 import jax
 
+from mjx_policies.errors import UserError
+from mjx_policies.files import read_json, remove_leftovers, write_json
 from mjx_policies.training.checkpoint import remove
 from mjx_policies.training.config import CLASS, differences, from_json, to_json
-from mjx_policies.training.errors import UserError
-from mjx_policies.training.files import read_json, remove_leftovers, write_json
 from mjx_policies.training.hosts import is_first_host
 from mjx_policies.training.metrics import read_table
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from mjx_policies.training.errors import UserError
+from mjx_policies.errors import UserError
 
 PyTree = Any
 

@@ -6,7 +6,7 @@ import mujoco
 from flax import struct
 
 from mjx_policies.envs.base import EnvSpec, restart, transition
-from mjx_policies.types import ActionTable, Term
+from mjx_policies.spec import ActionTable, Term
 
 LIMIT = 5  # steps
 

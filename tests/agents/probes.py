@@ -24,7 +24,7 @@ from flax import struct
 
 from mjx_policies.envs.base import EnvSpec, restart, transition
 from mjx_policies.envs.vectorize import VectorEnv, vectorize
-from mjx_policies.types import ActionTable, Term
+from mjx_policies.spec import ActionTable, Term
 
 DISCOUNT = 0.8
 SPEC = EnvSpec(

@@ -18,8 +18,8 @@ from mjx_policies.envs.base import Draw, DynamicsSampler, Env, EnvSpec, restart,
 from mjx_policies.envs.registry import load
 from mjx_policies.envs.vectorize import vectorize
 from mjx_policies.policy import Policy
-from mjx_policies.randomization.imperfections import Imperfections, imperfect
-from mjx_policies.types import ActionTable, Term
+from mjx_policies.randomization.domain import DomainRandomization, randomize
+from mjx_policies.spec import ActionTable, Term
 
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # programs that run a few times
 LIMIT = 5  # steps of an episode
@@ -35,7 +35,7 @@ def scores(step_score):
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
 def test_ranges_grow_with_the_score():
     go2 = load("Go2JoystickFlat", "cpu", 1)
-    curriculum = randomization_curriculum(go2, Imperfections(), threshold=0.8)
+    curriculum = randomization_curriculum(go2, DomainRandomization(), threshold=0.8)
     draw = jit(lambda dynamics: dynamics(jax.random.key(1)).dynamics)
 
     @dataclasses.dataclass
@@ -53,7 +53,7 @@ def test_ranges_grow_with_the_score():
         return [float(jnp.max(jnp.asarray(x))) for x in ranges], draw(holder.dynamics)
 
     full = [1.0, 0.01, 0.3, 0.02]
-    level, holder = curriculum.init(Holder(*imperfect(go2, Imperfections())))
+    level, holder = curriculum.init(Holder(*randomize(go2, DomainRandomization())))
     nominal = widths(holder)[1]
     assert float(level) == 0.0 and widths(holder)[0] == [0.0] * 4
     level, same = curriculum.update(level, holder, scores([[0.9, 0.68]]))
@@ -66,7 +66,7 @@ def test_ranges_grow_with_the_score():
     _, whole = curriculum.update(jnp.asarray(1.0), grown, scores([[0.9]]))
     np.testing.assert_allclose(widths(whole)[0], full, rtol=1e-6)
 
-    expected = draw(imperfect(go2, Imperfections())[1])
+    expected = draw(randomize(go2, DomainRandomization())[1])
     assert set(expected) == set(nominal)
     assert any((expected[name] != nominal[name]).any() for name in expected)
     for name, value in widths(whole)[1].items():

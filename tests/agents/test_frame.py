@@ -99,7 +99,7 @@ def test_reinforcement_goes_on_where_imitation_ended(cloned, probes):
 
 def test_a_residual_of_zero_is_the_chunked_policy_beneath(probes):
     """Bit for bit, in a batch whose episodes end at different times; and it plans once a chunk for all of them."""
-    horizon, execute, calls = 6, 4, []
+    horizon, n_action_steps, calls = 6, 4, []
     base = actor(Flat(), gaussian_head(MLP((8, horizon)), (horizon, 1)))
     obs = probes.observation(0.3, 0.0)
     base_params = base.init(jax.random.key(5), {"state": obs["state"][None]})
@@ -108,7 +108,7 @@ def test_a_residual_of_zero_is_the_chunked_policy_beneath(probes):
         jax.debug.callback(lambda: calls.append(1))
         return base.mode(base_params, seen)
 
-    policy = receding_horizon(plan, (horizon, 1), execute, keys=("state",))
+    policy = receding_horizon(plan, (horizon, 1), n_action_steps, keys=("state",))
     head = gaussian_head(MLP((8, 1)), 1)
     still = head._replace(sample=lambda params, key, embedding: (jnp.zeros(1), jnp.zeros((1, 1))))
     units = Units(reference=lambda obs: obs["base_action"])
@@ -119,11 +119,11 @@ def test_a_residual_of_zero_is_the_chunked_policy_beneath(probes):
 
     def rollout(policy, key):
         vectors, _ = envs.init(key)
-        return collect(policy, envs, start(policy, vectors, key), key, 2 * execute)[1]
+        return collect(policy, envs, start(policy, vectors, key), key, 2 * n_action_steps)[1]
 
     state = jit(learner.init)(jax.random.key(1), obs, PPOHyper())
     acts = learner.act(state)
-    assert acts.period == execute
+    assert acts.period == n_action_steps
     found = jit(lambda key: rollout(acts, key))(jax.random.key(2))
     ended = (found.terminated | found.truncated).mean(axis=1)
     assert ((ended > 0) & (ended < 1)).all(), "the batch is not staggered"
@@ -139,7 +139,7 @@ def test_a_residual_of_zero_is_the_chunked_policy_beneath(probes):
 
     jax.effects_barrier()
     calls.clear()
-    step = jit(lambda acting, key: collect(acts, envs, acting, key, 2 * execute))
+    step = jit(lambda acting, key: collect(acts, envs, acting, key, 2 * n_action_steps))
     acting_state = jit(lambda key: start(acts, envs.init(key)[0], key))(jax.random.key(3))
     jax.block_until_ready(step(acting_state, jax.random.key(4)))
     jax.effects_barrier()

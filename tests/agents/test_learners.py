@@ -80,7 +80,7 @@ def make_bc() -> Member:
     network = actor(Flat(), deterministic_head(MLP((8, 1)), (1, 1)))
 
     def policy(params):
-        return receding_horizon(lambda key, seen: network.mode(params, seen), (1, 1), execute=1, keys=("state",))
+        return receding_horizon(lambda key, seen: network.mode(params, seen), (1, 1), n_action_steps=1, keys=("state",))
 
     hyper = BCHyper(learning_rate=0.03, warmup_steps=10.0, total_steps=200.0, max_ema=0.9)
     return Member(

@@ -96,7 +96,7 @@ def test_plans_are_made_together_also_where_seeds_are_a_batch(counting):
         jax.debug.callback(lambda x: calls.append(x), history["state"][0, 0])
         return jnp.zeros((4, 1))
 
-    inner = receding_horizon(plan, (4, 1), execute=3)
+    inner = receding_horizon(plan, (4, 1), n_action_steps=3)
 
     def act(memory, key, obs, clock):
         action, memory = inner.act(memory, key, obs, clock)

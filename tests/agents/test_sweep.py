@@ -64,13 +64,13 @@ def test_a_grid_of_sixteen_points_is_traced_once_and_equals_runs_alone(runner):
 
 def test_a_plan_is_made_once_for_a_batch_in_every_run(counting):
     """The clock is no part of a run: where it says so, and nowhere else, the network of a chunk is evaluated."""
-    calls, robots, runs, execute, length = [], 3, 2, 2, 4
+    calls, robots, runs, n_action_steps, length = [], 3, 2, 2, 4
 
     def plan(key, history):
         jax.debug.callback(lambda x: calls.append(x), history["state"][0, 0])
         return jnp.zeros((3, 1))
 
-    inner = receding_horizon(plan, (3, 1), execute)
+    inner = receding_horizon(plan, (3, 1), n_action_steps)
 
     def act(memory, key, obs, clock):
         action, memory = inner.act(memory, key, obs, clock)
@@ -92,4 +92,4 @@ def test_a_plan_is_made_once_for_a_batch_in_every_run(counting):
     jax.block_until_ready(step(state))
     jax.effects_barrier()
     fresh = runs * 5  # the first plans of the pool
-    assert len(calls) == fresh + runs * robots * length // execute
+    assert len(calls) == fresh + runs * robots * length // n_action_steps

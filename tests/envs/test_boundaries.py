@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from mjx_policies.envs.base import Draw, EnvSpec, restart, transition
 from mjx_policies.envs.vectorize import vectorize
 from mjx_policies.randomization.latency import ActionDelay
-from mjx_policies.types import ActionTable, Term
+from mjx_policies.spec import ActionTable, Term
 
 SPEC = EnvSpec(
     observation=(Term("state", 1, unit="1"),),

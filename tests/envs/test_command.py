@@ -6,7 +6,7 @@ import pytest
 from mjx_policies.envs.command import innermost, measured_twist, takes_commands, with_command
 from mjx_policies.envs.registry import load
 from mjx_policies.randomization import ActionDelay, SensorNoise
-from mjx_policies.types import table_slices
+from mjx_policies.spec import table_slices
 
 
 def test_a_command_reaches_the_task_through_its_wrappers_and_stays():

@@ -7,7 +7,7 @@ import pytest
 
 from mjx_policies.envs.mirror import mirror_action, mirror_joints, mirror_observation, mirror_table
 from mjx_policies.envs.registry import load
-from mjx_policies.types import table_size, table_slices
+from mjx_policies.spec import table_size, table_slices
 
 TASK = load("Go2JoystickFlat", "cpu", num_envs=1)
 MODEL = TASK.physics.model

@@ -12,7 +12,8 @@ import pytest
 from mjx_policies.envs.compat import to_gymnasium
 from mjx_policies.envs.quadruped.joystick import BRAKING_STEPS, FOOT_RADIUS, SWING_HEIGHT, steps_out, swing_height
 from mjx_policies.envs.registry import TASKS, load
-from mjx_policies.types import table_size
+from mjx_policies.spec import table_size
+from mjx_policies.types import actuator_targets
 
 FAST = {"xla_backend_optimization_level": 0}  # quickly compiled: these programs run for an instant
 
@@ -107,12 +108,12 @@ def test_until_the_first_command_a_robot_keeps_the_targets_it_was_told(task):
     assert action.shape == (table.size,)
     if env.spec.robot == "franka":  # all use the same action space; a hand with a peg is told to close
         told = np.asarray(one.target)
-        np.testing.assert_allclose(table.target(action), told, atol=1e-6)
+        np.testing.assert_allclose(actuator_targets(table, action), told, atol=1e-6)
         assert np.abs(told - table.default).max() > 0.05, "a zero action would move the arm"
     elif type(env).__name__ == "Go2Getup":
-        np.testing.assert_allclose(table.target(action), env.data(one).qpos[7:], atol=1e-5)
+        np.testing.assert_allclose(actuator_targets(table, action), env.data(one).qpos[7:], atol=1e-5)
     else:  # at rest in the default pose, or without any force
-        np.testing.assert_array_equal(table.target(action), np.float32(table.default))
+        np.testing.assert_array_equal(actuator_targets(table, action), np.float32(table.default))
 
 
 def test_an_unknown_task_lists_those_there_are():

@@ -19,7 +19,8 @@ from mjx_policies.envs.wrappers import ActionChunk, History
 from mjx_policies.randomization.latency import ActionDelay, ObservationLatency
 from mjx_policies.randomization.pushes import Pushes
 from mjx_policies.randomization.sensors import SensorNoise
-from mjx_policies.types import ActionTable, Term, assemble
+from mjx_policies.spec import ActionTable, Term
+from mjx_policies.types import assemble
 
 SUBSTEPS, DT = 2, 0.01
 OBSERVATION = (

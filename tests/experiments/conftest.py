@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from mjx_policies.experiments.runs import results
-from mjx_policies.training import errors, loop
+from mjx_policies.training import loop, script
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
@@ -28,7 +28,7 @@ def scripts_leave_the_process_alone(monkeypatch):
     def leave(self, code):
         raise SystemExit(code)
 
-    monkeypatch.setattr(errors._Script, "leave", leave)
+    monkeypatch.setattr(script._Script, "leave", leave)
 
 
 @pytest.fixture

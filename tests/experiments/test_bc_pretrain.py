@@ -17,16 +17,16 @@ from mjx_policies.data import lerobot
 from mjx_policies.data.episodes import Episode
 from mjx_policies.deploy.chunks import ChunkedPolicy
 from mjx_policies.deploy.policy import load_policy as load_exported
-from mjx_policies.experiments.runs.opening import load_policy
+from mjx_policies.experiments.runs.loading import load_policy
 from mjx_policies.export.tables import by_time
 from mjx_policies.training.metrics import WALL_CLOCK
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 TINY = (
-    *("--task", "Obstacle2D", "--backend", "cpu", "--head", "mixture", "--size", "16", "--episodes", "6"),
-    *("--horizon", "4", "--execute", "2", "--steps", "300", "--batch-size", "8", "--evaluations", "3"),
-    *("--trials", "3", "--robots", "3", "--checkpoint-seconds", "0", "--hyper.warmup-steps", "10"),
+    *("--task", "Obstacle2D", "--backend", "cpu", "--head", "mixture", "--hidden-size", "16", "--episodes", "6"),
+    *("--horizon", "4", "--n-action-steps", "2", "--steps", "300", "--batch-size", "8", "--evaluations", "3"),
+    *("--interim-episodes", "3", "--eval-episodes", "3", "--checkpoint-seconds", "0", "--hyper.warmup-steps", "10"),
 )
 
 
@@ -131,7 +131,7 @@ def test_the_file_for_a_robot_does_what_the_policy_does(run, capsys):
     key = jax.random.key(0)
     memory = robot.init(key, {"state": jnp.asarray(seen[0])})
     act = jax.jit(robot.act)
-    with ChunkedPolicy(exported, execute=2) as chunked:
+    with ChunkedPolicy(exported, n_action_steps=2) as chunked:
         state = chunked.initial_state()
         for step, now in enumerate(seen):
             observation = np.empty(16, np.float32)
@@ -145,7 +145,7 @@ def test_the_file_for_a_robot_does_what_the_policy_does(run, capsys):
 def test_every_tool_opens_it(run, tmp_path, capsys):
     assert command("play.py", "--run", run, "--video", tmp_path / "play.mp4", "--seconds", "0.3") == 0
     assert (tmp_path / "play.mp4").stat().st_size > 1000
-    judged = ("--robots", "3", "--no-films", "--report", tmp_path / "report.html", "--json", tmp_path / "again.json")
+    judged = ("--episodes", "3", "--no-videos", "--report", tmp_path / "report.html", "--json", tmp_path / "again.json")
     assert command("evaluate.py", "--run", run, *judged) == 0
     again, first = (json.loads(path.read_text()) for path in (tmp_path / "again.json", run / "evaluation.json"))
     assert again["conditions"] == first["conditions"], "the same robots as at the end of training"
@@ -154,7 +154,7 @@ def test_every_tool_opens_it(run, tmp_path, capsys):
 
 def test_corrections_are_added_to_what_was_shown_also_after_a_signal(run, tmp_path, capsys, stopping):
     folder = tmp_path / "rounds"
-    asked = ("--rounds", "1", "--episodes", "4", "--steps", "300", "--robots", "3")
+    asked = ("--rounds", "1", "--episodes", "4", "--steps", "300", "--eval-episodes", "3")
     with stopping():
         assert command("dagger.py", "--run", run, "--run-dir", folder, *asked) == 143
     said = capsys.readouterr().out
@@ -162,7 +162,7 @@ def test_corrections_are_added_to_what_was_shown_also_after_a_signal(run, tmp_pa
     assert said.endswith(f"go on with --resume --run-dir {folder}\n")
     assert command("dagger.py", "--run-dir", folder, "--resume") == 0
     config = json.loads((folder / "round_1" / "config.json").read_text())["config"]
-    assert config["more"] == [str(folder / "labels_1")] and config["begin"] == str(run)
+    assert config["extra_datasets"] == [str(folder / "labels_1")] and config["init_from"] == str(run)
     table = rows(folder)
     successes = [json.loads((each / "evaluation.json").read_text()) for each in (run, folder / "round_1")]
     assert [float(row["eval/success"]) for row in table] == [
@@ -180,12 +180,12 @@ def test_corrections_are_added_to_what_was_shown_also_after_a_signal(run, tmp_pa
         (("--task", "Pendulum"), "Pendulum has no stages to solve"),
         (("--demos", "nowhere"), "nowhere does not exist"),
         (("--demos", "{slow}"), "slow has 5 steps a second, Obstacle2D acts 10 times a second"),
-        (("--more", "{slow}"), "slow has 5 steps a second, Obstacle2D acts 10 times a second"),
+        (("--extra-datasets", "{slow}"), "slow has 5 steps a second, Obstacle2D acts 10 times a second"),
         (("--demos", "{run}/demonstrations", "--episodes", "7"), "holds 6 demonstrations, fewer than --episodes 7"),
-        (("--execute", "5"), "execute is 5, more than the 4 actions of a chunk"),
-        (("--unseen", "smell"), "the task observes no 'smell' to leave out"),
-        (("--begin", "{run}", "--size", "8"), "has size 16, this run 8: they must agree"),
-        (("--begin", "{run}", "--seeds", "2"), "one policy alone goes on learning"),
+        (("--n-action-steps", "5"), "n_action_steps is 5, more than the 4 actions of a chunk"),
+        (("--exclude-terms", "smell"), "the task observes no 'smell' to leave out"),
+        (("--init-from", "{run}", "--hidden-size", "8"), "has hidden_size 16, this run 8: they must agree"),
+        (("--init-from", "{run}", "--seeds", "2"), "one policy alone goes on learning"),
         (("--head", "lstm"), "lstm"),
         (("--resume",), "holds no run (there is no config.json)"),
     ],
@@ -201,7 +201,7 @@ def test_what_cannot_be_ends_with_a_sentence(run, slow, tmp_path, capsys, argume
 def test_rounds_of_corrections_refuse_a_dataset_of_another_rate(run, slow, tmp_path, capsys):
     folder = Path(shutil.copytree(run, tmp_path / "copy"))
     config = json.loads((folder / "config.json").read_text())
-    config["config"]["more"] = [str(slow)]
+    config["config"]["extra_datasets"] = [str(slow)]
     (folder / "config.json").write_text(json.dumps(config))
     assert command("dagger.py", "--run", folder) == 2
     assert "slow has 5 steps a second" in capsys.readouterr().err and not (folder / "dagger").exists()

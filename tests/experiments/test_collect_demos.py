@@ -15,11 +15,11 @@ from mjx_policies.data import lerobot
 from mjx_policies.data.formats import read
 from mjx_policies.envs.experts.registry import load_expert
 from mjx_policies.envs.registry import load
+from mjx_policies.errors import UserError
 from mjx_policies.experiments import collect_demos as script
 from mjx_policies.experiments.collection.demonstration_files import parse, read_begun
 from mjx_policies.experiments.collection.demonstrators import expert_demonstrator
 from mjx_policies.experiments.collection.rollouts import make_recorder
-from mjx_policies.training.errors import UserError
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
@@ -168,7 +168,7 @@ def test_what_a_killed_process_did_not_tell_of_is_counted(whole, tmp_path, monke
 @pytest.mark.usefixtures("unseen")
 def test_the_video_of_a_collection_that_was_stopped_is_that_of_one_that_was_not(tmp_path, monkeypatch):
     videos = []
-    monkeypatch.setattr(script, "film_montage", lambda model, cells, *_: videos.append(cells))
+    monkeypatch.setattr(script, "render_montage", lambda model, cells, *_: videos.append(cells))
     script.main(ask(tmp_path / "a", video=True))
     script.main(ask(tmp_path / "b", episodes=2, video=True))
     few = videos.pop()

@@ -20,13 +20,13 @@ from mjx_policies.evaluation.mode_coverage import coverage, success_and_coverage
 from mjx_policies.evaluation.statistics import mean, proportion
 from mjx_policies.experiments.collection.demonstrators import expert_demonstrator
 from mjx_policies.experiments.compare_heads import HeadBenchmark, HeadComparison
-from mjx_policies.experiments.runs.opening import load_policy
+from mjx_policies.experiments.runs.loading import load_policy
 from mjx_policies.training.preemption import Preemption
 from mjx_policies.training.progress import LiteralConsole
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
-TINY = ("--seeds", 2, "--episodes", 24, "--steps", 20, "--size", 16, "--batch-size", 16)
-TINY = (*TINY, "--initial-states", 2, "--repeats", 3, "--horizon", 4, "--execute", 2, "--heads", "mse")
+TINY = ("--seeds", 2, "--episodes", 24, "--steps", 20, "--hidden-size", 16, "--batch-size", 16)
+TINY = (*TINY, "--initial-states", 2, "--repeats", 3, "--horizon", 4, "--n-action-steps", 2, "--heads", "mse")
 COSTS = {"training_seconds": mean([123.4]), "sampling_ms": mean([0.0123])}
 
 
@@ -215,14 +215,14 @@ def test_earlier_results_stay(tmp_path, run_script):
         (("--tremor", 0.0, 0.0), "--tremor is 0.0 0.0, which names one twice"),
         (("--repeats", 1), "--repeats is 1: "),
         (("--seeds", 0), "seeds is 0, it must be at least 1"),
-        (("--execute", 17), "execute is 17, more than the 16 actions of a chunk"),
+        (("--n-action-steps", 17), "n_action_steps is 17, more than the 16 actions of a chunk"),
         (("--hyper.weight-decay", -1.0), "weight-decay is -1, it must lie between 0 and"),
         (("--tremor", -1.0), "tremor must hold at least one number, each from 0 to 10"),
         (("--task", "Pendulum"), "Pendulum has no stages to solve"),
         (("--task", "Cartwheel"), "unknown task 'Cartwheel'"),
         (("--sweep", "steps", "--heads", "mse"), "mse does not sample in steps"),
         (("--sweep", "chunk", "--heads", "bins"), "bins has shorter chunks than the other heads"),
-        (("--sweep", "chunk", "--latency", 1), "leave out latency, real_time, ensemble"),
+        (("--sweep", "chunk", "--inference-delay", 1), "leave out inference_delay, real_time, ensemble"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_in_a_sentence(arguments, sentence, tmp_path, run_script):

@@ -16,7 +16,7 @@ import pytest
 from mjx_policies.data import lerobot, robomimic
 from mjx_policies.data.episodes import Episode
 from mjx_policies.data.formats import kept, read, write
-from mjx_policies.training.errors import UserError
+from mjx_policies.errors import UserError
 
 SCRIPT = Path(__file__).parents[2] / "experiments" / "convert_dataset.py"
 

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from mjx_policies.errors import UserError
 from mjx_policies.experiments import dagger
-from mjx_policies.training.errors import UserError
 from mjx_policies.training.progress import open_console
 from mjx_policies.training.run_folder import RunFolder
 

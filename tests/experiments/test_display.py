@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from mjx_policies.envs.quadruped.scenes import flat
+from mjx_policies.errors import UserError
 from mjx_policies.experiments.display import open_viewer
-from mjx_policies.training.errors import UserError
 
 MODEL = flat()
 

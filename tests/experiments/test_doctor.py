@@ -21,10 +21,10 @@ from mjx_policies.diagnosis.steps import Steps
 from mjx_policies.envs.experts.obstacle2d import obstacle2d_expert
 from mjx_policies.envs.experts.pick_cube import pick_cube_expert
 from mjx_policies.envs.registry import load
+from mjx_policies.errors import NonFiniteError
 from mjx_policies.experiments.collection.demonstrators import expert_demonstrator
 from mjx_policies.experiments.collection.rollouts import make_recorder, to_episodes
 from mjx_policies.training.checkpoints import Checkpoints
-from mjx_policies.training.errors import NonFiniteError
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
 HERE = Path(__file__).parent

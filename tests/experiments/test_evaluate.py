@@ -20,7 +20,7 @@ from mjx_policies.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
 SCRIPTS = Path(__file__).parents[2] / "experiments"
-FEW = ("--backend", "cpu", "--robots", "3")
+FEW = ("--backend", "cpu", "--episodes", "3")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -92,12 +92,12 @@ def test_a_policy_is_judged_on_a_page_and_in_a_file(runs, tmp_path, capsys):
 def test_two_policies_are_compared_on_the_same_episodes(runs, tmp_path, capsys):
     first, second = runs / "obstacle2d1", runs / "obstacle2d2"
     file = tmp_path / "new" / "verdict.json"
-    assert script("compare.py", first, second, *FEW, "--no-films", "--json", file) == 0
+    assert script("compare.py", first, second, *FEW, "--no-videos", "--json", file) == 0
     said = capsys.readouterr().out
     assert "These episodes do not tell obstacle2d1 and obstacle2d2 apart" in said, "neither has learned anything"
     verdict = json.loads(file.read_text())["comparisons"][0]
     assert verdict["policies"] == ["obstacle2d1", "obstacle2d2"]
-    assert (verdict["first"]["count"], verdict["p_value"], verdict["trials_needed"]) == (3, 1.0, None)
+    assert (verdict["first"]["count"], verdict["p_value"], verdict["episodes_needed"]) == (3, 1.0, None)
     html = (first / "comparison.html").read_text()
     assert "Comparison" in html and "obstacle2d2 after 200 steps" in html and "<video" not in html
 
@@ -109,7 +109,11 @@ def test_two_policies_are_compared_on_the_same_episodes(runs, tmp_path, capsys):
         ("evaluate.py", ("--run", "{runs}/pendulum3", "--conditions", "rain"), "there is no condition 'rain' for this"),
         ("evaluate.py", ("--run", "{runs}/pendulum3", "--conditions"), "error: --conditions is empty"),
         ("evaluate.py", ("--run", "{runs}/pendulum3", "--conditions", "delay", "delay"), "which names one twice"),
-        ("evaluate.py", ("--run", "{runs}/pendulum3", "--robots", "0"), "error: --robots is 0, it must be at least 1"),
+        (
+            "evaluate.py",
+            ("--run", "{runs}/pendulum3", "--episodes", "0"),
+            "error: --episodes is 0, it must be at least 1",
+        ),
         ("evaluate.py", ("--run", "{runs}/pendulum3", "--demos", "{runs}/none"), "none"),
         ("compare.py", ("{runs}/obstacle2d1",), "pass two run folders at least"),
         ("compare.py", ("{runs}/obstacle2d1", "{runs}/pendulum3/../obstacle2d1"), "obstacle2d1 is given twice"),
@@ -147,7 +151,7 @@ def test_a_page_that_cannot_be_written_loses_nothing(runs, capsys, monkeypatch):
         return replace(source, target)
 
     monkeypatch.setattr(os, "replace", full)
-    assert script("evaluate.py", "--run", runs / "pendulum3", *FEW, "--no-films") == 2
+    assert script("evaluate.py", "--run", runs / "pendulum3", *FEW, "--no-videos") == 2
     said = capsys.readouterr()
     assert "the disk is full, " in said.err and "report.html could not be written" in said.err
     assert "Pendulum after 300 steps" in said.out, "what was measured is shown"
@@ -165,7 +169,7 @@ def test_what_is_there_already_stays(runs, tmp_path, capsys):
             (("--report", tmp_path), f"{tmp_path} is a folder"),
             (("--report", new, "--json", new), f"--report and --json both name {new}: choose two files"),
         ):
-            assert script(name, *given, *FEW, "--no-films", *flags) == 2
+            assert script(name, *given, *FEW, "--no-videos", *flags) == 2
             said = capsys.readouterr()
             assert sentence in said.err and said.err.count("\n") == 1 and "evaluation" not in said.out
     assert mine.read_text() == "mine" and not new.exists()

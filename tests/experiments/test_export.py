@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from mjx_policies.deploy.policy import load_policy as load_exported
-from mjx_policies.experiments.runs.opening import load_policy
+from mjx_policies.experiments.runs.loading import load_policy
+from mjx_policies.types import actuator_targets
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 TINY = (
     *("--task", "Pendulum", "--backend", "cpu", "--num-envs", "16", "--rollout-length", "4", "--steps", "640"),
-    *("--policy-layers", "8", "--critic-layers", "8", "--robots", "3", "--evaluations", "0"),
+    *("--policy-layers", "8", "--critic-layers", "8", "--eval-episodes", "3", "--evaluations", "0"),
 )
 
 
@@ -50,7 +51,7 @@ def test_the_file_does_what_the_policy_does(run, capsys):
     expected = jax.vmap(lambda o: trained({"state": o}))(observation)
     found = exported.step(observation, exported.initial_state(50))
     np.testing.assert_allclose(found.action, expected, atol=1e-5)
-    np.testing.assert_allclose(found.target, trained.task.spec.action.target(expected), atol=1e-5)
+    np.testing.assert_allclose(found.target, actuator_targets(trained.task.spec.action, expected), atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -15,16 +15,16 @@ from pathlib import Path
 import jax
 import pytest
 
+from mjx_policies.errors import UserError
 from mjx_policies.experiments.runs import results, run
 from mjx_policies.training import plots
-from mjx_policies.training.errors import UserError
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
 SCRIPT = Path(__file__).parents[2] / "experiments" / "ppo_locomotion.py"
 TINY = (
     *("--task", "Pendulum", "--backend", "cpu", "--num-envs", "16", "--rollout-length", "4"),
-    *("--policy-layers", "8", "--critic-layers", "8", "--robots", "3", "--evaluations", "1"),
-    *("--hyper.learning-rate", "0.002", "--imperfections.delay", "0", "0.01"),
+    *("--policy-layers", "8", "--critic-layers", "8", "--eval-episodes", "3", "--evaluations", "1"),
+    *("--hyper.learning-rate", "0.002", "--randomization.delay", "0", "0.01"),
 )
 FINISHED = ("config.json", "metrics.csv", "curves.png", "evaluation.json", "episode.mp4")
 
@@ -77,7 +77,7 @@ def test_a_run_ends_with_a_complete_folder(finished):
     config = json.loads((folder / "config.json").read_text())["config"]
     assert (config["task"], config["num_envs"], config["policy_layers"]) == ("Pendulum", 16, [8])
     assert config["backend"] == "cpu", "where it is resumed, auto might be another one"
-    assert config["hyper"]["learning_rate"] == 0.002 and config["imperfections"]["delay"] == [0.0, 0.01]
+    assert config["hyper"]["learning_rate"] == 0.002 and config["randomization"]["delay"] == [0.0, 0.01]
 
     table = rows(folder)
     assert [int(row["step"]) for row in table] == [64, 128, 192, 256]
@@ -116,13 +116,13 @@ def test_a_folder_that_holds_a_run_is_left_alone(finished, capsys):
 def test_a_finished_run_goes_on(finished, tmp_path, capsys, monkeypatch):
     """With more steps its table continues, and what it ends with is made anew; all else is as it was started."""
     folder = Path(shutil.copytree(finished[0], tmp_path / "copy"))
-    before, filmed = rows(folder), []
-    monkeypatch.setattr(results, "film_trial", lambda *_, **__: filmed.append(1) or b"video")
+    before, recorded = rows(folder), []
+    monkeypatch.setattr(results, "record_video", lambda *_, **__: recorded.append(1) or b"video")
     assert command("--steps", "320", "--run-dir", folder, "--resume") == 0
     assert "resumed at step 256 of 320" in capsys.readouterr().out
     assert rows(folder)[: len(before)] == before and len(rows(folder)) == len(before) + 1
     assert json.loads((folder / "evaluation.json").read_text())["steps"] == 320
-    assert filmed and (folder / "episode.mp4").read_bytes() == b"video"
+    assert recorded and (folder / "episode.mp4").read_bytes() == b"video"
     config = json.loads((folder / "config.json").read_text())["config"]
     assert (config["task"], config["seed"], config["steps"]) == ("Pendulum", 3, 320)
 
@@ -160,7 +160,7 @@ def test_what_comes_after_training_can_be_stopped_and_may_fail(finished, tmp_pat
     (folder / "episode.mp4").unlink()
     with monkeypatch.context() as patch:
         patch.setattr(results, "write_evaluation", lambda *_: signal.raise_signal(signal.SIGTERM))
-        patch.setattr(results, "film_trial", None)
+        patch.setattr(results, "record_video", None)
         assert command(*resume) == 143
     said = " ".join(capsys.readouterr().out.split())
     assert "resumed at step 256 of 256" in said
@@ -170,7 +170,7 @@ def test_what_comes_after_training_can_be_stopped_and_may_fail(finished, tmp_pat
         raise UserError("video episode.mp4 was not written: the disk is full, make room.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(results, "film_trial", fail)
+        patch.setattr(results, "record_video", fail)
         assert command(*resume) == 2
     said = capsys.readouterr()
     assert "Pendulum after 256 steps" in said.out and said.err.startswith("error: video ")
@@ -210,13 +210,13 @@ def test_a_run_is_judged_anew(finished, tmp_path, run_script):
         return run_script("evaluate.py", *arguments)
 
     again = tmp_path / "new" / "again.json"
-    done = judge("--run", folder, "--robots", "3", "--json", again)
+    done = judge("--run", folder, "--episodes", "3", "--json", again)
     assert done.returncode == 0 and "Pendulum after 256 steps, on cpu" in done.stdout, done.stderr
     again, first = (json.loads(path.read_text()) for path in (again, folder / "evaluation.json"))
     assert again["conditions"] == first["conditions"], "the same robots as at the end of training"
     for arguments, sentence in (
-        ((tmp_path, "--robots", "3"), "is not a run folder"),
-        ((folder, "--robots", "0"), "robots is 0"),
+        ((tmp_path, "--episodes", "3"), "is not a run folder"),
+        ((folder, "--episodes", "0"), "episodes is 0"),
         ((folder, "--json", folder / "episode.mp4" / "a.json"), "cannot create the folder"),
     ):
         refused = judge("--run", *arguments)
@@ -237,24 +237,24 @@ def test_a_run_is_judged_anew(finished, tmp_path, run_script):
         (("--sizes.num-epochs", "0"), "error: --sizes.num-epochs is 0, it must be at least 1"),
         (("--sizes.num-minibatches", "-1"), "error: --sizes.num-minibatches is -1, it must be at least 1"),
         (("--steps", "-1"), "error: --steps is -1, it must be at least 0"),
-        (("--robots", "0"), "robots is 0, it must be at least 1"),
+        (("--eval-episodes", "0"), "eval-episodes is 0, it must be at least 1"),
         (("--evaluations", "-2"), "evaluations is -2, it must be at least 0"),
         (("--checkpoint-seconds", "-1"), "error: --checkpoint-seconds is -1.0, it must be at least 0"),
         (("--checkpoint-seconds", "nan"), "error: --checkpoint-seconds is nan, it must be at least 0"),
         (("--seed", "-1"), "seed is -1, it must be at least 0 and below 2**32"),
         (("--seed", "99999999999999999999"), "seed is 99999999999999999999, it must be at least 0 and below 2**32"),
-        (("--imperfections.dynamics", "-1"), "error: --imperfections.dynamics is -1, it must be a number from 0 on"),
-        (("--imperfections.noise", "nan"), "error: --imperfections.noise is nan, it must be a number from 0 on"),
+        (("--randomization.dynamics", "-1"), "error: --randomization.dynamics is -1, it must be a number from 0 on"),
+        (("--randomization.noise", "nan"), "error: --randomization.noise is nan, it must be a number from 0 on"),
         (
-            ("--imperfections.push-seconds", "0", "0"),
-            "error: --imperfections.push-seconds is (0.0, 0.0), it must rise from above 0",
+            ("--randomization.push-seconds", "0", "0"),
+            "error: --randomization.push-seconds is (0.0, 0.0), it must rise from above 0",
         ),
         (
-            ("--task", "Go2JoystickFlat", "--imperfections.dynamics", "5"),
-            "imperfections.dynamics does not suit this robot: randomization term 'damping': a scale",
+            ("--task", "Go2JoystickFlat", "--randomization.dynamics", "5"),
+            "randomization.dynamics does not suit this robot: randomization term 'damping': a scale",
         ),
         (("--init-std", "0.001"), "error: standard deviations must satisfy 0 < min_std=0.05 <= init_std=0.001"),
-        (("--imperfections.delay", "0", "1"), "longer than its buffer"),
+        (("--randomization.delay", "0", "1"), "longer than its buffer"),
         (("--task", "Go2JoystickFlat", "--policy-layers", "127"), "127"),
         (("--resume",), "holds no run (there is no config.json). Check --run-dir, or start without --resume."),
         (("--lerning-rate", "1"), "--lerning-rate"),
@@ -272,5 +272,5 @@ def test_what_cannot_be_ends_with_a_sentence(tmp_path, capsys, arguments, senten
 def test_help_explains_every_field(capsys):
     assert command("--help") == 0
     words = unframed(capsys.readouterr().out)
-    for text in ("--num-envs", "robots at once", "--hyper.learning-rate", "--imperfections.delay", "--resume"):
+    for text in ("--num-envs", "robots at once", "--hyper.learning-rate", "--randomization.delay", "--resume"):
         assert text in words

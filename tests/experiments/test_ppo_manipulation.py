@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C en
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 TINY = (
     *("--task", "FrankaReach", "--backend", "cpu", "--num-envs", "8", "--rollout-length", "2", "--steps", "32"),
-    *("--policy-layers", "8", "--critic-layers", "8", "--robots", "2", "--evaluations", "0"),
+    *("--policy-layers", "8", "--critic-layers", "8", "--eval-episodes", "2", "--evaluations", "0"),
 )
 
 

@@ -16,9 +16,9 @@ import pytest
 
 from mjx_policies.data.formats import read
 from mjx_policies.envs.registry import load
+from mjx_policies.errors import UserError
 from mjx_policies.experiments import record_demos as script
 from mjx_policies.experiments.collection.demonstration_files import parse
-from mjx_policies.training.errors import UserError
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"

@@ -141,8 +141,8 @@ def test_settings_out_of_range_are_refused(tmp_path, capsys, more, sentence):
 def test_what_was_done_before_a_signal_is_kept_and_printed(tmp_path, monkeypatch, capsys):
     script = imported(EXPERIMENTS / "run_arm.py")
     files.write_policy(tmp_path / "policy.onnx", franka.contract())
-    statistics = loop.Statistics(10, 0, 0.001, 0.001, 0.002, 0, 0, 0, ())
-    drawn = chunks.Statistics(1, 5, 0)
+    statistics = loop.LoopStatistics(10, 0, 0.001, 0.001, 0.002, 0, 0, 0, ())
+    drawn = chunks.ChunkStatistics(1, 5, 0)
     episode = script.ArmEpisode(True, 2.0, "", np.zeros((3, 9)), np.zeros(3), 0, np.ones(2), statistics, drawn, 0.0)
     monkeypatch.setattr(script, "initial_states", lambda number: (None, None, []))
     for count, stopped, code in ((3, "SIGTERM", 143), (1, "SIGINT", 130)):

@@ -26,16 +26,17 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from mjx_policies.deploy.contract import Command, Joint, Term, Timing
+from mjx_policies.deploy.contract import ContractTerm, Joint, Timing
 from mjx_policies.deploy.log import read_log
 from mjx_policies.deploy.operator import HandOperator
+from mjx_policies.spec import CommandRange
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "experiments" / "teleop.py"
 COMMANDS = (
-    Command("forward", "m/s", -0.8, 1.2),
-    Command("left", "m/s", -0.5, 0.5),
-    Command("turn", "rad/s", -1.0, 1.0),
+    CommandRange("forward", "m/s", -0.8, 1.2),
+    CommandRange("left", "m/s", -0.5, 0.5),
+    CommandRange("turn", "rad/s", -1.0, 1.0),
 )
 PATIENCE = 300.0  # s, for what a busy machine takes long to do
 _spec = importlib.util.spec_from_file_location("files", ROOT / "tests" / "mjx_policies" / "deploy" / "conftest.py")
@@ -77,7 +78,8 @@ def write_policy(path):
         timing=Timing(0.02, float(model.opt.timestep), 0.04, (0.0, 0.02)),
         joints=tuple(joints),
         observation=tuple(
-            Term(name, 3, "", "", 1.0, 0.0, 1, True, "first", 0.0, 0.0, name == "gyro") for name in ("gyro", "command")
+            ContractTerm(name, 3, "", "", 1.0, 0.0, 1, True, "first", 0.0, 0.0, name == "gyro")
+            for name in ("gyro", "command")
         ),
         commands=COMMANDS,
         gait=None,
@@ -96,7 +98,7 @@ def policy(tmp_path_factory):
 
 
 def test_commands_are_clipped_and_start_at_rest():
-    operator = HandOperator((*COMMANDS, Command("height", "m", 0.2, 0.3)))
+    operator = HandOperator((*COMMANDS, CommandRange("height", "m", 0.2, 0.3)))
     np.testing.assert_array_equal(operator.command, [0, 0, 0, 0.2])
     assert operator.set(0, 9.0) == 1.2 and operator.set(1, -9) == -0.5 and operator.nudge(2, 0.25) == 0.25
     command, request = operator.poll()

@@ -42,19 +42,19 @@ def run(policy, steps=25):  # -> [T, 2]
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, HORIZON), st.integers(0, HORIZON), st.integers(1, 4))
-def test_receding_horizon_equals_a_loop(execute, latency, remember):
-    if execute + latency > HORIZON or latency >= execute:
-        with pytest.raises(ValueError, match="latency"):
-            receding_horizon(plan, (HORIZON, 2), execute, remember, latency)
+def test_receding_horizon_equals_a_loop(n_action_steps, inference_delay, n_obs_steps):
+    if n_action_steps + inference_delay > HORIZON or inference_delay >= n_action_steps:
+        with pytest.raises(ValueError, match="inference_delay"):
+            receding_horizon(plan, (HORIZON, 2), n_action_steps, n_obs_steps, inference_delay)
         return
-    found = run(receding_horizon(plan, (HORIZON, 2), execute, remember, latency))
+    found = run(receding_horizon(plan, (HORIZON, 2), n_action_steps, n_obs_steps, inference_delay))
     made = 0  # the step in which the plan that is executed was asked for
     for step, (action, oldest) in enumerate(found):
-        asked = step // execute * execute
-        if step - asked >= latency or asked == 0:
+        asked = step // n_action_steps * n_action_steps
+        if step - asked >= inference_delay or asked == 0:
             made = asked
         assert action == 100 * made + (step - made)
-        assert oldest == max(0, made - remember + 1)
+        assert oldest == max(0, made - n_obs_steps + 1)
 
 
 def test_the_ensemble_equals_a_loop():
@@ -97,15 +97,15 @@ def failing(*steps):
     )
 
 
-@pytest.mark.parametrize(("execute", "latency"), [(3, 0), (3, 2), (5, 1), (1, 0)])
-def test_where_a_plan_fails_the_last_action_goes_on(execute, latency):
-    failed = (execute * 2, execute * 3)
-    policy = receding_horizon(failing(*failed), (HORIZON, 2), execute, latency=latency)
+@pytest.mark.parametrize(("n_action_steps", "inference_delay"), [(3, 0), (3, 2), (5, 1), (1, 0)])
+def test_where_a_plan_fails_the_last_action_goes_on(n_action_steps, inference_delay):
+    failed = (n_action_steps * 2, n_action_steps * 3)
+    policy = receding_horizon(failing(*failed), (HORIZON, 2), n_action_steps, inference_delay=inference_delay)
     found = run(policy)
-    expected = run(receding_horizon(plan, (HORIZON, 2), execute, latency=latency))
+    expected = run(receding_horizon(plan, (HORIZON, 2), n_action_steps, inference_delay=inference_delay))
     for step in range(len(found)):
-        if 2 * execute + latency <= step < 4 * execute + latency:
-            np.testing.assert_array_equal(found[step], expected[2 * execute + latency - 1])
+        if 2 * n_action_steps + inference_delay <= step < 4 * n_action_steps + inference_delay:
+            np.testing.assert_array_equal(found[step], expected[2 * n_action_steps + inference_delay - 1])
         else:
             np.testing.assert_array_equal(found[step], expected[step])
 
@@ -139,7 +139,7 @@ def test_plans_go_on_as_if_nothing_was_known_where_the_first_has_failed():
     def first_fails(key, history, prefix):
         return failing(0)(key, history) + 0 * (prefix.action * prefix.weight[:, None]).sum()
 
-    found = run(real_time(first_fails, (HORIZON, 2), 4, latency=1))
+    found = run(real_time(first_fails, (HORIZON, 2), 4, inference_delay=1))
     assert np.isnan(found[:5]).all() and np.isfinite(found[5:]).all()
 
 
@@ -148,7 +148,7 @@ def test_plans_are_made_once_a_chunk_for_a_whole_batch():
     policy = receding_horizon(
         lambda key, history: jax.debug.callback(lambda: calls.append(1)) or plan(key, history),
         (HORIZON, 2),
-        execute=5,
+        n_action_steps=5,
     )
     keys = jax.random.split(jax.random.key(0), 3)
     obs = {"state": jnp.zeros((3, 1))}
@@ -163,12 +163,12 @@ def test_plans_are_made_once_a_chunk_for_a_whole_batch():
 
 
 def test_senseless_sizes_are_refused():
-    with pytest.raises(ValueError, match="execute is 0, it must be at least 1"):
+    with pytest.raises(ValueError, match="n_action_steps is 0, it must be at least 1"):
         receding_horizon(plan, (HORIZON, 2), 0)
     with pytest.raises(ValueError, match="train a longer chunk"):
         receding_horizon(plan, (HORIZON, 2), 9)
-    with pytest.raises(ValueError, match="remember is 0"):
-        temporal_ensemble(plan, (HORIZON, 2), remember=0)
+    with pytest.raises(ValueError, match="n_obs_steps is 0"):
+        temporal_ensemble(plan, (HORIZON, 2), n_obs_steps=0)
 
 
 def onward(key, history, prefix):
@@ -178,17 +178,17 @@ def onward(key, history, prefix):
 
 
 def test_real_time_plans_continue_what_is_left_of_the_last():
-    execute, latency, steps = 3, 2, 17
-    found = run(real_time(onward, (HORIZON, 2), execute, latency=latency), steps)
+    n_action_steps, inference_delay, steps = 3, 2, 17
+    found = run(real_time(onward, (HORIZON, 2), n_action_steps, inference_delay=inference_delay), steps)
     plans = [np.stack([np.ones(HORIZON), np.zeros(HORIZON)], axis=1)]  # nothing to continue
-    weights = soft_mask(HORIZON, latency, HORIZON - execute)
-    for _ in range(steps // execute):
-        left = np.append(plans[-1][execute:, 0], [plans[-1][-1, 0]] * execute)
+    weights = soft_mask(HORIZON, inference_delay, HORIZON - n_action_steps)
+    for _ in range(steps // n_action_steps):
+        left = np.append(plans[-1][n_action_steps:, 0], [plans[-1][-1, 0]] * n_action_steps)
         plans.append(np.stack([left * (weights > 0) + 1, weights], axis=1))
     for step, action in enumerate(found):
-        cycle = step // execute
-        made = cycle if step % execute >= latency or cycle == 0 else cycle - 1
-        np.testing.assert_allclose(action, plans[made][step - made * execute], atol=1e-6)
+        cycle = step // n_action_steps
+        made = cycle if step % n_action_steps >= inference_delay or cycle == 0 else cycle - 1
+        np.testing.assert_allclose(action, plans[made][step - made * n_action_steps], atol=1e-6)
 
 
 # A batch whose episodes begin at any time: as rollouts have it
@@ -197,12 +197,12 @@ STEPS, ROBOTS = 24, 3
 
 
 @functools.cache
-def batch(execute, latency, remember, continues):
+def batch(n_action_steps, inference_delay, n_obs_steps, continues):
     """`begins [T, B] -> actions [T, B, 2]`; an episode that begins with a step has its memory of then."""
     policy = (
-        real_time(onward, (HORIZON, 2), execute, remember, latency)
+        real_time(onward, (HORIZON, 2), n_action_steps, n_obs_steps, inference_delay)
         if continues
-        else receding_horizon(plan, (HORIZON, 2), execute, remember, latency)
+        else receding_horizon(plan, (HORIZON, 2), n_action_steps, n_obs_steps, inference_delay)
     )
     keys = jax.random.split(jax.random.key(0), ROBOTS)
 
@@ -220,29 +220,29 @@ def batch(execute, latency, remember, continues):
     return jax.jit(go)
 
 
-def slowly(begins, execute, latency, remember, continues):  # [T] -> [T, 2]
+def slowly(begins, n_action_steps, inference_delay, n_obs_steps, continues):  # [T] -> [T, 2]
     """One robot, in a loop."""
     start, plans, actions = 0, [], []
 
     def newest(step):
         """The last plan that is there, and its age: the first one at once, those of the batch after their time."""
-        asked, made = [(t, made) for t, made in plans if t == start or t + latency <= step][-1]
+        asked, made = [(t, made) for t, made in plans if t == start or t + inference_delay <= step][-1]
         return made, step - asked
 
     for step, new in enumerate(begins):
         if new:
             start = step
             plans.clear()
-        if new or step % execute == 0:
+        if new or step % n_action_steps == 0:
             left, weight = np.zeros((HORIZON, 2)), np.zeros(HORIZON)
             if not new:
                 made, age = newest(step)
                 left = np.append(made[age:], [made[-1]] * age, axis=0)
-                weight = soft_mask(HORIZON, latency, HORIZON - age)
+                weight = soft_mask(HORIZON, inference_delay, HORIZON - age)
             if continues:
                 made = np.stack([left[:, 0] * (weight > 0) + 1, weight], axis=1)
             else:
-                oldest = max(start, step - remember + 1)
+                oldest = max(start, step - n_obs_steps + 1)
                 made = np.stack([100 * step + np.arange(HORIZON), np.full(HORIZON, oldest)], axis=1)
             plans.append((step, made))
         made, age = newest(step)

@@ -64,7 +64,7 @@ def test_a_residual_of_nothing_does_what_the_policy_beneath_it_does():
         jax.debug.callback(lambda x: calls.append(x), history["state"][0, 0])
         return history["state"][-1, :A] * jnp.arange(1.0, 5.0)[:, None] + jax.random.normal(key, (4, A))
 
-    base = receding_horizon(plan, (4, A), execute=4, remember=2)
+    base = receding_horizon(plan, (4, A), n_action_steps=4, n_obs_steps=2)
     zero = deterministic_head(MLP((A,), output_scale=0.0), A)
     units = Units(reference=lambda obs: obs["base_action"])
     network = actor(Flat(), zero, units=units, memory=beneath(base))

@@ -1,6 +1,7 @@
 """Observation and action tables."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -9,15 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mjx_policies.types import (
-    ActionTable,
-    Term,
-    assemble,
-    table_column,
-    table_markdown,
-    table_size,
-    table_slices,
-)
+from mjx_policies.spec import ActionTable, Term, table_column, table_markdown, table_size, table_slices
+from mjx_policies.types import actuator_targets, assemble
 
 TABLE = (
     Term("gyro", 3, unit="rad/s", frame="imu", kind="pseudovector", scale=0.25, noise=0.2, bias=0.02),
@@ -120,10 +114,14 @@ def test_an_action_is_a_scaled_offset_within_limits():
     assert ACTION.size == 2
     actions = jnp.asarray([[0.0, 0.0], [1.0, -1.0], [10.0, 10.0], [-10.0, -10.0]])
     expected = np.float32([[0.1, -1.5], [0.6, -1.75], [1.0, -1.0], [-0.2, -2.0]])
-    np.testing.assert_allclose(ACTION.target(actions), expected, rtol=1e-6)  # one rounding in the sum
-    np.testing.assert_array_equal(jax.vmap(ACTION.target)(actions), ACTION.target(actions))
+    np.testing.assert_allclose(actuator_targets(ACTION, actions), expected, rtol=1e-6)  # one rounding in the sum
+    np.testing.assert_array_equal(
+        jax.vmap(functools.partial(actuator_targets, ACTION))(actions), actuator_targets(ACTION, actions)
+    )
     clipped = dataclasses.replace(ACTION, clip=1.0)
-    np.testing.assert_allclose(clipped.target(actions), ACTION.target(jnp.clip(actions, -1.0, 1.0)))
+    np.testing.assert_allclose(
+        actuator_targets(clipped, actions), actuator_targets(ACTION, jnp.clip(actions, -1.0, 1.0))
+    )
 
 
 @pytest.mark.parametrize("field", ["default", "scale", "lower", "upper", "stiffness", "damping"])

@@ -10,7 +10,8 @@ import pytest
 from flax import struct
 
 from mjx_policies.envs.base import EnvSpec, restart, transition
-from mjx_policies.types import ActionTable, Term, assemble
+from mjx_policies.spec import ActionTable, Term
+from mjx_policies.types import assemble
 
 ROBOT = """
 <mujoco>

@@ -6,7 +6,7 @@ import pytest
 
 from mjx_policies.envs.registry import load
 from mjx_policies.randomization.conditions import Condition, apply_condition, conditions
-from mjx_policies.randomization.imperfections import Imperfections
+from mjx_policies.randomization.domain import DomainRandomization
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
 
@@ -38,8 +38,8 @@ def test_each_condition_changes_what_it_names(walker):
 
 
 def test_what_is_not_dynamics_is_its_own_condition(walker):
-    ranges = Imperfections(noise=2.0, delay=(0.01, 0.03), push_velocity=0.7)
-    tests = {name: test.imperfections for name, test in conditions(walker, ranges).items()}
+    ranges = DomainRandomization(noise=2.0, delay=(0.01, 0.03), push_velocity=0.7)
+    tests = {name: test.randomization for name, test in conditions(walker, ranges).items()}
     nothing = tests["nominal"]
     assert nothing == ranges.scaled(0.0) and tests["randomized"] == ranges
     assert tests["noise"].noise == 2.0 and tests["noise"].delay == nothing.delay
@@ -73,4 +73,4 @@ def test_a_robot_without_a_preset_has_fewer_conditions():
 
 def test_unknown_terms_are_named(walker):
     with pytest.raises(ValueError, match=r"has no term 'colour'; it has .*friction"):
-        apply_condition(walker, Condition("", Imperfections(), ("colour",)))
+        apply_condition(walker, Condition("", DomainRandomization(), ("colour",)))

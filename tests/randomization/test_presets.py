@@ -8,7 +8,7 @@ import pytest
 from mjx_policies.envs.physics.base import check_dynamics
 from mjx_policies.envs.registry import TASKS, load
 from mjx_policies.randomization import presets
-from mjx_policies.randomization.imperfections import Imperfections, imperfect
+from mjx_policies.randomization.domain import DomainRandomization, randomize
 from mjx_policies.randomization.terms import check, sample
 
 
@@ -41,7 +41,7 @@ def test_franka_fits_each_table_and_randomizes_what_is_on_it(task):
 
 
 def test_the_cube_of_an_arm_is_not_pushed_as_a_trunk_is():
-    env, dynamics = imperfect(load("FrankaPickCube", "cpu", num_envs=1), Imperfections())
+    env, dynamics = randomize(load("FrankaPickCube", "cpu", num_envs=1), DomainRandomization())
     kinds = []
     while hasattr(env, "env"):
         kinds.append(type(env).__name__)

@@ -30,7 +30,7 @@ from mjx_policies.randomization.dynamics import (
     term,
 )
 from mjx_policies.randomization.terms import Randomization, apply, check, draw, extrinsics, extrinsics_table, sample
-from mjx_policies.types import table_size, table_slices
+from mjx_policies.spec import table_size, table_slices
 
 SERVOS = ("*_hip", "L_knee")
 

@@ -9,7 +9,7 @@ the last W milliseconds. Averages of positions, velocities and accelerations tha
 and the average's jerk is the difference of two accelerations over W, at most 2 a / W. An FR3's velocity bounds depend
 on the position q, v <= min(v_max, sqrt(k (q_end - q)) - c): the region below is convex, so averages stay in it too. The
 first motion is in it because it brakes on v <= sqrt(2 a s), s being what is left of the range: with a <= k / 4 this
-lies below the bound if the range ends at least 2 c^2 / k before q_end. `Limits` is checked for that.
+lies below the bound if the range ends at least 2 c^2 / k before q_end. `ArmLimits` is checked for that.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _SEVEN = tuple[float, float, float, float, float, float, float]
 
 
 @dataclasses.dataclass(frozen=True)
-class Limits:
+class ArmLimits:
     """What a model of the arm may do, as documented.
 
     Attributes:
@@ -74,14 +74,14 @@ class Limits:
         )
 
 
-FER = Limits(  # the first generation, also called Panda; server versions up to 5
+FER = ArmLimits(  # the first generation, also called Panda; server versions up to 5
     lower=(-2.8973, -1.7628, -2.8973, -3.0718, -2.8973, -0.0175, -2.8973),
     upper=(2.8973, 1.7628, 2.8973, -0.0698, 2.8973, 3.7525, 2.8973),
     velocity=(2.175, 2.175, 2.175, 2.175, 2.61, 2.61, 2.61),
     acceleration=(15.0, 7.5, 10.0, 12.5, 15.0, 20.0, 20.0),
     jerk=(7500.0, 3750.0, 5000.0, 6250.0, 7500.0, 10000.0, 10000.0),
 )
-FR3 = Limits(  # before system version 5.9.0: the ranges lie within those of later ones, so they do for them too
+FR3 = ArmLimits(  # before system version 5.9.0: the ranges lie within those of later ones, so they do for them too
     lower=(-2.7437, -1.7837, -2.9007, -3.0421, -2.8065, 0.5445, -3.0159),
     upper=(2.7437, 1.7837, 2.9007, -0.1518, 2.8065, 4.5169, 3.0159),
     velocity=(2.62, 2.62, 2.62, 2.62, 5.26, 4.18, 5.26),
@@ -102,7 +102,7 @@ class Interpolator:
       position, velocity: [J] where it is.
     """
 
-    def __init__(self, limits: Limits, position: np.ndarray, share: float = 0.5, margin: float = 0.05):
+    def __init__(self, limits: ArmLimits, position: np.ndarray, share: float = 0.5, margin: float = 0.05):
         """At rest.
 
         Args:
@@ -215,7 +215,7 @@ class Arm(Protocol):
         ...
 
 
-def connect(host: str, limits: Limits = FR3) -> Franka:
+def connect(host: str, limits: ArmLimits = FR3) -> Franka:
     """An arm whose loop runs; see `Franka`."""
     robot = Franka(host, limits=limits)
     robot.start()
@@ -234,7 +234,7 @@ class Franka:
         self,
         host: str = "",
         *,
-        limits: Limits = FR3,
+        limits: ArmLimits = FR3,
         name: str = "franka",
         target_period: float = 0.05,
         arm: Arm | None = None,

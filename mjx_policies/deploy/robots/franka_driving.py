@@ -16,9 +16,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from mjx_policies.deploy.contract import Contract
-from mjx_policies.deploy.controller import Controller, Policy, Stance
+from mjx_policies.deploy.controller import Controller, ControlPolicy, Stance
 from mjx_policies.deploy.robots.franka_sensing import franka_sources
-from mjx_policies.deploy.safety import Limits, limits_of
+from mjx_policies.deploy.safety import SafetyLimits, limits_of
 
 START = np.array([0.0, 0.0458985, 0.0, -2.3762899, 0.0, 2.4221884, 0.7853982, 0.04])
 """rad, and m of each finger: where episodes begin or nearly so, the TCP at x 0.5, y 0, z 0.2 m, pointing down."""
@@ -28,7 +28,7 @@ PLAUSIBLE = 6.0
 edge, and wrists that strike the table, reach four times that in simulation."""
 
 
-def franka_limits(contract: Contract, latency: float = 0.0) -> Limits:
+def franka_limits(contract: Contract, latency: float = 0.0) -> SafetyLimits:
     """`limits_of` a policy whose measurements are known to arrive `latency` s late.
 
     Each joint's target changes at its own highest speed, as in training. Its torque is not bounded here: a target is
@@ -63,7 +63,7 @@ def late_steps(contract: Contract, latency: float) -> int:
 
 
 def franka_controller(
-    policy: Policy,
+    policy: ControlPolicy,
     joint_names: Sequence[str],
     goal: Callable[[], np.ndarray] | None = None,
     *,

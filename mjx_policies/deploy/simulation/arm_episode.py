@@ -20,9 +20,8 @@ import numpy as np
 
 from mjx_policies.deploy import chunks, loop
 from mjx_policies.deploy.chunks import ChunkedPolicy, Inline
-from mjx_policies.deploy.controller import STAND_SECONDS, Controller, Mode, Request
-from mjx_policies.deploy.controller import Policy as AnyPolicy
-from mjx_policies.deploy.policy import Policy
+from mjx_policies.deploy.controller import STAND_SECONDS, Controller, ControlPolicy, Mode, Request
+from mjx_policies.deploy.policy import ExportedPolicy
 from mjx_policies.deploy.robots.franka_driving import franka_controller, late_steps
 from mjx_policies.deploy.safety import Fault
 from mjx_policies.deploy.sampling import SampledPolicy
@@ -88,13 +87,13 @@ class ArmEpisode:
     age: np.ndarray
     held: int
     plan_seconds: np.ndarray
-    loop: loop.Statistics
-    chunks: chunks.Statistics
+    loop: loop.LoopStatistics
+    chunks: chunks.ChunkStatistics
     skipped: float
 
 
 def run_episode(
-    policy: Policy,
+    policy: ExportedPolicy,
     model: mujoco.MjModel,
     task: Transport,
     begin: InitialState,
@@ -257,7 +256,7 @@ class EpisodeOperator:
 class _Timed:
     """A policy whose steps are timed."""
 
-    def __init__(self, policy: AnyPolicy):
+    def __init__(self, policy: ControlPolicy):
         self.contract = policy.contract
         self.seconds: list[float] = []
         self._policy = policy

@@ -3,7 +3,7 @@
 A robot here is MuJoCo's C engine behind the `Robot` protocol, driven by the same controller as a real one; nothing of
 the training environments takes part. Most conditions go up to `MARGIN` times as far from the model as the preset `go2`
 of training does, which every policy must bear. Those that go farther count for policies that were trained for it, see
-`Condition.covered`. Axes: T control steps, A joints, F feet.
+`GateCondition.covered`. Axes: T control steps, A joints, F feet.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 
 from mjx_policies.deploy.contract import Contract
 from mjx_policies.deploy.controller import Controller, Mode, Request
-from mjx_policies.deploy.policy import Policy
+from mjx_policies.deploy.policy import ExportedPolicy
 from mjx_policies.deploy.simulation.robot import NO_FAULTS, Faults, Push, SimulatedRobot
 
 SIGMA = 0.25  # (m/s)^2 and (rad/s)^2, as in training
@@ -43,7 +43,7 @@ SETTLE = 1.0  # s after a change of the command that do not count as standing st
 
 
 @dataclasses.dataclass(frozen=True)
-class Condition:
+class GateCondition:
     """A way in which robots differ from the model.
 
     Attributes:
@@ -171,22 +171,22 @@ def change_combined(model: mujoco.MjModel, random: np.random.Generator) -> None:
 
 
 CONDITIONS = {
-    "nominal": Condition("the model itself"),
-    "mass": Condition("links 15 % off, -1 to 3 kg on the trunk, 3 cm off centre", change_mass),
-    "friction": Condition("0.35 to 1.4", change_friction),
-    "motors": Condition("up to 20 % weaker, other damping, friction and rotors", change_motors),
-    "latency": Condition("10 ms in, 20 ms out, jitter, 2 % lost", faults=draw_latency),
-    "noise": Condition("twice what training had", faults=draw_noise),
-    "pushes": Condition("up to 0.5 m/s every 3 s", pushes=draw_pushes),
-    "solver": Condition("1 to 4 ms, other integrators, cones, solvers, contacts", change_solver),
-    "combined": Condition("mass, friction, motors, solver and latency at once", change_combined, draw_latency),
-    "payload": Condition("3 to 5 kg on the trunk, 3 cm off centre", change_payload, beyond={"payload": PAYLOAD}),
-    "slope": Condition(
+    "nominal": GateCondition("the model itself"),
+    "mass": GateCondition("links 15 % off, -1 to 3 kg on the trunk, 3 cm off centre", change_mass),
+    "friction": GateCondition("0.35 to 1.4", change_friction),
+    "motors": GateCondition("up to 20 % weaker, other damping, friction and rotors", change_motors),
+    "latency": GateCondition("10 ms in, 20 ms out, jitter, 2 % lost", faults=draw_latency),
+    "noise": GateCondition("twice what training had", faults=draw_noise),
+    "pushes": GateCondition("up to 0.5 m/s every 3 s", pushes=draw_pushes),
+    "solver": GateCondition("1 to 4 ms, other integrators, cones, solvers, contacts", change_solver),
+    "combined": GateCondition("mass, friction, motors, solver and latency at once", change_combined, draw_latency),
+    "payload": GateCondition("3 to 5 kg on the trunk, 3 cm off centre", change_payload, beyond={"payload": PAYLOAD}),
+    "slope": GateCondition(
         "floor tilted by 6 degrees in any direction",
         change_slope,
         beyond={"gravity": ((-ACROSS, -ACROSS, 0.0), (ACROSS, ACROSS, 0.0))},
     ),
-    "weak_leg": Condition(
+    "weak_leg": GateCondition(
         "one leg with 60 % of its torque", faults=draw_weak_leg, beyond={"strength": (WEAK, 1.0), "kp": (WEAK, 1.0)}
     ),
 }
@@ -272,7 +272,9 @@ class Scene:
             raise ValueError(f"the policy does not drive {self.path}: {error}") from None
 
 
-def run_episode(policy: Policy, scene: Scene, condition: Condition, seconds: float, seed: int) -> GateEpisode:
+def run_episode(
+    policy: ExportedPolicy, scene: Scene, condition: GateCondition, seconds: float, seed: int
+) -> GateEpisode:
     """Stands a robot up, then lets it follow random commands.
 
     Args:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mjx_policies.envs.experts.human import (
     Habits,
-    Motion,
+    HumanMotion,
     accelerate,
     approach,
     draw_manner,
@@ -20,7 +20,7 @@ from mjx_policies.envs.experts.human import (
     wander,
 )
 
-MOTION = Motion(acceleration=1.5, jerk=3.0)
+MOTION = HumanMotion(acceleration=1.5, jerk=3.0)
 STEADY = Habits(noise=0.0, tremor=0.0)
 DT = 0.05
 

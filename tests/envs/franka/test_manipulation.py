@@ -19,7 +19,7 @@ from mjx_policies.envs.mocap import place
 from mjx_policies.envs.progress import HOLD_SECONDS
 from mjx_policies.envs.registry import load
 from mjx_policies.envs.sensors import read_sensor
-from mjx_policies.types import table_slices
+from mjx_policies.spec import table_slices
 
 TASKS = {
     "FrankaReach": reach,

@@ -13,7 +13,8 @@ from mjx_policies.envs.quadruped.robot import SOFT_LIMIT, foot_contacts, joint_l
 from mjx_policies.envs.quadruped.scenes import ACTUATORS, LEGS, flat, make_terrain
 from mjx_policies.envs.registry import load
 from mjx_policies.envs.sensors import read_sensor
-from mjx_policies.types import table_column, table_slices
+from mjx_policies.spec import table_column, table_slices
+from mjx_policies.types import actuator_targets
 
 FAST = {"xla_backend_optimization_level": 0}  # quickly compiled: these programs run for an instant
 REST = jnp.zeros(12)
@@ -108,10 +109,12 @@ def test_after_a_step_too_the_trunk_is_observed_at_the_instant_of_the_joints(tas
 def test_a_zero_action_holds_the_home_pose_and_one_unit_moves_by_the_scale(task):
     model, table = task.physics.model, task.spec.action
     assert table.names == ACTUATORS == tuple(model.actuator(i).name for i in range(12))
-    np.testing.assert_allclose(table.target(REST), model.key("home").ctrl, rtol=1e-6)
-    np.testing.assert_allclose(table.target(REST.at[2].set(0.5)) - table.target(REST), 0.25 * np.eye(12)[2], atol=1e-6)
+    np.testing.assert_allclose(actuator_targets(table, REST), model.key("home").ctrl, rtol=1e-6)
+    np.testing.assert_allclose(
+        actuator_targets(table, REST.at[2].set(0.5)) - actuator_targets(table, REST), 0.25 * np.eye(12)[2], atol=1e-6
+    )
     for action, limit in zip((-99.0, 99.0), joint_limits(model, SOFT_LIMIT), strict=True):
-        np.testing.assert_allclose(table.target(REST + action), limit, rtol=1e-6)
+        np.testing.assert_allclose(actuator_targets(table, REST + action), limit, rtol=1e-6)
     np.testing.assert_array_equal(table.stiffness, model.actuator_gainprm[:, 0])
     np.testing.assert_array_equal(table.damping, -model.actuator_biasprm[:, 2])
 

@@ -8,7 +8,7 @@ import pytest
 from flax import struct
 
 from mjx_policies.envs.base import Draw, EnvSpec, restart, transition
-from mjx_policies.types import ActionTable, Term
+from mjx_policies.spec import ActionTable, Term
 
 END, CUT, BREAK, FLY = -1.0, -2.0, -3.0, -4.0
 """Actions that end the task, cut the episode off, make the state not a number, and throw the robot far and back."""

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mjx_policies.data.quality import Tally
+from mjx_policies.errors import UserError
 from mjx_policies.experiments.collection import collect as module
 from mjx_policies.experiments.collection.collect import SEEDS, Collection, CollectionProgress, collect, outcomes
 from mjx_policies.experiments.collection.rollouts import Rollouts
-from mjx_policies.training.errors import UserError
 
 NAMES = ("left", "right")
 ROUND = (3, 5, 2, 7, 11)  # rollouts in these places fail in one way or another, again and again

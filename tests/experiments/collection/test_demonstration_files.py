@@ -10,9 +10,9 @@ import pytest
 
 from mjx_policies.data.episodes import Episode
 from mjx_policies.data.formats import read
+from mjx_policies.errors import UserError
 from mjx_policies.experiments.collection import demonstration_files as demos
-from mjx_policies.training.errors import UserError
-from mjx_policies.types import Term
+from mjx_policies.spec import Term
 
 
 def dataset(task, size=1):

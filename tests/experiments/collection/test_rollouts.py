@@ -131,7 +131,7 @@ def test_a_policy_that_plans_acts_as_in_its_evaluation(task, expert):
         del key
         return jnp.tile(seen["state"][-1, :2], (3, 1))
 
-    policy = receding_horizon(plan, (3, 2), execute=3)
+    policy = receding_horizon(plan, (3, 2), n_action_steps=3)
     rollouts = jax.device_get(make_recorder(task, dagger_demonstrator(expert, policy))(SEEDS[:4]))
     seen = rollouts.observation["state"][:-1, :, :2]
     for b, length in enumerate(rollouts.length):

@@ -10,7 +10,7 @@ import pytest
 from mjx_policies.data import lerobot, robomimic
 from mjx_policies.data.formats import read
 from mjx_policies.envs.registry import load
-from mjx_policies.envs.teleoperation import ActionMapping, Motion, make_action_mapping
+from mjx_policies.envs.teleoperation import ActionMapping, MotionAxis, make_action_mapping
 from mjx_policies.experiments.collection.teleoperation import (
     HOLD,
     LATE,
@@ -228,7 +228,7 @@ def test_a_session_ends_when_nobody_looks(robot, tmp_path):
 
 
 def arm(control_dt=0.05):
-    motions = [Motion(name, "m/s", 0.4) for name in "xyz"] + [Motion(name, "rad/s", 2.0) for name in "rpy"]
+    motions = [MotionAxis(name, "m/s", 0.4) for name in "xyz"] + [MotionAxis(name, "rad/s", 2.0) for name in "rpy"]
     return TeleopDevice(ActionMapping(tuple(motions), True, lambda *_: None), control_dt)
 
 

@@ -18,7 +18,7 @@ from mjx_policies.experiments.runs import bc as bc_run
 from mjx_policies.experiments.runs.bc import BCRun
 from mjx_policies.experiments.runs.bc_steps import cloning
 from mjx_policies.experiments.runs.demonstrations import prepare
-from mjx_policies.types import ActionTable, Term
+from mjx_policies.spec import ActionTable, Term
 
 SPEC = EnvSpec(
     observation=(Term("position", 2, unit="m"), Term("velocity", 2, unit="m/s"), Term("last_action", 2, unit="1")),
@@ -30,9 +30,9 @@ SPEC = EnvSpec(
 CONFIG = BCRun(
     task="Hand",
     head="gaussian",
-    size=8,
+    hidden_size=8,
     horizon=3,
-    execute=2,
+    n_action_steps=2,
     steps=8,
     batch_size=4,
     validation=0.25,
@@ -111,7 +111,7 @@ def test_the_action_error_is_that_of_the_steps_that_are_executed(network, demons
     for i in range(len(window.action)):
         seen = {name: jnp.asarray(rows[i]) for name, rows in window.observation.items()}
         planned = np.asarray(network.mode(learner.average, seen))
-        for k in range(CONFIG.execute):
+        for k in range(CONFIG.n_action_steps):
             if window.action_mask[i, k]:
                 off, count = off + np.abs(planned[k] - window.action[i, k]).sum(), count + 2
     assert info["action/error"] == pytest.approx(off / count, rel=1e-4)
@@ -152,7 +152,7 @@ def test_a_policy_acts_on_what_it_may_see_and_stays_within_what_was_shown(networ
 
 def test_a_plan_that_takes_time_is_late_and_may_continue_the_last():
     """The first chunk is executed for as long as the second takes, which real-time chunking pulls towards the first."""
-    config = dataclasses.replace(CONFIG, head="flow", horizon=8, execute=4, latency=2)
+    config = dataclasses.replace(CONFIG, head="flow", horizon=8, n_action_steps=4, inference_delay=2)
     network = bc_run.make_actor(config, SPEC, bc_run.blank_scales(config, SPEC))
     params = network.init(jax.random.key(0), bc_run.example(config, SPEC))
     noise = lambda x: x + 0.1 * jax.random.normal(jax.random.key(x.size), x.shape)  # noqa: E731
@@ -169,7 +169,7 @@ def test_a_plan_that_takes_time_is_late_and_may_continue_the_last():
 
         return np.asarray(jax.jit(go)())
 
-    late, at_once, continued = run(), run(latency=0), run(real_time=True)
+    late, at_once, continued = run(), run(inference_delay=0), run(real_time=True)
     np.testing.assert_allclose(late[:4], at_once[:4], atol=1e-6)  # a robot waits for its first plan
     assert np.abs(late[4:6] - at_once[4:6]).max() > 1e-2  # still the first plan
     np.testing.assert_allclose(late[6:8], at_once[6:8], atol=1e-6)  # the second: what its age asks for
@@ -195,17 +195,20 @@ def test_dropout_hides_what_the_robot_does_and_nothing_else(network, demonstrati
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"execute": 4}, "execute is 4, more than the 3 actions of a chunk"),
-        ({"latency": 2}, "latency is 2, it must be at least 0 and below execute, 2"),
-        ({"horizon": 2, "latency": 1}, "execute 2 and latency 1 need 3 actions, a chunk has 2"),
+        ({"n_action_steps": 4}, "n_action_steps is 4, more than the 3 actions of a chunk"),
+        ({"inference_delay": 2}, "inference_delay is 2, it must be at least 0 and below n_action_steps, 2"),
+        ({"horizon": 2, "inference_delay": 1}, "n_action_steps 2 and inference_delay 1 need 3 actions, a chunk has 2"),
         ({"ensemble": 0.01, "real_time": True}, "ensemble averages a chunk of every step"),
         ({"real_time": True}, "gaussian cannot continue a chunk"),
         ({"seeds": 0}, "seeds is 0, it must be at least 1"),
         ({"validation": 1.0}, "validation is 1, it must be at least 0 and below 1"),
         ({"seed": 2**32}, "seed is 4294967296"),
-        ({"unseen": ("velocity", "velocity")}, "unseen is velocity velocity, which names one twice"),
-        ({"more": ("a", "b", "a")}, "more is a b a, which names one twice"),
-        ({"unseen": ("smell",)}, "observes no 'smell' to leave out; it observes position, velocity, last_action"),
+        ({"exclude_terms": ("velocity", "velocity")}, "exclude_terms is velocity velocity, which names one twice"),
+        ({"extra_datasets": ("a", "b", "a")}, "extra_datasets is a b a, which names one twice"),
+        (
+            {"exclude_terms": ("smell",)},
+            "observes no 'smell' to leave out; it observes position, velocity, last_action",
+        ),
     ],
 )
 def test_what_cannot_be_is_told(fields, sentence):

@@ -7,10 +7,10 @@ import pytest
 
 from mjx_policies.chunking import receding_horizon
 from mjx_policies.envs.registry import load
-from mjx_policies.experiments.runs.evaluation import _worth_showing, film_trial, make_trials, time_policy
+from mjx_policies.experiments.runs.evaluation import _worth_showing, make_evaluator, record_video, time_policy
 from mjx_policies.policy import Policy
 from mjx_policies.randomization.conditions import conditions
-from mjx_policies.types import table_slices
+from mjx_policies.spec import table_slices
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
 EPISODES, BATCH = 10, 4
@@ -46,7 +46,7 @@ def tried(point):
         traces.append(params)
         return around(point)(params)
 
-    run = make_trials(point, act, conditions(point), BATCH)
+    run = make_evaluator(point, act, conditions(point), BATCH)
     reports = []
     good = run(jnp.asarray(0.6), EPISODES, ("nominal", "noise"), lambda *seen: reports.append(seen))
     bad = run(jnp.asarray(0.0), EPISODES, ("nominal",))
@@ -109,7 +109,7 @@ def test_an_episode_that_diverged_is_shown_only_where_there_is_no_other(point):
     def act(limit):
         return lambda obs: jnp.where(obs["state"][where][1] > limit, jnp.nan, 0.0) * jnp.ones(2)
 
-    run = make_trials(point, act, conditions(point), BATCH)
+    run = make_evaluator(point, act, conditions(point), BATCH)
     some, every = (run(jnp.asarray(limit), EPISODES, ("nominal",))["nominal"] for limit in (0.0, -9.0))
     assert 0 < some.figures["failures"].value < 1 and every.figures["failures"].value == 1
     assert set(some.shown) == set(every.shown) == {False}
@@ -119,7 +119,7 @@ def test_an_episode_that_diverged_is_shown_only_where_there_is_no_other(point):
 
 def test_repeated_episodes_begin_alike_and_differ_in_what_the_policy_draws(point):
     drawing = Policy(lambda key, obs: (), lambda none, key, obs, clock: (jax.random.uniform(key, (2,)), none))
-    run = make_trials(point, lambda params: drawing, conditions(point), 4, repeats=2, recorded=6)
+    run = make_evaluator(point, lambda params: drawing, conditions(point), 4, repeats=2, recorded=6)
     trials = run((), 6, ("nominal",))["nominal"]
     assert len(trials.recorded) == 6 and trials.final["side"].shape == (6,)
     assert np.unique(np.stack([each.mocap_pos[0] for each in trials.recorded]), axis=0).shape[0] == 3
@@ -137,7 +137,7 @@ def test_policies_meet_the_same_robots(point):
 
         return Policy(lambda key, obs: obs["state"][:2] + obs["state"][4:6], act)
 
-    run = make_trials(point, remember, conditions(point), BATCH)
+    run = make_evaluator(point, remember, conditions(point), BATCH)
     one, other = (run(jnp.asarray([x, 0.0]), BATCH, ("randomized",))["randomized"] for x in (0.1, -0.3))
     starts = [np.stack([actions[0] for actions in trials.actions]) for trials in (one, other)]
     np.testing.assert_allclose(starts[0] - [0.1, 0], starts[1] - [-0.3, 0], atol=1e-6)
@@ -145,12 +145,12 @@ def test_policies_meet_the_same_robots(point):
 
 
 def test_a_film_shows_the_obstacle_where_it_is(point, tried):
-    mp4 = film_trial("Obstacle2D", tried[0]["nominal"].shown[True], point.spec.control_dt, "success")
+    mp4 = record_video("Obstacle2D", tried[0]["nominal"].shown[True], point.spec.control_dt, "success")
     assert mp4[4:8] == b"ftyp" and len(mp4) > 2000
 
 
 def test_a_decision_takes_time(point):
-    chunks = receding_horizon(lambda key, seen: jnp.zeros((3, 2)), (3, 2), execute=3)
+    chunks = receding_horizon(lambda key, seen: jnp.zeros((3, 2)), (3, 2), n_action_steps=3)
     for policy in (around(point)(jnp.asarray(0.6)), chunks):
         found = time_policy(point, policy, calls=20)
         assert found.count == 20 and 0 < found.median <= found.worst

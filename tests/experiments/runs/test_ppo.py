@@ -9,7 +9,7 @@ import pytest
 from mjx_policies.agents.ppo_config import PPOConfig, PPOHyper
 from mjx_policies.envs.mirror import mirror_action, mirror_observation
 from mjx_policies.experiments.runs.ppo import PPORun, build
-from mjx_policies.randomization.imperfections import Imperfections
+from mjx_policies.randomization.domain import DomainRandomization
 from mjx_policies.training.trees import own_buffers
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
@@ -86,11 +86,11 @@ LEGS = {"task": "Go2JoystickFlat", "curriculum_threshold": 0.8}
         ({"task": "Nope"}, "unknown task 'Nope'; known tasks: .*Pendulum"),
         ({"backend": "abacus"}, "unknown physics backend 'abacus'; known: auto, cpu"),
         ({"init_std": 0.01}, "0 < min_std=.* <= init_std=0.01"),
-        ({"imperfections": Imperfections(delay=(0.0, 0.5))}, "longer than its buffer"),
-        ({"imperfections": Imperfections(delay=(0.02, 0.01))}, "must rise from zero"),
+        ({"randomization": DomainRandomization(delay=(0.0, 0.5))}, "longer than its buffer"),
+        ({"randomization": DomainRandomization(delay=(0.02, 0.01))}, "must rise from zero"),
         # With a curriculum the first level would not show it.
-        ({**LEGS, "imperfections": Imperfections(delay=(0.0, 0.5))}, "longer than its buffer"),
-        ({**LEGS, "imperfections": Imperfections(dynamics=3.0)}, "term '.*': a scale must be positive"),
+        ({**LEGS, "randomization": DomainRandomization(delay=(0.0, 0.5))}, "longer than its buffer"),
+        ({**LEGS, "randomization": DomainRandomization(dynamics=3.0)}, "term '.*': a scale must be positive"),
     ],
 )
 def test_what_does_not_exist_or_fit_is_refused_before_anything_is_compiled(fields, sentence):

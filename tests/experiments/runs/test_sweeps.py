@@ -15,6 +15,7 @@ from mjx_policies.agents.sweep import member
 from mjx_policies.data.episodes import Episode
 from mjx_policies.data.store import in_memory
 from mjx_policies.envs.base import EnvSpec
+from mjx_policies.errors import UserError
 from mjx_policies.experiments.runs import bc as bc_run
 from mjx_policies.experiments.runs import ppo as ppo_run
 from mjx_policies.experiments.runs import results
@@ -22,15 +23,14 @@ from mjx_policies.experiments.runs import run as skeleton
 from mjx_policies.experiments.runs.bc import BCRun
 from mjx_policies.experiments.runs.bc_steps import cloning
 from mjx_policies.experiments.runs.demonstrations import prepare
-from mjx_policies.experiments.runs.evaluation import make_trials
+from mjx_policies.experiments.runs.evaluation import make_evaluator
 from mjx_policies.experiments.runs.grid import beginning, members
-from mjx_policies.experiments.runs.opening import load_policy, member_file
+from mjx_policies.experiments.runs.loading import load_policy, member_file
 from mjx_policies.experiments.runs.ppo import RECIPE, PPORun, build
+from mjx_policies.spec import ActionTable, Term
 from mjx_policies.training import memory
-from mjx_policies.training.errors import UserError
 from mjx_policies.training.loop import train
 from mjx_policies.training.metrics import WALL_CLOCK, read_metrics, read_table
-from mjx_policies.types import ActionTable, Term
 
 on_cpu = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
 DIVERGES = 1e9  # a learning rate
@@ -43,7 +43,7 @@ SWEEP = PPORun(
     critic_layers=(4,),
     curriculum_threshold=0.0,
     steps=64,
-    robots=2,
+    eval_episodes=2,
     evaluations=1,
     checkpoint_seconds=0.0,
     sizes=PPOConfig(num_epochs=1, num_minibatches=1),
@@ -77,10 +77,10 @@ def swept(tmp_path_factory):
     whole, parts = (tmp_path_factory.mktemp("runs") / name for name in ("whole", "parts"))
     quick, tried = {"xla_backend_optimization_level": 0}, {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(results, "film_trial", lambda *arguments, **options: b"mp4")
+        patch.setattr(results, "record_video", lambda *arguments, **options: b"mp4")
         patch.setattr(ppo_run, "compiler_options", lambda **options: quick)
         # One evaluator for both, which compiles once.
-        patch.setattr(results, "make_trials", lambda *of: tried.setdefault("all", make_trials(*of)))
+        patch.setattr(results, "make_evaluator", lambda *of: tried.setdefault("all", make_evaluator(*of)))
         complete(SWEEP, whole)
         patch.setattr(skeleton, "train", crashing(32))
         with pytest.raises(Crash):
@@ -162,9 +162,9 @@ SPEC = EnvSpec(
 CLONES = BCRun(
     task="Hand",
     head="gaussian",
-    size=8,
+    hidden_size=8,
     horizon=3,
-    execute=2,
+    n_action_steps=2,
     steps=8,
     batch_size=4,
     validation=0.25,

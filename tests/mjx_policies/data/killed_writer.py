@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mjx_policies.data import formats, lerobot_writer
+from mjx_policies.data import formats
 from mjx_policies.data.episodes import Episode
+from mjx_policies.data.lerobot import writer as lerobot_writer
 
 lerobot_writer.MERGE_EVERY = 4  # so that many kills meet a merge
 

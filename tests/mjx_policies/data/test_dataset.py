@@ -3,7 +3,7 @@ from types import SimpleNamespace
 import pytest
 
 from mjx_policies.data.dataset import MAX_TOLD, readable
-from mjx_policies.training.errors import UserError
+from mjx_policies.errors import UserError
 
 
 class Damaged:

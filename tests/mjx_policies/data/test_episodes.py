@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mjx_policies.data.episodes import NAME, Episode
-from mjx_policies.data.lerobot_layout import feature_name, observation_name
+from mjx_policies.data.lerobot.layout import feature_name, observation_name
 
 
 def test_an_episode_is_a_pytree_of_its_arrays(make_episode, assert_same):

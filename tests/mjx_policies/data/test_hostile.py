@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mjx_policies.data import columns, formats, lerobot, minari, robomimic, store
-from mjx_policies.training.errors import UserError
+from mjx_policies.errors import UserError
 
 DATA, EPISODES, INFO = "data/chunk-000/file-000.parquet", "meta/episodes/chunk-000/file-000.parquet", "meta/info.json"
 

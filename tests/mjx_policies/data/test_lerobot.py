@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image
 
-from mjx_policies.data import formats, lerobot, lerobot_writer
+from mjx_policies.data import formats, lerobot
 from mjx_policies.data.episodes import Episode
-from mjx_policies.data.lerobot_statistics import combine, summarise
+from mjx_policies.data.lerobot.statistics import combine, summarise
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +118,7 @@ def test_films_are_nearly_what_was_filmed(make_episode, tmp_path):
 
 
 def test_files_are_merged_as_they_grow(make_episode, assert_same, tmp_path, monkeypatch):
-    monkeypatch.setattr(lerobot_writer, "MERGE_EVERY", 3)
+    monkeypatch.setattr("mjx_policies.data.lerobot.writer.MERGE_EVERY", 3)
     episodes = [make_episode(2, n) for n in range(8)]
     with lerobot.Writer(tmp_path) as writer:
         for number, episode in enumerate(episodes):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from mjx_policies.data import minari
 from mjx_policies.data.dataset import readable
-from mjx_policies.training.errors import UserError
+from mjx_policies.errors import UserError
 
 
 def official(folder, nested, **metadata):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from mjx_policies.data import lerobot, lerobot_writer, robomimic
+from mjx_policies.data import lerobot, robomimic
 from mjx_policies.data.formats import read
-from mjx_policies.training.errors import UserError
+from mjx_policies.errors import UserError
 
 
 @pytest.fixture(params=["lerobot", "robomimic"])
@@ -41,7 +41,7 @@ def test_an_empty_dataset_has_nothing_to_take_back(place, make_episode):
 
 
 def test_merged_episodes_stay(make_episode, tmp_path, monkeypatch):
-    monkeypatch.setattr(lerobot_writer, "MERGE_EVERY", 3)
+    monkeypatch.setattr("mjx_policies.data.lerobot.writer.MERGE_EVERY", 3)
     with lerobot.Writer(tmp_path / "a") as writer:
         for seed in range(4):
             writer.add(make_episode(3 + seed, seed))

@@ -10,8 +10,8 @@ from mjx_policies.data.episodes import Episode
 from mjx_policies.data.quality import Tally
 from mjx_policies.data.survey import moving_columns, survey, to_json, to_markdown
 from mjx_policies.data.survey_picture import draw_survey
-from mjx_policies.training.errors import UserError
-from mjx_policies.types import Term
+from mjx_policies.errors import UserError
+from mjx_policies.spec import Term
 
 TABLE = (
     Term("speed", 2, unit="m/s"),

@@ -11,7 +11,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from mjx_policies.deploy import contract as contracts
-from mjx_policies.deploy.contract import Action, Command, Contract, Gait, Golden, Joint, Robot, Term, Timing, Training
+from mjx_policies.deploy.contract import Action, Contract, ContractTerm, Golden, Joint, RobotModel, Timing, Training
+from mjx_policies.spec import CommandRange, GaitClock
 
 LEGS, PARTS = ("FL", "FR", "RL", "RR"), ("hip", "thigh", "calf")
 DEFAULT = {"hip": 0.0, "thigh": 0.9, "calf": -1.8}
@@ -41,22 +42,22 @@ def example_contract(**changes):
     inputs, outputs = {"observation": ((0.0,) * 47,)}, {"action": ((0.0,) * 12,), "target": ((0.0,) * 12,)}
     made = Contract(
         schema_version=contracts.SCHEMA_VERSION,
-        robot=Robot("go2", "0" * 64, "wxyz"),
+        robot=RobotModel("go2", "0" * 64, "wxyz"),
         timing=Timing(0.02, 0.004, 0.04, (0.0, 0.02)),
         joints=tuple(joint(f"{leg}_{part}") for leg in LEGS for part in PARTS),
         observation=tuple(
-            Term(name, size, unit, "", scale, 0.0, 1, True, "first", 0.0, 0.0, measured)
+            ContractTerm(name, size, unit, "", scale, 0.0, 1, True, "first", 0.0, 0.0, measured)
             for name, size, unit, scale, measured in TERMS
         ),
         action=Action("joint_position", 0.0, 20.0, 1),
         state=(),
         noise=(),
         commands=(
-            Command("forward", "m/s", -0.8, 1.2),
-            Command("left", "m/s", -0.5, 0.5),
-            Command("turn", "rad/s", -1.0, 1.0),
+            CommandRange("forward", "m/s", -0.8, 1.2),
+            CommandRange("left", "m/s", -0.5, 0.5),
+            CommandRange("turn", "rad/s", -1.0, 1.0),
         ),
-        gait=Gait(3.0, 1.0),
+        gait=GaitClock(3.0, 1.0),
         randomization=(),
         training=Training("Go2JoystickFlat", 0, 0, "", {}),
         golden=Golden(inputs, outputs, contracts.golden_sha256(inputs, outputs), 1e-5),

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from onnx import numpy_helper
 
-from mjx_policies.deploy.contract import Noise, dumps
+from mjx_policies.deploy.contract import NoiseInput, dumps
 from mjx_policies.deploy.model import parse_model
-from mjx_policies.deploy.policy import Policy
+from mjx_policies.deploy.policy import ExportedPolicy
 from mjx_policies.envs.registry import load
 from mjx_policies.export import Provenance, describe, export_policy
 
@@ -22,7 +22,7 @@ _spec.loader.exec_module(files)
 
 HORIZON, HISTORY = 16, 2
 TASK = "FrankaPickCube"
-NOISE = (Noise("noise", (HORIZON, 8), "normal", 0.0),)
+NOISE = (NoiseInput("noise", (HORIZON, 8), "normal", 0.0),)
 
 
 @functools.cache
@@ -50,7 +50,7 @@ def policy_bytes():
 
 
 def policy():
-    return Policy(parse_model(policy_bytes()))
+    return ExportedPolicy(parse_model(policy_bytes()))
 
 
 @functools.cache
@@ -72,4 +72,4 @@ def exported_bytes():
 
 
 def exported():
-    return Policy(parse_model(exported_bytes()))
+    return ExportedPolicy(parse_model(exported_bytes()))

@@ -13,7 +13,17 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mjx_policies.deploy.chunks import Chunk, ChunkedPolicy, ChunkError, average, fade_in
-from mjx_policies.deploy.contract import Action, Contract, ContractError, Golden, Joint, Robot, Term, Timing, Training
+from mjx_policies.deploy.contract import (
+    Action,
+    Contract,
+    ContractError,
+    ContractTerm,
+    Golden,
+    Joint,
+    RobotModel,
+    Timing,
+    Training,
+)
 
 DT = 0.02
 DEFAULT = [0.1, 0.9, -1.6]
@@ -22,13 +32,13 @@ DEFAULT = [0.1, 0.9, -1.6]
 def contract(horizon, action_type="joint_position"):
     return Contract(
         schema_version="1.0",
-        robot=Robot("toy", "", "wxyz"),
+        robot=RobotModel("toy", "", "wxyz"),
         timing=Timing(DT, 0.005, 0.04, (0.0, 0.0)),
         joints=tuple(
             Joint(name, default, 0.0, 0.5, 20.0, 0.5, -3.0, 3.0, -3.0, 3.0, 20.0, 10.0)
             for name, default in zip(("hip", "thigh", "calf"), DEFAULT, strict=True)
         ),
-        observation=(Term("step", 1, "1", "", 1.0, 0.0, 1, True, "first", 0.0, 0.0, True),),
+        observation=(ContractTerm("step", 1, "1", "", 1.0, 0.0, 1, True, "first", 0.0, 0.0, True),),
         action=Action(action_type, 0.0, 20.0, horizon),
         state=(),
         noise=(),
@@ -134,15 +144,17 @@ def sentence(error):
     return text
 
 
-@pytest.mark.parametrize("execute", [1, 3, 4, 7])
-def test_a_receding_horizon_plans_after_every_few_steps(execute):
+@pytest.mark.parametrize("n_action_steps", [1, 3, 4, 7])
+def test_a_receding_horizon_plans_after_every_few_steps(n_action_steps):
     planner = Planner(7)
-    policy = ChunkedPolicy(planner, execute=execute, clock=planner.clock)
+    policy = ChunkedPolicy(planner, n_action_steps=n_action_steps, clock=planner.clock)
     planner.asked.clear()
     found = steps(policy, 40)
-    assert planner.asked == list(range(0, 40, execute))
+    assert planner.asked == list(range(0, 40, n_action_steps))
     step = np.arange(40)
-    expected = np.stack([step // execute * execute, step % execute, step // execute], axis=1)
+    expected = np.stack(
+        [step // n_action_steps * n_action_steps, step % n_action_steps, step // n_action_steps], axis=1
+    )
     np.testing.assert_array_equal(actions(found), expected)
     np.testing.assert_array_equal([step.target for step in found], -expected)
     assert not any(step.held for step in found) and found[0].action.dtype == np.float32
@@ -174,14 +186,14 @@ def wavy(planner, seed=0):
 
 
 @pytest.mark.parametrize("m", [0.0, 0.01, 0.5, -0.3])
-@pytest.mark.parametrize("execute", [1, 2, 3])
-def test_temporal_ensembling_equals_a_double_loop(execute, m):
+@pytest.mark.parametrize("n_action_steps", [1, 2, 3])
+def test_temporal_ensembling_equals_a_double_loop(n_action_steps, m):
     horizon, count = 7, 30
     planner = Planner(horizon)
     plan = wavy(planner)
-    policy = ChunkedPolicy(planner, execute=execute, ensemble=m)
+    policy = ChunkedPolicy(planner, n_action_steps=n_action_steps, ensemble=m)
     found = steps(policy, count)
-    chunks = {asked: plan(np.array([asked]), 0).action for asked in range(0, count, execute)}
+    chunks = {asked: plan(np.array([asked]), 0).action for asked in range(0, count, n_action_steps)}
     for step in range(count):
         total, weights, rank = np.zeros(3), 0.0, 0
         for asked in range(step + 1):  # the oldest first
@@ -190,7 +202,7 @@ def test_temporal_ensembling_equals_a_double_loop(execute, m):
                 total += weight * chunks[asked][step - asked]
                 weights += weight
                 rank += 1
-        assert rank == min(step // execute, (horizon - 1 - step % execute) // execute) + 1
+        assert rank == min(step // n_action_steps, (horizon - 1 - step % n_action_steps) // n_action_steps) + 1
         np.testing.assert_allclose(found[step].action, total / weights, atol=1e-6)
         np.testing.assert_allclose(found[step].target, 2 * total / weights + 1, atol=1e-6)
 
@@ -208,7 +220,7 @@ def test_chunks_that_agree_are_left_as_they_are(more, m):
 
     planner.answer = plan
     for kind in ({"ensemble": m}, {"blend": 4}):
-        policy = ChunkedPolicy(planner, clock=planner.clock, **kind, **(more or {"execute": 2}))
+        policy = ChunkedPolicy(planner, clock=planner.clock, **kind, **(more or {"n_action_steps": 2}))
         np.testing.assert_array_equal(actions(steps(policy, 50)), curve[:50])
 
 
@@ -244,7 +256,7 @@ def test_blending_bounds_the_jump_from_plan_to_plan():
             return SimpleNamespace(action=rows, target=rows, state=state)
 
         planner.answer = plan
-        return np.abs(np.diff(actions(steps(ChunkedPolicy(planner, execute=4, **more), 8)), axis=0)).max()
+        return np.abs(np.diff(actions(steps(ChunkedPolicy(planner, n_action_steps=4, **more), 8)), axis=0)).max()
 
     assert largest_jump() == 1.0
     assert largest_jump(blend=3) == pytest.approx(0.25)
@@ -260,7 +272,7 @@ def test_without_delay_asynchronous_equals_synchronous(horizon, refill, seed):
         for planner in planners:
             wavy(planner, seed)
         later, _, planner = asynchronous(horizon, planner=planners[0], refill=refill, **kind)
-        now = ChunkedPolicy(planners[1], execute=max(1, horizon - left), clock=planners[1].clock, **kind)
+        now = ChunkedPolicy(planners[1], n_action_steps=max(1, horizon - left), clock=planners[1].clock, **kind)
         planners[1].asked.clear()
         np.testing.assert_array_equal(actions(steps(later, 50)), actions(steps(now, 50)))
         assert planner.asked == planners[1].asked
@@ -456,7 +468,7 @@ def test_an_error_of_the_old_run_is_not_lost():
 
 
 def test_a_state_can_be_stepped_again():
-    for policy in (ChunkedPolicy(Planner(5), execute=2), asynchronous(5)[0]):
+    for policy in (ChunkedPolicy(Planner(5), n_action_steps=2), asynchronous(5)[0]):
         state = steps(policy, 7)[-1].state
         first, second = (actions(steps(policy, 9, state, first=7)) for _ in range(2))
         np.testing.assert_array_equal(first, second)
@@ -563,20 +575,23 @@ def test_until_the_first_plan_it_rests_where_it_was_told():
 ARGUMENTS = {
     "mode": ({"mode": "parallel"}, "mode is 'parallel', it must be synchronous or asynchronous"),
     "refill without a thread": ({"refill": 0.5}, "refill and executor are for the asynchronous mode"),
-    "execute with a thread": ({"mode": "asynchronous", "execute": 2}, "execute is for the synchronous mode"),
-    "no steps": ({"execute": 0}, "execute is 0, it must be a whole number, 1 to 6"),
-    "too many steps": ({"execute": 7}, "execute is 7"),
-    "half a step": ({"execute": 2.5}, "execute is 2.5"),
-    "truth": ({"execute": True}, "execute is True"),
+    "n_action_steps with a thread": (
+        {"mode": "asynchronous", "n_action_steps": 2},
+        "n_action_steps is for the synchronous mode",
+    ),
+    "no steps": ({"n_action_steps": 0}, "n_action_steps is 0, it must be a whole number, 1 to 6"),
+    "too many steps": ({"n_action_steps": 7}, "n_action_steps is 7"),
+    "half a step": ({"n_action_steps": 2.5}, "n_action_steps is 2.5"),
+    "truth": ({"n_action_steps": True}, "n_action_steps is True"),
     "no refill": ({"mode": "asynchronous", "refill": 0.0}, "refill is 0.0, it must be above 0 and at most 1"),
     "refill beyond": ({"mode": "asynchronous", "refill": 1.1}, "at most 1"),
     "refill nan": ({"mode": "asynchronous", "refill": math.nan}, "refill is nan, it must be a finite number"),
-    "ensemble nan": ({"execute": 1, "ensemble": math.nan}, "ensemble is nan"),
-    "ensemble beyond": ({"execute": 1, "ensemble": 1e9}, "within ±50"),
-    "nothing to average": ({"ensemble": 0.1}, "never overlap: give an execute below 6"),
+    "ensemble nan": ({"n_action_steps": 1, "ensemble": math.nan}, "ensemble is nan"),
+    "ensemble beyond": ({"n_action_steps": 1, "ensemble": 1e9}, "within ±50"),
+    "nothing to average": ({"ensemble": 0.1}, "never overlap: give an n_action_steps below 6"),
     "nothing to blend": ({"blend": 2}, "never overlap"),
-    "both": ({"execute": 1, "ensemble": 0.1, "blend": 2}, "give either ensemble or blend"),
-    "blend": ({"execute": 1, "blend": -1}, "blend is -1"),
+    "both": ({"n_action_steps": 1, "ensemble": 0.1, "blend": 2}, "give either ensemble or blend"),
+    "blend": ({"n_action_steps": 1, "blend": -1}, "blend is -1"),
     "late without a thread": ({"late": 1}, "late is for the asynchronous mode"),
     "late beyond": ({"mode": "asynchronous", "late": 6}, "late is 6, it must be a whole number, 0 to 5"),
     "rest": ({"rest": np.zeros(2)}, "it must be 3 finite numbers"),

@@ -10,7 +10,7 @@ import pytest
 from mjx_policies.deploy import contract as contracts
 from mjx_policies.deploy.contract import ContractError
 from mjx_policies.deploy.controller import Controller, Mode
-from mjx_policies.deploy.policy import Step
+from mjx_policies.deploy.policy import PolicyOutput
 from mjx_policies.deploy.robot import Reading
 
 
@@ -140,7 +140,7 @@ class Still:
 
     def step(self, observation, state):
         zero = np.zeros(len(self.contract.joints), np.float32)
-        return Step(zero, zero, ())
+        return PolicyOutput(zero, zero, ())
 
 
 def test_a_number_that_is_no_robots_is_refused_or_does_no_harm(policies):

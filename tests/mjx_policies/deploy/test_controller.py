@@ -9,19 +9,19 @@ import pytest
 from mjx_policies.deploy.chunks import ChunkedPolicy
 from mjx_policies.deploy.contract import (
     Action,
-    Command,
     Contract,
     ContractError,
+    ContractTerm,
     Golden,
     Joint,
-    Robot,
-    Term,
+    RobotModel,
     Timing,
     Training,
 )
 from mjx_policies.deploy.controller import Controller, Mode, Stance, joint_maps
 from mjx_policies.deploy.robot import Reading
 from mjx_policies.deploy.safety import FAULTS, limits_of
+from mjx_policies.spec import CommandRange
 
 NAMES = ("hip", "thigh", "calf")
 ROBOT_NAMES = ("calf", "hip", "thigh")
@@ -34,12 +34,12 @@ NAN = float("nan")
 
 def contract(clip=0.0, **changes):
     def term(name, size):
-        return Term(name, size, "1", "", 1.0, 0.0, 1, True, "first", 0.0, 0.0, True)
+        return ContractTerm(name, size, "1", "", 1.0, 0.0, 1, True, "first", 0.0, 0.0, True)
 
     rows = zip(NAMES, DEFAULT.tolist(), LOWER.tolist(), UPPER.tolist(), strict=True)
     made = Contract(
         schema_version="1.0",
-        robot=Robot("toy", "", "wxyz"),
+        robot=RobotModel("toy", "", "wxyz"),
         timing=Timing(0.02, 0.005, 0.04, (0.0, 0.0)),
         joints=tuple(
             Joint(name, default, 0.0, 0.5, 20.0, 0.5, low, high, low + 0.1, high - 0.1, 20.0, 10.0)
@@ -55,7 +55,7 @@ def contract(clip=0.0, **changes):
         action=Action("joint_position", clip, 20.0, 1),
         state=(),
         noise=(),
-        commands=(Command("forward", "m/s", -0.5, 1.0), Command("turn", "rad/s", -1.0, 1.0)),
+        commands=(CommandRange("forward", "m/s", -0.5, 1.0), CommandRange("turn", "rad/s", -1.0, 1.0)),
         gait=None,
         randomization=(),
         training=Training("toy", 0, 0, "", {}),
@@ -379,7 +379,7 @@ def planning(answer, **more):
 
 def test_it_runs_a_policy_that_plans_ahead():
     chunk = np.array([[0.1, 0, 0], [0.2, 0, 0], [0.1, 0, 0], [0, 0, 0]], np.float32)
-    bench = Bench(planning(lambda observation: chunk, execute=3))
+    bench = Bench(planning(lambda observation: chunk, n_action_steps=3))
     output = bench.run()
     for step in range(10):
         np.testing.assert_array_equal(output.action, chunk[step % 3])
@@ -490,7 +490,7 @@ def test_a_source_that_fails_or_lies_damps():
         (lambda: np.zeros(2), "has shape (2,)"),
     ]:
         answers = [lambda: np.zeros(1), answer]
-        more = Term("height", 1, "m", "", 1.0, 0.0, 1, True, "first", 0.0, 0.0, True)
+        more = ContractTerm("height", 1, "m", "", 1.0, 0.0, 1, True, "first", 0.0, 0.0, True)
         policy = FakePolicy(contract(observation=(*contract().observation, more)))
         bench = Bench(policy, sources={"height": height})
         bench.run()

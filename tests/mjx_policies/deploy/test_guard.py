@@ -21,8 +21,8 @@ from mjx_policies.deploy.guard import (
     Guard,
     GuardedRobot,
     GuardError,
+    GuardReport,
     Order,
-    Report,
     Slot,
 )
 from mjx_policies.deploy.robot import Reading, Targets
@@ -252,14 +252,14 @@ def test_messages_come_back_as_they_were():
     np.testing.assert_array_equal(again.targets.position, [0, 1, 2])
     assert Order.decode(Order().encode()) == Order() == Order.decode(b"")
     values = {"gyro": np.arange(3.0), "orientation": np.array([1.0, np.nan, 0, 0])}
-    report = Report.decode(Report(DAMPED, 4, "why?", Reading(2.5, 9, values)).encode())
+    report = GuardReport.decode(GuardReport(DAMPED, 4, "why?", Reading(2.5, 9, values)).encode())
     assert (report.state, report.clears, report.reason) == (DAMPED, 4, "why?")
     assert (report.reading.stamp, report.reading.sequence) == (2.5, 9)
     for name, value in values.items():
         np.testing.assert_array_equal(report.reading.values[name], value)
-    assert Report.decode(Report().encode()) == Report() == Report.decode(b"")
+    assert GuardReport.decode(GuardReport().encode()) == GuardReport() == GuardReport.decode(b"")
     with pytest.raises(GuardError, match="only short names and one axis"):
-        Report(reading=Reading(0.0, 1, {"camera": np.zeros((3, 3))})).encode()
+        GuardReport(reading=Reading(0.0, 1, {"camera": np.zeros((3, 3))})).encode()
 
 
 def test_it_is_the_robot_from_a_distance(guarded, tmp_path):

@@ -9,13 +9,14 @@ import zlib
 import numpy as np
 import pytest
 
-from mjx_policies.deploy.contract import Action, Command, Contract, Golden, Joint, Robot, Term, Timing, Training
+from mjx_policies.deploy.contract import Action, Contract, ContractTerm, Golden, Joint, RobotModel, Timing, Training
 from mjx_policies.deploy.controller import Mode, Output
-from mjx_policies.deploy.log import CODES, Field, LogError, RingLog, describe, read_log, tick_fields, tick_values
+from mjx_policies.deploy.log import CODES, LogError, LogField, RingLog, describe, read_log, tick_fields, tick_values
 from mjx_policies.deploy.robot import Targets
 from mjx_policies.deploy.safety import FAULTS, Fault
+from mjx_policies.spec import CommandRange
 
-FIELDS = (Field("time", "<f8"), Field("pose", "<f4", (3,)), Field("mode", "|u1"), Field("text", "|S8"))
+FIELDS = (LogField("time", "<f8"), LogField("pose", "<f4", (3,)), LogField("mode", "|u1"), LogField("text", "|S8"))
 
 
 def fill(path, count, capacity=10, close=True):
@@ -68,11 +69,11 @@ def test_what_does_not_fit_is_refused(tmp_path):
         (0, FIELDS, "capacity of 0 records"),
         (10**9, FIELDS, "lower its capacity"),
         (4, (), "no fields"),
-        (4, (Field("a", "O"),), "a field it cannot hold"),
-        (4, (Field("a", "<f8", (-1,)),), "a field it cannot hold"),
-        (4, (Field("a", "<f8"), Field("a", "<f4")), "a field twice"),
-        (4, (Field("number", "<f8"),), "named number"),
-        (4, (Field("a" * 70_000, "<f8"),), "too many fields"),
+        (4, (LogField("a", "O"),), "a field it cannot hold"),
+        (4, (LogField("a", "<f8", (-1,)),), "a field it cannot hold"),
+        (4, (LogField("a", "<f8"), LogField("a", "<f4")), "a field twice"),
+        (4, (LogField("number", "<f8"),), "named number"),
+        (4, (LogField("a" * 70_000, "<f8"),), "too many fields"),
     ],
 )
 def test_a_log_that_cannot_be_is_not_begun(tmp_path, capacity, fields, sentence):
@@ -105,8 +106,8 @@ def test_a_full_disk_is_found_at_the_start(tmp_path, monkeypatch):
 
 WRITER = """
 import os, sys
-from mjx_policies.deploy.log import Field, RingLog
-log = RingLog(sys.argv[1], 300, [Field("step", "<i8"), Field("square", "<f4", (500,))])
+from mjx_policies.deploy.log import LogField, RingLog
+log = RingLog(sys.argv[1], 300, [LogField("step", "<i8"), LogField("square", "<f4", (500,))])
 for step in range(1, 1_000_000):
     log.write({"step": step, "square": [float(step % 1000) ** 2] * 500})
     os.write(1, b"%d\\n" % step)
@@ -222,14 +223,14 @@ def test_every_fault_is_described():
 def test_a_tick_is_logged_whole(tmp_path):
     contract = Contract(
         schema_version="1.0",
-        robot=Robot("toy", "", "wxyz"),
+        robot=RobotModel("toy", "", "wxyz"),
         timing=Timing(0.02, 0.005, 0.04, (0.0, 0.0)),
         joints=tuple(Joint(name, 0, 0, 1, 1, 1, -1, 1, -0.9, 0.9, 9, 9) for name in ("hip", "knee")),
-        observation=(Term("gyro", 3, "rad/s", "imu", 1, 0, 2, True, "first", 0, 0, True),),
+        observation=(ContractTerm("gyro", 3, "rad/s", "imu", 1, 0, 2, True, "first", 0, 0, True),),
         action=Action("joint_position", 0.0, 9.0, 1),
         state=(),
         noise=(),
-        commands=(Command("forward", "m/s", -1, 1),),
+        commands=(CommandRange("forward", "m/s", -1, 1),),
         gait=None,
         randomization=(),
         training=Training("toy", 0, 0, "", {}),

@@ -10,13 +10,12 @@ import pytest
 
 from mjx_policies.deploy.contract import (
     Action,
-    Command,
     Contract,
     ContractError,
+    ContractTerm,
     Golden,
     Joint,
-    Robot,
-    Term,
+    RobotModel,
     Timing,
     Training,
 )
@@ -24,6 +23,7 @@ from mjx_policies.deploy.controller import Controller, Mode
 from mjx_policies.deploy.log import LogError, RingLog, describe, read_log, tick_fields
 from mjx_policies.deploy.loop import run
 from mjx_policies.deploy.robot import Reading
+from mjx_policies.spec import CommandRange
 
 NAMES = ("hip", "thigh", "calf")
 LOWER, UPPER = np.array([-1.0, -0.5, -2.7]), np.array([1.0, 3.0, -0.8])
@@ -34,12 +34,12 @@ NAN = float("nan")
 
 def contract():
     def term(name, size):
-        return Term(name, size, "1", "", 1.0, 0.0, 1, True, "first", 0.0, 0.0, True)
+        return ContractTerm(name, size, "1", "", 1.0, 0.0, 1, True, "first", 0.0, 0.0, True)
 
     rows = zip(NAMES, DEFAULT.tolist(), LOWER.tolist(), UPPER.tolist(), strict=True)
     return Contract(
         schema_version="1.0",
-        robot=Robot("toy", "", "wxyz"),
+        robot=RobotModel("toy", "", "wxyz"),
         timing=Timing(DT, 0.005, 0.04, (0.0, 0.0)),
         joints=tuple(
             Joint(name, default, 0.0, 0.5, 20.0, 0.5, low, high, low + 0.1, high - 0.1, 20.0, 10.0)
@@ -49,7 +49,7 @@ def contract():
         action=Action("joint_position", 1.0, 20.0, 1),
         state=(),
         noise=(),
-        commands=(Command("forward", "m/s", -0.5, 1.0),),
+        commands=(CommandRange("forward", "m/s", -0.5, 1.0),),
         gait=None,
         randomization=(),
         training=Training("toy", 0, 0, "", {}),

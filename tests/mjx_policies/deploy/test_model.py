@@ -19,8 +19,8 @@ from mjx_policies.deploy import contract as contracts
 from mjx_policies.deploy import model as models
 from mjx_policies.deploy.contract import ContractError, State
 from mjx_policies.deploy.model import MODEL, parse_model, read_model
-from mjx_policies.deploy.policy import Policy, PolicyError, load_policy
-from mjx_policies.deploy.protobuf import Field, Schema, WireError, read
+from mjx_policies.deploy.policy import ExportedPolicy, PolicyError, load_policy
+from mjx_policies.deploy.protobuf import Schema, WireError, WireField, read
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def original(policies):
 @pytest.fixture(scope="module")
 def answer(original):
     """What it answers to `ask`."""
-    return ask(Policy(parse_model(original)))
+    return ask(ExportedPolicy(parse_model(original)))
 
 
 def ask(policy):
@@ -140,7 +140,7 @@ def test_a_file_of_any_allowed_version_is_read(policies):
 def test_states_noises_and_plans_are_part_of_the_interface(policies):
     contract = policies.example_contract(
         state=(State("memory", "next_memory", (8,), 0.0),),
-        noise=(contracts.Noise("noise", (4, 12), "normal", 0.0),),
+        noise=(contracts.NoiseInput("noise", (4, 12), "normal", 0.0),),
         action=contracts.Action("joint_position", 0.0, 20.0, 4),
     )
     model = policies.perceptron(contract)
@@ -595,7 +595,7 @@ def mutated(data, rng):
 def same_or_refused(data, answer):
     """True if the file loads; then it must answer as the original does."""
     try:
-        policy = Policy(parse_model(data))
+        policy = ExportedPolicy(parse_model(data))
     except (ContractError, PolicyError) as error:
         assert str(error) and "\n" not in str(error)
         return False
@@ -671,7 +671,7 @@ def test_a_forged_hash_does_not_make_the_file_dangerous(policies):
             continue
         reached += 1
         try:
-            Policy(parsed)
+            ExportedPolicy(parsed)
         except (ContractError, PolicyError) as error:
             assert "\n" not in str(error)
     assert reached > 50
@@ -681,7 +681,9 @@ def test_a_forged_hash_does_not_make_the_file_dangerous(policies):
 
 
 def test_packed_and_single_numbers_are_the_same():
-    schema = Schema("Numbers", {1: Field("a", "int64", True), 2: Field("b", "float", True), 3: Field("c", "double")})
+    schema = Schema(
+        "Numbers", {1: WireField("a", "int64", True), 2: WireField("b", "float", True), 3: WireField("c", "double")}
+    )
     half = np.float32(0.5).tobytes()
     singly = field(1, 0, b"\x05") + field(1, 0, b"\x06") + field(2, 5, half) + field(2, 5, half)
     packed = field(1, 2, b"\x05\x06") + field(2, 2, half + half)

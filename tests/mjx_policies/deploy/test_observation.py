@@ -11,14 +11,12 @@ import pytest
 
 from mjx_policies.deploy.contract import (
     Action,
-    Command,
     Contract,
     ContractError,
-    Gait,
+    ContractTerm,
     Golden,
     Joint,
-    Robot,
-    Term,
+    RobotModel,
     Timing,
     Training,
 )
@@ -26,8 +24,9 @@ from mjx_policies.deploy.observation import ObservationBuilder, ObservationError
 from mjx_policies.envs import load
 from mjx_policies.envs.quadruped.joystick import OBSERVATION, Commands
 from mjx_policies.envs.registry import scene
+from mjx_policies.spec import CommandRange, GaitClock
 
-GAIT = Gait(hz=3.0, braking_seconds=1.0)
+GAIT = GaitClock(hz=3.0, braking_seconds=1.0)
 SIZES = {
     "gyro": 3,
     "gravity": 3,
@@ -41,13 +40,13 @@ SIZES = {
 
 def term(name, size=None, scale=1.0, clip=0.0, history=1, newest_first=True, fill="first"):
     size = SIZES.get(name, 1) if size is None else size
-    return Term(name, size, "1", "", scale, clip, history, newest_first, fill, 0.0, 0.0, True)
+    return ContractTerm(name, size, "1", "", scale, clip, history, newest_first, fill, 0.0, 0.0, True)
 
 
 def contract(terms, homes=(0.5, -0.5), gait=GAIT):
     return Contract(
         schema_version="1.0",
-        robot=Robot("toy", "", "wxyz"),
+        robot=RobotModel("toy", "", "wxyz"),
         timing=Timing(0.02, 0.005, 0.04, (0.0, 0.0)),
         joints=tuple(
             Joint(f"joint{i}", 0.0, home, 0.5, 20, 0.5, -2, 2, -1.8, 1.8, 20, 10) for i, home in enumerate(homes)
@@ -56,7 +55,7 @@ def contract(terms, homes=(0.5, -0.5), gait=GAIT):
         action=Action("joint_position", 0.0, 20.0, 1),
         state=(),
         noise=(),
-        commands=tuple(Command(name, "1", -1.0, 1.0) for name in ("forward", "left", "turn")),
+        commands=tuple(CommandRange(name, "1", -1.0, 1.0) for name in ("forward", "left", "turn")),
         gait=gait,
         randomization=(),
         training=Training("toy", 0, 0, "", {}),

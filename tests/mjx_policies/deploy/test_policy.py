@@ -13,9 +13,9 @@ from onnx import helper, numpy_helper
 
 from mjx_policies.deploy import contract as contracts
 from mjx_policies.deploy import policy as module
-from mjx_policies.deploy.contract import Action, ContractError, Noise, State
+from mjx_policies.deploy.contract import Action, ContractError, NoiseInput, State
 from mjx_policies.deploy.model import parse_model
-from mjx_policies.deploy.policy import Policy, PolicyError, Step, load_policy
+from mjx_policies.deploy.policy import ExportedPolicy, PolicyError, PolicyOutput, load_policy
 
 D, A = 47, 12
 LEGS = [f"{leg}_{part}" for leg in ("FL", "FR", "RL", "RR") for part in ("hip", "thigh", "calf")]
@@ -38,7 +38,7 @@ def dreamer(policies, tmp_path_factory):
     """A policy with a memory, a counter [] and a noise."""
     path = tmp_path_factory.mktemp("dreamer") / "dreamer.onnx"
     contract = policies.example_contract(
-        state=(State("memory", "next_memory", (8,), 0.25),), noise=(Noise("noise", (A,), "normal", 0.5),)
+        state=(State("memory", "next_memory", (8,), 0.25),), noise=(NoiseInput("noise", (A,), "normal", 0.5),)
     )
     model = policies.perceptron(contract)
     graph = model.graph
@@ -67,7 +67,7 @@ def test_a_step_is_the_network(go2, walker):
     action, target = by_hand(go2, batch)
     for i, observation in enumerate(batch):
         step = walker.step(observation, walker.initial_state())
-        assert isinstance(step, Step) and step.state == ()
+        assert isinstance(step, PolicyOutput) and step.state == ()
         assert step.action.shape == step.target.shape == (A,) and step.action.dtype == np.float32
         np.testing.assert_allclose(step.action, action[i], atol=1e-5)
         np.testing.assert_allclose(step.target, target[i], atol=1e-5)
@@ -232,7 +232,7 @@ def altered(policies, change, model=None):
         contract.golden, inputs=inputs, outputs=outputs, sha256=contracts.golden_sha256(inputs, outputs)
     )
     text = contracts.dumps(dataclasses.replace(contract, golden=golden))
-    return Policy(parse_model(policies.with_text(model, text)))
+    return ExportedPolicy(parse_model(policies.with_text(model, text)))
 
 
 def put(kind, name, row, column, value):
@@ -292,7 +292,7 @@ def test_nan_never_passes_for_an_answer(policies):
         ("Div", ["zero", "zero"], ["action"]),
     )
     with pytest.raises(PolicyError, match="'action' of example 0 is off by nan"):
-        Policy(parse_model(signed(policies, model)))
+        ExportedPolicy(parse_model(signed(policies, model)))
 
 
 def signed(policies, model):
@@ -309,13 +309,13 @@ def test_an_output_larger_than_declared_does_not_overrun(policies):
         ("Reshape", ["double", "rows"], ["action"]),  # [2 B, A], which [B, A] does not contradict before it runs
     )
     with pytest.raises(PolicyError, match=r"onnxruntime failed: .*shape"):
-        Policy(parse_model(signed(policies, model)))
+        ExportedPolicy(parse_model(signed(policies, model)))
 
 
 def test_a_graph_that_onnxruntime_does_not_understand_is_refused(policies):
     wrong = rewired(policies, ("MatMul", ["old", "old"], ["action"]))
     with pytest.raises(PolicyError, match=r"onnxruntime refuses the policy: |onnxruntime failed: "):
-        Policy(parse_model(signed(policies, wrong)))
+        ExportedPolicy(parse_model(signed(policies, wrong)))
 
 
 @pytest.mark.parametrize("size", [10**10, 2**62])
@@ -329,7 +329,7 @@ def test_a_small_graph_cannot_take_all_memory(policies, size):
     )
     before = resource.getrlimit(resource.RLIMIT_AS)
     with pytest.raises(PolicyError, match="onnxruntime"):
-        Policy(parse_model(signed(policies, model)))
+        ExportedPolicy(parse_model(signed(policies, model)))
     assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
@@ -356,8 +356,8 @@ def test_a_policy_that_cannot_keep_its_own_clock_is_refused(policies):
     with pytest.raises(
         PolicyError, match=r"a step takes .* ms of computing here and its actions last 0\.5 ms, so it can"
     ):
-        Policy(parse_model(slow(policies, 2000, 1, control_dt=5e-4)))
-    Policy(parse_model(slow(policies, 50, 1)))
+        ExportedPolicy(parse_model(slow(policies, 2000, 1, control_dt=5e-4)))
+    ExportedPolicy(parse_model(slow(policies, 50, 1)))
 
 
 @pytest.mark.parametrize("layers", [60, 1000], ids=["while it runs", "while it is made"])
@@ -367,7 +367,7 @@ def test_a_small_graph_cannot_take_all_time(policies, monkeypatch, layers):
     data = slow(policies, 2000 if layers == 60 else 2, layers)
     start = time.thread_time()
     with pytest.raises(PolicyError, match=r"loading was given up after 0\.0?[15] s of computing"):
-        Policy(parse_model(data))
+        ExportedPolicy(parse_model(data))
     assert time.thread_time() - start < 5
 
 
@@ -378,7 +378,7 @@ def test_a_file_is_never_taken_for_the_format_of_onnxruntime(policies):
     rest = signed(policies, model)
     data = bytes([2 << 3 | 2, 100]) + b"xxORTM".ljust(100, b"x") + rest
     assert data[4:8] == b"ORTM" and onnx.load_from_string(data).producer_name.startswith("xxORTM")
-    Policy(parse_model(data))
+    ExportedPolicy(parse_model(data))
     with pytest.raises(Exception, match="ORT"):
         onnxruntime.InferenceSession(data, providers=module.CPU)
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mjx_policies.deploy import safety
-from mjx_policies.deploy.contract import Action, Contract, Golden, Joint, Robot, Timing, Training
+from mjx_policies.deploy.contract import Action, Contract, Golden, Joint, RobotModel, Timing, Training
 from mjx_policies.deploy.safety import Fault, limits_of
 
 NAMES = ("hip", "thigh", "calf")
@@ -17,7 +17,7 @@ def contract(clip=0.0, max_observation_age=0.04):
     ranges = zip(NAMES, LOWER.tolist(), UPPER.tolist(), strict=True)
     return Contract(
         schema_version="1.0",
-        robot=Robot("toy", "", "wxyz"),
+        robot=RobotModel("toy", "", "wxyz"),
         timing=Timing(0.02, 0.005, max_observation_age, (0.0, 0.0)),
         joints=tuple(
             Joint(name, (low + high) / 2, 0.0, 0.5, 20.0, 0.5, low, high, low + 0.1, high - 0.1, 20.0, 10.0)

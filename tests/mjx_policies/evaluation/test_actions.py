@@ -10,7 +10,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 
 from mjx_policies.evaluation.actions import common_edges, figures, histogram, wasserstein
-from mjx_policies.types import ActionTable
+from mjx_policies.spec import ActionTable
 
 
 def limited(episodes):

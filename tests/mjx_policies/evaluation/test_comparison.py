@@ -16,12 +16,12 @@ from mjx_policies.evaluation.comparison import (
     compare_with_first,
     difference_of_means,
     difference_of_rates,
+    episodes_needed,
     fisher,
     holm,
     mcnemar,
     power_of_fisher,
     power_of_mcnemar,
-    trials_needed,
 )
 from mjx_policies.evaluation.outcomes import Outcomes
 from mjx_policies.evaluation.statistics import Estimate, proportion
@@ -156,29 +156,29 @@ def test_the_power_of_mcnemar_is_that_of_an_enumeration(case):
 
 @pytest.mark.parametrize(("rate", "other"), [(0.85, 0.55), (0.5, 0.2), (1.0, 0.7)])
 def test_the_trials_needed_have_the_power_promised_and_one_less_has_not(rate, other):
-    n = trials_needed(rate, other)
+    n = episodes_needed(rate, other)
     assert slow_power_of_fisher(n - 1, rate, other) < 0.8 <= slow_power_of_fisher(n, rate, other)
 
 
 @pytest.mark.parametrize(("rate", "other", "differ"), [(0.85, 0.55, 0.4), (0.5, 0.2, 0.3)])
 def test_paired_trials_have_the_power_promised_and_one_less_has_not(rate, other, differ):
-    n = trials_needed(rate, other, differ)
+    n = episodes_needed(rate, other, differ)
     assert slow_power_of_mcnemar(n - 1, differ, rate - other) < 0.8 <= slow_power_of_mcnemar(n, differ, rate - other)
-    assert n < trials_needed(rate, other), "pairs that agree more than by chance need fewer"
+    assert n < episodes_needed(rate, other), "pairs that agree more than by chance need fewer"
 
 
 def test_many_trials_continue_what_is_summed_exactly():
     """A step of a thousandth further needs about as many more as the normal approximation says."""
-    exact, approximate = trials_needed(0.9, 0.8826), trials_needed(0.9, 0.8845)
+    exact, approximate = episodes_needed(0.9, 0.8826), episodes_needed(0.9, 0.8845)
     assert exact < 5_200 < approximate
     assert approximate / exact == pytest.approx((0.0174 / 0.0155) ** 2, rel=0.03)
 
 
 def test_equal_rates_are_never_told_apart():
-    assert trials_needed(0.7, 0.7) is None
-    assert trials_needed(0.9, 0.8) == trials_needed(0.8, 0.9)
-    assert trials_needed(1.0, 0.0) >= 1
-    assert trials_needed(0.9, 0.8, power=0.95) > trials_needed(0.9, 0.8) > trials_needed(0.9, 0.7)
+    assert episodes_needed(0.7, 0.7) is None
+    assert episodes_needed(0.9, 0.8) == episodes_needed(0.8, 0.9)
+    assert episodes_needed(1.0, 0.0) >= 1
+    assert episodes_needed(0.9, 0.8, power=0.95) > episodes_needed(0.9, 0.8) > episodes_needed(0.9, 0.7)
 
 
 # Verdicts
@@ -210,10 +210,10 @@ def test_a_clear_difference_is_said_to_be_one():
 
 def test_too_few_trials_are_said_to_be_too_few():
     comparison = compare_counts(17, 20, 13, 20)
-    assert not comparison.told_apart and comparison.trials_needed == trials_needed(0.85, 0.65)
+    assert not comparison.told_apart and comparison.episodes_needed == episodes_needed(0.85, 0.65)
     verdict = comparison.verdict("A", "B")
     assert verdict.startswith("These episodes do not tell A and B apart: 85.0% against 65.0%")
-    assert f"about {comparison.trials_needed - 20} more episodes of each" in verdict
+    assert f"about {comparison.episodes_needed - 20} more episodes of each" in verdict
     assert "equally often" in compare_counts(3, 4, 3, 4).verdict("A", "B")
 
 
@@ -241,7 +241,7 @@ def test_pairs_of_which_one_was_cut_off_are_left_out():
     assert (found.first.value, found.second.value, found.first.count) == (0.5, 0.0, 4)
     assert found.p_value == mcnemar(2, 0) and found.reward.count == 4
     nothing = compare_outcomes(outcomes(np.zeros(8), cut_off=cut), outcomes(np.zeros(8), cut_off=~cut))
-    assert not nothing.told_apart and nothing.trials_needed is None and math.isnan(nothing.first.value)
+    assert not nothing.told_apart and nothing.episodes_needed is None and math.isnan(nothing.first.value)
     assert nothing.verdict("A", "B") == "No episode of both A and B ran to its end: there is nothing to compare."
 
 
@@ -266,7 +266,7 @@ def test_a_difference_that_holm_does_not_grant_is_no_verdict():
     assert not both[0][2].told_apart and both[0][2].p_adjusted == pytest.approx(10 / 2**7)
     assert "(Holm's correction for 5 comparisons: 0.078)" in both[0][2].verdict("A", "B")
     assert "Holm" not in alone[0][2].verdict("A", "B")
-    assert both[0][2].trials_needed > alone[0][2].trials_needed, "it takes more to be as sure of each"
+    assert both[0][2].episodes_needed > alone[0][2].episodes_needed, "it takes more to be as sure of each"
 
 
 def test_pairs_must_be_pairs():

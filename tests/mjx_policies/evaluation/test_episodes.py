@@ -8,7 +8,8 @@ from flax import struct
 
 from mjx_policies.evaluation.episodes import run_episodes
 from mjx_policies.policy import Policy
-from mjx_policies.types import Criterion, TimeStep
+from mjx_policies.spec import Criterion
+from mjx_policies.types import TimeStep
 
 LIMIT = 6
 

@@ -8,7 +8,7 @@ import pytest
 
 from mjx_policies.evaluation.episodes import Episodes
 from mjx_policies.evaluation.outcomes import by_time, goal_in_words, judge, summarize
-from mjx_policies.types import Criterion
+from mjx_policies.spec import Criterion
 
 DT = 0.1
 STAGES = ("reached", "lifted", "placed")

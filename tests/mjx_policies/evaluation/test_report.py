@@ -4,9 +4,9 @@ import math
 import pytest
 from rich.console import Console
 
+from mjx_policies.errors import UserError
 from mjx_policies.evaluation.report import evaluation_table, read_evaluation, write_evaluation
 from mjx_policies.evaluation.statistics import Estimate, mean, proportion
-from mjx_policies.training.errors import UserError
 
 FIGURES = {
     "success": proportion(9, 10),

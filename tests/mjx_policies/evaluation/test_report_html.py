@@ -12,9 +12,9 @@ from mjx_policies.evaluation.comparison import compare_pairs
 from mjx_policies.evaluation.latency import latency_of
 from mjx_policies.evaluation.outcomes import Outcomes
 from mjx_policies.evaluation.page import Html, curves, histograms, number, page, rate_bar, tag
-from mjx_policies.evaluation.report_html import Film, Report, comparisons, render
+from mjx_policies.evaluation.report_html import EvaluationReport, Video, comparisons, render
+from mjx_policies.evaluation.results import EvaluationResults
 from mjx_policies.evaluation.statistics import Estimate, mean, proportion
-from mjx_policies.evaluation.trials import Trials
 
 EPISODES = 40
 NASTY = "<script>alert(1)</script>\"&' onload=x"
@@ -67,12 +67,12 @@ def trials(successes, stages=True, seed=0):
         "seconds_to_failure": mean(outcomes.seconds_to_failure),
     }
     actions = [np.clip(rng.normal(size=(50, 2)), -1, 1) for _ in range(3)]
-    return Trials(outcomes, figures, actions, {})
+    return EvaluationResults(outcomes, figures, actions, {})
 
 
 @pytest.fixture
 def report():
-    return Report(
+    return EvaluationReport(
         title=f"Task {NASTY}",
         summary=NASTY,
         policies={f"ours {NASTY}": {"nominal": trials(36), f"odd {NASTY}": trials(30)}},
@@ -84,7 +84,7 @@ def report():
         action_limits=(np.array([-1.0, -2.0]), np.array([1.0, 2.0])),
         demonstrated=[np.full((10, 2), 0.5)],
         latency={f"ours {NASTY}": latency_of([0.01, 0.02, 0.06], 0.05)},
-        films=[Film(b"film", f"episode 3 {NASTY}")],
+        videos=[Video(b"film", f"episode 3 {NASTY}")],
         about={"seed": NASTY},
     )
 
@@ -134,7 +134,7 @@ def test_a_film_is_inside(report):
 
 def test_policies_are_compared_with_the_first(report):
     policies = {"A": {"nominal": trials(36)}, "B": {"nominal": trials(20, seed=1)}, "C": {"nominal": trials(35)}}
-    report = dataclasses.replace(report, policies=policies, latency={}, films=(), demonstrated=())
+    report = dataclasses.replace(report, policies=policies, latency={}, videos=(), demonstrated=())
     found = comparisons(report)
     assert [(first, other) for first, other, _ in found] == [("A", "B"), ("A", "C")]
     assert found[0][2].p_value == compare_pairs(np.arange(40) < 36, np.arange(40) < 20).p_value
@@ -152,7 +152,7 @@ def test_a_task_without_stages_or_success_has_a_page(report):
         trials(36, stages=False).outcomes, goal="survival", seconds_to_success=np.full(EPISODES, np.nan)
     )
     figures = {"falls": proportion(4, 40), "return": mean([1.0, 2.0])}
-    walker = Trials(outcomes, figures, [np.zeros((2, 2))], {})
+    walker = EvaluationResults(outcomes, figures, [np.zeros((2, 2))], {})
     words = Parsed(render(dataclasses.replace(report, policies={"A": {"nominal": walker}}))).words
     assert "Survival by condition" in words and "How far it gets" not in words and "succeeded by a time" not in words
 

@@ -20,7 +20,7 @@ from mjx_policies.export import Provenance, describe, export_policy, onnx_file
 from mjx_policies.export.onnx_file import IR_VERSION, OPSET, _golden_inputs
 from mjx_policies.export.parity import extremes
 from mjx_policies.networks.mlp import MLP
-from mjx_policies.types import ActionTable
+from mjx_policies.spec import ActionTable
 
 D, A = 5, 3
 TABLE = ActionTable(
@@ -38,10 +38,10 @@ JOINTS = tuple(
     for name, d, s, lo, up in zip(TABLE.names, TABLE.default, TABLE.scale, TABLE.lower, TABLE.upper, strict=True)
 )
 DESCRIBED = {
-    "robot": contract.Robot("toy", "0" * 64, "wxyz"),
+    "robot": contract.RobotModel("toy", "0" * 64, "wxyz"),
     "timing": contract.Timing(0.02, 0.005, 0.04, (0.0, 0.01)),
     "joints": JOINTS,
-    "observation": (contract.Term("all", D, "1", "", 1.0, 0.0, 1, True, "first", 0.0, 0.0, True),),
+    "observation": (contract.ContractTerm("all", D, "1", "", 1.0, 0.0, 1, True, "first", 0.0, 0.0, True),),
     "action": contract.Action("joint_position", 0.0, 10.0, 1),
     "commands": (),
     "gait": None,
@@ -186,7 +186,7 @@ def test_an_iterative_sampler_takes_its_noise_as_an_input():
             x = x + net.apply(params, jnp.concatenate([observation, x])) / 8
         return x
 
-    noise = (contract.Noise("noise", (A,), "normal", 0.0),)
+    noise = (contract.NoiseInput("noise", (A,), "normal", 0.0),)
     run = session(export_policy(act, TABLE, DESCRIBED, OBSERVATIONS, noise=noise)).run
     start = np.random.default_rng(1).normal(size=(4, A)).astype(np.float32)
     (action,) = run(["action"], {"observation": OBSERVATIONS[:4], "noise": start})

@@ -7,6 +7,7 @@ import pytest
 from mjx_policies.envs.franka.robot import ACTUATORS, HOME, LIMITS, OPENING
 from mjx_policies.envs.registry import load
 from mjx_policies.export import Provenance, describe
+from mjx_policies.types import actuator_targets
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="the C engine is called by JAX on the CPU only")
 
@@ -48,7 +49,9 @@ def test_legs_are_observed_from_where_they_stand_and_kept_within_the_limits_of_t
     np.testing.assert_allclose(column(found, "soft_lower"), lower + 0.05 * (upper - lower), rtol=1e-6)
     np.testing.assert_allclose(column(found, "soft_upper"), upper - 0.05 * (upper - lower), rtol=1e-6)
     for action, end in ((-99.0, "soft_lower"), (99.0, "soft_upper")):
-        np.testing.assert_allclose(task.spec.action.target(np.full(12, action)), column(found, end), rtol=1e-6)
+        np.testing.assert_allclose(
+            actuator_targets(task.spec.action, np.full(12, action)), column(found, end), rtol=1e-6
+        )
 
 
 @pytest.mark.parametrize("actions", ["joint_delta", "pose_delta", "top_down_delta"])

@@ -20,8 +20,8 @@ from mjx_policies.heads.denoising import Denoiser
 from mjx_policies.heads.deterministic import deterministic_head
 from mjx_policies.heads.diffusion import diffusion_head
 from mjx_policies.heads.energy import energy_head
-from mjx_policies.heads.fast import fast_head
-from mjx_policies.heads.fast_tokens import fit_tokenizer
+from mjx_policies.heads.fast.head import fast_head
+from mjx_policies.heads.fast.tokens import fit_tokenizer
 from mjx_policies.heads.flow import flow_head
 from mjx_policies.heads.gaussian import gaussian_head
 from mjx_policies.heads.mixture import mixture_head

@@ -38,7 +38,7 @@ def test_the_graph_equals_jax(name):
     def act(observation, noise):
         return head.sample_from_noise(params, jnp.tanh(observation), noise)[0]
 
-    noise = (contract.Noise("noise", head.noise.shape, "normal", 0.0),)
+    noise = (contract.NoiseInput("noise", head.noise.shape, "normal", 0.0),)
     exported = export_policy(act, toy.TABLE, toy.DESCRIBED, toy.OBSERVATIONS, noise=noise)
     session = onnxruntime.InferenceSession(exported.data, providers=["CPUExecutionProvider"])
     numbers = np.random.default_rng(0).normal(size=(5, *head.noise.shape)).astype(np.float32)

@@ -16,7 +16,7 @@ import pytest
 from scipy.stats import norm
 
 from mjx_policies.compiler import compiler_options
-from mjx_policies.heads.denoising import Denoiser, Step, freeze
+from mjx_policies.heads.denoising import Denoiser, DenoisingStep, freeze
 from mjx_policies.heads.diffusion import diffusion_head
 from mjx_policies.networks.denoiser import MLPDenoiser
 
@@ -36,7 +36,7 @@ def quick(function, *arguments):
 
 
 def at(steps, index):
-    return Step(*(table[index] for table in steps))
+    return DenoisingStep(*(table[index] for table in steps))
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ import pytest
 from mjx_policies.compiler import compiler_options
 from mjx_policies.deploy import contract
 from mjx_policies.deploy.model import parse_model
-from mjx_policies.deploy.policy import Policy
+from mjx_policies.deploy.policy import ExportedPolicy
 from mjx_policies.export import export_policy
 from mjx_policies.export.noise import noise_inputs
-from mjx_policies.types import ActionTable
+from mjx_policies.spec import ActionTable
 
 _spec = importlib.util.spec_from_file_location("conformance", Path(__file__).with_name("test_conformance.py"))
 conformance = importlib.util.module_from_spec(_spec)
@@ -30,10 +30,12 @@ compiled = functools.partial(jax.jit, compiler_options=compiler_options(runs_onc
 
 TABLE = ActionTable(("joint",), (0.1,), (0.5,), (-1.0,), (1.0,))
 DESCRIBED = {
-    "robot": contract.Robot("toy", "0" * 64, "wxyz"),
+    "robot": contract.RobotModel("toy", "0" * 64, "wxyz"),
     "timing": contract.Timing(0.02, 0.005, 0.04, (0.0, 0.01)),
     "joints": (contract.Joint("joint", 0.1, 0.1, 0.5, 0.0, 0.0, -1.0, 1.0, -1.0, 1.0, 0.0, 5.0),),
-    "observation": (contract.Term("embedding", len(EMBEDDING), "1", "", 1.0, 0.0, 1, True, "first", 0.0, 0.0, True),),
+    "observation": (
+        contract.ContractTerm("embedding", len(EMBEDDING), "1", "", 1.0, 0.0, 1, True, "first", 0.0, 0.0, True),
+    ),
     "action": contract.Action("joint_torque", 0.0, 0.0, SHAPE[0]),
     "commands": (),
     "gait": None,
@@ -64,7 +66,7 @@ def test_the_exported_graph_does_what_the_head_does(head, params, function):
         return call(params, observation, *numbers)
 
     exported = export_policy(act, TABLE, DESCRIBED, OBSERVATIONS, noise=noise)
-    policy = Policy(parse_model(exported.data))
+    policy = ExportedPolicy(parse_model(exported.data))
     keys = jax.random.split(jax.random.key(2), len(OBSERVATIONS))
     numbers = [np.asarray(jax.vmap(head.noise.draw)(keys))] if noise else []
     run = compiled(jax.vmap(act))

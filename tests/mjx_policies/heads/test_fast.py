@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from mjx_policies.compiler import compiler_options
-from mjx_policies.heads.fast import Tokens, fast_head
-from mjx_policies.heads.fast_tokens import FastTokenizer
+from mjx_policies.heads.fast.head import Tokens, fast_head
+from mjx_policies.heads.fast.tokens import FastTokenizer
 
 compiled = functools.partial(jax.jit, compiler_options=compiler_options(runs_once=True))
 EMBEDDING = jnp.asarray([0.5, -1.0])

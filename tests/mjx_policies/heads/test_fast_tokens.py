@@ -18,17 +18,17 @@ from hypothesis.extra import numpy as hnp
 
 from mjx_policies.envs.experts.obstacle2d import obstacle2d_expert
 from mjx_policies.envs.registry import load
+from mjx_policies.errors import UserError
 from mjx_policies.experiments.collection.demonstrators import expert_demonstrator
 from mjx_policies.experiments.collection.rollouts import make_recorder
-from mjx_policies.heads import byte_pairs
-from mjx_policies.heads.fast_tokens import (
+from mjx_policies.heads.fast import byte_pairs
+from mjx_policies.heads.fast.tokens import (
     FastTokenizer,
     cosine_transform,
     fit_tokenizer,
     most_tokens,
     read_tokenizer,
 )
-from mjx_policies.training.errors import UserError
 
 H, A = 10, 3
 

@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mjx_policies.errors import UserError
 from mjx_policies.heads.registry import BUILD, COUNTS, HEADS, STEPPED, fit, make_head, read_fitted, save_fitted
-from mjx_policies.training.errors import UserError
 
 SHAPE = (4, 2)
 EMBEDDING = jnp.asarray([0.5, -0.3, 1.0])

@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from mjx_policies.errors import UserError
 from mjx_policies.training import checkpoint as checkpoint_module
 from mjx_policies.training.checkpoint import (
     CheckpointError,
@@ -24,7 +25,6 @@ from mjx_policies.training.checkpoint import (
     write_checkpoint,
 )
 from mjx_policies.training.checkpoints import Checkpoints, checkpoint_steps, newest_checkpoint
-from mjx_policies.training.errors import UserError
 from mjx_policies.training.trees import describe, mismatches
 
 

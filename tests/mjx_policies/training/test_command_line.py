@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from mjx_policies.errors import UserError
 from mjx_policies.training.command_line import naming_flags, parse, parse_arguments
 from mjx_policies.training.config import may_change
-from mjx_policies.training.errors import UserError
 from mjx_policies.training.run_folder import RunFolder
 
 EXPERIMENTS = Path(__file__).parents[3] / "experiments"

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mjx_policies.errors import UserError
+from mjx_policies.files import canonical_json
 from mjx_policies.training.config import differences, from_json, may_change, to_json
-from mjx_policies.training.errors import UserError
-from mjx_policies.training.files import canonical_json
 
 
 class Mode(enum.Enum):

@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from mjx_policies.errors import NonFiniteError, UserError
+from mjx_policies.files import read_json, write_json
 from mjx_policies.training import checkpoint as checkpoint_module
 from mjx_policies.training.checkpoint import CheckpointError, read_checkpoint
 from mjx_policies.training.checkpoints import Checkpoints, checkpoint_steps
-from mjx_policies.training.errors import NonFiniteError, UserError, clean_errors
-from mjx_policies.training.files import read_json, write_json
 from mjx_policies.training.loop import Job, Schedule, train
 from mjx_policies.training.metrics import WALL_CLOCK, read_metrics, read_table
 from mjx_policies.training.preemption import Preemption
 from mjx_policies.training.progress import LiteralConsole
 from mjx_policies.training.run_folder import RunFolder
+from mjx_policies.training.script import clean_errors
 
 
 def table_without_clock(path):

@@ -3,8 +3,8 @@ import doctest
 import jax
 import pytest
 
+from mjx_policies.errors import UserError
 from mjx_policies.training import memory
-from mjx_policies.training.errors import UserError
 
 
 def test_what_does_not_fit_is_one_sentence(monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mjx_policies.training.errors import UserError
+from mjx_policies.errors import UserError
 from mjx_policies.training.metrics import MetricsCsv, TensorBoard, format_number, read_metrics, read_table
 
 

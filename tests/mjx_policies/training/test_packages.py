@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mjx_policies.training.errors import UserError
+from mjx_policies.errors import UserError
 from mjx_policies.training.packages import load, require
 
 ROOT = Path(__file__).parents[3]

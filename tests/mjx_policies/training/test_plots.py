@@ -8,7 +8,7 @@ import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mjx_policies.training.errors import UserError
+from mjx_policies.errors import UserError
 from mjx_policies.training.metrics import MetricsCsv
 from mjx_policies.training.plots import middle_half, plot_bands, plot_curves, running_mean
 

@@ -4,9 +4,9 @@ import os
 
 import pytest
 
+from mjx_policies.errors import UserError
+from mjx_policies.files import read_json, write_atomic, write_json
 from mjx_policies.training.config import may_change
-from mjx_policies.training.errors import UserError
-from mjx_policies.training.files import read_json, write_atomic, write_json
 from mjx_policies.training.run_folder import RunFolder, RunFolderError, read_config
 
 

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from flax import struct
 
 from mjx_policies.training.config import may_change
-from mjx_policies.training.errors import clean_errors
 from mjx_policies.training.loop import Job, Outcome, Schedule, train
 from mjx_policies.training.preemption import Preemption, exit_code
 from mjx_policies.training.run_folder import RunFolder
+from mjx_policies.training.script import clean_errors
 
 STEPS_PER_ITERATION = 10
 SCHEDULE = Schedule(total_steps=200, eval_every=5, checkpoint_seconds=0.0, tensorboard=False)

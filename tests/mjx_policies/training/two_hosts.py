@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from mjx_policies.training.errors import clean_errors
 from mjx_policies.training.loop import Job, Schedule, train
 from mjx_policies.training.run_folder import RunFolder
+from mjx_policies.training.script import clean_errors
 
 
 @clean_errors()

@@ -19,7 +19,7 @@ from mjx_policies.envs.franka.robot import robot_spec
 from mjx_policies.envs.mocap import place
 from mjx_policies.export.tables import by_time
 from mjx_policies.rotations import to_sixd, uniform_quaternion
-from mjx_policies.types import table_slices
+from mjx_policies.spec import table_slices
 
 _spec = importlib.util.spec_from_file_location("franka", Path(__file__).parents[1] / "franka.py")
 franka = importlib.util.module_from_spec(_spec)

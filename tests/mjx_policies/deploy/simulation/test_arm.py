@@ -8,6 +8,7 @@ from mjx_policies.deploy.simulation.robot import Faults
 from mjx_policies.envs.franka.actions import action_space
 from mjx_policies.envs.franka.robot import ACTUATORS, DAMPING, OPENING, STIFFNESS
 from mjx_policies.envs.franka.scenes import READY, pick_cube
+from mjx_policies.types import actuator_targets
 
 MODEL = pick_cube(lean=True)
 DT = MODEL.opt.timestep
@@ -30,7 +31,9 @@ def test_targets_move_as_in_training():
     robot, space = arm(), action_space("joint_target", 0.05)
     target, random = space.init(jnp.asarray(READY), jnp.asarray(OPENING)), np.random.default_rng(0)
     for _ in range(4):
-        action = (np.asarray(space.table.target(jnp.zeros(8))) * 0 + random.uniform(-0.3, 0.3, 8)).astype(np.float32)
+        action = (np.asarray(actuator_targets(space.table, jnp.zeros(8))) * 0 + random.uniform(-0.3, 0.3, 8)).astype(
+            np.float32
+        )
         target, rows = space.command(target, jnp.tile(action, (10, 1)))
         robot.write(targets(np.asarray(target)))
         for row in rows:

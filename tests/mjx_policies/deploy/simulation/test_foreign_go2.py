@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mjx_policies.deploy.policy import load_policy
-from mjx_policies.deploy.simulation.sim_to_sim import CONDITIONS, Condition, Scene, run_episode
+from mjx_policies.deploy.simulation.sim_to_sim import CONDITIONS, GateCondition, Scene, run_episode
 
 FOLDER = Path(__file__).parent
 FOREIGN = runpy.run_path(str(FOLDER / "foreign_go2.py"))
@@ -47,7 +47,7 @@ def test_the_gate_finds_it_to_walk_as_well_there(foreign):
     tracking = {}
     for name, path, condition in (
         ("ours", MODEL, CONDITIONS["nominal"]),
-        ("foreign", foreign, Condition("as published", as_published)),
+        ("foreign", foreign, GateCondition("as published", as_published)),
     ):
         scene = Scene(path)
         episodes = [run_episode(policy, scene, condition, SECONDS, seed) for seed in range(ROBOTS)]

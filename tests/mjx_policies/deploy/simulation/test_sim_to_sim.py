@@ -13,7 +13,7 @@ from mjx_policies.deploy.simulation import sim_to_sim
 from mjx_policies.deploy.simulation.robot import Faults, Push
 from mjx_policies.deploy.simulation.sim_to_sim import (
     CONDITIONS,
-    Condition,
+    GateCondition,
     Scene,
     has_fallen,
     run_episode,
@@ -136,7 +136,7 @@ def test_the_same_seed_gives_the_same_episode(scene, policy, name):
 
 
 def test_a_robot_that_is_knocked_over_ends_its_episode(scene, policy):
-    hit = Condition("a blow", pushes=lambda random, seconds, mass: (Push(0.1, 0.2, (0.0, 1500.0, 0.0)),))
+    hit = GateCondition("a blow", pushes=lambda random, seconds, mass: (Push(0.1, 0.2, (0.0, 1500.0, 0.0)),))
     episode = run_episode(policy, scene, hit, 4.0, seed=0)
     assert episode.fallen or "leans" in episode.fault
     assert len(episode.qpos) < 250
@@ -196,7 +196,7 @@ def test_the_rule_is_that_of_the_task():
 
 def test_a_robot_that_never_stands_is_a_failure_and_not_the_end_of_the_gate(scene, policy, monkeypatch):
     monkeypatch.setattr(sim_to_sim, "STAND_WITHIN", 1.0)
-    deaf = Condition("no readings", faults=lambda random: Faults(drop_readings=1.0))
+    deaf = GateCondition("no readings", faults=lambda random: Faults(drop_readings=1.0))
     episode = run_episode(policy, scene, deaf, 1.0, seed=0)
     assert episode.failed and not episode.fallen and episode.fault_name == "stand"
     assert "did not stand within 1 s" in episode.fault and episode.track_linear == 0
@@ -207,7 +207,7 @@ def test_a_robot_that_only_stands_is_not_thrown_up_by_contacts_that_are_not_solv
         model.geom_friction[:, 0] = 0.3544
 
     walk = load_policy(Path(__file__).with_name("go2_walk.onnx"))
-    episode = run_episode(walk, scene, Condition("slippery", change), 0.1, seed=0)
+    episode = run_episode(walk, scene, GateCondition("slippery", change), 0.1, seed=0)
     assert not episode.fault
     # rad in a control period of the first half second; 0.5 with the three solver iterations of training
     assert np.abs(np.diff(episode.angles[:25], axis=0)).max() < 0.06

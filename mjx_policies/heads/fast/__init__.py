@@ -1,0 +1,1 @@
+"""FAST: a chunk of actions as a few tokens, and a transformer that generates them."""
