@@ -18,6 +18,7 @@ from mjx_policies.agents.gae import gae
 from mjx_policies.agents.ppo_config import PPOConfig, PPOHyper, Symmetry
 from mjx_policies.agents.rollout import Transition
 from mjx_policies.heads.base import ActionHead
+from mjx_policies.losses import kl_from_samples
 from mjx_policies.memory import replay
 from mjx_policies.types import Array, Number, Observation, PyTree
 
@@ -115,8 +116,7 @@ def losses(
     info = {
         "loss/policy": jnp.mean(surrogate),
         "loss/value": value_error,
-        # Schulman's low-variance estimator, http://joschu.net/blog/kl-approx.html: the same for every head.
-        "policy/kl": jnp.mean(jnp.expm1(log_ratio) - log_ratio),
+        "policy/kl": jnp.mean(kl_from_samples(log_ratio)),
         "policy/clip_fraction": jnp.mean(jnp.abs(jnp.exp(log_ratio) - 1) > hyper.clip),
     }
     total = jnp.mean(surrogate) + hyper.value * value_error
