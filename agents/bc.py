@@ -4,7 +4,7 @@ What decides whether it works (Chi et al. 2023, arXiv:2303.04137, and its code):
 statistics of the data, an average of the weights acts rather than the weights themselves, the learning rate warms up
 and then falls along a cosine.
 
-Axes: N examples of a batch, O observations remembered, H horizon, A action.
+Axes: N examples of a batch, O observations stacked, H horizon, A action.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def imitation_loss(
         key_loss, key_augment = jax.random.split(key)
         scales = jax.lax.stop_gradient(params["scales"])
         seen, action = augment(scales, key_augment, observation, hidden, dropout, noise), hold_padding(action, mask)
-        if reference is not None:  # what is learnt is relative to the real observation, whatever is shown of it
+        if reference is not None:  # what is learnt is relative to the real observation, whatever is masked of it
             action = action + reference(seen) - reference(observation)
         return actor.loss(params, key_loss, seen, action, mask.astype(jnp.float32))
 

@@ -13,7 +13,7 @@ from mjx_policies.actor import identity_scales, scaled
 from mjx_policies.networks.apply import apply
 from mjx_policies.types import Array, Observation, PyTree
 
-CLIP = 10.0  # deviations that a network is shown at most
+CLIP = 10.0  # standard deviations, to which inputs are clipped
 
 
 class Critic(NamedTuple):

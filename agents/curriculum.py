@@ -21,9 +21,9 @@ def randomization_curriculum(
 ) -> Curriculum:
     """Builds the curriculum: a policy learns to walk before it learns to walk with a load on ice.
 
-    The level is the factor on all ranges, from 0 to 1. It follows the score of all robots over the last rollout. What
-    ended episodes scored would trail behind: with rollouts of 0.2 s and episodes of 20 s it tells of the policies of
-    the last hundred rollouts, most of them worse, and would reach full ranges a hundred rollouts later.
+    The level is the factor on all ranges, from 0 to 1. It follows the score of all environments over the last
+    rollout. What ended episodes scored would trail behind: with rollouts of 0.2 s and episodes of 20 s it tells of the
+    policies of the last hundred rollouts, most of them worse, and would reach full ranges a hundred rollouts later.
 
     Args:
       task: without wrappers.
@@ -37,7 +37,7 @@ def randomization_curriculum(
         return level, dataclasses.replace(envs, env=env, dynamics=dynamics)
 
     def update(level: Array, envs: VectorState, outcomes: EndedEpisodes) -> tuple[Array, VectorState]:
-        mastered = jnp.nanmean(outcomes.step_score) > threshold
-        return apply(jnp.where(mastered, jnp.minimum(level + increment, 1.0), level), envs)
+        passed = jnp.nanmean(outcomes.step_score) > threshold
+        return apply(jnp.where(passed, jnp.minimum(level + increment, 1.0), level), envs)
 
     return Curriculum(init=lambda envs: apply(jnp.zeros(()), envs), update=update)

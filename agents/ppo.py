@@ -108,7 +108,7 @@ def exploring(actor: ActionHead, params: PyTree) -> Policy:
         action, trace = actor.sample(params, key_sample, obs)
         extras = {"trace": trace, "log_prob": densities(actor, params, obs, trace)}
         if memory is not None and not memory.learned:
-            extras |= {"shown": obs[memory.name]}
+            extras |= {"memory": obs[memory.name]}
         return (action, extras), kept
 
     return Policy(lambda key, obs: begin(actor, params, key, obs), act, 1 if memory is None else memory.period)
@@ -173,7 +173,7 @@ def ppo(
 
     Args:
       actor: what acts; its decisions have a density.
-      critic: judges, also by what only a simulator knows.
+      critic: estimates returns, also from what only a simulator knows.
       config: sizes.
       symmetry: reflection for the mirror loss and for scales that treat left and right alike.
       deployed: what acts in the end, by the same parameters; `actor` by default. For a head that explores by noise in

@@ -30,7 +30,7 @@ class Batch:
     Attributes:
       obs: what was acted on.
       begins: whether an episode begins with the step.
-      extras: of `Learner.act`: the trace of K decisions, the log density of each, and what an unlearned memory showed.
+      extras: of `Learner.act`: the trace of K decisions, the log density of each, and what an unlearned memory held.
       advantage: normalised.
       returns: what the critic should have said.
     """
@@ -72,7 +72,7 @@ def remembered(actor: ActionHead, params: PyTree, batch: Batch, memory: PyTree) 
     if actor.memory is None:
         return batch.obs
     if not actor.memory.learned:
-        return batch.obs | {actor.memory.name: batch.extras["shown"]}
+        return batch.obs | {actor.memory.name: batch.extras["memory"]}
     of = actor.memory
     run = jax.vmap(lambda *inputs: replay(of, params, *inputs), in_axes=(0, 1, 1), out_axes=1)
     return batch.obs | {of.name: run(memory, batch.obs, batch.begins)}

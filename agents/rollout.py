@@ -1,6 +1,6 @@
-"""Steps of many robots: a policy with its memory acts in vectorized environments.
+"""Rollouts: a policy with its memory acts in vectorized environments.
 
-Axes: T steps, B environments, P fresh starts in the pool, M metrics, A action, E extrinsics.
+Axes: T steps, B environments, P resets in the pool, M metrics, A action, E extrinsics.
 """
 
 from __future__ import annotations
@@ -97,8 +97,9 @@ def collect(
 ) -> tuple[Acting, Transition, Metrics, EndedEpisodes]:
     """Takes `length` steps of every environment.
 
-    A robot whose episode ends gets its memory, a first plan included, with its fresh start: both come from the pool
-    that is drawn here. The clock of the policy is the number of the step, which no `vmap` over seeds batches.
+    A robot whose episode ends gets its memory, a first plan included, with its new initial state: both come from
+    the reset pool that is drawn here. The clock of the policy is the number of the step, which no `vmap` over seeds
+    batches.
 
     Args:
       policy: a behaviour policy, whose action is `(action, extras)`.

@@ -1,6 +1,6 @@
 """Compares policies in the same episodes: python experiments/compare.py runs/a runs/b
 
-Both meet the same robots and starts, so episodes are compared in pairs. Prints the verdict with its interval and
+All meet the same robots and initial states, so episodes are compared in pairs. Prints the verdict with its interval and
 p-value, or how many more episodes it takes, and writes a page with everything there is to see, comparison.html in the
 folder of the first run. More than two runs make a table of how each bears what it was or was not trained for, and
 p-values are corrected for the number of comparisons. Where success and return disagree, no policy is preferred. Runs of
@@ -107,8 +107,8 @@ def rates(report: EvaluationReport, title: str) -> Table:
     table.add_column("policy", overflow="fold")
     table.add_column(f"{report.outcomes[next(iter(report.policies))].goal} [95 %]", justify="right", no_wrap=True)
     for condition in first:
-        for number, (name, trials) in enumerate(report.policies.items()):
-            table.add_row("" if number else condition, name, percent(trials[condition].outcomes.rate))
+        for number, (name, results) in enumerate(report.policies.items()):
+            table.add_row("" if number else condition, name, percent(results[condition].outcomes.rate))
     return table
 
 

@@ -14,6 +14,7 @@ from mjx_policies.experiments import _early  # noqa: F401 # isort: skip
 import contextlib
 import dataclasses
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from rich.console import Console
@@ -51,6 +52,8 @@ TAKEOVER = 0.5  # portion of an episode's time in which an expert may take over:
 @dataclasses.dataclass(frozen=True)
 class Dagger:
     """Lets an expert correct a cloned policy where it goes itself."""
+
+    VERSION: ClassVar[int] = 2  # of a stored configuration; counts up where a field is renamed
 
     run: str  # folder of a finished run of bc_pretrain.py
     rounds: int = may_change(5)  # of acting, labelling and learning

@@ -77,7 +77,7 @@ def main(asked: Doctor) -> int:
     json = output_file(asked.json, "--json", asked.overwrite) if asked.json else None
     if json is not None and json.resolve() == picture.resolve():
         raise UserError(f"--picture and --json both name {picture}: choose two files.")
-    diagnosis = examine(dataset, run, console)
+    diagnosis = run_checks(dataset, run, console)
     draw_diagnosis(picture, diagnosis, " and ".join(path.name for path in asked.paths))
     if json is not None:
         write_json(json, {"paths": [str(path) for path in asked.paths], **diagnosis.to_json()})
@@ -142,7 +142,7 @@ def default_picture(dataset: Path | None, run: Path | None, number: int = 0) -> 
     return run / member_file("doctor.png", run, number) if run else about(dataset) / "doctor.png"
 
 
-def examine(dataset: Dataset | None, run: Run | None, console: Console) -> Diagnosis:
+def run_checks(dataset: Dataset | None, run: Run | None, console: Console) -> Diagnosis:
     """Reads the dataset and runs all checks, with a bar for either."""
     steps, times, spoiled = (None, None, {}) if dataset is None else read_steps(dataset, console)
     diagnosis = Diagnosis({})

@@ -41,7 +41,7 @@ def main(asked: Evaluate) -> None:
         page, figures = output_files(asked, asked.report, asked.json, default)
         report = evaluate({name: policy}, asked, console, f"{policy.config.task}: {name}")
     task, backend = policy.config.task, resolve_backend(asked.backend)
-    evaluation = {condition: trials.figures for condition, trials in report.policies[name].items()}
+    evaluation = {condition: results.figures for condition, results in report.policies[name].items()}
     about = {"task": task, "steps": policy.steps, "backend": backend, "seed": asked.seed, "goal": report.goal}
 
     def show() -> None:

@@ -63,14 +63,14 @@ def draw_paths(
         axes.set(xticks=[-1, 0, 1], yticks=[-0.5, 0, 0.5])
         if number % columns == 0:
             axes.set_ylabel("m", fontsize=8, color=GREY)
-    looks: dict[str, dict[str, Any]] = {
+    styles: dict[str, dict[str, Any]] = {
         "left": {"color": LEFT},
         "right": {"color": RIGHT},
         "failed, ends at the cross": {"color": FAILED, "marker": "x", "linewidth": 0.8},
         "demonstrations": {"color": DEMONSTRATED, "linewidth": 0.8},
         "where the robot's centre collides": {"color": GREY, "linewidth": 1.0, "linestyle": ":"},
     }
-    handles = [Line2D([], [], label=label, **look) for label, look in looks.items()]
+    handles = [Line2D([], [], label=label, **each) for label, each in styles.items()]
     figure.legend(handles=handles, loc="outside lower left", ncols=len(handles), fontsize=8, frameon=False)
     save(figure, png, title)
 

@@ -1,8 +1,8 @@
 """Drives the robot of a run: python experiments/play.py --run runs/Go2JoystickFlat-20260101-120000
 
-Where there is a screen, MuJoCo's viewer opens in real time: up and down arrows change the forward velocity, A and D the
+With a display, MuJoCo's viewer opens in real time: up and down arrows change the forward velocity, A and D the
 sideways velocity, left and right arrows the turn; space stands still, R starts anew. Elsewhere, or with --video, a
-video shows a robot that follows a script of commands. A task without commands is attempted again and again.
+video shows a robot that follows a script of commands. A task without commands is played episode after episode.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from mjx_policies.training.waiting import working
 
 FPS = 25
 COMMAND_SECONDS = 3.0
-ATTEMPTS = 5
+EPISODES = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Play:
 
     run: Path  # run folder
     number: int = 0  # of the run, in the folder of a sweep
-    video: str = ""  # mp4 file to write instead of opening a window; without a screen: play.mp4 in the run folder
+    video: str = ""  # mp4 file to write instead of opening a window; without a display: play.mp4 in the run folder
     overwrite: bool = False  # replace the file that --video names
-    seconds: float = 0.0  # s, of each command or attempt in the video; 0: 3 s a command, a whole episode an attempt
-    randomization: float = 0.0  # part of the randomization it was trained with: 0 is the robot as its model says
-    seed: int = 0  # of the start, the robot and its disturbances
+    seconds: float = 0.0  # s, of each command or episode in the video; 0: 3 s a command, a whole episode
+    randomization: float = 0.0  # times the training's domain randomization; 0: the nominal robot
+    seed: int = 0  # of the initial state, the robot and its disturbances
 
     def __post_init__(self) -> None:
         for name in ("seconds", "randomization"):
@@ -76,8 +76,7 @@ def record(play: Play, policy: TrainedPolicy, env: Env, dynamics: DynamicsSample
     """Records a video of the script."""
     path = video_file(play)
     follows = hasattr(policy.task, "commands")
-    names, commands = script(policy.task, play.seconds or COMMAND_SECONDS) if follows else attempts(env, play.seconds)
-    starts = 1 if follows else ATTEMPTS
+    names, commands = script(policy.task, play.seconds or COMMAND_SECONDS) if follows else episodes(env, play.seconds)
 
     robot = policy.acts(policy.params)
 
@@ -101,8 +100,8 @@ def record(play: Play, policy: TrainedPolicy, env: Env, dynamics: DynamicsSample
         return jax.lax.scan(step, begin, (jnp.asarray(commands), jnp.arange(len(commands))))[1]
 
     with working(console, f"drawing {path}"):
-        keys = jax.random.split(jax.random.key(play.seed), starts)
-        qpos, mocap_pos, twist, ended = map(np.concatenate, jax.device_get(run(keys)))  # one start after the other
+        keys = jax.random.split(jax.random.key(play.seed), 1 if follows else EPISODES)
+        qpos, mocap_pos, twist, ended = map(np.concatenate, jax.device_get(run(keys)))  # one episode after the other
         stride = max(1, round(1 / (FPS * env.spec.control_dt)))
         captions = [[name] for name in names]
         if follows:
@@ -136,10 +135,10 @@ def video_file(play: Play) -> Path:
     )
 
 
-def attempts(env: Env, seconds: float) -> tuple[list[str], np.ndarray]:
-    """A name for each control step of all attempts, and commands [T, 3] for each of one, which mean nothing."""
+def episodes(env: Env, seconds: float) -> tuple[list[str], np.ndarray]:
+    """A name for each control step of all episodes, and unused commands [T, 3] for each of one."""
     steps = max(1, round((seconds or env.spec.episode_seconds) / env.spec.control_dt))
-    names = [f"attempt {i + 1}" for i in range(ATTEMPTS) for _ in range(steps)]
+    names = [f"episode {i + 1}" for i in range(EPISODES) for _ in range(steps)]
     return names, np.zeros((steps, 3), np.float32)
 
 

@@ -36,7 +36,7 @@ class ManipulationRun(PPORun):
 
     task: str = "FrankaPickCube"
     actions: ActionName | None = "top_down_delta"  # what they mean; None: what the task chose
-    rollout_length: int = 16  # control steps of each robot in an iteration
+    rollout_length: int = 16  # control steps of each environment in an iteration
     policy_layers: tuple[int, ...] = (256, 256)  # hidden widths
     critic_layers: tuple[int, ...] = (256, 256)
     init_std: float = 0.4  # of the exploration, in units of the action

@@ -1,6 +1,6 @@
 """Records demonstrations by hand: python experiments/record_demos.py --task FrankaPickCube --out demos/by-hand
 
-Keys of the terminal or of MuJoCo's viewer, which opens where there is a screen, move the robot's hand; so does
+Keys of the terminal or of MuJoCo's viewer, which opens where there is a display, move the robot's hand; so does
 a gamepad, with --gamepad /dev/input/js0. W S, A D, R F: forward and back, left and right, up and down; Q E, T G, Z C:
 yaw, pitch, roll; = -: faster, slower; space: gripper; enter: begin an episode, then save it; backspace: discard it;
 U: take back the last one saved; X: quit.
@@ -49,7 +49,7 @@ from mjx_policies.training.progress import open_console
 from mjx_policies.training.script import clean_errors
 
 Keys = Callable[[], Iterable[str]]
-Look = Callable[[Session], bool]
+Update = Callable[[Session], bool]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,10 +77,10 @@ def main(asked: Record, keys: Keys | None = None) -> None:
         mapping = make_action_mapping(task)
         dynamics = randomized_dynamics(task, asked.randomize)
     with open_dataset(asked, task.spec) as writer, contextlib.ExitStack() as stack:
-        looks: list[Look] = []
+        updates: list[Update] = []
         pad = None
         if keys is None:
-            keys, pad = stack.enter_context(devices(asked, len(mapping.motions), looks))
+            keys, pad = stack.enter_context(devices(asked, len(mapping.motions), updates))
         before = len(writer)
         with console.status("compiling"):
             compiled = make_teleop_task(task, mapping, dynamics)
@@ -93,15 +93,15 @@ def main(asked: Record, keys: Keys | None = None) -> None:
         preemption = stack.enter_context(Preemption())
         line, told = stack.enter_context(console.status("")), ""
 
-        def look(session: Session) -> bool:
+        def update(session: Session) -> bool:
             nonlocal told
             if session.note != told:
                 told = session.note
                 console.print(told, highlight=False)
             line.update(status_line(session))  # which a terminal alone shows
-            return all([shows(session) for shows in looks]) and preemption.requested is None
+            return all([shows(session) for shows in updates]) and preemption.requested is None
 
-        run(session, keys, look)
+        run(session, keys, update)
     added = len(writer) - before
     late = sum(deadline_misses(delays, session.control_dt) for delays in session.delays)
     worst = max(map(max, session.delays), default=0.0)
@@ -118,8 +118,8 @@ def main(asked: Record, keys: Keys | None = None) -> None:
 
 
 @contextlib.contextmanager
-def devices(asked: Record, axes: int, looks: list[Look]) -> Iterator[tuple[Keys, Gamepad | None]]:
-    """Every source of keys that there is, and the gamepad; a viewer also looks on.
+def devices(asked: Record, axes: int, updates: list[Update]) -> Iterator[tuple[Keys, Gamepad | None]]:
+    """Every source of keys that there is, and the gamepad; a viewer also shows the session.
 
     Raises:
       UserError: there is none.
@@ -127,9 +127,9 @@ def devices(asked: Record, axes: int, looks: list[Look]) -> Iterator[tuple[Keys,
     with contextlib.ExitStack() as stack:
         sources: list[Keys] = []
         if has_display():
-            pressed, look = stack.enter_context(viewer(asked.task))
+            pressed, update = stack.enter_context(viewer(asked.task))
             sources.append(pressed)
-            looks.append(look)
+            updates.append(update)
         pad = stack.enter_context(gamepad(Path(asked.gamepad), axes)) if asked.gamepad else None
         if pad is not None:
             sources.append(pad.read)
@@ -142,7 +142,7 @@ def devices(asked: Record, axes: int, looks: list[Look]) -> Iterator[tuple[Keys,
 
 
 def status_line(session: Session) -> str:
-    """For a terminal: where things are tells a person without a screen what to do."""
+    """For a terminal: where things are tells a person without a display what to do."""
     device, task = session.device, session.task
     stages = [name for name in task.spec.stages if session.timestep.metrics[f"stage/{name}"] > 0.5]
     parts = [f"{session.phase} {session.seconds:.1f} s", " ".join(stages)]
@@ -156,7 +156,7 @@ def status_line(session: Session) -> str:
 
 
 @contextlib.contextmanager
-def viewer(task: str) -> Iterator[tuple[Keys, Look]]:
+def viewer(task: str) -> Iterator[tuple[Keys, Update]]:
     """MuJoCo's viewer: the keys pressed in it since the last call, and what shows a session while it is open.
 
     Raises:
@@ -167,7 +167,7 @@ def viewer(task: str) -> Iterator[tuple[Keys, Look]]:
     pressed: collections.deque[str] = collections.deque()  # the viewer presses keys on its own thread
     with open_viewer(model, data, lambda code: pressed.append(glfw_key(code))) as draw:
 
-        def look(session: Session) -> bool:
+        def update(session: Session) -> bool:
             now = session.task.data(session.state)
 
             def place() -> None:
@@ -176,7 +176,7 @@ def viewer(task: str) -> Iterator[tuple[Keys, Look]]:
 
             return draw(place)
 
-        yield lambda: [pressed.popleft() for _ in range(len(pressed))], look
+        yield lambda: [pressed.popleft() for _ in range(len(pressed))], update
 
 
 if __name__ == "__main__":

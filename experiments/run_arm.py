@@ -73,7 +73,7 @@ class Arms(ExportedEpisodes):
 def main(arms: Arms) -> int:
     """Writes the folder, prints the table and returns the exit code."""
     with clean_errors(ValueError, OSError, PolicyError):
-        opened(arms)
+        load_arm_policy(arms)
         evaluated = arms.policy.parent / "evaluation.json"
         before = read_success(evaluated) if evaluated.exists() else None
         results, video = arms.output_files("arm", "arm.json", "arm.mp4")
@@ -98,7 +98,7 @@ def main(arms: Arms) -> int:
     return ended or int(before is not None and before.value - success.value > arms.max_drop)
 
 
-def opened(arms: Arms) -> ExportedPolicy:
+def load_arm_policy(arms: Arms) -> ExportedPolicy:
     """The policy.
 
     Raises:
@@ -153,7 +153,7 @@ def begin(
     arms: Arms, model: mujoco.MjModel, task: Transport, initial: Sequence[InitialState]
 ) -> Callable[[int], ArmEpisode]:
     """What a worker process does: number -> episode."""
-    policy = opened(arms)
+    policy = load_arm_policy(arms)
     how = {name: getattr(arms, name) for name in ("latency", "refill", "sample_actions", "real_time")}
     return lambda number: run_episode(policy, model, task, initial[number], seed=number, **how)
 

@@ -1,6 +1,6 @@
 """Drives an exported policy by hand, on a simulated robot: python experiments/teleop.py runs/a/policy.onnx
 
-Where there is a screen, MuJoCo's viewer opens; elsewhere, or with --page, a page for a browser is served on this
+With a display, MuJoCo's viewer opens; elsewhere, or with --page, a page for a browser is served on this
 computer. The robot stays in the middle of the page and the floor moves. Both take keys:
 
 | page | viewer | |

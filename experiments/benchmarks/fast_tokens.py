@@ -93,8 +93,8 @@ def demonstrations(bench: FastTokens) -> list[Episode]:
         task = load(bench.task, num_envs=bench.episodes)
         expert = load_expert(bench.task, task)
         seeds = np.arange(bench.episodes, dtype=np.uint32)
-        attempts = make_recorder(task, expert_demonstrator(expert))(seeds)
-        found = to_episodes(attempts, bench.task)
+        rollouts = make_recorder(task, expert_demonstrator(expert))(seeds)
+        found = to_episodes(rollouts, bench.task)
     found = [episode for episode in found if len(episode.action) > 1.5 * episode.fps + 1]
     if len(found) < 2:
         raise UserError(f"{bench.data or bench.task} has fewer than two episodes that last 1.5 s: take more or others.")

@@ -57,7 +57,7 @@ class Throughput:
                 raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1")
 
     def config(self, backend: Backend) -> ppo_run.PPORun:
-        """The training that is measured: robots are imperfect from the start, as they are for most of a run."""
+        """The training that is measured: full domain randomization from the start, as they are for most of a run."""
         few = backend == "mjx" and jax.default_backend() == "cpu"
         num_envs = self.num_envs or (self.mjx_envs if few else ppo_run.default_num_envs())
         config = ppo_run.PPORun(task=self.task, backend=backend, num_envs=num_envs, curriculum_threshold=0.0)

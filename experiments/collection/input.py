@@ -43,7 +43,7 @@ def terminal() -> Iterator[Callable[[], list[str]]]:
       UserError: standard input is no terminal.
     """
     if not sys.stdin.isatty():
-        raise UserError("keys come from a terminal, and there is none: run it in one, or where there is a screen.")
+        raise UserError("keys come from a terminal, and there is none: run it in one, or where there is a display.")
     import termios  # POSIX alone has it
     import tty
 

@@ -4,7 +4,7 @@ The simulated robot lives at the rate of control: a step of an episode is one co
 computer gets round to it, and how late it was is reported. Nothing moves between episodes, so nobody is in a hurry.
 
     session = Session(make_teleop_task(task, make_action_mapping(task)), writer, "FrankaPickCube", seed=0)
-    run(session, read_keys, look)
+    run(session, read_keys, update)
 
 Axes: D axes of motion, A actions, T steps.
 """
@@ -252,7 +252,7 @@ class Session:
 
     def _discard(self) -> None:
         if self.phase == "ready":
-            self.note = "there is nothing to discard; this is another start"
+            self.note = "there is nothing to discard; this is another initial state"
         else:
             self.note = f"discarded {self.seconds:.1f} s"
         self._begin_anew(self._seed + 1)
@@ -280,7 +280,7 @@ class Session:
 def run(
     session: Session,
     read: Callable[[], Iterable[str]],
-    look: Callable[[Session], bool] = lambda session: True,
+    update: Callable[[Session], bool] = lambda session: True,
     clock: Callable[[], float] = time.perf_counter,
     sleep: Callable[[float], Any] = time.sleep,
 ) -> None:
@@ -291,7 +291,7 @@ def run(
     Args:
       session: see `Session`.
       read: the keys pressed since it was called last.
-      look: shows how things are, and says whether there is still somebody to see it.
+      update: shows how things are, and says whether there is still somebody to see it.
       clock, sleep: s.
     """
     due = clock()
@@ -302,7 +302,7 @@ def run(
                 return
             session.press(key)
         session.tick(max(0.0, began - due))
-        if not look(session):
+        if not update(session):
             return
         due = max(due, began) + session.control_dt
         sleep(max(0.0, due - clock()))

@@ -17,13 +17,11 @@ import numpy as np
 
 from mjx_policies.actor import Reference, Scales, Units, actor
 from mjx_policies.agents.base import Learner
-from mjx_policies.agents.bc import BCHyper, BCState, bc
-from mjx_policies.agents.sweep import side_by_side
+from mjx_policies.agents.bc import BCHyper, bc
 from mjx_policies.chunking import Plan, real_time, receding_horizon, temporal_ensemble
 from mjx_policies.data.statistics import Scale
 from mjx_policies.data.windows import Window, WindowConfig
 from mjx_policies.envs.base import Env, EnvSpec
-from mjx_policies.experiments.runs.grid import beginning, members
 from mjx_policies.experiments.runs.recipe import Loadable, RunConfig, at_least, none_twice
 from mjx_policies.heads import registry
 from mjx_policies.heads.base import ActionHead
@@ -39,14 +37,13 @@ from mjx_policies.types import Array, Observation, PyTree
 OBSERVATION = "state"
 OWN = ("joint_position", "joint_velocity", "finger_opening", "tcp_position", "tcp_rotation", "last_action", "velocity")
 """Terms that say what the robot does rather than what is to be done: what dropout hides."""
-# A few hundred demonstrations are soon known by heart, and then the way beside them is forgotten. Each step takes off
-# learning_rate * weight_decay of the weights.
-CLONING = BCHyper(learning_rate=1e-3, weight_decay=3.0)
+# A few hundred demonstrations are soon overfitted. Each step subtracts learning_rate * weight_decay of the weights.
+BC_HYPER = BCHyper(learning_rate=1e-3, weight_decay=3.0)
 
 
 @dataclasses.dataclass(frozen=True)
 class BCRun(RunConfig):
-    """Clones a demonstrator, evaluates the policy and records a video."""
+    """Trains a policy by behaviour cloning, evaluates it and records a video."""
 
     KIND: ClassVar[str] = "bc"
 
@@ -70,7 +67,7 @@ class BCRun(RunConfig):
     steps: int = 4_000  # gradient steps
     batch_size: int = 256
     validation: float = 0.1  # portion of the episodes held out
-    hyper: BCHyper = dataclasses.field(default_factory=lambda: CLONING)  # its total_steps is `steps`, whatever it says
+    hyper: BCHyper = dataclasses.field(default_factory=lambda: BC_HYPER)  # its total_steps is `steps`, whatever it says
     demos: str = ""  # dataset to learn from; empty: the task's expert demonstrates, into the run folder
     episodes: int = 200  # demonstrations to learn from, the first of the dataset; 0: all of it
     extra_datasets: tuple[str, ...] = ()  # further datasets, of which all is taken
@@ -207,12 +204,6 @@ def example(config: BCRun, spec: EnvSpec) -> Observation:
     return {OBSERVATION: jnp.zeros((config.n_obs_steps, table_size(spec.observation)))}
 
 
-def init(config: BCRun, learner: Learner, seen: Observation) -> BCState:
-    """The learner before its first step; [S, ...] of all runs of a sweep."""
-    one = lambda key, hyper: learner.init(key, seen, hyper)  # noqa: E731
-    return side_by_side(one, len(members(config)))(*beginning(config))
-
-
 def make_plan(config: BCRun, network: ActionHead, params: PyTree) -> Plan:
     """`(key, observations [O, ...]) -> actions [H, A]`: the most likely chunk where a head knows it, else a sample."""
     mode = network.mode
@@ -255,8 +246,8 @@ def action_error(config: BCRun, network: ActionHead, params: PyTree, key: Array,
 RUN = BCRun
 
 
-def opened(config: BCRun, task: Env, folder: Path) -> Loadable:
-    """How a run is opened: its codes or tokens lie in its folder."""
+def loadable(config: BCRun, task: Env, folder: Path) -> Loadable:
+    """How a run is loaded: its codes or tokens lie in its folder."""
     spec = task.spec
     fitted = read_fitted(config.head, (config.horizon, spec.action.size), folder)
     network = make_actor(config, spec, blank_scales(config, spec), fitted)

@@ -18,7 +18,7 @@ from mjx_policies.envs.experts.registry import load_expert
 from mjx_policies.errors import UserError
 from mjx_policies.experiments.runs import bc
 from mjx_policies.experiments.runs.bc import BCRun
-from mjx_policies.experiments.runs.bc_steps import cloning
+from mjx_policies.experiments.runs.bc_steps import bc_job
 from mjx_policies.experiments.runs.demonstrations import (
     Demonstrations,
     check_datasets,
@@ -30,7 +30,6 @@ from mjx_policies.experiments.runs.loading import TrainedPolicy, load_policy
 from mjx_policies.experiments.runs.recipe import Display, Parts, Recipe
 from mjx_policies.heads import registry
 from mjx_policies.training.checkpoints import checkpoint_steps
-from mjx_policies.training.job import Job
 from mjx_policies.training.preemption import Preemption
 from mjx_policies.training.run_folder import RunFolder
 from mjx_policies.training.waiting import working
@@ -57,7 +56,7 @@ def check(run: BCRun, task: Env) -> PyTree:
         load_expert(run.task, task)
     check_datasets(run, task)
     if run.init_from:
-        open_begun(run)
+        load_initial(run)
     if run.head in registry.FITTED:  # those are built once they are fitted
         return ()
     learner = bc.make_learner(run, task.spec, bc.make_actor(run, task.spec, bc.blank_scales(run, task.spec)))
@@ -75,8 +74,8 @@ def assemble(
     shape = (run.horizon, task.spec.action.size)
     params = None
     if run.init_from:
-        begun = open_begun(run)
-        params, fitted = begun.params, registry.read_fitted(run.head, shape, Path(run.init_from))
+        initial = load_initial(run)
+        params, fitted = initial.params, registry.read_fitted(run.head, shape, Path(run.init_from))
         demonstrations = dataclasses.replace(demonstrations, scales=params["scales"])
         registry.save_fitted(fitted, folder.path)
     elif folder.resumed and checkpoint_steps(folder.path / "checkpoints"):
@@ -89,8 +88,7 @@ def assemble(
     iterations = run.evaluations * -(-run.steps // (run.evaluations * ITERATION))  # so that the last is evaluated
     per_iteration = -(-run.steps // iterations)
     console.print(describe(run, demonstrations), highlight=False)
-    with cloning(run, task.spec, network, demonstrations, per_iteration, begin=params) as steps:
-        job = Job(init=steps.init, step=steps.step, steps_per_iteration=per_iteration, jit=False)
+    with bc_job(run, task.spec, network, demonstrations, per_iteration, params=params) as job:
         acts = functools.partial(bc.make_policy, run, task.spec, network)
         yield Parts(job, per_iteration * iterations, acts, lambda learner: learner.average)
 
@@ -106,18 +104,18 @@ def describe(run: BCRun, demonstrations: Demonstrations) -> str:
     )
 
 
-def open_begun(run: BCRun) -> TrainedPolicy:
+def load_initial(run: BCRun) -> TrainedPolicy:
     """The policy that goes on learning.
 
     Raises:
       UserError: its network is another one.
     """
-    begun = load_policy(Path(run.init_from), run.backend, kind="bc")
+    initial = load_policy(Path(run.init_from), run.backend, kind="bc")
     for name in ("task", "actions", "head", "hidden_size", "horizon", "n_obs_steps", "exclude_terms", "seeds"):
-        before, now = getattr(begun.config, name), getattr(run, name)
+        before, now = getattr(initial.config, name), getattr(run, name)
         if before != now:
             raise UserError(f"the policy of {run.init_from} has {name} {before!r}, this run {now!r}: they must agree.")
-    return begun
+    return initial
 
 
 RECIPE = Recipe(

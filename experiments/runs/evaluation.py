@@ -1,6 +1,6 @@
 """A policy evaluated in the named conditions of a task, and a video of an episode: one way for every policy.
 
-Axes: T steps, B robots at once, A actions.
+Axes: T steps, B environments, A actions.
 """
 
 from __future__ import annotations
@@ -30,42 +30,42 @@ from mjx_policies.randomization.conditions import Condition, apply_condition
 from mjx_policies.spec import table_slices
 from mjx_policies.types import Array, Observation, PyTree
 
-BATCH = 64  # robots at once; part of what a seed means, so the same for every policy
-SEEN = 8.0  # s, of an episode that is worth showing: one told to stand at first shows less
-EVALUATION_SEED = 1_000_003  # of starts, commands and robots that no training run with a smaller seed has met
+BATCH = 64  # parallel environments; part of what a seed means, so the same for every policy
+EXAMPLE_SECONDS = 8.0  # s, of the video of an episode
+EVALUATION_SEED = 1_000_003  # of initial states, commands and robots that no training run with a smaller seed has met
 
 
 def make_evaluator(
     task: Env,
     policy: Callable[[PyTree], Policy | Callable[[Observation], Array]],
-    tests: Mapping[str, Condition],
+    conditions: Mapping[str, Condition],
     batch: int = BATCH,
     seed: int = EVALUATION_SEED,
     repeats: int = 1,
     recorded: int = 0,
 ) -> Callable[..., dict[str, EvaluationResults]]:
-    """Builds `run(params, episodes, names=tuple(tests), report=None, seed=seed) -> {name: EvaluationResults}`.
+    """Builds `run(params, episodes, names=tuple(conditions), report=None, seed=seed) -> {name: EvaluationResults}`.
 
-    Each condition named takes as many robots through one whole episode each, `batch` at a time, all in one compiled
-    program, and `report(name, episodes so far)` is called before the first batch and after each. Policies that are
-    tried with the same seed and batch meet the same robots and starts: episode i of one is a pair with episode i of
-    the other.
+    Each condition takes as many whole episodes, `batch` at a time, all in one compiled program, and `report(name,
+    episodes so far)` is called before the first batch and after each. Policies that are evaluated with the same seed
+    and batch meet the same robots and initial states: episode i of one is a pair with episode i of the other.
 
     Args:
-      task: without wrappers, for `batch` robots.
+      task: without wrappers, for `batch` environments.
       policy: its parameters -> what acts.
-      tests: of `randomization.conditions`.
-      batch: robots at once.
-      seed: of starts, commands and robots.
+      conditions: of `randomization.conditions`.
+      batch: parallel environments.
+      seed: of initial states, commands and robots.
       repeats: episodes in a row from one initial state, which differ in what the policy draws; a divisor of `batch`.
       recorded: episodes, the first, of which all coordinates are kept.
 
     Raises:
       ValueError: a condition that does not suit the task.
     """
-    prepared = {name: apply_condition(task, test) for name, test in tests.items()}
+    prepared = {name: apply_condition(task, each) for name, each in conditions.items()}
     placed = task.physics.model.nmocap > 0
     command = table_slices(task.spec.observation).get("command")
+    control_dt = task.spec.control_dt
 
     @functools.partial(jax.jit, compiler_options=compiler_options())
     def play(params: PyTree, env: Env, dynamics: DynamicsSampler, key: Array) -> Episodes:
@@ -80,7 +80,7 @@ def make_evaluator(
     def run(
         params: PyTree,
         episodes: int,
-        names: Sequence[str] = tuple(tests),
+        names: Sequence[str] = tuple(conditions),
         report: Callable[[str, int], None] = lambda name, done: None,
         seed: int = seed,
     ) -> dict[str, EvaluationResults]:
@@ -90,30 +90,30 @@ def make_evaluator(
             env, dynamics = prepared[name]
             parts: list[Episodes] = []
             actions: list[np.ndarray] = []
-            shown: dict[bool, RecordedEpisode] = {}
+            examples: dict[bool, RecordedEpisode] = {}
             kept: list[RecordedEpisode] = []
             report(name, 0)
             for start, key in zip(range(0, episodes, batch), keys, strict=True):
                 part = jax.device_get(play(params, env, dynamics, key))
-                recording = part.recording
+                recording, episode = part.recording, functools.partial(_recorded, part, start, control_dt)
                 figures = dataclasses.replace(part, recording=None)
                 parts.append(jax.tree.map(lambda x, start=start: x[: episodes - start], figures))
                 actions = actions or [recording["action"][:n, b] for b, n in enumerate(parts[0].length)]
                 outcomes = judge(parts[-1], task.spec)
                 last = min(batch, recorded - start)
-                kept += [_show(recording, b, part.length[b], start + b, task.spec.control_dt) for b in range(last)]
+                kept += map(episode, range(last))
                 whole = ~outcomes.cut_off & ~(parts[-1].metrics["nan_resets"] > 0)
-                for achieved in {True, False} - set(shown):
+                for achieved in {True, False} - set(examples):
                     rows = np.flatnonzero((outcomes.achieved == achieved) & whole)
                     if len(rows):
-                        b = _worth_showing(recording, rows, np.minimum(part.length, round(SEEN / task.spec.control_dt)))
-                        shown[achieved] = _show(recording, b, part.length[b], start + b, task.spec.control_dt)
-                if not shown and start + batch >= episodes:  # there is nothing better
-                    shown[False] = _show(recording, 0, part.length[0], start, task.spec.control_dt)
+                        steps = np.minimum(part.length, round(EXAMPLE_SECONDS / control_dt))
+                        examples[achieved] = episode(_choose_example(recording, rows, steps))
+                if not examples and start + batch >= episodes:  # there is nothing better
+                    examples[False] = episode(0)
                 report(name, min(episodes, start + batch))
             together = jax.tree.map(lambda *part: np.concatenate(part), *parts)
             outcomes = judge(together, task.spec)
-            best_first = dict(sorted(shown.items(), reverse=True))
+            best_first = dict(sorted(examples.items(), reverse=True))
             found[name] = EvaluationResults(
                 outcomes, summarize(together, task.spec), actions, best_first, together.final, kept
             )
@@ -122,7 +122,7 @@ def make_evaluator(
     return run
 
 
-def _worth_showing(recording: dict[str, np.ndarray], rows: np.ndarray, length: np.ndarray) -> int:
+def _choose_example(recording: dict[str, np.ndarray], rows: np.ndarray, length: np.ndarray) -> int:
     """The first of these robots; of those that follow commands, who goes farthest in so many steps of its episode."""
     if "command" not in recording:
         return int(rows[0])
@@ -131,24 +131,25 @@ def _worth_showing(recording: dict[str, np.ndarray], rows: np.ndarray, length: n
     return int(rows[np.argmax(np.linalg.norm(way, axis=-1))])
 
 
-def _show(recording: dict[str, np.ndarray], robot: int, length: int, number: int, control_dt: float) -> RecordedEpisode:
+def _recorded(part: Episodes, first: int, control_dt: float, row: int) -> RecordedEpisode:
     # What is recorded at the last step belongs to the next episode already.
-    rows = slice(0, max(1, int(length) - 1))
-    qpos = recording["qpos"][rows, robot]
+    recording, length = part.recording, part.length[row]
+    steps = slice(0, max(1, int(length) - 1))
+    qpos = recording["qpos"][steps, row]
     nowhere = np.zeros((len(qpos), 0, 3), np.float32)
-    mocap_pos = recording["mocap_pos"][rows, robot] if "mocap_pos" in recording else nowhere
-    command = recording["command"][rows, robot] if "command" in recording else None
-    return RecordedEpisode(number, float(length * control_dt), qpos, mocap_pos, command)
+    mocap_pos = recording["mocap_pos"][steps, row] if "mocap_pos" in recording else nowhere
+    command = recording["command"][steps, row] if "command" in recording else None
+    return RecordedEpisode(first + row, float(length * control_dt), qpos, mocap_pos, command)
 
 
 def record_video(
-    name: str, shown: RecordedEpisode, control_dt: float, words: str, fps: int = 20, seconds: float = math.inf
+    name: str, episode: RecordedEpisode, control_dt: float, words: str, fps: int = 20, seconds: float = math.inf
 ) -> bytes:
     """An episode as an mp4 file, in real time, with words and, if there is one, its command in the corner.
 
     Args:
       name: of the task, in the registry.
-      shown: the episode.
+      episode: what is shown.
       control_dt: s, from one of its rows to the next.
       words: what it shows.
       fps: frames per second, as nearly as the rows allow.
@@ -157,10 +158,10 @@ def record_video(
     model = scene(name)
     stride = max(1, round(1 / (fps * control_dt)))
     rows = slice(0, None if math.isinf(seconds) else round(seconds / control_dt), stride)
-    qpos, mocap_pos = shown.qpos[rows], shown.mocap_pos[rows]
+    qpos, mocap_pos = episode.qpos[rows], episode.mocap_pos[rows]
     captions = [[words]] * len(qpos)
-    if shown.command is not None:
-        told = (f"command {x:+.2f} m/s  {y:+.2f} m/s  {yaw:+.2f} rad/s" for x, y, yaw in shown.command[rows])
+    if episode.command is not None:
+        told = (f"command {x:+.2f} m/s  {y:+.2f} m/s  {yaw:+.2f} rad/s" for x, y, yaw in episode.command[rows])
         captions = [[words, command] for command in told]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "video.mp4")

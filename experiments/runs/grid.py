@@ -28,7 +28,7 @@ class Member(NamedTuple):
     """One run of a sweep.
 
     Attributes:
-      number: by which its policy is opened.
+      number: by which its policy is loaded.
       config: of the same run alone.
       values: what the grid says of it.
     """

@@ -1,4 +1,4 @@
-"""Opening the policy of a run, finished or still training, whatever it was trained with.
+"""Loading the policy of a run, finished or still training, whatever it was trained with.
 
 Axes: O observations remembered, H horizon, A action.
 """
@@ -31,12 +31,12 @@ from mjx_policies.types import Array, Observation, PyTree
 
 
 def kinds() -> dict[str, ModuleType]:
-    """The modules of this package that can open runs, by the kind that a run folder declares.
+    """The modules of this package that can load runs, by the kind that a run folder declares.
 
-    Such a module has `RUN`, the class of its configuration, and `opened(config, task, folder) -> Loadable`.
+    Such a module has `RUN`, the class of its configuration, and `loadable(config, task, folder) -> Loadable`.
     """
     modules = [importlib.import_module(f"{runs.__name__}.{info.name}") for info in pkgutil.iter_modules(runs.__path__)]
-    return {module.RUN.KIND: module for module in modules if hasattr(module, "opened")}
+    return {module.RUN.KIND: module for module in modules if hasattr(module, "loadable")}
 
 
 class TrainedPolicy(NamedTuple):
@@ -103,10 +103,10 @@ def load_policy(
     number: int = 0,
     kind: str = "",
 ) -> TrainedPolicy:
-    """Opens an intact checkpoint of a run; the run itself is left alone and may go on.
+    """Loads an intact checkpoint of a run; the run itself is left alone and may go on.
 
-    Of reinforcement learning it is the newest. Of cloning it is the one that was most successful in simulation, on
-    average over the runs of a sweep, since on the way there is no better judge.
+    Of reinforcement learning it is the newest. Of behaviour cloning it is the most successful one in simulation,
+    on average over the runs of a sweep.
 
     Args:
       run: its folder.
@@ -122,14 +122,16 @@ def load_policy(
     config, several = read_members(run, number, kind)
     newest_checkpoint(run / "checkpoints")  # or the sentence that there is none, before anything is built
     task = load(config.task, backend, 1, config.actions)
-    opened: Loadable = kinds()[config.KIND].opened(config, task, run)
-    template = jax.eval_shape(side_by_side(opened.blank, len(several)), *beginning(config))
+    loadable: Loadable = kinds()[config.KIND].loadable(config, task, run)
+    template = jax.eval_shape(side_by_side(loadable.blank, len(several)), *beginning(config))
     state, meta = newest_intact(
-        run / "checkpoints", lambda path: read_checkpoint(path, template, at="learner"), say, opened.best
+        run / "checkpoints", lambda path: read_checkpoint(path, template, at="learner"), say, loadable.best
     )
-    params = opened.params(member(state, number) if len(several) > 1 else state)
+    params = loadable.params(member(state, number) if len(several) > 1 else state)
     one = several[number].config
-    return TrainedPolicy(one, task, opened.actor, params, opened.acts, meta["step"], opened.n_obs_steps, opened.horizon)
+    return TrainedPolicy(
+        one, task, loadable.actor, params, loadable.acts, meta["step"], loadable.n_obs_steps, loadable.horizon
+    )
 
 
 def member_file(name: str, run: Path, number: int) -> str:

@@ -43,7 +43,7 @@ from mjx_policies.types import Array, PyTree
 
 
 def default_num_envs() -> int:
-    """Robots that keep the device busy: a laptop's cores, or a GPU or TPU."""
+    """Parallel environments that keep the device busy: a laptop's cores, or a GPU or TPU."""
     return 512 if jax.default_backend() == "cpu" else 8192
 
 
@@ -73,8 +73,8 @@ class PPORun(RunConfig):
     KIND: ClassVar[str] = "ppo"
 
     steps: int = may_change(0)  # environment steps; 0: what is enough for the task on this device
-    num_envs: int = dataclasses.field(default_factory=lambda: default_num_envs())  # robots at once
-    rollout_length: int = 10  # control steps of each robot in an iteration
+    num_envs: int = dataclasses.field(default_factory=lambda: default_num_envs())  # parallel environments
+    rollout_length: int = 10  # control steps of each environment in an iteration
     policy_layers: tuple[int, ...] = (128, 128)  # hidden widths
     critic_layers: tuple[int, ...] = (128, 128)
     init_std: float = 0.6  # of the exploration, in units of the action
@@ -160,9 +160,9 @@ def make_learner(config: PPORun, envs: VectorEnv) -> tuple[Learner, ActionHead]:
         symmetry = Symmetry(observation, action, loss=config.symmetry == "loss")
         if config.symmetry == "network":
             state = mirror_rows(spec.observation, spec, envs.model)
-            judged = mirror_rows((*spec.observation, *spec.privileged), spec, envs.model)
+            critic_rows = mirror_rows((*spec.observation, *spec.privileged), spec, envs.model)
             policy = SymmetricMLP((*config.policy_layers, spec.action.size), state, action, output_scale=0.01)
-            value = SymmetricMLP((*config.critic_layers, 1), judged, lambda value: value)
+            value = SymmetricMLP((*config.critic_layers, 1), critic_rows, lambda value: value)
     head = gaussian_head(policy, spec.action.size, config.init_std, config.min_std)
     network = actor(Flat(), head, units=Units(clip=CLIP))
     return ppo(network, critic(value), config.sizes, symmetry), network
@@ -171,8 +171,8 @@ def make_learner(config: PPORun, envs: VectorEnv) -> tuple[Learner, ActionHead]:
 RUN = PPORun
 
 
-def opened(config: PPORun, task: Env, folder: Path) -> Loadable:
-    """How a run is opened."""
+def loadable(config: PPORun, task: Env, folder: Path) -> Loadable:
+    """How a run is loaded."""
     del folder
     learner, network = make_learner(config, vectorize(task, num_envs=1))
 
@@ -216,7 +216,7 @@ def assemble(run: PPORun, task: Env, folder: RunFolder, console: Console, preemp
     if run.steps not in (steps, default_steps(run.task)):
         console.print(
             f"--steps {run.steps:,} becomes {steps:,}: an iteration takes {run.iteration:,}, "
-            f"{run.rollout_length} of each of {run.num_envs:,} robots"
+            f"{run.rollout_length} of each of {run.num_envs:,} environments"
         )
     built = build(run)
     runner = sweep(built.runner) if len(members(run)) > 1 else built.runner

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from mjx_policies.envs.base import Env
 from mjx_policies.envs.franka.actions import ActionName
@@ -21,7 +21,9 @@ from mjx_policies.types import Array, PyTree
 
 @dataclasses.dataclass(frozen=True)
 class RunConfig:
-    """What every run is told."""
+    """The configuration that all kinds of runs share."""
+
+    VERSION: ClassVar[int] = 2  # of a stored configuration; counts up where a field is renamed
 
     task: str = "Go2JoystickFlat"
     backend: Backend = "auto"
@@ -33,7 +35,7 @@ class RunConfig:
     run_dir: str = may_change("")  # folder of the run; empty: runs/<task>-<time>
     resume: bool = may_change(False)  # continue the run in run_dir; what is not given is as it was there
     evaluations: int = may_change(1)  # short ones on the way, before that of the finished policy; 0: none
-    eval_episodes: int = may_change(256)  # of the final evaluation, for one whole episode each
+    eval_episodes: int = may_change(256)  # of the final evaluation, in each condition
     checkpoint_seconds: float = may_change(20.0)  # s, between checkpoints; more where saving takes over 5 % of the time
 
     def __post_init__(self) -> None:
@@ -99,7 +101,7 @@ class Parts(NamedTuple):
 
 
 class Loadable(NamedTuple):
-    """What opening a run needs to know of its algorithm.
+    """What loading a run needs to know of its algorithm.
 
     Attributes:
       blank: `(key, hyper) -> learner state`, of the shapes that a checkpoint holds.

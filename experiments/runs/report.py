@@ -32,10 +32,10 @@ MAX_DEMONSTRATIONS = 200  # whose actions are compared with
 class EvaluationConfig:
     """In which episodes policies are evaluated."""
 
-    backend: Backend = "auto"  # to run the robots on
-    episodes: int = 256  # in each condition, for one whole episode each
-    seed: int = EVALUATION_SEED  # of starts, commands and robots
-    conditions: tuple[str, ...] = ("nominal", "randomized")  # in what robots differ from their model; all: one by one
+    backend: Backend = "auto"  # physics
+    episodes: int = 256  # in each condition
+    seed: int = EVALUATION_SEED  # of initial states, commands and robots
+    conditions: tuple[str, ...] = ("nominal", "randomized")  # how robots differ from their model; all: every one
     demos: str = ""  # dataset of demonstrations, whose actions are compared with the policy's
     videos: bool = True  # videos of an episode that achieved the goal and of one that did not
     overwrite: bool = False  # replace files that --report and --json name
@@ -49,7 +49,7 @@ class EvaluationConfig:
 
     @property
     def batch(self) -> int:
-        """Robots at once."""
+        """Parallel environments."""
         return min(BATCH, self.episodes)
 
 
@@ -83,22 +83,22 @@ def evaluate(
     task = tasks[runs[0].actions]
     asked = chosen(task, config)
     demonstrated = demonstrations(config.demos, name, task) if config.demos else []
-    trials, latency = {}, {}
+    results, latency = {}, {}
     with working(console, "compiling the evaluation") as update:
         for who, policy in policies.items():
 
             def report(condition: str, done: int, who: str = who) -> None:
-                update(f"evaluating {who}, {condition} robots: {done} of {config.episodes}")
+                update(f"evaluating {who}, {condition}: {done} of {config.episodes} episodes")
 
-            attempt = make_evaluator(tasks[policy.config.actions], policy.acts, asked, config.batch, config.seed)
-            trials[who] = attempt(policy.params, config.episodes, report=report)
+            run = make_evaluator(tasks[policy.config.actions], policy.acts, asked, config.batch, config.seed)
+            results[who] = run(policy.params, config.episodes, report=report)
             latency[who] = time_policy(policy.task, policy.acts(policy.params))
     backend = resolve_backend(config.backend)
     found = EvaluationReport(
         title=title,
         summary=", ".join(f"{who} after {policy.steps:,} steps" for who, policy in policies.items())
         + f"; {config.episodes:,} episodes in each condition, on {backend}",
-        policies=trials,
+        policies=results,
         judged="randomized" if "randomized" in asked else next(iter(asked)),
         explained={key: condition.about for key, condition in asked.items()},
         episode_seconds=task.spec.episode_seconds,
@@ -110,7 +110,7 @@ def evaluate(
         latency=latency,
         about={
             "task": name,
-            "seed": f"{config.seed}, {config.batch} robots at once",
+            "seed": f"{config.seed}, {config.batch} parallel environments",
             "physics": backend,
             **{package: version(package) for package in ("mjx-policies", "mujoco", "jax")},
         },
@@ -119,17 +119,17 @@ def evaluate(
 
 
 def videos(report: EvaluationReport, task: str, seed: int, console: Console) -> list[Video]:
-    """Of each policy's first episode that achieved the goal and its first that did not."""
-    found = []
-    for who, trials in report.policies.items():
-        tried = trials[report.judged]
-        for achieved, shown in tried.shown.items():
-            words = tried.outcomes.goal if achieved else f"no {tried.outcomes.goal}"
+    """Videos of each policy's first episode that achieved the goal and its first that did not."""
+    rendered = []
+    for who, results in report.policies.items():
+        found = results[report.judged]
+        for achieved, recorded in found.examples.items():
+            words = found.outcomes.goal if achieved else f"no {found.outcomes.goal}"
             with working(console, f"rendering the video of {who}: {words}"):
-                mp4 = record_video(task, shown, report.control_dt, words)
-            episode = f"episode {shown.number} of seed {seed}, {shown.seconds:.1f} s"
-            found.append(Video(mp4, f"{who}, {report.judged}, {words}, {episode}"))
-    return found
+                mp4 = record_video(task, recorded, report.control_dt, words)
+            episode = f"episode {recorded.number} of seed {seed}, {recorded.seconds:.1f} s"
+            rendered.append(Video(mp4, f"{who}, {report.judged}, {words}, {episode}"))
+    return rendered
 
 
 def demonstrations(path: str, name: str, task: Env) -> list[np.ndarray]:  # each [T, A]

@@ -14,7 +14,13 @@ from mjx_policies.evaluation.outcomes import goal_in_words
 from mjx_policies.evaluation.report import Evaluation, as_json, evaluation_table, write_evaluation
 from mjx_policies.evaluation.results import EvaluationResults
 from mjx_policies.evaluation.sweeps import Point, compare_points, sweep_table
-from mjx_policies.experiments.runs.evaluation import BATCH, EVALUATION_SEED, SEEN, make_evaluator, record_video
+from mjx_policies.experiments.runs.evaluation import (
+    BATCH,
+    EVALUATION_SEED,
+    EXAMPLE_SECONDS,
+    make_evaluator,
+    record_video,
+)
 from mjx_policies.experiments.runs.grid import members
 from mjx_policies.experiments.runs.recipe import Parts, Recipe, RunConfig
 from mjx_policies.files import replacing
@@ -29,14 +35,13 @@ from mjx_policies.training.trees import not_finite
 from mjx_policies.training.waiting import working
 from mjx_policies.types import PyTree
 
-CHOICE_SEED = EVALUATION_SEED + 1  # episodes that choose among checkpoints must not be those that judge the chosen
-VIDEO_SECONDS = SEEN
+CHOICE_SEED = EVALUATION_SEED + 1  # a checkpoint is not chosen by the episodes that evaluate it
 FINAL = ("nominal", "randomized")  # conditions of the last evaluation
 VIDEO = "episode.mp4"
 
 
 class Evaluator:
-    """Tries the policies of a run in simulation."""
+    """Evaluates the policies of a run in simulation."""
 
     def __init__(self, run: RunConfig, task: Env, parts: Parts, recipe: Recipe):
         self.run, self.task, self.parts, self.recipe = run, task, parts, recipe
@@ -45,7 +50,7 @@ class Evaluator:
         self._evaluate = make_evaluator(task, parts.acts, chosen, min(BATCH, run.eval_episodes))
 
     def brief(self, learner: Any) -> dict[str, Any]:
-        """Figures on the way, of a sweep [S]; NaN where a policy is not finite."""
+        """The figures of an interim evaluation, of a sweep [S]; NaN where a policy is not finite."""
         name, episodes = self.recipe.on_the_way, self.recipe.interim_episodes(self.run)
         found = [
             {} if not_finite(params) else brief(self._evaluate(params, episodes, [name], seed=CHOICE_SEED)[name])
@@ -59,7 +64,7 @@ class Evaluator:
     def full(
         self, learner: Any, report: Callable[[str, int], None], diverged: Container[int] = ()
     ) -> list[dict[str, EvaluationResults]]:
-        """Of each policy in each condition; nothing of those that have diverged."""
+        """The results of each policy in each condition; nothing of those that have diverged."""
         return [
             {}
             if number in diverged or not_finite(params)
@@ -67,20 +72,20 @@ class Evaluator:
             for number, params in enumerate(self._params(learner))
         ]
 
-    def compare(self, tried: Sequence[Mapping[str, EvaluationResults]]) -> list[Point]:
+    def compare(self, results: Sequence[Mapping[str, EvaluationResults]]) -> list[Point]:
         """The points of the grid, the best first; of a run alone its own figures."""
         names = [each.point or "all seeds" for each in self.members]
         bounded = self.task.spec.bounded_metrics
-        return compare_points(names, [figures(each) for each in tried], self.recipe.on_the_way, bounded)
+        return compare_points(names, [figures(each) for each in results], self.recipe.on_the_way, bounded)
 
     def _params(self, learner: Any) -> Iterator[PyTree]:
         for each in self.members:
             yield self.parts.params(learner if len(self.members) == 1 else member(learner, each.number))
 
 
-def brief(trials: EvaluationResults) -> dict[str, float]:
+def brief(found: EvaluationResults) -> dict[str, float]:
     """The figures of a policy in one condition that learning curves show."""
-    return {name: estimate.value for name, estimate in trials.figures.items() if "/" not in name}
+    return {name: estimate.value for name, estimate in found.figures.items() if "/" not in name}
 
 
 def finish(
@@ -101,22 +106,22 @@ def finish(
 
         def report(condition: str, done: int) -> None:
             preemption.check()
-            say(f"evaluating {condition} robots: {done} of {run.eval_episodes}")
+            say(f"evaluating {condition}: {done} of {run.eval_episodes} episodes")
 
-        tried = evaluator.full(learner, report, outcome.diverged)
-    points = evaluator.compare(tried)
+        results = evaluator.full(learner, report, outcome.diverged)
+    points = evaluator.compare(results)
     best = next((point.best for point in points if point.best is not None), 0)
     goal, title = goal_in_words(evaluator.task.spec.criteria), f"{run.task} after {steps:,} {recipe.display.steps}"
     about = {"task": run.task, "steps": steps, "goal": goal}
     try:  # files before tables, for they stay; and the table all the same where they cannot be written
         with working(console, "writing the evaluation"):
-            if len(tried) > 1:
-                about |= describe_sweep(evaluator, points, tried, outcome.diverged)
+            if len(results) > 1:
+                about |= describe_sweep(evaluator, points, results, outcome.diverged)
             # The figures of the whole are those of the best point.
             write_evaluation(folder.path / "evaluation.json", points[0].evaluation, about)
-            draw_curves(evaluator, points, tried, steps, folder)
+            draw_curves(evaluator, points, results, steps, folder)
     finally:
-        if len(tried) > 1:
+        if len(results) > 1:
             console.print(sweep_table(points, title, recipe.on_the_way))
             console.print("interquartile means over runs; other scripts take a run by its --number", highlight=False)
         else:
@@ -125,10 +130,10 @@ def finish(
             console.print(goal, highlight=False)
     preemption.check()
     with working(console, f"recording {VIDEO}"), clock("video"):
-        trials = tried[best]["nominal"]
-        achieved, shown = next(iter(trials.shown.items()))
-        words = f"{recipe.name(run)}: {'' if achieved else 'no '}{trials.outcomes.goal}"
-        video = record_video(run.task, shown, evaluator.task.spec.control_dt, words, seconds=VIDEO_SECONDS)
+        found = results[best]["nominal"]
+        achieved, episode = next(iter(found.examples.items()))
+        words = f"{recipe.name(run)}: {'' if achieved else 'no '}{found.outcomes.goal}"
+        video = record_video(run.task, episode, evaluator.task.spec.control_dt, words, seconds=EXAMPLE_SECONDS)
         with replacing(folder.path / VIDEO) as temporary:
             temporary.write_bytes(video)
     spent = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in clock.seconds.items())
@@ -139,7 +144,7 @@ def finish(
 def draw_curves(
     evaluator: Evaluator,
     points: Sequence[Point],
-    tried: Sequence[Mapping[str, EvaluationResults]],
+    results: Sequence[Mapping[str, EvaluationResults]],
     steps: int,
     folder: RunFolder,
 ) -> None:
@@ -149,11 +154,11 @@ def draw_curves(
 
     recipe, png = evaluator.recipe, folder.path / "curves.png"
     words: Any = {"title": recipe.name(evaluator.run), "steps": recipe.display.steps}
-    if len(tried) > 1:
+    if len(results) > 1:
         groups = {point.name: point.runs for point in points}
         plot_bands(folder.path / "sweep.csv", png, groups, recipe.display.curves, **words)
         return
-    last = {f"eval/{name}": value for name, value in brief(tried[0][recipe.on_the_way]).items()}
+    last = {f"eval/{name}": value for name, value in brief(results[0][recipe.on_the_way]).items()}
     table = folder.path / "metrics.csv"
     plot_curves(table, png, recipe.display.curves, last=last, last_step=steps, **words)
 
@@ -161,7 +166,7 @@ def draw_curves(
 def describe_sweep(
     evaluator: Evaluator,
     points: Sequence[Point],
-    tried: Sequence[Mapping[str, EvaluationResults]],
+    results: Sequence[Mapping[str, EvaluationResults]],
     diverged: Mapping[int, int],
 ) -> dict[str, Any]:
     """The figures of each point of a grid and of each run, for JSON."""
@@ -174,11 +179,11 @@ def describe_sweep(
     of_runs = [
         {"number": each.number, "seed": each.config.seed, "values": each.values}
         | {"diverged": diverged.get(each.number), "conditions": as_json(figures(found))}
-        for each, found in zip(runs, tried, strict=True)
+        for each, found in zip(runs, results, strict=True)
     ]
     return {"points": of_points, "runs": of_runs}
 
 
-def figures(tried: Mapping[str, EvaluationResults]) -> Evaluation:
+def figures(results: Mapping[str, EvaluationResults]) -> Evaluation:
     """The figures of a policy over its episodes."""
-    return {name: trials.figures for name, trials in tried.items()}
+    return {name: found.figures for name, found in results.items()}

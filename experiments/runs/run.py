@@ -107,7 +107,7 @@ def refuse_fewer_steps(path: Path, run: RunConfig) -> None:
 
 
 def is_finished(path: Path, run: RunConfig, recipe: Recipe) -> bool:
-    """Whether a run that is to be resumed has all its results, for as many steps and robots as it is asked for.
+    """Whether a run that is to be resumed has all its results, for as many steps and episodes as it is asked for.
 
     Raises:
       UserError: it has results but no checkpoint, or is another run.
@@ -159,7 +159,7 @@ def needing(run: RunConfig) -> tuple[str, str]:
     """What takes memory, and what to do where it is too much."""
     runs = len(members(run))
     if runs == 1 and hasattr(run, "num_envs"):
-        return f"--num-envs {run.num_envs:,}", "choose fewer robots"
+        return f"--num-envs {run.num_envs:,}", "choose fewer environments"
     if runs == 1:
         return "the run", "choose a smaller network"
     return f"a sweep of {runs:,} runs", "choose fewer seeds, a smaller grid or smaller runs"

@@ -37,7 +37,7 @@ class EvaluationResults:
       outcomes: of every episode.
       figures: their summary.
       actions: [T, A] of each episode of the first batch.
-      shown: an episode that achieved the goal and one that did not, in this order, as far as there are any that were
+      examples: an episode that achieved the goal and one that did not, in this order, as far as there are any that were
         not cut off and did not diverge; any episode if there are none.
       final: {metric: [B]} its value at the last step of each episode, NaN where it was not measured there.
       recorded: the first episodes, as many as were asked for.
@@ -46,6 +46,6 @@ class EvaluationResults:
     outcomes: Outcomes
     figures: dict[str, Estimate]
     actions: list[np.ndarray]
-    shown: dict[bool, RecordedEpisode]
+    examples: dict[bool, RecordedEpisode]
     final: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     recorded: list[RecordedEpisode] = dataclasses.field(default_factory=list)

@@ -225,8 +225,8 @@ def _kind_of(path: Path, data: Mapping[str, Any], kinds: Sequence[type[C]]) -> t
             return kind
         if name == declared(kind)[0]:
             raise RunFolderError(
-                f"{path} holds version {str(version)[:20]} of a {name} run, this one reads {declared(kind)[1]}: open "
-                "it with the version of this package that made it, or train again."
+                f"{path} was written by another version of this package (configuration {str(version)[:20]} of a {name} "
+                f"run, this version reads {declared(kind)[1]}): check out the version that wrote it, or train again."
             )
     made_with = data.get("made_with")
     command = made_with.get("command") if isinstance(made_with, dict) else None

@@ -47,7 +47,7 @@ HEADS = {
 
 
 @pytest.fixture(scope="module", params=HEADS)
-def cloned(request, probes):
+def bc_policy(request, probes):
     """An actor that has learnt by imitation to stand still, the same for reinforcement, and its parameters."""
     plain, noisy, decisions = HEADS[request.param]
     cloner, tuned = actor(Flat(), plain), actor(Flat(), noisy)
@@ -73,9 +73,9 @@ def cloned(request, probes):
     return tuned, params, decisions
 
 
-def test_reinforcement_goes_on_where_imitation_ended(cloned, probes):
+def test_reinforcement_goes_on_where_imitation_ended(bc_policy, probes):
     """The first ratio of every decision is one, frozen steps get no gradient, and the reward rises."""
-    tuned, params, decisions = cloned
+    tuned, params, decisions = bc_policy
     assert tuned.decisions == decisions
     config = PPOConfig(num_epochs=4, num_minibatches=2, normalize=False)
     learner = ppo(pretrained(tuned, params), critic(MLP((8, 1))), config)
@@ -135,7 +135,7 @@ def test_a_residual_of_zero_is_the_chunked_policy_beneath(probes):
     )
     expected = jit(lambda key: rollout(plain, key))(jax.random.key(2))
     np.testing.assert_array_equal(found.action, expected.action)
-    np.testing.assert_array_equal(found.extras["shown"], expected.action)
+    np.testing.assert_array_equal(found.extras["memory"], expected.action)
 
     jax.effects_barrier()
     calls.clear()

@@ -63,11 +63,11 @@ class Member(NamedTuple):
 
 def make_ppo() -> Member:
     head = gaussian_head(MLP((8, 1), output_scale=0.01), 1, init_std=0.5)
-    judge = critic(MLP((8, 1)))
-    learner = ppo(actor(Flat(), head, units=Units(clip=CLIP)), judge, PPOConfig(num_epochs=2, num_minibatches=2))
+    value_net = critic(MLP((8, 1)))
+    learner = ppo(actor(Flat(), head, units=Units(clip=CLIP)), value_net, PPOConfig(num_epochs=2, num_minibatches=2))
 
     def value(state, obs):
-        return judge.value(state.params["critic"], obs)
+        return value_net.value(state.params["critic"], obs)
 
     def run(learner: Learner, envs: VectorEnv, probes) -> Runner:
         return on_policy(learner, envs, rollout_length=8)

@@ -41,8 +41,8 @@ FROZEN = PPOHyper(learning_rate=0.0, desired_kl=0.0)
 
 head = gaussian_head(MLP((8, A)), A, init_std=0.5, min_std=0.1)
 network = actor(Flat(), head, units=Units(clip=CLIP))
-judge = critic(MLP((8, 1)))
-learner = ppo(network, judge, CONFIG)
+value_net = critic(MLP((8, 1)))
+learner = ppo(network, value_net, CONFIG)
 update = jit(learner.update)
 initial = jit(learner.init)
 
@@ -89,7 +89,7 @@ def collect(state, seed, ends=0.3, learner=learner):
 
 
 def value_of(state, obs):  # [T, B, ...] -> [T, B]
-    return jax.vmap(jax.vmap(judge.value, (None, 0)), (None, 0))(state.params["critic"], obs)
+    return jax.vmap(jax.vmap(value_net.value, (None, 0)), (None, 0))(state.params["critic"], obs)
 
 
 @pytest.fixture(scope="module")
@@ -302,7 +302,7 @@ def test_a_constant_learning_rate_stays_constant_while_the_rest_anneals():
 def test_the_gradients_of_actor_and_critic_are_clipped_one_by_one(trained):
     """So a critic that is far off does not slow the actor down: after one step, the actor knows nothing of it."""
     config = PPOConfig(num_epochs=1, num_minibatches=1)
-    once = jit(ppo(network, judge, config).update)
+    once = jit(ppo(network, value_net, config).update)
     after = []
     for value in (0.0, 1e6):
         hyper = PPOHyper(learning_rate=1e-3, desired_kl=0.0, value=value, max_grad_norm=1e-3)
@@ -340,7 +340,7 @@ def test_every_epoch_sees_each_environment_once_and_whole(monkeypatch):
 
 
 def test_a_batch_that_does_not_divide_is_refused():
-    three = ppo(network, judge, PPOConfig(num_minibatches=3))
+    three = ppo(network, value_net, PPOConfig(num_minibatches=3))
     state = initial(jax.random.key(0), EXAMPLE, PPOHyper())
     with pytest.raises(
         ValueError, match="4 environments do not divide into 3 minibatches: choose num_envs as a multiple"
@@ -350,7 +350,7 @@ def test_a_batch_that_does_not_divide_is_refused():
 
 def test_a_head_without_a_density_is_refused():
     with pytest.raises(ValueError, match=r"ppo needs a head with log_prob; this one has none. Use gaussian_head"):
-        ppo(network._replace(log_prob=None), judge, CONFIG)
+        ppo(network._replace(log_prob=None), value_net, CONFIG)
 
 
 @pytest.mark.parametrize(
@@ -375,7 +375,7 @@ def test_sizes_below_one_are_refused(name):
 
 
 def test_a_head_without_entropy_learns_the_same_but_for_the_bonus(trained):
-    sampled = ppo(network._replace(distribution=None, mode=None), judge, CONFIG)
+    sampled = ppo(network._replace(distribution=None, mode=None), value_net, CONFIG)
     hyper = PPOHyper(learning_rate=3e-3, desired_kl=0.0, entropy=0.0, final_entropy=0.0)
     state, key = with_hyper(trained, hyper), jax.random.key(0)
     rollout = collect(state, 15)
@@ -427,7 +427,7 @@ ACTORS = {
 def test_the_first_ratio_is_one_whatever_acts(name):
     """Of every decision, and where the actor remembers: also behind the end of an episode."""
     whole = ACTORS[name]()
-    each = ppo(whole, judge, CONFIG)
+    each = ppo(whole, value_net, CONFIG)
     step = jit(each.update)
     with jax.debug_key_reuse(True):
         state = jit(each.init)(jax.random.key(0), EXAMPLE, PPOHyper(learning_rate=1e-2, desired_kl=0.0))
@@ -447,7 +447,7 @@ def test_the_first_ratio_is_one_whatever_acts(name):
 
 def test_decisions_are_weighed_and_clipped_one_by_one():
     """With weights of zero for all but one decision, what the others were does not matter."""
-    each = ppo(ACTORS["flow"](), judge, CONFIG)
+    each = ppo(ACTORS["flow"](), value_net, CONFIG)
     weight = jnp.asarray([0.0, 1.0, 0.0])
     hyper = FROZEN.replace(decision_weight=weight, clip=jnp.asarray([0.1, 0.2, 0.3]), value=0.0)
     state = jit(each.init)(jax.random.key(0), EXAMPLE, hyper)
@@ -466,7 +466,7 @@ def test_decisions_are_weighed_and_clipped_one_by_one():
 
 def test_scales_of_imitation_stay():
     """A critic has its own, which follow what is seen."""
-    fixed = ppo(network, judge, dataclasses.replace(CONFIG, normalize=False))
+    fixed = ppo(network, value_net, dataclasses.replace(CONFIG, normalize=False))
     state = initial(jax.random.key(0), EXAMPLE, PPOHyper())
     after, _ = jit(fixed.update)(state, jax.random.key(0), collect(state, 0))
     assert_same(after.params["actor"]["scales"], state.params["actor"]["scales"])
@@ -486,7 +486,7 @@ SYMMETRY = Symmetry(
 
 def test_the_mirror_loss_is_zero_for_a_symmetric_policy_and_teaches_others():
     linear = actor(Flat(), gaussian_head(MLP((A,)), A, init_std=0.5))
-    mirrored = ppo(linear, judge, CONFIG, SYMMETRY)
+    mirrored = ppo(linear, value_net, CONFIG, SYMMETRY)
     step = jit(mirrored.update)
     state = jit(mirrored.init)(jax.random.key(0), EXAMPLE, FROZEN)
 
@@ -517,8 +517,8 @@ def test_the_mirror_loss_is_zero_for_a_symmetric_policy_and_teaches_others():
 def test_the_mirror_loss_needs_a_mode_and_no_memory():
     for whole in (ACTORS["flow"](), ACTORS["recurrent"]()):
         with pytest.raises(ValueError, match="the mirror loss needs a head with a mode and no memory"):
-            ppo(whole, judge, CONFIG, SYMMETRY)
-        ppo(whole, judge, CONFIG, SYMMETRY._replace(loss=False))
+            ppo(whole, value_net, CONFIG, SYMMETRY)
+        ppo(whole, value_net, CONFIG, SYMMETRY._replace(loss=False))
 
 
 def test_an_entry_that_nobody_reads_is_nobodys_business(trained):

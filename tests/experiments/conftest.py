@@ -17,7 +17,7 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 def videos_are_short():
     """Of the runs that scripts finish in this process: a frame takes as long to render as in a real one."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(results, "VIDEO_SECONDS", 0.2)
+        patch.setattr(results, "EXAMPLE_SECONDS", 0.2)
         yield
 
 

@@ -1,4 +1,4 @@
-"""A cloned policy as a user makes it: tiny, to its end, resumed, corrected, and what opens it afterwards."""
+"""A BC policy as a user trains it: tiny, to its end, resumed, corrected, and what loads it afterwards."""
 
 import csv
 import dataclasses
@@ -51,7 +51,7 @@ def rows(folder):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("runs") / "clone"
+    folder = tmp_path_factory.mktemp("runs") / "bc"
     assert command("bc_pretrain.py", *TINY, "--run-dir", folder) == 0
     return folder
 
@@ -145,8 +145,16 @@ def test_the_file_for_a_robot_does_what_the_policy_does(run, capsys):
 def test_every_tool_opens_it(run, tmp_path, capsys):
     assert command("play.py", "--run", run, "--video", tmp_path / "play.mp4", "--seconds", "0.3") == 0
     assert (tmp_path / "play.mp4").stat().st_size > 1000
-    judged = ("--episodes", "3", "--no-videos", "--report", tmp_path / "report.html", "--json", tmp_path / "again.json")
-    assert command("evaluate.py", "--run", run, *judged) == 0
+    options = (
+        "--episodes",
+        "3",
+        "--no-videos",
+        "--report",
+        tmp_path / "report.html",
+        "--json",
+        tmp_path / "again.json",
+    )
+    assert command("evaluate.py", "--run", run, *options) == 0
     again, first = (json.loads(path.read_text()) for path in (tmp_path / "again.json", run / "evaluation.json"))
     assert again["conditions"] == first["conditions"], "the same robots as at the end of training"
     assert "Obstacle2D" in capsys.readouterr().out

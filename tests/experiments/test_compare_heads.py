@@ -33,14 +33,14 @@ COSTS = {"training_seconds": mean([123.4]), "sampling_ms": mean([0.0123])}
 def evaluations(success, side=None):  # [S, N, P] -> S
     """Of S policies, as far as coverage looks at them."""
 
-    def trials(s):
+    def results(s):
         rates = {"success": success[s], "failures": ~success[s]}
         figures = {name: proportion(int(each.sum()), each.size) for name, each in rates.items()}
         final = {} if side is None else {"side": side[s].ravel()}
         outcomes = SimpleNamespace(achieved=success[s].ravel(), failed=~success[s].ravel())
         return SimpleNamespace(figures=figures, final=final, outcomes=outcomes)
 
-    return [trials(s) for s in range(len(success))]
+    return [results(s) for s in range(len(success))]
 
 
 @given(st.lists(st.sampled_from(["left", "right", "failed"]), min_size=12, max_size=12))

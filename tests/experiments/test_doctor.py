@@ -48,8 +48,8 @@ doctor = imported(SCRIPT)
 def demonstrations(task, expert, count):
     env = load(task, "cpu", num_envs=count)
     person, seeds = expert(env), np.arange(count)
-    attempts = make_recorder(env, expert_demonstrator(person))(seeds)
-    episodes = to_episodes(attempts, task)
+    rollouts = make_recorder(env, expert_demonstrator(person))(seeds)
+    episodes = to_episodes(rollouts, task)
     return [dataclasses.replace(episode, final_observation=None) for episode in episodes]  # faults change its width
 
 

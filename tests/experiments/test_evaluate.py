@@ -1,4 +1,4 @@
-"""The scripts that judge policies, on runs that were never trained."""
+"""The scripts that evaluate policies, on runs that were never trained."""
 
 import errno
 import json

@@ -1,4 +1,4 @@
-"""The script on a small run, and the parts that need no screen."""
+"""The script on a small run, and the parts that need no display."""
 
 import dataclasses
 import importlib.util

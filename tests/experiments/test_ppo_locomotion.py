@@ -141,7 +141,7 @@ def test_steps_that_make_no_whole_iteration_are_told(tmp_path, monkeypatch, caps
     monkeypatch.setattr(run, "train", None)
     with pytest.raises(TypeError):
         command(*TINY, "--steps", "10", "--run-dir", tmp_path / "run")
-    assert "--steps 10 becomes 64: an iteration takes 64, 4 of each of 16 robots" in capsys.readouterr().out
+    assert "--steps 10 becomes 64: an iteration takes 64, 4 of each of 16 environments" in capsys.readouterr().out
 
 
 def test_a_finished_run_without_its_checkpoints_is_left_alone(finished, tmp_path, capsys):
@@ -206,11 +206,11 @@ def test_evaluations_are_spread_and_leave_the_end_alone():
 def test_a_run_is_judged_anew(finished, tmp_path, run_script):
     folder, _ = finished
 
-    def judge(*arguments):
+    def evaluate(*arguments):
         return run_script("evaluate.py", *arguments)
 
     again = tmp_path / "new" / "again.json"
-    done = judge("--run", folder, "--episodes", "3", "--json", again)
+    done = evaluate("--run", folder, "--episodes", "3", "--json", again)
     assert done.returncode == 0 and "Pendulum after 256 steps, on cpu" in done.stdout, done.stderr
     again, first = (json.loads(path.read_text()) for path in (again, folder / "evaluation.json"))
     assert again["conditions"] == first["conditions"], "the same robots as at the end of training"
@@ -219,7 +219,7 @@ def test_a_run_is_judged_anew(finished, tmp_path, run_script):
         ((folder, "--episodes", "0"), "episodes is 0"),
         ((folder, "--json", folder / "episode.mp4" / "a.json"), "cannot create the folder"),
     ):
-        refused = judge("--run", *arguments)
+        refused = evaluate("--run", *arguments)
         assert refused.returncode == 2 and sentence in unframed(refused.stderr) and "Traceback" not in refused.stderr
 
 
@@ -272,5 +272,5 @@ def test_what_cannot_be_ends_with_a_sentence(tmp_path, capsys, arguments, senten
 def test_help_explains_every_field(capsys):
     assert command("--help") == 0
     words = unframed(capsys.readouterr().out)
-    for text in ("--num-envs", "robots at once", "--hyper.learning-rate", "--randomization.delay", "--resume"):
+    for text in ("--num-envs", "parallel environments", "--hyper.learning-rate", "--randomization.delay", "--resume"):
         assert text in words

@@ -206,14 +206,14 @@ def test_the_viewer_shows_the_robot_and_hears_keys(monkeypatch):
     monkeypatch.setattr(viewer, "launch_passive", launch)
     task = load("Obstacle2D", "cpu", 1)
     state, _ = task.reset(jax.random.key(0), {})
-    with script.viewer("Obstacle2D") as (pressed, look):
+    with script.viewer("Obstacle2D") as (pressed, update):
         (window,) = windows
         window.press(ord("W"))
         window.press(257)
         assert pressed() == ["w", "enter"] and pressed() == []
         window.opt.flags[:] = 0
         session = SimpleNamespace(task=task, state=state)
-        assert [look(session) for _ in range(4)] == [True, True, True, False]
+        assert [update(session) for _ in range(4)] == [True, True, True, False]
     qpos, flags = window.pictures[0]
     np.testing.assert_allclose(qpos, state.data.qpos)
     assert flags.all()

@@ -45,8 +45,8 @@ def command(*arguments):
         sys.argv = argv
 
 
-def evaluation(path, successes, trials):
-    estimate = dataclasses.asdict(proportion(successes, trials))
+def evaluation(path, successes, episodes):
+    estimate = dataclasses.asdict(proportion(successes, episodes))
     path.write_text(json.dumps({"conditions": {"nominal": {"success": estimate}}}))
 
 

@@ -77,12 +77,12 @@ def test_a_finished_file_is_not_said_to_go_on(tmp_path):
 @pytest.mark.parametrize("format", ["lerobot", "robomimic"])
 def test_what_fails_before_its_first_episode_leaves_nothing(format, tmp_path):
     path = tmp_path / ("a" if format == "lerobot" else "a.hdf5")
-    with pytest.raises(UserError, match="no screen"), begin(path, format):
-        raise UserError("no screen")
+    with pytest.raises(UserError, match="no display"), begin(path, format):
+        raise UserError("no display")
     assert not list(tmp_path.iterdir())
-    with pytest.raises(UserError, match="no screen"), begin(path, format) as writer:
+    with pytest.raises(UserError, match="no display"), begin(path, format) as writer:
         writer.add(dataset("FrankaStack", 7)[0])
-        raise UserError("no screen")
+        raise UserError("no display")
     assert len(read(path)) == 1
     assert demos.read_begun(Config, tmp_path / "a") == Config("FrankaStack", str(path), format)
     with begin(path, format, resume=True) as writer:

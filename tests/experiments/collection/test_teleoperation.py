@@ -90,9 +90,9 @@ def wait(periods):
     return [[] for _ in range(periods)]
 
 
-def drive(session, *script, clock=None, look=lambda session: True):
+def drive(session, *script, clock=None, update=lambda session: True):
     clock = clock or Clock()
-    run(session, person(session, *script), look, clock, clock.sleep)
+    run(session, person(session, *script), update, clock, clock.sleep)
     return session
 
 
@@ -122,7 +122,7 @@ def test_episodes_are_saved_discarded_and_taken_back(robot, tmp_path, kind):
     module, path = {"lerobot": (lerobot, tmp_path / "a"), "robomimic": (robomimic, tmp_path / "a.hdf5")}[kind]
     notes = []
 
-    def look(session):
+    def update(session):
         if session.note not in notes[-1:]:
             notes.append(session.note)
         return True
@@ -141,7 +141,7 @@ def test_episodes_are_saved_discarded_and_taken_back(robot, tmp_path, kind):
             *wait(2),
             ["enter"],
         ]  # fmt: skip
-        drive(session, *script, look=look)
+        drive(session, *script, update=update)
     found = read(path)
     assert found.lengths == [4, 6, 3] and not any(episode.success for episode in found)
     assert [episode.seed for episode in found] == [7, 10, 12]
@@ -172,7 +172,7 @@ def test_an_episode_that_diverged_is_told_and_not_saved(robot, tmp_path):
     with lerobot.Writer(tmp_path / "a") as writer:
         session = make_session(robot._replace(advance=diverging), writer)
         script = [["enter"], *wait(2), ["enter"], ["backspace"], []]
-        drive(session, *script, look=lambda session: notes.append(session.note) or True)
+        drive(session, *script, update=lambda session: notes.append(session.note) or True)
         assert session.saved == 0 and session.phase == "ready"
     assert any("reward holds nan" in note and "cannot be saved" in note for note in notes)
 
@@ -196,13 +196,13 @@ def test_deadline_misses_are_counted_and_not_caught_up_with(robot, tmp_path):
     clock = Clock(slow=(3, 6), delay=0.25)
     times = []
 
-    def look(session):
+    def update(session):
         times.append(clock.now)
         clock.work()
         return True
 
     with lerobot.Writer(tmp_path / "a") as writer:
-        session = drive(make_session(robot, writer), ["enter"], *wait(9), ["enter"], clock=clock, look=look)
+        session = drive(make_session(robot, writer), ["enter"], *wait(9), ["enter"], clock=clock, update=update)
     assert len(read(tmp_path / "a")[0]) == 10
     assert deadline_misses(session.delays[0], DT) == 2 and max(session.delays[0]) == pytest.approx(0.15)
     gaps = np.diff(times)
@@ -213,14 +213,14 @@ def test_a_period_counts_as_late_from_a_fifth_on(robot, tmp_path):
     clock = Clock(slow=range(100), delay=(1 + 0.9 * LATE) * DT)
     with lerobot.Writer(tmp_path / "a") as writer:
         session = make_session(robot, writer)
-        drive(session, ["enter"], *wait(4), ["enter"], clock=clock, look=lambda _: clock.work() or True)
+        drive(session, ["enter"], *wait(4), ["enter"], clock=clock, update=lambda _: clock.work() or True)
     assert deadline_misses(session.delays[0], DT) == 0 and max(session.delays[0]) > 0
 
 
 def test_a_session_ends_when_nobody_looks(robot, tmp_path):
     with lerobot.Writer(tmp_path / "a") as writer:
         session = make_session(robot, writer)
-        drive(session, ["enter"], *wait(50), look=lambda session: session.seconds < 1)
+        drive(session, ["enter"], *wait(50), update=lambda session: session.seconds < 1)
         assert session.seconds == pytest.approx(1.0) and session.saved == 0
 
 

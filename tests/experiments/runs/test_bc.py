@@ -16,7 +16,7 @@ from mjx_policies.envs.base import EnvSpec
 from mjx_policies.envs.registry import load
 from mjx_policies.experiments.runs import bc as bc_run
 from mjx_policies.experiments.runs.bc import BCRun
-from mjx_policies.experiments.runs.bc_steps import cloning
+from mjx_policies.experiments.runs.bc_steps import bc_job
 from mjx_policies.experiments.runs.demonstrations import prepare
 from mjx_policies.spec import ActionTable, Term
 
@@ -58,7 +58,7 @@ def network(demonstrations):
 
 def train(config, network, demonstrations, iterations, state=None, **options):
     """Two gradient steps each."""
-    with cloning(config, SPEC, network, demonstrations, steps_per_iteration=2, **options) as job:
+    with bc_job(config, SPEC, network, demonstrations, steps_per_iteration=2, **options) as job:
         state = job.init() if state is None else state
         for _ in range(iterations):
             state, info = job.step(state)
@@ -84,14 +84,14 @@ def test_episodes_held_out_teach_nothing(demonstrations):
 
 def test_a_run_that_goes_on_equals_one_that_was_not_stopped(network, demonstrations, trained):
     half, _ = train(CONFIG, network, demonstrations, 2)
-    with cloning(CONFIG, SPEC, network, demonstrations, steps_per_iteration=2) as job:
+    with bc_job(CONFIG, SPEC, network, demonstrations, steps_per_iteration=2) as job:
         state = dataclasses.replace(job.init(), learner=jax.tree.map(jnp.asarray, jax.device_get(half)))
     whole, info = train(CONFIG, network, demonstrations, 2, state)
     chex.assert_trees_all_equal((whole, info), trained)
 
 
 def test_windows_from_the_host_teach_the_same(network, demonstrations, trained):
-    learner, info = train(CONFIG, network, demonstrations, 4, resident_bytes=0)
+    learner, info = train(CONFIG, network, demonstrations, 4, device_bytes=0)
     chex.assert_trees_all_close((learner.params, info), (trained[0].params, trained[1]), rtol=1e-5, atol=1e-6)
 
 
@@ -180,7 +180,7 @@ def test_a_plan_that_takes_time_is_late_and_may_continue_the_last():
 def test_dropout_hides_what_the_robot_does_and_nothing_else(network, demonstrations):
     hidden = dataclasses.replace(CONFIG, hyper=BCHyper(observation_dropout=1.0))
     learner = bc_run.make_learner(CONFIG, SPEC, network)
-    state = bc_run.init(hidden, learner, bc_run.example(CONFIG, SPEC))
+    state = learner.init(jax.random.key(0), bc_run.example(CONFIG, SPEC), hidden.hyper)
     window = demonstrations.windows.take(np.arange(4))
     update = jax.jit(learner.update)
 

@@ -21,7 +21,7 @@ from mjx_policies.experiments.runs import ppo as ppo_run
 from mjx_policies.experiments.runs import results
 from mjx_policies.experiments.runs import run as skeleton
 from mjx_policies.experiments.runs.bc import BCRun
-from mjx_policies.experiments.runs.bc_steps import cloning
+from mjx_policies.experiments.runs.bc_steps import bc_job
 from mjx_policies.experiments.runs.demonstrations import prepare
 from mjx_policies.experiments.runs.evaluation import make_evaluator
 from mjx_policies.experiments.runs.grid import beginning, members
@@ -75,12 +75,12 @@ def complete(run, folder, **changes):
 def swept(tmp_path_factory):
     """A finished sweep, and one of the same configuration that was killed and resumed."""
     whole, parts = (tmp_path_factory.mktemp("runs") / name for name in ("whole", "parts"))
-    quick, tried = {"xla_backend_optimization_level": 0}, {}
+    quick, kept = {"xla_backend_optimization_level": 0}, {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(results, "record_video", lambda *arguments, **options: b"mp4")
         patch.setattr(ppo_run, "compiler_options", lambda **options: quick)
         # One evaluator for both, which compiles once.
-        patch.setattr(results, "make_evaluator", lambda *of: tried.setdefault("all", make_evaluator(*of)))
+        patch.setattr(results, "make_evaluator", lambda *of: kept.setdefault("all", make_evaluator(*of)))
         complete(SWEEP, whole)
         patch.setattr(skeleton, "train", crashing(32))
         with pytest.raises(Crash):
@@ -123,7 +123,7 @@ def test_a_sweep_ends_with_the_figures_of_its_points_and_of_each_run(swept):
 
 @on_cpu
 def test_runs_of_a_sweep_equal_runs_alone(swept):
-    """The whole configuration: the policy that is opened by its number is that of its seed and its numbers."""
+    """The whole configuration: the policy that is loaded by its number is that of its seed and its numbers."""
     whole, _ = swept
     one = members(SWEEP)[1].config
     runner = build(one).runner
@@ -159,7 +159,7 @@ SPEC = EnvSpec(
     control_dt=0.1,
     episode_seconds=1.0,
 )
-CLONES = BCRun(
+BC_SWEEP = BCRun(
     task="Hand",
     head="gaussian",
     hidden_size=8,
@@ -181,24 +181,24 @@ def demonstrations():
     for length in rng.integers(5, 12, 8):
         state = rng.normal(size=(length, 4)).astype(np.float32)
         episodes.append(Episode({"state": state}, np.tanh(state[:, :2]), np.zeros(length), False, True, "Hand", 10.0))
-    return prepare(in_memory(episodes, ["state"]), CLONES, SPEC)
+    return prepare(in_memory(episodes, ["state"]), BC_SWEEP, SPEC)
 
 
-def cloned(run, demonstrations, **options):
+def train_bc(run, demonstrations, **options):
     """Two iterations of two gradient steps."""
     network = bc_run.make_actor(run, SPEC, demonstrations.scales)
-    with cloning(run, SPEC, network, demonstrations, steps_per_iteration=2, **options) as job:
+    with bc_job(run, SPEC, network, demonstrations, steps_per_iteration=2, **options) as job:
         state = job.init()
         for _ in range(2):
             state, info = job.step(state)
     return state.learner, info
 
 
-def test_clones_side_by_side_equal_clones_alone(demonstrations):
+def test_bc_runs_side_by_side_equal_runs_alone(demonstrations):
     """Wherever their windows come from; runs of the same seed learn from the same ones."""
-    alone, said = cloned(members(CLONES)[3].config, demonstrations)
-    for resident_bytes in (0, 2**30):
-        together, info = cloned(CLONES, demonstrations, resident_bytes=resident_bytes)
+    alone, said = train_bc(members(BC_SWEEP)[3].config, demonstrations)
+    for device_bytes in (0, 2**30):
+        together, info = train_bc(BC_SWEEP, demonstrations, device_bytes=device_bytes)
         chex.assert_trees_all_close(member(together, 3).params, alone.params, rtol=1e-3, atol=1e-5)
         chex.assert_trees_all_close(member(info, 3), said, rtol=1e-3, atol=1e-5)
         assert all(value.shape == (4,) for value in info.values())
