@@ -130,7 +130,7 @@ def collect(
         vectors, timestep = envs.step(carry.envs, action)
         assert timestep.final_obs is not None  # these environments reset themselves
         ended = timestep.terminated | timestep.truncated
-        memory = where_rows(ended, jax.tree.map(lambda x: x[vectors.start], fresh), memory)
+        memory = where_rows(ended, jax.tree.map(lambda x: x[vectors.reset_row], fresh), memory)
         row = Transition(
             obs=obs,
             action=action,

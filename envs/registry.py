@@ -150,7 +150,7 @@ def load(name: str, backend: Backend = "auto", num_envs: int = 8192, actions: Ac
 
 
 def scene(name: str) -> mujoco.MjModel:
-    """The model of a task with everything that is there to be looked at, for pictures and viewers.
+    """The model of a task with everything that is only drawn, for pictures and viewers.
 
     Coordinates are those of the task's own model, which may leave decoration out.
     """

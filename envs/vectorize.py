@@ -1,11 +1,11 @@
 """Many robots at once, and everything about where episodes begin and end: once, for all tasks.
 
-Axes: B environments, P fresh starts in the pool, A actions, E extrinsics.
+Axes: B environments, P initial states in the reset pool, A actions, E extrinsics.
 
-Resetting inside a step would cost every robot a forward pass, so fresh starts wait in a pool that is redrawn once per
-rollout (`refresh`). Every start has its own state, command and dynamics, and is handed out once before any is handed
-out again. When more than P episodes end in a rollout, starts are handed out again, random keys and all: the metric
-`reused_starts` is the portion of steps that began such an episode, and a larger pool the remedy.
+Resetting inside a step would cost every robot a forward pass, so initial states wait in a reset pool that is redrawn
+once per rollout (`refresh`). Each has its own state, command and dynamics, and is assigned once before any is assigned
+again. When more than P episodes end in a rollout, they are assigned again, random keys and all: the metric
+`reused_resets` is the portion of steps that began such an episode, and a larger pool the remedy.
 
 A robot's draw lasts for its episode: its model fields are in the state of the task, and what was drawn, where the
 sampler tells it, is the entry `"extrinsics"` [E] of every observation, the final one included.
@@ -59,10 +59,10 @@ class VectorState:
       dynamics: draws the robot of each episode; its ranges may be replaced likewise.
       envs: [B, ...] state of each environment.
       steps: [B] int32, steps since each episode began.
-      obs: [B, ...] the observation last handed out.
-      pool: [P, ...] fresh starts, each with its first observation.
-      next_start: [] int32, starts handed out since the pool was drawn; the next is this one, modulo P.
-      start: [B] int32, the one that was handed out where the last step ended an episode: what else an episode begins
+      obs: [B, ...] the observation last returned.
+      pool: [P, ...] the reset pool: initial states, each with its first observation.
+      next_reset: [] int32, initial states assigned since the pool was drawn; the next is this one, modulo P.
+      reset_row: [B] int32, the one that was assigned where the last step ended an episode: what else an episode begins
         with, such as the memory of a policy, can be made for the pool and taken from the same row.
       episodes: how each episode went up to the last step.
       key: random key of the next pool.
@@ -74,8 +74,8 @@ class VectorState:
     steps: Array
     obs: Observation
     pool: tuple[EnvState, Observation]
-    next_start: Array
-    start: Array
+    next_reset: Array
+    reset_row: Array
     episodes: EpisodeStatistics
     key: Array
 
@@ -138,7 +138,7 @@ class VectorEnv:
           stagger: the first episodes end spread out over time, or else batches would be all beginnings or all ends.
         """
         key_envs, key_steps, key_next = jax.random.split(key, 3)
-        envs, timestep = self._starts(self.env, self.dynamics, key_envs, self.num_envs // self.repeats)
+        envs, timestep = self._reset(self.env, self.dynamics, key_envs, self.num_envs // self.repeats)
         if self.repeats > 1:
             rows = jnp.arange(self.num_envs) // self.repeats
             envs, timestep = take(self.env, envs, rows), jax.tree.map(lambda x: x[rows], timestep)
@@ -148,7 +148,7 @@ class VectorEnv:
         timestep = dataclasses.replace(
             timestep,
             final_obs=timestep.obs,
-            metrics=timestep.metrics | {"nan_resets": none, "reused_starts": none},
+            metrics=timestep.metrics | {"nan_resets": none, "reused_resets": none},
         )
         state = VectorState(
             env=self.env,
@@ -156,20 +156,20 @@ class VectorEnv:
             envs=envs,
             steps=jax.random.randint(key_steps, (self.num_envs,), 0, self.episode_steps if stagger else 1),
             obs=timestep.obs,
-            # The first starts themselves until the first `refresh`: a second set would double the time to compile.
+            # Those of the first episodes until the first `refresh`: a second set would double the time to compile.
             pool=(take(self.env, envs, first), jax.tree.map(lambda x: x[first], timestep.obs)),
-            next_start=jnp.zeros((), jnp.int32),
-            start=zero,
+            next_reset=jnp.zeros((), jnp.int32),
+            reset_row=zero,
             episodes=EpisodeStatistics(false, false, zero, jnp.full(self.num_envs, jnp.nan, jnp.float32), zero),
             key=key_next,
         )
         return state, timestep
 
     def refresh(self, state: VectorState) -> VectorState:
-        """Redraws the pool of fresh starts; call it before every rollout, the first included."""
+        """Redraws the reset pool; call it before every rollout, the first included."""
         key_pool, key_next = jax.random.split(state.key)
         pool = self._pool(state.env, state.dynamics, key_pool)
-        return dataclasses.replace(state, pool=pool, next_start=jnp.zeros((), jnp.int32), key=key_next)
+        return dataclasses.replace(state, pool=pool, next_reset=jnp.zeros((), jnp.int32), key=key_next)
 
     def step(self, state: VectorState, action: Array) -> tuple[VectorState, TimeStep]:  # [B, A]
         """Advances every environment, and starts the next episode where one ended."""
@@ -185,20 +185,20 @@ class VectorEnv:
 
         done = terminated | truncated
         score = metrics[env.spec.score] if env.spec.score else jnp.full(self.num_envs, jnp.nan, jnp.float32)
-        number = state.next_start + jnp.cumsum(done) - 1  # [B]
-        start = number % self.pool_size
+        number = state.next_reset + jnp.cumsum(done) - 1  # [B]
+        row = number % self.pool_size
         metrics["nan_resets"] = jnp.where(well, 0.0, 1.0)
-        metrics["reused_starts"] = jnp.where(done & (number >= self.pool_size), 1.0, 0.0)
-        fresh_envs = take(env, state.pool[0], start)
-        fresh_obs = jax.tree.map(lambda x: x[start], state.pool[1])
+        metrics["reused_resets"] = jnp.where(done & (number >= self.pool_size), 1.0, 0.0)
+        fresh_envs = take(env, state.pool[0], row)
+        fresh_obs = jax.tree.map(lambda x: x[row], state.pool[1])
         obs = where_rows(done, fresh_obs, final_obs)
         state = dataclasses.replace(
             state,
             envs=jax.vmap(select, in_axes=(None, 0, 0, 0))(env, done, fresh_envs, envs),
             steps=jnp.where(done, 0, steps),
             obs=obs,
-            next_start=state.next_start + jnp.sum(done),
-            start=start,
+            next_reset=state.next_reset + jnp.sum(done),
+            reset_row=row,
             episodes=_follow(state.episodes, score, done, truncated, well, self.episode_steps),
         )
         return state, TimeStep(
@@ -210,18 +210,18 @@ class VectorEnv:
             final_obs=final_obs,
         )
 
-    def _starts(self, env, dynamics, key, num):
-        def start(key):
+    def _reset(self, env, dynamics, key, num):
+        def reset(key):
             key_dynamics, key_reset = jax.random.split(key)
             draw = dynamics(key_dynamics)
             state, timestep = env.reset(key_reset, draw.dynamics)
             obs = _with_extrinsics(timestep.obs, draw.extrinsics if draw.extrinsics.size else None)
             return state, dataclasses.replace(timestep, obs=obs)
 
-        return jax.vmap(start)(jax.random.split(key, num))
+        return jax.vmap(reset)(jax.random.split(key, num))
 
     def _pool(self, env, dynamics, key):
-        envs, timestep = self._starts(env, dynamics, key, self.pool_size)
+        envs, timestep = self._reset(env, dynamics, key, self.pool_size)
         return envs, timestep.obs
 
 
@@ -274,7 +274,7 @@ def largest(table: Table, max_speed: float) -> np.ndarray:  # -> [D]
 def sound(env: Env, before: EnvState, after: EnvState, timestep: TimeStep) -> Array:  # -> []
     """Whether the step of one robot from `before` to `after` is physics, and no simulation on its way to infinity.
 
-    A simulation that diverges passes through numbers that are finite and as harmful: one robot at 1e5 rad/s would widen
+    A simulation that diverges passes through numbers that are finite and as harmful: one robot at 1e5 rad/s would ruin
     a normaliser for good. So all must be finite, no coordinate may be, or have been on average over the step, faster
     than `EnvSpec.max_speed`, and no entry of the observation with a unit may be larger than physics allows.
     """

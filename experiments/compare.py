@@ -86,12 +86,12 @@ def main(asked: Compare) -> None:
 
     def write(path: Path) -> None:
         rows = [{"policies": [a, b], **to_json(comparison)} for a, b, comparison in verdicts]
-        write_json(path, {"task": task, "goal": report.goal, "condition": report.judged, "comparisons": rows})
+        write_json(path, {"task": task, "goal": report.goal, "condition": report.condition, "comparisons": rows})
 
     def show() -> None:
         console.print(rates(report, f"{task}, {asked.episodes:,} episodes each"))
         for first, other, comparison in verdicts:
-            console.print(f"{report.judged}: {comparison.verdict(first, other)}", highlight=False)
+            console.print(f"{report.condition}: {comparison.verdict(first, other)}", highlight=False)
         if report.goal:
             console.print(report.goal, highlight=False)
 

@@ -160,7 +160,7 @@ def actor(
         return log_prob_of(params["head"], embed(params, obs), decision)
 
     def action_log_prob(params: PyTree, obs: Observation, trace: PyTree) -> Array:
-        """Of the scaled action: that of the action in its own units differs by a constant."""
+        """Log density of the scaled action: that of the action in its own units differs by a constant."""
         assert action_log_prob_of is not None
         return action_log_prob_of(params["head"], embed(params, obs), trace)
 

@@ -2,7 +2,7 @@
 
 A state that draws in every step splits its key and draws from one half: two passes, each a loop that a CPU compiles
 and runs on its own. Splitting into enough keys gives the numbers as well, for the words of fresh keys are what the
-generator's output is made of. A key whose words are handed out as numbers is handed out to nobody else.
+generator's output is made of. A key whose words are returned as numbers is given to nobody else.
 """
 
 from __future__ import annotations

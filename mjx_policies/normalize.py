@@ -54,9 +54,9 @@ def moments(batch: PyTree) -> Normalizer:  # [N, ...]
 def without_outliers(normalizer: Normalizer, batch: PyTree, deviations: float = 30.0) -> PyTree:  # [N, ...]
     """`batch`, cut at so many deviations from the mean so far: what one batch can do to the moments is bounded.
 
-    A network sees no more than `clip` deviations anyway, while a single sample far beyond would widen the deviation of
+    A network sees no more than `clip` deviations anyway, while a single sample far beyond would raise the deviation of
     all that follow. A deviation counts as 0.1 at least, so that an entry that has not moved yet can begin to, and
-    nothing is cut before there are moments to judge by.
+    nothing is cut before there are moments to compare with.
     """
 
     def cut(x, mean, variance):

@@ -16,7 +16,7 @@ MAX_BETA = 0.999
 
 
 class DenoisingSteps(NamedTuple):
-    """Of a sampler.
+    """The levels and constants of a sampler's steps.
 
     Attributes:
       level: [S] int, k of the step's input, falling.

@@ -12,7 +12,7 @@ from typing import Any
 from mjx_policies.envs.base import DynamicsSampler, Env
 from mjx_policies.randomization.domain import DomainRandomization, randomize
 from mjx_policies.randomization.pushes import Pushes
-from mjx_policies.randomization.terms import Randomization, widened
+from mjx_policies.randomization.terms import Randomization, scale_ranges
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Condition:
 def conditions(task: Env, randomization: DomainRandomization | None = None) -> dict[str, Condition]:
     """The conditions that a task can be tested in.
 
-    `nominal` and `randomized` first; then each kind of imperfection alone, `dynamics` being all terms of the robot's
+    `nominal` and `randomized` first; then each kind of randomization alone, `dynamics` being all terms of the robot's
     preset; then each of these terms alone, such as `mass` or `friction`.
 
     Args:
@@ -80,7 +80,7 @@ def apply_condition(task: Env, condition: Condition) -> tuple[Env, DynamicsSampl
         for name, term in dynamics.terms.items()
         if not any(fnmatch.fnmatchcase(name, pattern) for pattern in condition.terms)
     }
-    return env, dataclasses.replace(dynamics, terms=dynamics.terms | widened(still, 0.0))
+    return env, dataclasses.replace(dynamics, terms=dynamics.terms | scale_ranges(still, 0.0))
 
 
 def _wraps(env: Any, kind: type) -> bool:

@@ -12,7 +12,7 @@ from mjx_policies.randomization import presets
 from mjx_policies.randomization.latency import ActionDelay, ObservationLatency
 from mjx_policies.randomization.pushes import Pushes
 from mjx_policies.randomization.sensors import SensorNoise
-from mjx_policies.randomization.terms import Randomization, check, widened
+from mjx_policies.randomization.terms import Randomization, check, scale_ranges
 from mjx_policies.types import Array, Number
 
 
@@ -62,7 +62,7 @@ def randomize(env: Env, randomization: DomainRandomization) -> tuple[Env, Dynami
     env = SensorNoise(ObservationLatency(env, *randomization.latency, max_latency=0.04), randomization.noise)
     if preset is None:
         return env, Nominal()
-    terms = widened(preset(env.physics.model), randomization.dynamics)
+    terms = scale_ranges(preset(env.physics.model), randomization.dynamics)
     try:
         check(terms, env.physics.model)
     except ValueError as error:

@@ -75,7 +75,7 @@ class Target:
 
 @struct.dataclass
 class RandomizationTerm:
-    """A random change. The range is a leaf: it may be traced, widened by a curriculum, or batched by `vmap`.
+    """A random change. The range is a leaf: it may be traced, grown by a curriculum, or batched by `vmap`.
 
     Attributes:
       low, high: range of the drawn value, [] or anything that broadcasts to [R, C]. Equal: no randomization.
@@ -177,7 +177,7 @@ def apply(draws: Mapping[str, Array], terms: Terms, model: mujoco.MjModel) -> Dy
 def extrinsics(draws: Mapping[str, Array], terms: Terms) -> Array:  # [E]
     """All draws as one vector in [-1, 1], ordered by name; zero where a range has no width.
 
-    They say where in its range a robot lies: as a curriculum widens the ranges, the same number comes to mean more.
+    They say where in its range a robot lies: as a curriculum grows the ranges, the same number comes to mean more.
     """
     parts = [
         jnp.where(jnp.asarray(term.high) > jnp.asarray(term.low), draws[name], 0.0).ravel()
@@ -186,7 +186,7 @@ def extrinsics(draws: Mapping[str, Array], terms: Terms) -> Array:  # [E]
     return jnp.concatenate(parts) if parts else jnp.zeros(0)
 
 
-def widened(terms: Terms, factor: Array | float) -> dict[str, RandomizationTerm]:
+def scale_ranges(terms: Terms, factor: Array | float) -> dict[str, RandomizationTerm]:
     """The terms with their ranges drawn towards the nominal robot (below 1) or away from it (above).
 
     A factor of 0 leaves the nominal robot, with all terms in place: it runs in the same compiled program.
@@ -196,14 +196,14 @@ def widened(terms: Terms, factor: Array | float) -> dict[str, RandomizationTerm]
     """
     neutral = {"scale": 1.0, "add": 0.0}
 
-    def widen(name: str, term: RandomizationTerm) -> RandomizationTerm:
+    def scaled(name: str, term: RandomizationTerm) -> RandomizationTerm:
         if term.operation not in neutral:
             raise ValueError(f"randomization term {name!r} sets its field: its range cannot shrink to the nominal one")
         start = neutral[term.operation]
         low, high = (start + (bound - start) * factor for bound in (term.low, term.high))
         return dataclasses.replace(term, low=low, high=high)
 
-    return {name: widen(name, term) for name, term in terms.items()}
+    return {name: scaled(name, term) for name, term in terms.items()}
 
 
 def extrinsics_table(terms: Terms, model: mujoco.MjModel) -> Table:

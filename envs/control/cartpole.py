@@ -96,7 +96,7 @@ class CartpoleSwingup:
 
 
 def reward_terms(data: Data, action: Array) -> dict[str, Array]:
-    """One term a line, each a scalar; `CartpoleWeights` says how much of each is wanted."""
+    """The terms of the reward, each a scalar; `CartpoleWeights` holds their weights."""
     return {
         "upright": 0.5 * (1 + jnp.cos(data.qpos[1])),  # from 0, hanging, to 1
         "off_centre": jnp.square(data.qpos[0]),

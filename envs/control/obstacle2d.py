@@ -144,7 +144,7 @@ def succeeded(model: mujoco.MjModel, data: Data) -> Array:  # -> [] bool
 
 
 def reward_terms(model: mujoco.MjModel, data: Data, action: Array, collided: Array) -> dict[str, Array]:
-    """One term a line, each a scalar; `Obstacle2DWeights` says how much of each is wanted."""
+    """The terms of the reward, each a scalar; `Obstacle2DWeights` holds their weights."""
     _, goal = places(model, data)
     return {
         "near": 1 - jnp.tanh(jnp.linalg.norm(data.qpos - goal)),

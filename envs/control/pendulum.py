@@ -95,7 +95,7 @@ class Pendulum:
 
 
 def reward_terms(data: Data, action: Array) -> dict[str, Array]:
-    """One term a line, each a scalar; `PendulumWeights` says how much of each is wanted."""
+    """The terms of the reward, each a scalar; `PendulumWeights` holds their weights."""
     return {
         "upright": 0.5 * (1 + jnp.cos(data.qpos[0])),  # from 0, hanging, to 1
         "effort": jnp.sum(jnp.square(action)),

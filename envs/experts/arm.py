@@ -65,7 +65,7 @@ class Aim(NamedTuple):
       rotation: [3, 3] of the hand.
       opening: [] m, of each finger from the middle.
       speed: [] m/s, at pace 1.
-      noticed: [] bool, that the first attempt went wrong; from then on there is no mistake any more.
+      noticed: [] bool, that the first approach went wrong; from then on there is no mistake any more.
     """
 
     position: Array

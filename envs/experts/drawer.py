@@ -1,6 +1,6 @@
 """An expert for `FrankaDrawer`: grasps the handle from above or from the front, or hooks closed fingers behind it.
 
-A first attempt sometimes closes the fingers beside the handle, or reaches over it; then the hand tries again.
+The first grasp sometimes closes the fingers beside the handle, or reaches over it; then the hand repeats it.
 Lengths in m, angles in rad.
 """
 

@@ -35,7 +35,7 @@ class Habits:
     correlation: float = 0.15  # s, over which the noise is forgotten
     pauses: float = 0.12  # per second
     pause: float = 0.25  # s, mean length of one
-    mistakes: float = 0.12  # portion of episodes whose first attempt misses
+    mistakes: float = 0.12  # portion of episodes whose first approach misses
     mistake: tuple[float, float] = (0.03, 0.045)  # unit, by how much
 
 
@@ -57,7 +57,7 @@ class Manner:
       strategy: [] int32, see `Expert.strategies`.
       pace: [] factor of all speeds.
       aim: [3] sideways miss per length of the way.
-      mistake: [3] by how much the first attempt misses the object, m in the frame of the hand that grasps: along its x
+      mistake: [3] by how much the first approach misses the object, m in the frame of the hand that grasps: along its x
         axis, or short of it; zero in most episodes.
     """
 
@@ -75,7 +75,7 @@ class Hand:
       velocity: [D] that it means to have, unit/s.
       noise: [D] of the velocity, in standard deviations.
       pause: [] s, still to rest.
-      fooled: [] bool, whether it is still in its first attempt.
+      fooled: [] bool, whether it is still in its first approach.
     """
 
     velocity: Array
@@ -101,7 +101,7 @@ def draw_manner(key: Array, strategies: int, habits: Habits = HABITS) -> Manner:
 
 
 def rest(dimensions: int) -> Hand:
-    """A hand at rest, about to make its first attempt."""
+    """A hand at rest, about to make its first approach."""
     zeros = jnp.zeros(dimensions)
     return Hand(velocity=zeros, noise=zeros, pause=jnp.zeros(()), fooled=jnp.ones((), bool))
 

@@ -1,6 +1,6 @@
 """An expert for `FrankaPegInsert`: straight into the hole, at a slant and then upright, or feeling for it on the top.
 
-A first attempt sometimes comes down beside the hole or stops short of it; then the hand tries again.
+The first approach sometimes comes down beside the hole or stops short of it; then the hand repeats it.
 What is led is the centre of the peg's round tip: turning about it moves the tip nowhere. Its place is said relative to
 the mouth of the hole, where the tip would just touch a lid. Lengths in m, angles in rad.
 """
@@ -83,7 +83,7 @@ def next_place(place: Array, tilt: Array, strategy: Array, miss: Array, caught: 
       place: [3] where it is.
       tilt: [] of hand and peg from the direction that they should have.
       strategy: [] int32.
-      miss: [3] by how much this attempt misses the mouth.
+      miss: [3] by how much this approach misses the mouth.
       caught: [] bool, whether the hole holds the tip.
 
     Returns:

@@ -1,6 +1,6 @@
 """An expert for `FrankaPickCube`: comes down on the cube, grasps it across either pair of faces or slanted, carries it.
 
-A first attempt sometimes closes the fingers beside the cube or above it; then the hand opens and tries again.
+The first grasp sometimes closes the fingers beside the cube or above it; then the hand opens and repeats it.
 """
 
 from __future__ import annotations

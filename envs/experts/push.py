@@ -2,7 +2,7 @@
 
 Two fingers are a fence that the block settles against and stays with, where it would turn away from a single one
 (Lynch & Mason 1996); friction also lets it be pushed aslant. So a hand that is square to the goal squares the block.
-A first attempt sometimes pushes to a place beside the goal; once there, the hand pushes on to where the goal is.
+The first approach sometimes pushes to a place beside the goal; once there, the hand pushes on to where the goal is.
 
 World frame: the robot's base. A fence is the angle (rad) of a frame in the plane, that of the goal or that of the
 block; a way is one of its four axes, along which to push. Lengths in m. Axes: K = 4 ways.

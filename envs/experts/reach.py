@@ -1,6 +1,6 @@
 """An expert for `FrankaReach`: straight to the goal, in an arc over it, or over to it first and then up or down.
 
-A first attempt sometimes goes to a place beside the goal; once there, the hand goes on to where the goal is.
+The first approach sometimes goes to a place beside the goal; once there, the hand goes on to where the goal is.
 """
 
 from __future__ import annotations

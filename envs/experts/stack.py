@@ -1,6 +1,6 @@
 """An expert for `FrankaStack`: grasps the cube across either pair of faces and sets it down from above or from a side.
 
-A first attempt sometimes closes the fingers beside the cube or above it; then the hand opens and tries again. The cube
+The first grasp sometimes closes the fingers beside the cube or above it; then the hand opens and repeats it. The cube
 is turned so that its faces are those of the base, and let go where it lies level.
 """
 

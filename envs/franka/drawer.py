@@ -77,7 +77,7 @@ def reached(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
 
 
 def reward_terms(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
-    """One term a line, each from 0 to 1; `DrawerWeights` says how much of each is wanted."""
+    """The terms of the reward, each from 0 to 1; `DrawerWeights` holds their weights."""
     return {
         "reach": sensing.closeness(jnp.linalg.norm(sensing.tcp_position(model, data) - handle(model, data))),
         "grasp": jnp.where(sensing.grasped(model, data, handle(model, data)), 1.0, 0.0),

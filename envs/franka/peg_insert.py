@@ -82,7 +82,7 @@ def reached(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
 
 
 def reward_terms(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
-    """One term a line, each from 0 to 1; `PegInsertWeights` says how much of each is wanted."""
+    """The terms of the reward, each from 0 to 1; `PegInsertWeights` holds their weights."""
     offset = tip(model, data) - sensing.mocap_position(model, data, "socket")
     _, quat = sensing.object_pose(model, data, "peg")
     return {

@@ -69,7 +69,7 @@ def reached(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
 
 
 def reward_terms(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
-    """One term a line, each from 0 to 1; `PickCubeWeights` says how much of each is wanted."""
+    """The terms of the reward, each from 0 to 1; `PickCubeWeights` holds their weights."""
     cube, _ = sensing.object_pose(model, data, "cube")
     held = sensing.grasped(model, data, cube)
     around = jnp.linalg.norm(sensing.tcp_position(model, data) - cube) < CUBE

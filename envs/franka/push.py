@@ -67,7 +67,7 @@ def reached(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
 
 
 def reward_terms(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
-    """One term a line, each from 0 to 1; `PushWeights` says how much of each is wanted."""
+    """The terms of the reward, each from 0 to 1; `PushWeights` holds their weights."""
     distance = _to_goal(model, data)
     near = sensing.closeness(distance)
     return {

@@ -54,7 +54,7 @@ def reached(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
 
 
 def reward_terms(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
-    """One term a line, each from 0 to 1; `ReachWeights` says how much of each is wanted."""
+    """The terms of the reward, each from 0 to 1; `ReachWeights` holds their weights."""
     distance = _to_goal(model, data)
     down = -tcp_pose(data.qpos[: sensing.NUM_JOINTS])[1][2, 2]
     return {

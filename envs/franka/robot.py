@@ -32,7 +32,7 @@ Seven = tuple[float, float, float, float, float, float, float]
 
 @dataclasses.dataclass(frozen=True)
 class JointLimits:
-    """Of the joints of one generation, as published.
+    """Limits of the joints of one generation, as published.
 
     Attributes:
       lower, upper: [J] rad, ends of the range.
@@ -111,7 +111,7 @@ def joint_limits(variant: Variant = "fr3") -> JointLimits:
 
 
 def within(limits: JointLimits, share: float) -> JointLimits:
-    """The limits with their ranges shrunk about their middles by a factor; or widened, above 1."""
+    """The limits with their ranges shrunk about their middles by a factor; or grown, above 1."""
     lower, upper = np.array(limits.lower), np.array(limits.upper)
     middle, half = (lower + upper) / 2, share * (upper - lower) / 2
     return dataclasses.replace(limits, lower=tuple((middle - half).tolist()), upper=tuple((middle + half).tolist()))

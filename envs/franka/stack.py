@@ -78,7 +78,7 @@ def reached(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
 
 
 def reward_terms(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
-    """One term a line, each from 0 to 1; `StackWeights` says how much of each is wanted.
+    """The terms of the reward, each from 0 to 1; `StackWeights` holds their weights.
 
     What is done counts on: a cube in its place need not be held, nor be near the gripper.
     """

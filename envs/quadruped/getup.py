@@ -131,7 +131,7 @@ class Go2Getup:
 
 
 def reward_terms(task: Go2Getup, state: GetupState, now: dict[str, Array], data: Data, action: Array):
-    """One term a line; `GetupWeights` says how much of each is wanted. Posture and stillness count once upright."""
+    """The terms of the reward; `GetupWeights` holds their weights. Posture and stillness count once upright."""
     joints = data.qpos[7:]
     lower, upper = joint_limits(task.physics.model, SOFT_LIMIT)
     from_home = joints - jnp.asarray(task.physics.model.key("home").qpos[7:], jnp.float32)

@@ -277,7 +277,7 @@ def swing_height(phase: Array, stepping: Array) -> Array:  # [], [] -> [F]
 
 
 def reward_terms(task: Go2Joystick, state: JoystickState, now, data: Data, action: Array):
-    """One term a line, each a scalar; `JoystickWeights` says how much of each is wanted."""
+    """The terms of the reward, each a scalar; `JoystickWeights` holds their weights."""
     command, velocity, gyro, contact = state.command, now["velocity"], now["gyro"], now["contact"]
     stepping = steps_out(state)
     joints = data.qpos[7:]

@@ -18,7 +18,7 @@ from mjx_policies.types import Array
 
 
 class Trunk(NamedTuple):
-    """Of the site `imu`, whose axes are the trunk's.
+    """Measurements at the site `imu`, whose axes are the trunk's.
 
     Attributes:
       gyro: [3] rad/s, in its frame.

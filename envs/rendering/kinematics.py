@@ -115,7 +115,7 @@ MOTIONS = {
     mujoco.mjtJoint.mjJNT_SLIDE: (1, _slide),
     mujoco.mjtJoint.mjJNT_HINGE: (1, _hinge),
 }
-"""Of each kind of joint the number of its coordinates, and how it moves the pose of a body."""
+"""For each kind of joint the number of its coordinates, and how it moves the pose of a body."""
 
 
 def _cameras(model: mujoco.MjModel, xpos: Array, xquat: Array) -> tuple[Array, Array]:  # -> [ncam, 3], [ncam, 3, 3]

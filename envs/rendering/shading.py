@@ -123,7 +123,14 @@ def _model_light(model: mujoco.MjModel) -> np.ndarray:  # [4]
 
 
 def shade(
-    layout: Layout, geoms: Geoms, look: Appearance, origin: Array, ray: Vec, pixel: Array, shadows: bool, floor: Floor
+    layout: Layout,
+    geoms: Geoms,
+    appearance: Appearance,
+    origin: Array,
+    ray: Vec,
+    pixel: Array,
+    shadows: bool,
+    floor: Floor,
 ) -> tuple[Array, Array, Array]:
     """What rays of unit direction `ray` [N] from `origin` [3] see; `pixel` [] is the angle between neighbours in rad.
 
@@ -133,28 +140,28 @@ def shade(
     distance, geom = nearest(layout, geoms, eye, _row(ray))
     hit = geom >= 0
     t, index = jnp.where(hit, distance, 0.0), jnp.maximum(geom, 0)
-    sky = _sky(look, ray[2])
+    sky = _sky(appearance, ray[2])
     if not layout.batches and not layout.hfields:
         return sky, distance, geom
 
     point = advance((origin[0], origin[1], origin[2]), ray, t)
     at = surface(layout, geoms, index, point)
     towards_eye = -dot(at.normal, ray)  # cosine
-    to_light, far = _light(look, point)
+    to_light, far = _light(appearance, point)
     cosine = jnp.maximum(dot(at.normal, to_light), 0.0)
     if shadows:
         start = advance(point, at.normal, 2e-5 * (1 + t))  # further than `point` is rounded
         cosine = jnp.where(occluded(layout, geoms, _row(start), _row(to_light), far), 0.0, cosine)
 
-    albedo = _albedo(layout, look, at, index, ray, pixel * t, towards_eye, floor)
-    everywhere = look.ambient * (0.8 + 0.2 * at.normal[2])  # a little less from below
-    brightness = everywhere + look.fill * jnp.maximum(towards_eye, 0.0) + look.diffuse * cosine
+    albedo = _albedo(layout, appearance, at, index, ray, pixel * t, towards_eye, floor)
+    everywhere = appearance.ambient * (0.8 + 0.2 * at.normal[2])  # a little less from below
+    brightness = everywhere + appearance.fill * jnp.maximum(towards_eye, 0.0) + appearance.diffuse * cosine
     halfway = normalise((to_light[0] - ray[0], to_light[1] - ray[1], to_light[2] - ray[2]))
-    gloss = jnp.maximum(dot(at.normal, halfway), 0.0) ** (1 + 127 * look.geom_shininess[index])  # Blinn 1977
-    highlight = jnp.where(cosine > 0, look.geom_specular[index] * gloss, 0.0)
-    haze = 1 - jnp.exp(-((t / look.fog) ** 2))
+    gloss = jnp.maximum(dot(at.normal, halfway), 0.0) ** (1 + 127 * appearance.geom_shininess[index])  # Blinn 1977
+    highlight = jnp.where(cosine > 0, appearance.geom_specular[index] * gloss, 0.0)
+    haze = 1 - jnp.exp(-((t / appearance.fog) ** 2))
     lit = albedo * brightness[None] + highlight[None]
-    lit = lit + haze[None] * (look.horizon[:, None] - lit)
+    lit = lit + haze[None] * (appearance.horizon[:, None] - lit)
     return jnp.where(hit[None], lit, sky), distance, geom
 
 
@@ -162,22 +169,22 @@ def _row(vector: Vec) -> Vec:  # [N] -> [1, N]
     return vector[0][None], vector[1][None], vector[2][None]
 
 
-def _light(look: Appearance, point: Vec) -> tuple[Vec, Array]:
+def _light(appearance: Appearance, point: Vec) -> tuple[Vec, Array]:
     """Unit vector towards the light and its distance, [N]."""
-    positional = look.light[3]
-    x, y, z = (look.light[i] - positional * point[i] for i in range(3))
+    positional = appearance.light[3]
+    x, y, z = (appearance.light[i] - positional * point[i] for i in range(3))
     return normalise((x, y, z)), jnp.where(positional > 0, jnp.sqrt(dot((x, y, z), (x, y, z))), jnp.inf)
 
 
-def _sky(look: Appearance, upward: Array) -> Array:  # [N] -> [3, N]
+def _sky(appearance: Appearance, upward: Array) -> Array:  # [N] -> [3, N]
     """A gradient from horizon to zenith; below the horizon everything is haze."""
     height = jnp.sqrt(jnp.clip(upward, 0.0, 1.0))
-    return look.horizon[:, None] + height[None] * (look.zenith - look.horizon)[:, None]
+    return appearance.horizon[:, None] + height[None] * (appearance.zenith - appearance.horizon)[:, None]
 
 
 def _albedo(
     layout: Layout,
-    look: Appearance,
+    appearance: Appearance,
     at: Surface,
     index: Array,
     ray: Vec,
@@ -190,7 +197,7 @@ def _albedo(
     The pattern is averaged over the footprint of the pixel, so that it fades in the distance instead of flickering.
     `width` [N]: of the pixel across the ray, in m.
     """
-    rgb = look.geom_rgb[index].T
+    rgb = appearance.geom_rgb[index].T
     floors = [g for kind, batch in layout.batches if kind in FLOORS for g in batch] + [g for g, _ in layout.hfields]
     if floor == "plain" or not floors:
         return rgb
@@ -200,12 +207,14 @@ def _albedo(
     stretch = 1 / jnp.maximum(towards_eye, 0.02) - 1  # where the ray grazes, its footprint is longer along it
     wave = square_wave_integral if floor == "checker" else lines_integral
     mean_x, mean_y = (
-        mean_over(wave, at.local[i] / look.square, width * (1 + jnp.abs(d) / length * stretch) / look.square)
+        mean_over(
+            wave, at.local[i] / appearance.square, width * (1 + jnp.abs(d) / length * stretch) / appearance.square
+        )
         for i, d in enumerate((x, y))
     )
     share = 0.5 + 0.5 * mean_x * mean_y if floor == "checker" else 1 - (1 - mean_x) * (1 - mean_y)
     share = jnp.where(jnp.asarray(patterned)[index], share, 0.0)
-    return rgb + share[None] * (look.geom_accent[index].T - rgb)
+    return rgb + share[None] * (appearance.geom_accent[index].T - rgb)
 
 
 def mean_over(antiderivative: Callable[[Array], Array], x: Array, width: Array) -> Array:

@@ -59,7 +59,7 @@ class ActionChunk:
         return self.env.reset(key, dynamics)
 
     def step(self, state: EnvState, action: Array, applied: Array | None = None) -> tuple[EnvState, TimeStep]:
-        """See `Env.step`. Rows from K on are not looked at.
+        """See `Env.step`. Rows from K on are ignored.
 
         A simulation that diverges within the chunk makes its reward NaN, so that `vectorize` quarantines the robot.
 

@@ -23,7 +23,7 @@ from mjx_policies.envs.rendering.video import render_video, scene_camera
 from mjx_policies.envs.vectorize import vectorize
 from mjx_policies.evaluation.episodes import Episodes, run_episodes
 from mjx_policies.evaluation.latency import Latency, measure_latency
-from mjx_policies.evaluation.outcomes import judge, summarize
+from mjx_policies.evaluation.outcomes import episode_outcomes, summarize
 from mjx_policies.evaluation.results import EvaluationResults, RecordedEpisode
 from mjx_policies.policy import Policy, stateless
 from mjx_policies.randomization.conditions import Condition, apply_condition
@@ -99,7 +99,7 @@ def make_evaluator(
                 figures = dataclasses.replace(part, recording=None)
                 parts.append(jax.tree.map(lambda x, start=start: x[: episodes - start], figures))
                 actions = actions or [recording["action"][:n, b] for b, n in enumerate(parts[0].length)]
-                outcomes = judge(parts[-1], task.spec)
+                outcomes = episode_outcomes(parts[-1], task.spec)
                 last = min(batch, recorded - start)
                 kept += map(episode, range(last))
                 whole = ~outcomes.cut_off & ~(parts[-1].metrics["nan_resets"] > 0)
@@ -112,7 +112,7 @@ def make_evaluator(
                     examples[False] = episode(0)
                 report(name, min(episodes, start + batch))
             together = jax.tree.map(lambda *part: np.concatenate(part), *parts)
-            outcomes = judge(together, task.spec)
+            outcomes = episode_outcomes(together, task.spec)
             best_first = dict(sorted(examples.items(), reverse=True))
             found[name] = EvaluationResults(
                 outcomes, summarize(together, task.spec), actions, best_first, together.final, kept

@@ -99,7 +99,7 @@ def evaluate(
         summary=", ".join(f"{who} after {policy.steps:,} steps" for who, policy in policies.items())
         + f"; {config.episodes:,} episodes in each condition, on {backend}",
         policies=results,
-        judged="randomized" if "randomized" in asked else next(iter(asked)),
+        condition="randomized" if "randomized" in asked else next(iter(asked)),
         explained={key: condition.about for key, condition in asked.items()},
         episode_seconds=task.spec.episode_seconds,
         goal=goal_in_words(task.spec.criteria),
@@ -122,13 +122,13 @@ def videos(report: EvaluationReport, task: str, seed: int, console: Console) -> 
     """Videos of each policy's first episode that achieved the goal and its first that did not."""
     rendered = []
     for who, results in report.policies.items():
-        found = results[report.judged]
+        found = results[report.condition]
         for achieved, recorded in found.examples.items():
             words = found.outcomes.goal if achieved else f"no {found.outcomes.goal}"
             with working(console, f"rendering the video of {who}: {words}"):
                 mp4 = record_video(task, recorded, report.control_dt, words)
             episode = f"episode {recorded.number} of seed {seed}, {recorded.seconds:.1f} s"
-            rendered.append(Video(mp4, f"{who}, {report.judged}, {words}, {episode}"))
+            rendered.append(Video(mp4, f"{who}, {report.condition}, {words}, {episode}"))
     return rendered
 
 

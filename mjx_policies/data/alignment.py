@@ -12,7 +12,7 @@ Method = Literal["nearest", "previous", "linear"]
 def align(
     times: np.ndarray, values: np.ndarray, clock: np.ndarray, method: Method, max_gap: float
 ) -> tuple[np.ndarray, np.ndarray]:  # [N], [N, ...], [T] -> [T, ...], [T]
-    """What a stream said at each step of a clock.
+    """The values of a stream at each step of a clock.
 
     Args:
       times: increasing strictly.

@@ -124,16 +124,16 @@ def readable(
     Args:
       dataset: whose episodes are read one by one.
       say: told of the first few that are skipped, and why, and how many followed.
-      count: numbers of episodes to try; all by default.
+      count: numbers of episodes to read; all by default.
       skip: is called with the number of each that is skipped.
 
     Raises:
       UserError: none can be read.
     """
-    tried = len(dataset) if count is None else min(count, len(dataset))
+    asked = len(dataset) if count is None else min(count, len(dataset))
     first: UserError | None = None
     found, skipped, worst = 0, 0, 0.0
-    for number in range(tried):
+    for number in range(asked):
         try:
             jitter = _jitter(dataset, number)
             if not jitter <= MAX_JITTER:
@@ -151,11 +151,11 @@ def readable(
         found, worst = found + 1, max(worst, jitter)
         yield episode
     if skipped > MAX_TOLD:
-        say(f"skipped {skipped - MAX_TOLD:,} more of {tried:,} episodes, which cannot be read either")
+        say(f"skipped {skipped - MAX_TOLD:,} more of {asked:,} episodes, which cannot be read either")
     if worst > EVEN:
         say(f"Time stamps are up to {1e3 * worst / dataset.fps:.0f} ms uneven, and taken as even.")
     if first is not None and not found:
-        raise UserError(f"none of {tried} episodes can be read; the first: {first}") from None
+        raise UserError(f"none of {asked} episodes can be read; the first: {first}") from None
 
 
 def _jitter(dataset: Dataset, number: int) -> float:
@@ -206,18 +206,18 @@ class Alike:
 
     @property
     def lengths(self) -> list[int]:
-        """Of all episodes; 0 for one that cannot be read."""
+        """The length of each episode; 0 for one that cannot be read."""
         return [found.length for found in self._found]
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Of the episodes, each once."""
+        """The tasks of the episodes, each once."""
         intact = [found for number, found in enumerate(self._found) if number not in self._faults]
         return tuple(dict.fromkeys(found.task for found in intact))
 
     @functools.cached_property
     def features(self) -> dict[str, Feature]:
-        """Of most episodes.
+        """The features of most episodes.
 
         Raises:
           UserError: none of them can be read.
@@ -243,7 +243,7 @@ class Alike:
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """Of any episode."""
+        """What was left out of any episode."""
         return tuple(dict.fromkeys(name for found in self._found for name in found.left_out))
 
     def _most(self, key: Callable[[Described], Any]) -> Any:

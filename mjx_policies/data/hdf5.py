@@ -103,12 +103,12 @@ def arrays_below(group: Any, pictures: bool = False) -> tuple[list[tuple[str, An
     found: list[tuple[str, Any, str]] = []
     left_out: list[str] = []
 
-    def look(inside: Any, prefix: str, depth: int) -> None:
+    def visit(inside: Any, prefix: str, depth: int) -> None:
         if depth > MAX_DEPTH:
             raise UserError(f"{inside.name} is nested more than {MAX_DEPTH} deep.")
         for key in names(inside):
             if is_group(inside, key):
-                look(subgroup(inside, key), f"{prefix}{key}_", depth + 1)
+                visit(subgroup(inside, key), f"{prefix}{key}_", depth + 1)
                 continue
             name, array = prefix + key, _stored(inside, key)
             fits = _is_numeric(array) and array.ndim >= 1 and math.prod(array.shape[1:]) > 0
@@ -119,7 +119,7 @@ def arrays_below(group: Any, pictures: bool = False) -> tuple[list[tuple[str, An
             else:
                 left_out.append(name)
 
-    look(group, "", 0)
+    visit(group, "", 0)
     return found, left_out
 
 

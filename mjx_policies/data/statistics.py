@@ -28,7 +28,7 @@ SAMPLE = 65_536  # rows that quantiles are taken from: a rank of 1 % is then off
 
 @struct.dataclass
 class DatasetStatistics:
-    """Of one array, by number.
+    """The statistics of one array, by number.
 
     Attributes:
       count: [] rows.
@@ -136,7 +136,7 @@ class Accumulator:
         self._count = count
 
     def result(self) -> DatasetStatistics:
-        """Of all rows so far.
+        """The statistics of all rows so far.
 
         Raises:
           ValueError: there are none.
@@ -149,7 +149,7 @@ class Accumulator:
 
 
 def statistics_of(episodes: Iterable[Episode]) -> Mapping[str, DatasetStatistics]:
-    """Of actions and of each observation that is a vector of numbers, in one pass over episodes.
+    """The statistics of actions and of each observation that is a vector of numbers, in one pass over episodes.
 
     Returns:
       By name, the actions as `action`.

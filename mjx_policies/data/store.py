@@ -182,7 +182,7 @@ def _counted(episodes: Iterable[Episode], report: Callable[[int], None]) -> Iter
 def _gather(
     episodes: Iterable[Episode], names: Sequence[str], append: Callable[[str, np.ndarray], None]
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...], float]:
-    """Hands out the arrays of each episode; returns lengths, tasks of episodes, names of tasks, and the rate."""
+    """Yields the arrays of each episode; returns lengths, tasks of episodes, names of tasks, and the rate."""
     lengths: list[int] = []
     task: list[int] = []
     tasks: dict[str, int] = {}

@@ -6,7 +6,7 @@
 | `asynchronous` | in another thread, once the share `refill` of a chunk is left | does what is left of that chunk |
 
 A chunk asked for in step s is for the steps s to s + H - 1, whenever it arrives: of one that arrives in step t the
-first t - s actions are thrown away, and more where observations are late, for then they tell of a step before s. Steps
+first t - s actions are dropped, and more where observations are late, for then they tell of a step before s. Steps
 are counted, not timed, so a tick that holds its targets for want of a reading delays the plan by one. Of several chunks
 for a step the newest counts, or their average: temporal ensembling, Zhao et al. 2023 (arXiv:2304.13705), algorithm 2.
 Axes: H horizon, N chunks, A action, D observation.
@@ -109,7 +109,7 @@ class ChunkStep(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ChunkStatistics:
-    """Of all runs.
+    """Figures of all runs.
 
     Attributes:
       steps: how many there were.
@@ -131,7 +131,7 @@ class ChunkedPolicy:
 
     Attributes:
       contract: of the policy, but with a horizon of 1.
-      latency: s, longest that a plan may be expected to take: `LATENCY_MARGIN` times the slowest of `WARM_UPS` tries.
+      latency: s, longest that a plan may be expected to take: `LATENCY_MARGIN` times the slowest of `WARM_UPS` calls.
 
     Args:
       policy: whose steps return action [H, A] and target [H, A]. Its state goes from plan to plan. It must not be used
@@ -236,7 +236,7 @@ class ChunkedPolicy:
             raise
 
     def initial_state(self) -> ChunkState:
-        """Of a new run, at the pose `rest`. What an old run planned is not used, but an error in it is raised."""
+        """The state of a new run, at the pose `rest`. An old run's plan is not used, but an error in it is raised."""
         pending = None if self._last is None else Pending(self._last, None)
         # One plan of this run, and where the thread is still busy for the last run, that one before it.
         plans = 1 if self._last is None or self._last.done() else 2
@@ -351,7 +351,7 @@ class ChunkedPolicy:
             raise ChunkError(f"the plan's {name} must be numbers {list(shape)}, not {found}: export the policy again")
 
     def _measure_latency(self) -> float:
-        """See `latency`. Tries the policy as it will be used, way to the other thread and back included."""
+        """See `latency`. Calls the policy as it will be used, way to the other thread and back included."""
         observation, slowest = np.zeros(self.contract.observation_size, np.float32), 0.0
         for _ in range(WARM_UPS):
             start = self._clock()
@@ -373,7 +373,7 @@ class ChunkedPolicy:
         """
         horizon, needed = self._horizon, self._latency_steps
         dt = self.contract.timing.control_dt
-        takes = f"a plan may take {1e3 * self.latency:.1f} ms, {LATENCY_MARGIN:g} times the slowest of {WARM_UPS} tries"
+        takes = f"a plan may take {1e3 * self.latency:.1f} ms, {LATENCY_MARGIN:g} times the slowest of {WARM_UPS} calls"
         left = horizon - self._late
         if 2 * needed > left:
             raise ChunkError(

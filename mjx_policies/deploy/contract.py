@@ -42,7 +42,7 @@ class ContractError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class RobotModel:
-    """Which robot.
+    """The robot that a policy was trained for.
 
     Attributes:
       name: such as `go2`.
@@ -57,7 +57,7 @@ class RobotModel:
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
-    """Seconds.
+    """The times of a policy, in seconds.
 
     Attributes:
       control_dt: from one action to the next.
@@ -131,7 +131,7 @@ class ContractTerm:
 
 @dataclasses.dataclass(frozen=True)
 class Action:
-    """What comes out.
+    """The action that comes out of the graph.
 
     Attributes:
       type: of the graph's output `target` [A]: `joint_position`, for the joints' servos, or `joint_torque`.
@@ -148,7 +148,7 @@ class Action:
 
 @dataclasses.dataclass(frozen=True)
 class State:
-    """A tensor that the graph hands from one step to the next; its first axis is the batch.
+    """A tensor that the graph passes from one step to the next; its first axis is the batch.
 
     Attributes:
       input, output: names in the graph.
@@ -217,7 +217,7 @@ class Golden:
 
 @dataclasses.dataclass(frozen=True)
 class Contract:
-    """Everything.
+    """All that a controller has to know of a policy.
 
     Attributes:
       gait: absent from policies without a clock.
@@ -303,7 +303,7 @@ def allowance(tolerance: float, largest: float) -> float:
 
 
 def golden_sha256(inputs: dict[str, Any], outputs: dict[str, Any]) -> str:
-    """Of canonical JSON of both."""
+    """The hash of the canonical JSON of both."""
     return hashlib.sha256(_canonical([inputs, outputs]).encode()).hexdigest()
 
 

@@ -75,7 +75,7 @@ class ControlPolicy(Protocol):
 
     @property
     def contract(self) -> Contract:
-        """Of the policy."""
+        """The contract of the policy."""
         ...
 
     def initial_state(self) -> Any:
@@ -98,7 +98,7 @@ class Output:
       note: why a request was refused; empty if none was.
       fresh: whether there was a new reading young enough to act on.
       held: whether the last targets were repeated because there was none.
-      reordered: whether a reading older than one before arrived; it was thrown away.
+      reordered: whether a reading older than one before arrived; it was dropped.
       age: s, of the newest reading; NaN before the first.
       inference_seconds: of the policy's step; NaN without one.
       command: [C] within the contract's ranges; NaN unless the policy ran.

@@ -303,17 +303,17 @@ class GuardedRobot:
 
     @property
     def name(self) -> str:
-        """Of the robot."""
+        """The name of the robot."""
         return self._name
 
     @property
     def joint_names(self) -> tuple[str, ...]:
-        """Of the robot."""
+        """The names of the robot\'s joints."""
         return self._joint_names
 
     @property
     def memory_name(self) -> str:
-        """Of the shared memory, for those who look whether it is gone."""
+        """The name of the shared memory, by which to check that it is gone."""
         return self._memory.name
 
     @property

@@ -52,11 +52,11 @@ ARRANGEMENT = (
 )
 OPERATORS = frozenset(" ".join((ELEMENT_BY_ELEMENT, LAYERS, ALONG_AXES, ARRANGEMENT)).split())
 """What a policy may use: functions of numbers alone, that always take as long; no branches, random numbers, loops. Nor
-GRU, LSTM and RNN, which loop over a sequence inside: a recurrent policy hands its state from one step to the next."""
+GRU, LSTM and RNN, which loop over a sequence inside: a recurrent policy passes its state from one step to the next."""
 
 WINDOWED = {"Conv": MAX_KERNEL, "ConvTranspose": MAX_KERNEL, "AveragePool": MAX_POOL, "MaxPool": MAX_POOL}
 """Operators of which one number takes as much work as their window has numbers, and the most that one may have: a
-single operator cannot be interrupted where a policy is tried. The work of all others is bounded by their memory."""
+single operator cannot be interrupted where a policy is checked. The work of all others is bounded by their memory."""
 
 CONSTANTS = frozenset(("value", "value_float", "value_floats", "value_int", "value_ints"))  # attributes of Constant
 

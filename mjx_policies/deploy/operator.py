@@ -1,4 +1,4 @@
-"""A person's commands and requests, handed from any thread to the loop. Axes: C commands."""
+"""A person's commands and requests, passed from any thread to the loop. Axes: C commands."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class PolicyOutput(NamedTuple):
 def load_policy(
     path: str | os.PathLike[str], robot_name: str | None = None, joint_names: Sequence[str] | None = None
 ) -> ExportedPolicy:
-    """Reads a policy from a file that anybody may have written, and tries it on the examples inside.
+    """Reads a policy from a file that anybody may have written, and checks it on the examples inside.
 
     Args:
       path: of the ONNX file.
@@ -275,12 +275,12 @@ def _session(data: bytes, options: onnxruntime.SessionOptions) -> onnxruntime.In
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = 2  # warnings and worse
-    # Else bytes that are an ONNX file, and were checked as such, would also be tried as onnxruntime's own format.
+    # Else bytes that are an ONNX file, and were checked as such, would also be read as onnxruntime's own format.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     # The export has done it, and what runs while a session is made cannot be interrupted.
     options.add_session_config_entry("optimization.disable_specified_optimizers", "ConstantFolding")
     session = onnxruntime.InferenceSession(data, options, providers=CPU)
-    session.disable_fallback()  # an error must come out, not a second try
+    session.disable_fallback()  # an error must come out, not a second run
     return session
 
 
@@ -371,7 +371,7 @@ def _thread_clock() -> Callable[[], float]:
 
 @contextlib.contextmanager
 def _bounded_memory() -> Iterator[None]:
-    """Makes allocations fail that would exhaust the computer, of the whole process, while a foreign graph is tried.
+    """Makes allocations fail that would exhaust the computer, of the whole process, while a foreign graph is checked.
 
     A small graph can ask for any amount of memory, and the kernel would rather kill the process than refuse it.
     """

@@ -23,7 +23,7 @@ FAULTS = {
     "finite": "a reading held a value that is not finite",
     "quaternion": "the orientation was not a unit quaternion",
     "tilt": "the robot leaned too far",
-    "gyro": "the gyroscope said more than it can measure",
+    "gyro": "the gyroscope read more than it can measure",
     "joint_position": "a joint angle was outside what the joint can reach",
     "joint_velocity": "a joint was faster than it can be",
     "frozen": "a sensor repeated exactly the same values",
@@ -168,7 +168,7 @@ def is_numbers(value: Any) -> bool:
 
 
 def check_age(age: float, limits: SafetyLimits) -> Fault | None:
-    """Of the newest reading, s. NaN is a fault."""
+    """The fault of the newest reading's age, s, if any. NaN is a fault."""
     if -limits.ahead <= age <= limits.lost_age:
         return None
     if age > limits.lost_age:

@@ -21,7 +21,7 @@ class SampledPolicy:
         self._random = np.random.default_rng(seed)
 
     def initial_state(self) -> State:
-        """Of the policy."""
+        """The initial state of the policy."""
         return self._policy.initial_state()
 
     def step(self, observation: np.ndarray, state: State) -> PolicyOutput:

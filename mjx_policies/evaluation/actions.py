@@ -30,7 +30,7 @@ class Histogram:
 
 @dataclasses.dataclass(frozen=True)
 class ActionFigures:
-    """Of one dimension of the action, over all steps of all episodes, in units of the action.
+    """Figures of one dimension of the action, over all steps of all episodes, in units of the action.
 
     Attributes:
       mean, std: of its values.

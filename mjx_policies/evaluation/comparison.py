@@ -1,4 +1,4 @@
-"""Whether one policy is better than another, or the trials were too few to tell. Axes: N episodes.
+"""Whether one policy is better than another, or the episodes were too few to tell. Axes: N episodes.
 
 Two policies that met the same robots and starts are compared pair by pair, which takes the luck of the draw out.
 """
@@ -68,7 +68,7 @@ class Comparison:
 
     @functools.cached_property
     def episodes_needed(self) -> int | None:
-        """Of each policy, for `POWER` to tell the observed rates apart; None if they are equal."""
+        """Episodes of each policy needed to tell the observed rates apart with `POWER`; None if they are equal."""
         if not self.first.count:
             return None
         significance = SIGNIFICANCE / self.comparisons  # what Holm asks of the smallest p-value
@@ -91,15 +91,15 @@ class Comparison:
         figures = f"{rates}, {points}{100 * self.difference.high:+.1f}], {p}, {self.test}"
         if self.told_apart:
             higher, lower = (first, second) if self.difference.value > 0 else (second, first)
-            said = f"{higher} {DOES[self.goal]} more often than {lower}: {figures}."
+            verdict = f"{higher} {DOES[self.goal]} more often than {lower}: {figures}."
             if self.conflicting:
                 assert self.reward is not None
                 by = f"{abs(self.reward.value):.3g}{self._range()}"
-                said += (
+                verdict += (
                     f" But the return of {lower} is higher by {by}: the two measures disagree, so neither policy is "
                     "preferable on all counts."
                 )
-            return said
+            return verdict
         undecided = f"These episodes do not tell {first} and {second} apart: {figures}."
         if self.more_episodes is None:
             return f"{undecided} Both succeeded equally often."
@@ -329,7 +329,7 @@ def power_of_mcnemar(pairs: int, disagreement: float, difference: float, signifi
 
 
 def power_of_fisher(trials: int, rate: float, other: float, significance: float = SIGNIFICANCE) -> float:
-    """The probability that Fisher's exact test tells two policies apart that are tried equally often.
+    """The probability that Fisher's exact test tells two policies apart with equally many episodes.
 
     Args:
       trials: of each.

@@ -90,7 +90,7 @@ def run_episodes(
     names = tuple(timestep.metrics)
     unknown = [criterion.metric for criterion in criteria if criterion.metric not in names]
     if unknown:
-        raise ValueError(f"there is no metric {unknown[0]!r} to judge episodes by; there are {', '.join(names)}")
+        raise ValueError(f"there is no metric {unknown[0]!r} to evaluate episodes by; there are {', '.join(names)}")
     lasting = [criterion for criterion in criteria if criterion.seconds is not None]
     rows = np.asarray([names.index(criterion.metric) for criterion in lasting], int)
     least = np.asarray([criterion.least for criterion in lasting], np.float32)[:, None]

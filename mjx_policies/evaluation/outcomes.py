@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # or figures of episodes could not be compared without JAX
     from mjx_policies.evaluation.episodes import Episodes
     from mjx_policies.spec import Criterion
 
-INTERNALS = ("nan_resets", "reused_starts")  # metrics of the simulation rather than of the robots
+INTERNALS = ("nan_resets", "reused_resets")  # metrics of the simulation rather than of the robots
 STAGE = "stage/"
 
 Goal = Literal["success", "tracking", "survival"]
@@ -99,8 +99,8 @@ class Outcomes:
         return proportion(int((happened & whole).sum()), int(whole.sum()))
 
 
-def judge(episodes: Episodes, task: Task) -> Outcomes:
-    """Reads the outcomes out of the metrics."""
+def episode_outcomes(episodes: Episodes, task: Task) -> Outcomes:
+    """The outcomes of whole episodes, from their metrics."""
     length, final = np.asarray(episodes.length), {k: np.asarray(v) for k, v in episodes.final.items()}
     diverged = np.asarray(episodes.metrics.get("nan_resets", np.zeros(len(length)))) > 0
     failed = np.asarray(episodes.terminated) | diverged
@@ -157,7 +157,7 @@ def summarize(episodes: Episodes, task: Task) -> dict[str, Estimate]:
     `cut_off`, the portion of episodes that are left out of the rates, is there where a task has commands to track, or
     where there are any.
     """
-    found = judge(episodes, task)
+    found = episode_outcomes(episodes, task)
     failures = found.rate_of(found.failed)
     match found.goal:
         case "success":

@@ -48,9 +48,9 @@ class EvaluationReport:
 
     Attributes:
       title: of the page.
-      summary: what was tried, in a line.
-      policies: policy -> condition -> its trials; the same conditions, seed and episodes for all.
-      judged: the condition of the headline and the verdict.
+      summary: what was evaluated, in a line.
+      policies: policy -> condition -> results; the same conditions, seed and episodes for all.
+      condition: that of the headline and the verdict.
       explained: condition -> what it is, in words; those that explain themselves may be left out.
       episode_seconds: time limit.
       goal: a sentence on what an episode has to achieve, see `goal_in_words`; empty where its stages say so.
@@ -66,7 +66,7 @@ class EvaluationReport:
     title: str
     summary: str
     policies: Mapping[str, Mapping[str, EvaluationResults]]
-    judged: str
+    condition: str
     explained: Mapping[str, str]
     episode_seconds: float
     action_names: Sequence[str]
@@ -80,8 +80,8 @@ class EvaluationReport:
 
     @property
     def outcomes(self) -> dict[str, Outcomes]:
-        """Policy -> what it achieved in the condition judged."""
-        return {name: trials[self.judged].outcomes for name, trials in self.policies.items()}
+        """Policy -> what it achieved in the report's condition."""
+        return {name: results[self.condition].outcomes for name, results in self.policies.items()}
 
 
 def render(report: EvaluationReport) -> str:
@@ -103,7 +103,7 @@ def render(report: EvaluationReport) -> str:
 
 
 def comparisons(report: EvaluationReport) -> list[tuple[str, str, Comparison]]:
-    """See `compare_with_first`, in the condition judged."""
+    """See `compare_with_first`, in the report's condition."""
     return compare_with_first(report.outcomes)
 
 
@@ -114,7 +114,7 @@ def _headline(report: EvaluationReport) -> Html:
         cards.append(
             tag(
                 "div",
-                soft(f"{outcomes.goal}, {report.judged}" + (f", {name}" if len(report.policies) > 1 else "")),
+                soft(f"{outcomes.goal}, {report.condition}" + (f", {name}" if len(report.policies) > 1 else "")),
                 tag("div", f"{100 * rate.value:.1f} %" if rate.count else "unknown", class_="big"),
                 rate_bar(rate),
                 *([soft(_interval(rate))] if rate.count else []),
@@ -168,26 +168,26 @@ def _conditions(report: EvaluationReport) -> Html:
     names = list(next(iter(report.policies.values())))
     if len(report.policies) > 1:
         rows = []
-        for policy, trials in report.policies.items():
-            rates = [tried.outcomes.rate for tried in trials.values()]
+        for policy, by_condition in report.policies.items():
+            rates = [results.outcomes.rate for results in by_condition.values()]
             rows.append((policy, *(shaded(percent(rate), rate.value if rate.count else 0.0) for rate in rates)))
         return section(f"{goal.capitalize()} by condition", table(("trained as", *names), rows))
-    trials = next(iter(report.policies.values()))
-    shown = _common_figures(trials)
+    by_condition = next(iter(report.policies.values()))
+    shown = _common_figures(by_condition)
     rows = []
-    for condition, tried in trials.items():
-        rate = tried.outcomes.rate
-        known = [number(tried.figures[name]) if name in tried.figures else "–" for name in shown]
+    for condition, results in by_condition.items():
+        rate = results.outcomes.rate
+        known = [number(results.figures[name]) if name in results.figures else "–" for name in shown]
         rows.append((condition, rate_bar(rate), percent(rate), *known))
-    explained = "; ".join(f"{name}: {report.explained[name]}" for name in trials if report.explained.get(name))
+    explained = "; ".join(f"{name}: {report.explained[name]}" for name in by_condition if report.explained.get(name))
     header = ("condition", "", goal, *(name.replace("_", " ") for name in shown))
     return section(f"{goal.capitalize()} by condition", table(header, rows), soft(explained))
 
 
-def _common_figures(trials: Mapping[str, EvaluationResults]) -> list[str]:
+def _common_figures(by_condition: Mapping[str, EvaluationResults]) -> list[str]:
     """Figures worth a column: what the bar, the stages or another column do not say already."""
-    names = dict.fromkeys(name for tried in trials.values() for name in tried.figures)
-    goal = next(iter(trials.values())).outcomes.goal
+    names = dict.fromkeys(name for results in by_condition.values() for name in results.figures)
+    goal = next(iter(by_condition.values())).outcomes.goal
     left_out = (
         goal,
         "falls" if goal == "survival" else "",
@@ -237,7 +237,7 @@ def _episodes(report: EvaluationReport) -> Html:
         parts.append(soft("Portion of the episodes that had succeeded by a time."))
         if len(lines) > 1:
             parts.append(legend(list(report.outcomes)))
-    return section(f"Episode by episode, {report.judged}", *parts)
+    return section(f"Episode by episode, {report.condition}", *parts)
 
 
 def _told(i: int, outcomes: Outcomes) -> str:
@@ -257,7 +257,7 @@ def _videos(videos: Sequence[Video]) -> list[Html]:
 def _actions(report: EvaluationReport) -> list[Html]:
     if not report.action_names:
         return []
-    samples = {name: trials[report.judged].actions for name, trials in report.policies.items()}
+    samples = {name: results[report.condition].actions for name, results in report.policies.items()}
     if report.demonstrated:
         samples["demonstrations"] = list(report.demonstrated)
     together = {name: np.concatenate(episodes) for name, episodes in samples.items()}
@@ -285,7 +285,7 @@ def _actions(report: EvaluationReport) -> list[Html]:
     )
     return [
         section(
-            f"Actions, {report.judged}",
+            f"Actions, {report.condition}",
             *([legend(list(samples))] if len(samples) > 1 else []),
             tag("div", *plots, class_="plots"),
             table(header, rows),

@@ -39,14 +39,14 @@ class Point:
 
 
 def compare_points(
-    names: Sequence[str], evaluations: Sequence[Evaluation], judged: str, bounded: Sequence[str] = ()
+    names: Sequence[str], evaluations: Sequence[Evaluation], condition: str, bounded: Sequence[str] = ()
 ) -> list[Point]:
     """The points of a sweep, the best first; those of which all runs diverged are last.
 
     Args:
       names: of the point that each run belongs to.
       evaluations: of each run; empty for one that diverged.
-      judged: condition whose figures decide.
+      condition: the one whose figures decide.
       bounded: figures, beside `PORTIONS`, that lie in [0, 1].
     """
     points = []
@@ -58,15 +58,15 @@ def compare_points(
                 name,
                 runs=tuple(runs),
                 diverged=tuple(number for number in runs if number not in finished),
-                best=max(finished, key=lambda number: _rank(evaluations[number], judged), default=None),
+                best=max(finished, key=lambda number: _rank(evaluations[number], condition), default=None),
                 evaluation=_over_runs([evaluations[number] for number in finished], bounded),
             )
         )
-    return sorted(points, key=lambda point: _rank(point.evaluation, judged), reverse=True)
+    return sorted(points, key=lambda point: _rank(point.evaluation, condition), reverse=True)
 
 
-def _rank(evaluation: Evaluation, judged: str) -> tuple[float, ...]:
-    figures = evaluation.get(judged, {})
+def _rank(evaluation: Evaluation, condition: str) -> tuple[float, ...]:
+    figures = evaluation.get(condition, {})
     values = [figures[name].value if name in figures else -math.inf for name in RANKED]
     return tuple(-math.inf if math.isnan(value) else value for value in values)
 
@@ -89,10 +89,10 @@ def _estimate(of_runs: Sequence[Estimate], name: str, bounded: Sequence[str]) ->
     return aggregate(values, lowest=0.0, highest=1.0) if portion else aggregate(values)
 
 
-def sweep_table(points: Sequence[Point], title: str, judged: str) -> Table:
+def sweep_table(points: Sequence[Point], title: str, condition: str) -> Table:
     """One row for each point: the figure that decides, in each condition, and which run did best."""
     shown = next((point.evaluation for point in points if point.evaluation), {})
-    chief = next((name for name in RANKED if name in shown.get(judged, {})), RANKED[-1])
+    chief = next((name for name in RANKED if name in shown.get(condition, {})), RANKED[-1])
     columns = [(condition, chief) for condition in shown]
     table = Table(title=title, title_justify="left")
     table.add_column("[95 %]", overflow="fold")

@@ -151,12 +151,12 @@ def by_time(spec: EnvSpec, history: int) -> np.ndarray:  # -> [history, D]
 
 
 def versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str]:
-    """Of the packages that had a hand in it."""
+    """The versions of the packages that had a hand in it."""
     return {name: importlib.metadata.version(name) for name in packages}
 
 
 def model_sha256(model: mujoco.MjModel) -> str:
-    """Of the model's numbers that move it: a robot with other masses or gains has another hash.
+    """A hash of the model's numbers that move it: a robot with other masses or gains has another hash.
 
     Taken over fields rather than over MuJoCo's binary format, which changes with its version.
     """

@@ -1,10 +1,10 @@
 """Action chunking with transformers, Zhao et al. 2023 (arXiv:2304.13705): a conditional variational autoencoder.
 
-An encoder reads a demonstrated chunk and says which style z it is of; a decoder makes the chunk from the embedding and
+An encoder reads a demonstrated chunk and infers its style z; a decoder makes the chunk from the embedding and
 z. At test z is 0, the middle of the prior (`mode`); `sample` draws z from the prior. Two slips of the authors' code are
 not repeated: all layers of the decoder are used rather than the first, and padded steps count neither in the mean of
-the errors nor as tokens of the encoder. Whether a step is padding is said by the mask, never guessed from zeros, which
-are actions too. Axes: E embedding, H horizon, A action, Z latent, W width.
+the errors nor as tokens of the encoder. Padding is read from the mask, never inferred from zeros, which are actions
+too. Axes: E embedding, H horizon, A action, Z latent, W width.
 """
 
 from __future__ import annotations
@@ -96,8 +96,8 @@ def act_head(
       latent: Z.
       width, num_heads: of all transformers; the paper's are 512 and 8.
       encoder_depth, decoder_depth: layers; the paper's are 4, and 7 of which the first was used.
-      kl_weight: of KL(posterior || prior), the paper's. With actions in [-1, 1] and chunks of a few actions z says
-        nothing then, nor at 0.1; at 0.01 and below it says which of two ways around an obstacle a chunk takes.
+      kl_weight: of KL(posterior || prior), the paper's. With actions in [-1, 1] and chunks of a few actions z carries
+        nothing then, nor at 0.1; at 0.01 and below it carries which of two ways around an obstacle a chunk takes.
 
     Raises:
       ValueError: a shape without a horizon.

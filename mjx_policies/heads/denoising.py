@@ -1,7 +1,7 @@
-"""One step of a diffusion policy as a Gaussian: what the network guesses, what follows from it, how likely it was.
+"""One step of a diffusion policy as a Gaussian: what the network predicts, what follows from it, how likely it was.
 
 A step from noisy x to less noisy y is y ~ Normal(mean(x), std), Ho et al. 2020 (arXiv:2006.11239), equation 6, or its
-strided form, Song et al. 2021 (arXiv:2010.02502). The mean goes through a guess of the clean action, which is cut off
+strided form, Song et al. 2021 (arXiv:2010.02502). The mean goes through an estimate of the clean action, cut off
 at the bounds of the data; what then counts as noise is what is left. Axes: E embedding, H horizon, A action, S steps.
 """
 
@@ -22,9 +22,9 @@ from mjx_policies.networks.apply import apply
 from mjx_policies.schedules import ScheduleName, Spacing, sampler_steps, schedule
 from mjx_policies.types import Array, Number, PyTree
 
-Target = Literal["epsilon", "x0", "v"]
-"""What the network guesses: noise; action; or sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) action, Salimans and Ho 2022
-(arXiv:2202.00512), the one that says something at every level: from the noise in pure noise no action follows, and the
+PredictionType = Literal["epsilon", "x0", "v"]
+"""What the network predicts: noise; action; or sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) action, Salimans and Ho 2022
+(arXiv:2202.00512), the one that is informative at every level: from the noise in pure noise no action follows, and the
 action of an almost clean one is no news."""
 
 
@@ -33,7 +33,7 @@ class DenoisingStep(NamedTuple):
 
     Attributes:
       time: what the network is told, from 0 (noise) to 1 (action).
-      clean_x, clean_guess: the clean action is `clean_x` x + `clean_guess` guess.
+      clean_x, clean_prediction: the clean action is `clean_x` x + `clean_prediction` prediction.
       mean_x, mean_clean: the mean is `mean_x` x + `mean_clean` clean.
       std: of the step, without a floor.
       flow_time, flow_scale: x / `flow_scale` lies on the line (1 - t) noise + t action at t = `flow_time`.
@@ -41,7 +41,7 @@ class DenoisingStep(NamedTuple):
 
     time: Array
     clean_x: Array
-    clean_guess: Array
+    clean_prediction: Array
     mean_x: Array
     mean_clean: Array
     std: Array
@@ -56,7 +56,7 @@ class Denoiser:
     Attributes:
       net: one of `networks.denoiser` or a `TemporalUNet`.
       shape: of the action: [A] or [H, A].
-      target: what the network guesses.
+      prediction_type: what the network predicts.
       schedule, levels: of noise.
       dropout: probability that an example shows the network no embedding, which guidance needs.
       num_steps: S, the sampler's; `levels` of them with eta 1 are DDPM.
@@ -74,7 +74,7 @@ class Denoiser:
 
     net: nn.Module
     shape: tuple[int, ...]
-    target: Target = "epsilon"
+    prediction_type: PredictionType = "epsilon"
     schedule: ScheduleName = "cosine"
     levels: int = 100
     dropout: float = 0.0
@@ -89,8 +89,9 @@ class Denoiser:
     tuned_steps: int | None = None
 
     def __post_init__(self) -> None:
-        if self.target not in get_args(Target):
-            raise ValueError(f"target is {self.target!r}, it must be one of {', '.join(get_args(Target))}")
+        if self.prediction_type not in get_args(PredictionType):
+            known = ", ".join(get_args(PredictionType))
+            raise ValueError(f"prediction_type is {self.prediction_type!r}, it must be one of {known}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout:g}, it must be at least 0 and below 1")
         if self.guidance != 1 and self.dropout == 0:
@@ -119,7 +120,7 @@ class Denoiser:
 
     @functools.cached_property
     def alpha_bar(self) -> np.ndarray:  # [K]
-        """Of the levels."""
+        """The signal's share of the variance at each level."""
         return schedule(self.schedule, self.levels)
 
     @functools.cached_property
@@ -127,16 +128,16 @@ class Denoiser:
         """Constants of the sampler, noisiest first."""
         level, a, after, std = sampler_steps(self.alpha_bar, self.num_steps, self.eta, self.spacing)
         signal, noise = np.sqrt(a), np.sqrt(1 - a)
-        clean_x, clean_guess = {
+        clean_x, clean_prediction = {
             "epsilon": (1 / signal, -noise / signal),
             "x0": (np.zeros_like(a), np.ones_like(a)),
             "v": (signal, -noise),
-        }[self.target]
+        }[self.prediction_type]
         mean_x = np.sqrt(np.maximum(1 - after - std**2, 0)) / noise
         tables = (
             self.time(level),
             clean_x,
-            clean_guess,
+            clean_prediction,
             mean_x,
             np.sqrt(after) - mean_x * signal,
             std,
@@ -159,8 +160,8 @@ class Denoiser:
         params = {"net": self.net.init(key, jnp.zeros(self.shape), jnp.zeros(()), embedding)}
         return params | ({"no_embedding": jnp.zeros_like(embedding)} if self.dropout else {})
 
-    def guess(self, params: PyTree, x: Array, time: Number, embedding: Array) -> Array:
-        """The network's answer, guided."""
+    def predict(self, params: PyTree, x: Array, time: Number, embedding: Array) -> Array:
+        """The network's prediction, guided."""
         found = apply(self.net, params["net"], x, time, embedding)
         if self.guidance == 1:
             return found
@@ -176,7 +177,7 @@ class Denoiser:
             return clean if self.clip is None else jnp.clip(clean, -self.clip, self.clip)
 
         def clean(x: Array) -> Array:
-            return cut(step.clean_x * x + step.clean_guess * self.guess(params, x, step.time, embedding))
+            return cut(step.clean_x * x + step.clean_prediction * self.predict(params, x, step.time, embedding))
 
         if prefix is None:
             return step.mean_x * x + step.mean_clean * clean(x)
@@ -203,11 +204,11 @@ def add_noise(action: Array, noise: Array, alpha_bar: Number) -> Array:  # [...]
     return jnp.sqrt(alpha_bar) * action + jnp.sqrt(1 - alpha_bar) * noise
 
 
-def regression_target(target: Target, action: Array, noise: Array, alpha_bar: Number) -> Array:
-    """What the network should guess."""
-    if target == "epsilon":
+def regression_target(prediction_type: PredictionType, action: Array, noise: Array, alpha_bar: Number) -> Array:
+    """What the network should predict."""
+    if prediction_type == "epsilon":
         return noise
-    return action if target == "x0" else jnp.sqrt(alpha_bar) * noise - jnp.sqrt(1 - alpha_bar) * action
+    return action if prediction_type == "x0" else jnp.sqrt(alpha_bar) * noise - jnp.sqrt(1 - alpha_bar) * action
 
 
 def freeze(params: PyTree) -> PyTree:

@@ -35,7 +35,7 @@ def diffusion_head(denoiser: Denoiser) -> ActionHead:
     noise = Noise((1 + denoiser.num_steps if denoiser.draws else 1, *shape))
 
     def loss(params: PyTree, key: Array, embedding: Array, action: Array, mask: Array | None = None) -> Array:
-        """Mean squared error of the guess. Padding is seen, but counts for nothing."""
+        """Mean squared error of the prediction. Padding is seen, but counts for nothing."""
         key_level, key_noise, key_dropout = jax.random.split(key, 3)
         level = jax.random.randint(key_level, (), 0, denoiser.levels)
         a = alpha_bar[level].astype(action.dtype)
@@ -44,7 +44,7 @@ def diffusion_head(denoiser: Denoiser) -> ActionHead:
             hidden = jax.random.uniform(key_dropout) < denoiser.dropout
             embedding = jnp.where(hidden, params["no_embedding"], embedding)
         found = apply(denoiser.net, params["net"], add_noise(action, epsilon, a), denoiser.time(level), embedding)
-        return masked_mean((found - regression_target(denoiser.target, action, epsilon, a)) ** 2, mask)
+        return masked_mean((found - regression_target(denoiser.prediction_type, action, epsilon, a)) ** 2, mask)
 
     def run(
         params: PyTree, embedding: Array, noise: Array, prefix: Prefix | None = None
@@ -73,7 +73,7 @@ def diffusion_head(denoiser: Denoiser) -> ActionHead:
         return run(params, embedding, noise, prefix)[-1]
 
     def log_prob(params: PyTree, embedding: Array, decision: ChainStep) -> Array:
-        """Of each number of the state after a step, given the one before it."""
+        """Log density of each number of the state after a step, given the one before it."""
         constants = DenoisingStep(*(jnp.asarray(column)[decision.step] for column in denoiser.tuned_rows))
         return denoiser.log_prob(params, embedding, decision.before, decision.after, constants)
 

@@ -26,7 +26,7 @@ from mjx_policies.types import Array, Number, PyTree
 
 Times = Literal["uniform", "beta"]
 Solver = Literal["euler", "heun"]
-Guess = Literal["velocity", "action"]
+FlowPrediction = Literal["velocity", "action"]
 BETA, LAST = 1.5, 0.999
 MIN_LEFT = 1e-3  # of the time, where a velocity is made of an action: at the end there is no way left
 
@@ -53,24 +53,24 @@ def flow_head(
     num_steps: int = 10,
     solver: Solver = "euler",
     times: Times = "uniform",
-    guess: Guess = "velocity",
+    prediction_type: FlowPrediction = "velocity",
     step_std: float = 0.0,
 ) -> ActionHead:
     """Builds the head. The same parameters serve any number of steps and either solver: build it again.
 
     Args:
-      net: one of `networks.denoiser` or a `TemporalUNet`; answers with the guess.
+      net: one of `networks.denoiser` or a `TemporalUNet`; answers with the prediction.
       shape: of the action; A for [A].
       num_steps: S.
       solver: `heun` averages the velocities at both ends of a step, for twice the work.
       times: see `draw_time`.
-      guess: what the network answers with. From the clean action follows the velocity, (action - x) / (1 - t); where an
-        observation all but says what to do, a network knows the action well before it can tell the noise in x from it,
-        and the last step of Euler's leads to its answer, free of noise.
+      prediction_type: what the network predicts. From the clean action follows the velocity, (action - x) / (1 - t);
+        where an observation all but determines the action, a network knows it well before it can tell the noise in x
+        from it, and the last step of Euler's leads to its prediction, free of noise.
       step_std: standard deviation of what is added in each step; 0 to evaluate.
 
     Raises:
-      ValueError: no step, a deviation below 0, or no such solver, times or guess.
+      ValueError: no step, a deviation below 0, or no such solver, times or prediction type.
     """
     if num_steps < 1:
         raise ValueError(f"num_steps is {num_steps}, it must be at least 1")
@@ -79,7 +79,7 @@ def flow_head(
     for name, value, known in (
         ("solver", solver, get_args(Solver)),
         ("times", times, get_args(Times)),
-        ("guess", guess, get_args(Guess)),
+        ("prediction_type", prediction_type, get_args(FlowPrediction)),
     ):
         if value not in known:
             raise ValueError(f"{name} is {value!r}, it must be one of {', '.join(known)}")
@@ -91,11 +91,11 @@ def flow_head(
         return net.init(key, jnp.zeros(shape), jnp.zeros(()), embedding)
 
     def loss(params: PyTree, key: Array, embedding: Array, action: Array, mask: Array | None = None) -> Array:
-        """Mean squared error of the guess. Padding is seen, but counts for nothing."""
+        """Mean squared error of the prediction. Padding is seen, but counts for nothing."""
         key_time, key_noise = jax.random.split(key)
         time = draw_time(key_time, times)
         x, velocity = on_the_line(key_noise, action, time)
-        target = velocity if guess == "velocity" else action
+        target = velocity if prediction_type == "velocity" else action
         return masked_mean((apply(net, params, x, time, embedding) - target) ** 2, mask)
 
     def step(params: PyTree, embedding: Array, x: Array, time: Any, prefix: Prefix | None = None) -> Array:
@@ -104,7 +104,7 @@ def flow_head(
         def velocity(x: Array, time: Any) -> Array:
             def estimate(x: Array) -> tuple[Array, Array]:
                 found = apply(net, params, x, time, embedding)
-                if guess == "velocity":
+                if prediction_type == "velocity":
                     return x + (1 - time) * found, found
                 return found, (found - x) / jnp.maximum(1 - time, MIN_LEFT)
 
@@ -118,7 +118,7 @@ def flow_head(
             return x + first / num_steps
         after = time + 1 / num_steps
         second = velocity(x + first / num_steps, after)
-        if guess == "action":  # at the end its velocity is nothing by nothing
+        if prediction_type == "action":  # at the end its velocity is nothing by nothing
             second = jnp.where(after > 1 - MIN_LEFT, first, second)
         return x + (first + second) / (2 * num_steps)
 
@@ -144,7 +144,7 @@ def flow_head(
         return states[-1], chain_steps(jnp.concatenate([numbers[:1], states]))
 
     def log_prob(params: PyTree, embedding: Array, decision: ChainStep) -> Array:
-        """Of each number of the state after a step, given the one before it."""
+        """Log density of each number of the state after a step, given the one before it."""
         mean = step(params, embedding, decision.before, starts[decision.step])
         return distrax.Normal(mean, step_std).log_prob(decision.after)
 

@@ -20,7 +20,7 @@ import numpy as np
 from mjx_policies.types import Array, Number
 
 MAX_WEIGHT = 5.0
-"""Of the pull, section 4.2 there: more makes samplers of few steps diverge."""
+"""The largest weight of the pull, section 4.2 there: more makes samplers of few steps diverge."""
 
 
 class Prefix(NamedTuple):

@@ -106,7 +106,7 @@ def mixture_head(
         return action, one_decision(action)
 
     def log_prob(params: PyTree, embedding: Array, decision: Array) -> Array:
-        """Of all numbers together, which the choice of a component ties to each other."""
+        """Log density of all numbers together, which the choice of a component ties to each other."""
         return distribution(params, embedding).log_prob(decision)
 
     def action_log_prob(params: PyTree, embedding: Array, trace: Array) -> Array:

@@ -1,7 +1,7 @@
 """Heads by name, with networks that a laptop trains in minutes. Axes: N chunks, H horizon, A action.
 
 head = make_head("flow", horizon=16, action_dim=8, size=512)
-head = make_head("vq", 16, 8, 512, fit("vq", chunks))  # heads that say a chunk in codes or tokens learn those first
+head = make_head("vq", 16, 8, 512, fit("vq", chunks))  # heads that decode chunks from codes or tokens learn those first
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ HEAD_DEFAULTS: dict[str, HeadDefaults] = dict.fromkeys(HEADS, HeadDefaults()) | 
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """How chunks are said in tokens.
+    """A tokenizer and the length of its sequences.
 
     Attributes:
       tokenizer: fitted.
@@ -104,7 +104,7 @@ class Vocabulary:
 Fitted = Codebook | Vocabulary | None
 """What a head knows of the demonstrations before it learns; None for most."""
 FITTED = {"vq": Codebook, "fast": Vocabulary}
-MERGES = 128  # of symbols; most tokens of the paper's 1024 would be said too rarely in a few hundred demonstrations
+MERGES = 128  # of symbols; most tokens of the paper's 1024 occur too rarely in a few hundred demonstrations
 LIMIT = 1.0  # of scaled actions: they are divided by the largest rather than by a quantile
 MORE_TOKENS = 1.25  # times as many as any demonstrated chunk takes
 TOKENIZER, COUNTS = "tokenizer.json", "tokens.json"
@@ -114,7 +114,7 @@ Shape = tuple[int, int]
 
 
 def fit(name: str, actions: Array | np.ndarray, seed: int = 0, num_steps: int = 2000) -> Fitted:  # [N, H, A]
-    """What `make_head` wants for a head that says chunks in codes or tokens; None for any other.
+    """What `make_head` wants for a head that decodes chunks from codes or tokens; None for any other.
 
     Args:
       name: of the head.
@@ -209,7 +209,7 @@ def _plain(size: int, shape: Shape) -> MLP:
 
 
 def _width(size: int) -> int:
-    """Of a transformer with four heads."""
+    """The width of a transformer with four heads."""
     return max(8, size // 4 // 4 * 4)
 
 
@@ -225,10 +225,12 @@ def _fast(shape: Shape, size: int, fitted: Fitted) -> ActionHead:
 
 STEPPED: dict[str, Callable[..., ActionHead]] = {
     "diffusion": lambda shape, size, **sampler: diffusion_head(
-        Denoiser(MLPDenoiser(size), shape, target="x0", **sampler)
+        Denoiser(MLPDenoiser(size), shape, prediction_type="x0", **sampler)
     ),
-    "flow": lambda shape, size, **sampler: flow_head(MLPDenoiser(size), shape, guess="action", **sampler),
-    "one_step": lambda shape, size, **sampler: shortcut_head(MLPDenoiser(size), shape, guess="action", **sampler),
+    "flow": lambda shape, size, **sampler: flow_head(MLPDenoiser(size), shape, prediction_type="action", **sampler),
+    "one_step": lambda shape, size, **sampler: shortcut_head(
+        MLPDenoiser(size), shape, prediction_type="action", **sampler
+    ),
 }
 """Heads whose sampler goes from noise to an action in as many steps as one likes."""
 
@@ -242,7 +244,7 @@ BUILD: dict[str, Callable[[Shape, int, Fitted], ActionHead]] = {
         MLP((size // 2, size // 2, 1)), shape, "metropolis", num_candidates=512, num_steps=6, num_negatives=32
     ),
     "vq": _vq,
-    # See `act_head`: with the paper's weight the style would say nothing.
+    # See `act_head`: with the paper's weight the style would carry nothing.
     "act": lambda shape, size, _: act_head(
         shape, latent=16, width=_width(size), encoder_depth=1, decoder_depth=1, kl_weight=0.005
     ),

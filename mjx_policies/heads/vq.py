@@ -1,7 +1,7 @@
 """Behaviour generation with latent actions (VQ-BeT), Lee et al. 2024 (arXiv:2403.03181): codes, then an offset.
 
 Two stages. `fit_codebook` learns codes of chunks. The head then predicts them, each given the one before, with a focal
-loss, and an offset for the codes, which makes up for what they are too coarse to say (section 4.2). The codebook is
+loss, and an offset for the codes, which makes up for what they are too coarse to encode (section 4.2). The codebook is
 part of the parameters, so that a checkpoint is whole, but takes no gradient. Unlike the authors' code, which draws the
 codes that the offset is learnt for, it is learnt for the true ones: an offset that makes up for the wrong choice leads
 from one way to the other.
@@ -31,7 +31,7 @@ def vq_head(
       net: embedding [E] -> features, of any size.
       codebook: fitted to the demonstrations' actions.
       gamma: of the focal loss.
-      later_weight: of the focal loss of all codes but the first, which say less.
+      later_weight: of the focal loss of all codes but the first, which encode less.
       offset_weight: of the absolute error of the whole; 1000 in the authors' code.
     """
     num_layers, num_codes, _ = codebook.codes.shape
@@ -45,7 +45,7 @@ def vq_head(
         return {"net": outputs.init(key, embedding), "codebook": codebook}
 
     def code_logits(found: dict[str, Array], one_hot: list[Array]) -> Array:  # -> [C]
-        """Of the next code, given those before it."""
+        """Logits of the next code, given those before it."""
         q = len(one_hot)
         return found["code_0"] if q == 0 else one_hot[-1] @ found[f"code_{q}"]
 

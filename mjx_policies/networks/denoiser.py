@@ -1,7 +1,7 @@
-"""Networks that see a noisy action and say what is noise in it.
+"""Networks that see a noisy action and predict the noise in it.
 
 All are called `net(x, time, embedding)`, where `time` is one number or several, such as a time and the size of a step,
-and answer with the shape of x: what the answer is a guess of, noise or action or velocity, the head decides. Axes: E
+and answer with the shape of x: what it predicts, noise or action or velocity, the head decides. Axes: E
 embedding, M tokens of it, H horizon, A action, T times, W width.
 """
 
@@ -34,7 +34,7 @@ class MLPDenoiser(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, time: Array, embedding: Array) -> Array:  # [(H), A], [] or [T], [E] -> [(H), A]
-        """The guess."""
+        """The network's prediction, shaped like x."""
         told = TimeEmbedding(self.time_features)(time).astype(x.dtype)
         h = nn.Dense(self.width)(jnp.concatenate([x.ravel(), embedding]))
         for _ in range(self.depth):
@@ -61,7 +61,7 @@ class TransformerDenoiser(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, time: Array, embedding: Array) -> Array:  # [H, A], [] or [T], [E] or [M, E] -> [H, A]
-        """The guess."""
+        """The network's prediction, shaped like x."""
         told = nn.Dense(self.width)(TimeEmbedding(self.time_features)(time).astype(x.dtype))
         seen = nn.Dense(self.width)(jnp.atleast_2d(embedding))
         memory = jnp.concatenate([nn.Dense(self.width)(jax.nn.silu(told))[None], seen])

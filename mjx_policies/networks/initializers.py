@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from mjx_policies.types import Array
 
 small = jax.nn.initializers.variance_scaling(0.01, "fan_in", "truncated_normal")
-"""Of last layers: a first answer near zero, whatever the input."""
+"""The initializer of last layers: a first output near zero, whatever the input."""
 
 
 def orthogonal(scale: float = 1.0) -> Callable[..., Array]:

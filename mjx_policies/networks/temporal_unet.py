@@ -104,7 +104,7 @@ class TemporalUNet(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, time: Array, embedding: Array) -> Array:  # [H, A], [] or [T], [E] -> [H, A]
-        """The guess."""
+        """The network's prediction, shaped like x."""
         shape, halvings = x.shape, len(self.channels) - 1
         if len(shape) != 2 or shape[0] % 2**halvings:
             raise ValueError(

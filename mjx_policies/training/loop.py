@@ -345,7 +345,7 @@ def _to_numbers(metrics: Mapping[str, jax.Array | Number]) -> dict[str, Any]:
 
 
 def _mean(values: np.ndarray) -> Number:  # [N] -> []
-    """Of what is measured, of the same type where that has fractions."""
+    """The mean of what is measured, of the same type where that has fractions."""
     values = values[~np.isnan(values)]
     mean = values.mean(dtype=float) if len(values) else math.nan
     return values.dtype.type(mean) if np.issubdtype(values.dtype, np.inexact) else mean

@@ -44,7 +44,7 @@ def plot_curves(
       title: above the panels.
       columns: panels per row.
       last: the evaluation that the run ends with, by the names of the table's columns.
-      last_step: of what it judged; by default that of the last row.
+      last_step: of the checkpoint that it evaluated; by default that of the last row.
       steps: what is counted.
 
     Raises:
@@ -56,9 +56,9 @@ def plot_curves(
     panels = [(name, "step") for name in names]
     if names and "seconds" in table:
         panels.insert(1, (names[0], "seconds"))
-    judged = len(next(iter(table.values()))) - 1
+    last_row = len(next(iter(table.values()))) - 1
     if last_step is not None:
-        judged = max(int(np.searchsorted(table["step"], last_step, side="right")) - 1, 0)
+        last_row = max(int(np.searchsorted(table["step"], last_step, side="right")) - 1, 0)
     columns = max(1, min(columns, len(panels)))
     rows = max(1, -(-len(panels) // columns))
     figure = new_figure(4.2 * columns, 2.9 * rows + 0.3)
@@ -73,7 +73,7 @@ def plot_curves(
         if f"{evaluation}/low" in table:
             low, high = table[f"{evaluation}/low"], table[f"{evaluation}/high"]
             axes.fill_between(table[x], low, high, color=ORANGE, alpha=0.15, linewidth=0)
-        _draw_points(axes, table[x][[judged]], np.array([after]), "final evaluation", "D", INK)
+        _draw_points(axes, table[x][[last_row]], np.array([after]), "final evaluation", "D", INK)
         style(axes, name, steps if x == "step" else "wall clock [s]")
         axes.locator_params(axis="x", integer=x == "step")
     save(figure, png, title)

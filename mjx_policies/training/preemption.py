@@ -13,7 +13,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)  # schedulers, Ctrl-C,
 
 
 def exit_code(name: str | None) -> int:
-    """Of a process that a signal of this name stopped: 130 for SIGINT, 143 for SIGTERM, as shells have it.
+    """The exit code of a process that a signal of this name stopped, as in shells: 130 for SIGINT, 143 for SIGTERM.
 
     None, of a signal that another host received, counts as SIGTERM.
     """

@@ -18,7 +18,7 @@ from mjx_policies.training.streams import is_broken, make_usable, settle
 
 ENDED_BY = tuple(exit_code(number.name) for number in SIGNALS)
 ENDING = (signal.SIGINT, signal.SIGTERM)  # signals that end a script which has no `Preemption` open
-PATIENCE = 3.0  # s, that a signal waits for what runs outside Python, such as a compilation
+SIGNAL_GRACE = 3.0  # s, that a signal waits for what runs outside Python, such as a compilation
 
 
 @contextlib.contextmanager
@@ -148,7 +148,7 @@ class _Script:
     def _hear(self, number: int) -> None:
         """Ends the process for the main thread, where that does not return to Python for a while."""
         ours = number in ENDING and signal.getsignal(number) == self._handle  # and not that of a loop that listens
-        if ours and not self._heeded.wait(PATIENCE):
+        if ours and not self._heeded.wait(SIGNAL_GRACE):
             text, code = _ended_by(signal.Signals(number).name)
             _say(text)
             self.leave(code)

@@ -84,8 +84,8 @@ def counting(
     def show(done: int, *words: str) -> None:
         nonlocal last, line
         now = time.monotonic()
-        guess = (total - done) * (now - started) / (done - first) if done > first else 0.0
-        left = f"{duration(guess)} left" if guess >= 1 else ""
+        remaining = (total - done) * (now - started) / (done - first) if done > first else 0.0
+        left = f"{duration(remaining)} left" if remaining >= 1 else ""
         line = ", ".join(part for part in (f"{what}: {done:,} of {total:,}", *words, left) if part)
         if now - last >= seconds or done >= total:
             last = now

@@ -164,7 +164,7 @@ def test_every_episode_has_its_own_start_and_its_own_robot():
     assert len(np.unique(np.concatenate(seen_robots))) == 20
     redrawn = envs.refresh(state)
     assert not np.isin(redrawn.pool[0].robot, np.concatenate(seen_robots)).any()
-    assert redrawn.next_start == 0
+    assert redrawn.next_reset == 0
 
 
 def test_commands_on_their_way_do_not_cross_a_reset():

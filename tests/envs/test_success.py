@@ -10,7 +10,7 @@ from mjx_policies.envs.quadruped.getup import LEAST_HEIGHT, STANDING_HEIGHT
 from mjx_policies.envs.registry import load
 from mjx_policies.envs.vectorize import vectorize
 from mjx_policies.evaluation.episodes import run_episodes
-from mjx_policies.evaluation.outcomes import judge
+from mjx_policies.evaluation.outcomes import episode_outcomes
 
 ROBOTS = 24
 FAST = {"xla_backend_optimization_level": 0}
@@ -45,7 +45,7 @@ def evaluate(name, seconds):
 
     def run(gain=0.0):
         episodes = jax.device_get(play(jax.random.key(0), gain))
-        found = judge(episodes, task.spec)
+        found = episode_outcomes(episodes, task.spec)
         assert found.goal == "success" and not found.failed.any() and not found.cut_off.any()
         # What is recorded at the last step belongs to the next episode already.
         last = episodes.recording[-round(seconds / task.spec.control_dt) : -1]  # [T, B, nq]

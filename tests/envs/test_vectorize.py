@@ -1,4 +1,4 @@
-"""Episode boundaries, on a toy whose every number is known. Axes: T steps, B environments, P starts in the pool."""
+"""Episode boundaries, on a toy whose every number is known. Axes: T steps, B environments, P the reset pool."""
 
 import itertools
 
@@ -173,7 +173,7 @@ def run_small(key, wishes):  # [T, B]
 def test_episode_boundaries_follow_a_plain_loop(wishes, seed):
     state, first, states, timesteps = jax.device_get(run_small(jax.random.key(seed), np.array(wishes)))
     pool_obs = state.pool[1]
-    steps, obs, next_start = state.steps.copy(), jax.tree.map(np.copy, first.obs), 0
+    steps, obs, next_reset = state.steps.copy(), jax.tree.map(np.copy, first.obs), 0
     scores: list[list[float]] = [[] for _ in range(B)]  # of each step of each episode so far, NaN where quarantined
     assert ((steps >= 0) & (steps < LIMIT)).all()
     for t, row in enumerate(wishes):
@@ -198,7 +198,7 @@ def test_episode_boundaries_follow_a_plain_loop(wishes, seed):
             for name, value in after.items():
                 np.testing.assert_array_equal(step.final_obs[name][b], value, err_msg=where)
                 if terminated or truncated:
-                    value = pool_obs[name][next_start % P]
+                    value = pool_obs[name][next_reset % P]
                 np.testing.assert_array_equal(step.obs[name][b], value, err_msg=where)
                 obs[name][b] = value
             np.testing.assert_allclose(after["extrinsics"], 2 * after["state"][[MASS]] - 3, atol=1e-6, err_msg=where)
@@ -209,11 +209,11 @@ def test_episode_boundaries_follow_a_plain_loop(wishes, seed):
             measured = [score for score in scores[b] if not np.isnan(score)]
             assert episode.measured == len(measured), where
             np.testing.assert_allclose(episode.score, np.mean(measured) if measured else np.nan, rtol=1e-6)
-            assert step.metrics["reused_starts"][b] == ((terminated or truncated) and next_start >= P), where
+            assert step.metrics["reused_resets"][b] == ((terminated or truncated) and next_reset >= P), where
             if terminated or truncated:
-                steps[b], next_start, scores[b] = 0, next_start + 1, []
+                steps[b], next_reset, scores[b] = 0, next_reset + 1, []
         np.testing.assert_array_equal(states.steps[t], steps)
-        assert states.next_start[t] == next_start
+        assert states.next_reset[t] == next_reset
 
 
 def test_first_episodes_end_spread_out_and_later_ones_at_the_limit():
@@ -268,7 +268,7 @@ def test_every_episode_is_another_robot_until_the_pool_is_exhausted():
     np.testing.assert_array_equal(masses[4:], column(state.pool[1], MASS))  # in order
     state, timestep = envs.step(state, jnp.full((4, 1), TERMINATE))
     np.testing.assert_array_equal(column(timestep.obs, MASS), masses[4:8])  # from the front again
-    assert timestep.metrics["reused_starts"].tolist() == [1, 1, 1, 1]
+    assert timestep.metrics["reused_resets"].tolist() == [1, 1, 1, 1]
 
     state = envs.refresh(state)
     state, timestep = envs.step(state, jnp.full((4, 1), TERMINATE))
@@ -441,7 +441,7 @@ def test_what_is_observed_is_bounded_by_its_unit():
 
 
 def test_a_jump_is_no_physics_either():
-    """A coordinate that was thrown far within a step, and stopped there, by a limit of its joint for example."""
+    """A coordinate that jumped far within a step, and stopped there, by a limit of its joint for example."""
     _, timestep = TOY.reset(jax.random.key(0), {})
     before = ToyState(ToyData(jnp.zeros(7), jnp.zeros(6)), {}, jnp.zeros(()))
     for jump, expected in ((1.0, True), (5.9, True), (6.1, False), (-1e5, False)):  # 300 /s for 0.02 s

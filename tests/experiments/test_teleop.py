@@ -38,7 +38,7 @@ COMMANDS = (
     CommandRange("left", "m/s", -0.5, 0.5),
     CommandRange("turn", "rad/s", -1.0, 1.0),
 )
-PATIENCE = 300.0  # s, for what a busy machine takes long to do
+TIMEOUT = 300.0  # s, for what a busy machine takes long to do
 _spec = importlib.util.spec_from_file_location("files", ROOT / "tests" / "mjx_policies" / "deploy" / "conftest.py")
 files = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(files)
@@ -176,7 +176,7 @@ def start(*arguments, code=None):
 
 def teleop(*arguments, code=None):
     with start(*arguments, code=code) as process:
-        output, errors = process.communicate(timeout=PATIENCE)
+        output, errors = process.communicate(timeout=TIMEOUT)
     return process.returncode, output, errors
 
 
@@ -296,7 +296,7 @@ class Browser:
         self._number += 1
         self._socket.send(json.dumps({"id": self._number, "method": method, "params": parameters}))
         while True:
-            message = json.loads(self._socket.recv(timeout=PATIENCE))
+            message = json.loads(self._socket.recv(timeout=TIMEOUT))
             if message.get("id") == self._number:
                 assert "error" not in message, message
                 return message["result"]
@@ -348,10 +348,10 @@ class Browser:
         if hasattr(self, "_socket"):
             self._socket.close()
         self._process.terminate()
-        self._process.wait(timeout=PATIENCE)
+        self._process.wait(timeout=TIMEOUT)
 
 
-def wait(condition, what, press=lambda: None, seconds=PATIENCE):
+def wait(condition, what, press=lambda: None, seconds=TIMEOUT):
     """Presses, and again every second: a page that still builds itself moves its buttons away."""
     start = pressed = time.monotonic()
     press()
@@ -434,5 +434,5 @@ def test_the_page_drives_the_robot(page):
     browser.call("Page.navigate", url="about:blank")  # nobody looks any more
     wait(lambda: read_log(log).records[-1]["mode"] == 3, "the robot to be damped")
     process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=PATIENCE)
+    output, errors = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0 and "faults: none" in output, errors

@@ -81,14 +81,14 @@ def test_a_whole_run_equals_that_of_diffusers(kind, eta, spacing, num_steps, mon
     x = rng.normal(size=(2, 3))
     expected = torch.tensor(x)
     for k, a, after, std in zip(*steps, strict=True):
-        guess, noise = rng.normal(size=(2, *x.shape))
-        clean = np.clip((x - np.sqrt(1 - a) * guess) / np.sqrt(a), -1, 1)
+        prediction, noise = rng.normal(size=(2, *x.shape))
+        clean = np.clip((x - np.sqrt(1 - a) * prediction) / np.sqrt(a), -1, 1)
         rest = (x - np.sqrt(a) * clean) / np.sqrt(1 - a)
         x = np.sqrt(after) * clean + np.sqrt(np.maximum(1 - after - std**2, 0)) * rest + std * noise
         drawn = torch.tensor(noise)
         monkeypatch.setattr(ddpm_file, "randn_tensor", lambda *_, drawn=drawn, **__: drawn)
         options = {"eta": eta, "use_clipped_model_output": True, "variance_noise": drawn} if kind == "DDIM" else {}
-        expected = theirs.step(torch.tensor(guess), int(k), expected, **options).prev_sample
+        expected = theirs.step(torch.tensor(prediction), int(k), expected, **options).prev_sample
         np.testing.assert_allclose(x, expected.numpy(), atol=1e-6)
 
 

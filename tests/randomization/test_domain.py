@@ -42,7 +42,7 @@ def test_no_imperfection_is_the_nominal_robot_bit_for_bit(go2):
         return episode(env, key, dynamics(jax.random.key(9)).dynamics)
 
     def bare(key):
-        for others in (2, 1, 2, 2):  # each wrapper hands on the first of its keys: noise, latency, pushes, delay
+        for others in (2, 1, 2, 2):  # each wrapper passes on the first of its keys: noise, latency, pushes, delay
             key = jax.random.split(key, 1 + others)[0]
         return episode(go2, key, {})
 

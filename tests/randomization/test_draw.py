@@ -9,7 +9,7 @@ import pytest
 
 from mjx_policies.envs.vectorize import vectorize
 from mjx_policies.randomization.dynamics import damping, mass
-from mjx_policies.randomization.terms import Randomization, widened
+from mjx_policies.randomization.terms import Randomization, scale_ranges
 
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # programs that run a few times
 
@@ -26,7 +26,7 @@ def episodes(toy):
     @jit
     def run(factor):
         state, first = envs.init(jax.random.key(0))
-        state = envs.refresh(state.replace(dynamics=Randomization(widened(TERMS, factor), model)))
+        state = envs.refresh(state.replace(dynamics=Randomization(scale_ranges(TERMS, factor), model)))
 
         def step(state, _):
             state, timestep = envs.step(state, jnp.zeros((B, 2)))

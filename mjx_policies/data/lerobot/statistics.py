@@ -17,7 +17,7 @@ Summary = Mapping[str, np.ndarray]
 
 
 def summarise(values: np.ndarray, camera: bool) -> Summary:  # [T, ...]
-    """Of one feature of one episode: shaped like a row, or [C, 1, 1] in units of full brightness for pictures."""
+    """Figures of one feature in one episode: shaped like a row, or [C, 1, 1] in units of full brightness for images."""
     if camera:
         chosen = np.linspace(0, len(values) - 1, min(FRAMES, len(values))).astype(int)
         rows = np.moveaxis(values[chosen], -1, 0).reshape(values.shape[-1], -1).T / 255.0
@@ -39,7 +39,7 @@ def summarise(values: np.ndarray, camera: bool) -> Summary:  # [T, ...]
 
 
 def combine(summaries: Sequence[Summary]) -> Summary:
-    """Of one feature of all episodes."""
+    """Figures of one feature over all episodes."""
     stacked = {name: np.stack([summary[name] for summary in summaries]) for name in summaries[0]}
     count = stacked["count"].reshape(-1, *(1,) * (stacked["mean"].ndim - 1))
     share = count / count.sum()

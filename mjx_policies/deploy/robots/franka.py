@@ -276,7 +276,7 @@ class Franka:
 
     @property
     def name(self) -> str:
-        """Of the robot."""
+        """The name of the robot."""
         return self._name
 
     @property

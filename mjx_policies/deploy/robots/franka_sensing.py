@@ -60,7 +60,7 @@ def sixd(matrix: np.ndarray) -> np.ndarray:  # [3, 3] -> [6]
 
 
 def to_matrix(orientation: np.ndarray) -> np.ndarray:  # [4] w, x, y, z -> [3, 3]
-    """Of a quaternion; one slightly off unit length is forgiven."""
+    """The rotation matrix of a quaternion; one slightly off unit length is forgiven."""
     w, x, y, z = orientation / np.linalg.norm(orientation)
     return np.array(
         [

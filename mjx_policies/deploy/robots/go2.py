@@ -38,7 +38,7 @@ DAMPING = 3.0  # N m s / rad, as in the manufacturer's own controllers on exit
 HEAD, LEVEL_FLAG, MOTOR_MODE = (0xFE, 0xEF), 0xFF, 0x01
 NUM_MOTORS = 20  # in a command; those from 12 on do not exist in a Go2
 POSITION_STOP, VELOCITY_STOP = 2.146e9, 16000.0  # "no target", in the SDK's constants
-RELEASE_ATTEMPTS = 10
+RELEASE_RETRIES = 10
 
 
 class Sdk(Protocol):
@@ -99,14 +99,14 @@ class Go2:
         self._failure = self._motor_failure = ""
         self._tick = 0  # of the newest state; 0 from bridges that do not count
         self._served = np.zeros(12, bool)  # [A] motors that have been in their servo mode
-        for attempt in range(RELEASE_ATTEMPTS):
+        for retry in range(RELEASE_RETRIES):
             if self._sdk.release():
                 break
-            if attempt + 1 < RELEASE_ATTEMPTS:
+            if retry + 1 < RELEASE_RETRIES:
                 sleep(1.0)
         else:
             raise RuntimeError(
-                f"another service still holds the Go2's motors after {RELEASE_ATTEMPTS} requests to release them: "
+                f"another service still holds the Go2's motors after {RELEASE_RETRIES} requests to release them: "
                 "switch its sport mode off in the manufacturer's app, and start again"
             )
         self._command = self._new_command()

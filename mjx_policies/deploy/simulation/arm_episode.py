@@ -143,7 +143,7 @@ def run_episode(
         executor=None if real_time else Inline(),
         clock=clock,
     ) as chunked:
-        planner.seconds.clear()  # of the tries
+        planner.seconds.clear()  # of the warm-up
         controller = franka_controller(
             chunked, robot.joint_names, lambda: begin.goal, start=rest, latency=latency, clock=clock
         )

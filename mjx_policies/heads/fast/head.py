@@ -1,8 +1,8 @@
-"""A chunk said token by token, Pertsch et al. 2025 (arXiv:2501.09747): a transformer over `FastTokenizer`'s tokens.
+"""A chunk generated token by token, Pertsch et al. 2025 (arXiv:2501.09747): a transformer over `FastTokenizer`.
 
-The first tokens say the lowest frequencies, so where the motion goes is decided before how it goes there, and a chunk
+The first tokens are the lowest frequencies, so where the motion goes is decided before how it goes there, and a chunk
 goes one way. No token is ever drawn that stands for more coefficients than the chunk still lacks, so what is drawn can
-only fail to be a chunk by being too short, when `max_tokens` are said. Then the trace says that it is not valid, and
+only fail to be a chunk by being too short, when `max_tokens` are generated. The trace is then marked as not valid, and
 the action is NaN rather than zeros or a part of a motion. What to do then only those know who know what was done last:
 `chunking` goes on holding the last action, a robot stops the policy.
 Axes: E embedding, M tokens, V vocabulary, H horizon, A action, L = H A, W width.
@@ -79,7 +79,7 @@ class TokenTransformer(nn.Module):
         return self.logits(self.norm(x[0])), tuple(kept)
 
     def empty_caches(self) -> tuple[Cache, ...]:
-        """Of no tokens."""
+        """The caches before the first token."""
         return tuple(block.empty_cache(self.max_tokens) for block in self.blocks)
 
 
@@ -120,32 +120,32 @@ def fast_head(
         return logits + IMPOSSIBLE * (lengths[:vocabulary] > left[..., None])
 
     def log_probs(params: PyTree, embedding: Array, tokens: Array, heat: float) -> tuple[Array, Array]:  # [M], [M]
-        """Of each token given those before it, and whether it is one rather than behind the end."""
+        """Log probability of each token given those before it, and whether it is one rather than behind the end."""
         spans = lengths[tokens]
         logits = possible(apply(net, params, embedding, tokens) / heat, tokenizer.numbers - (jnp.cumsum(spans) - spans))
-        said = tokens < vocabulary
-        chosen = jnp.where(said, tokens, 0)[:, None]
+        is_token = tokens < vocabulary
+        chosen = jnp.where(is_token, tokens, 0)[:, None]
         found = jnp.take_along_axis(jax.nn.log_softmax(logits.astype(jnp.float32)), chosen, axis=1)[:, 0]
-        return jnp.where(said, found, 0.0), said
+        return jnp.where(is_token, found, 0.0), is_token
 
     def loss(params: PyTree, key: Array, embedding: Array, action: Array, mask: Array | None = None) -> Array:
-        """Mean cross-entropy of the tokens, which say the chunk as a whole, padding included."""
+        """Mean cross-entropy of the tokens, which encode the chunk as a whole, padding included."""
         del key
         tokens = tokenizer.encode(action)[0][:max_tokens]
-        found, said = log_probs(params, embedding, tokens, 1.0)
-        error = masked_mean(-found, said.astype(jnp.float32))
+        found, is_token = log_probs(params, embedding, tokens, 1.0)
+        error = masked_mean(-found, is_token.astype(jnp.float32))
         return error if mask is None else jnp.where(mask.any(), error, 0.0)
 
     noise = Noise((max_tokens, vocabulary), "gumbel")
 
-    def say(params: PyTree, embedding: Array, carry: Any, numbers: Array, position: Array) -> tuple[Any, Array]:
+    def generate(params: PyTree, embedding: Array, carry: Any, numbers: Array, position: Array) -> tuple[Any, Array]:
         caches, last, left = carry
         logits, caches = apply(net, params, embedding, last, position, caches, method="step")
         drawn = jnp.argmax(possible(logits / temperature, left) + numbers).astype(jnp.int32)
         token = jnp.where(left > 0, drawn, vocabulary)
         return (caches, token, left - lengths[token]), token
 
-    def nothing_said(params: PyTree) -> Any:
+    def empty(params: PyTree) -> Any:
         return (
             apply(net, params, method="empty_caches"),
             jnp.asarray(vocabulary, jnp.int32),
@@ -154,9 +154,9 @@ def fast_head(
 
     def draw(params: PyTree, embedding: Array, noise: Array) -> tuple[Array, Tokens]:
         def step(carry: Any, inputs: tuple[Array, Array]) -> tuple[Any, Array]:
-            return say(params, embedding, carry, *inputs)
+            return generate(params, embedding, carry, *inputs)
 
-        _, tokens = jax.lax.scan(step, nothing_said(params), (noise, jnp.arange(max_tokens)))
+        _, tokens = jax.lax.scan(step, empty(params), (noise, jnp.arange(max_tokens)))
         action, valid = tokenizer.decode(tokens)
         return action, Tokens(tokens, valid)
 

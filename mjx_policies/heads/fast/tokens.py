@@ -8,7 +8,7 @@ folding shirts), table I: the number of tokens follows the motion, not the rate 
 
 Two faults of the authors' code are not repeated. Coefficients outside the range seen in training were clipped: here the
 alphabet holds all that a chunk within `limit` can have. Tokens that make no chunk were decoded as zeros, which are a
-command to a robot: here a flag says so, and the chunk is NaN, which nothing executes.
+command to a robot: here a flag tells, and the chunk is NaN, which nothing executes.
 Axes: H horizon, A action, K frequency, L = H A numbers of a chunk, V vocabulary, M tokens given.
 """
 
@@ -95,7 +95,7 @@ class FastTokenizer:
 
     @property
     def num_symbols(self) -> int:
-        """Of single coefficients."""
+        """How many symbols stand for single coefficients."""
         return 2 * self.bound + 1
 
     @property
@@ -185,7 +185,7 @@ def fit_tokenizer(
 
 
 def most_tokens(tokenizer: FastTokenizer, actions: np.ndarray) -> int:  # [N, H, A]
-    """Of any of these chunks: a head that may say no more cannot say them all."""
+    """The longest sequence of any of these chunks: a head that may generate no more cannot decode them all."""
     counts = jax.jit(jax.vmap(lambda action: tokenizer.encode(action)[1]), compiler_options=compiler_options())(actions)
     return int(counts.max())
 

@@ -8,7 +8,7 @@ from mjx_policies.experiments.collection.rollouts import make_recorder
 
 
 @pytest.fixture(scope="session")
-def record_attempts():
+def record_episodes():
     """`(env, expert, num) -> Rollouts`, every fourth by labels, whose strategy is the number after the last."""
 
     def record(env, expert, num):
@@ -27,7 +27,7 @@ def record_attempts():
             labels, person = carry
             return jnp.where(labels, len(expert.strategies), person.manner.strategy)
 
-        attempts = make_recorder(env, Demonstrator(init, act, strategy, strategies=expert.strategies))(np.arange(num))
-        return jax.device_get(attempts)
+        episodes = make_recorder(env, Demonstrator(init, act, strategy, strategies=expert.strategies))(np.arange(num))
+        return jax.device_get(episodes)
 
     return record

@@ -1,4 +1,4 @@
-"""The expert that opens a drawer: whole attempts, judged with C MuJoCo."""
+"""The expert that opens a drawer: whole episodes, checked with C MuJoCo."""
 
 import jax
 import mujoco
@@ -19,32 +19,32 @@ def env():
 
 
 @pytest.fixture(scope="module")
-def attempts(env, record_attempts):
-    return record_attempts(env, drawer_expert(env), NUM)
+def episodes(env, record_episodes):
+    return record_episodes(env, drawer_expert(env), NUM)
 
 
-def test_every_way_to_take_the_handle_opens_the_drawer_and_so_do_labels_alone(attempts):
+def test_every_way_to_take_the_handle_opens_the_drawer_and_so_do_labels_alone(episodes):
     for number, name in enumerate((*STRATEGIES, "labels")):
-        chosen = attempts.strategy == number
+        chosen = episodes.strategy == number
         assert chosen.sum() > 5, name
-        assert attempts.success[chosen].mean() > 0.9, name
-    assert np.abs(attempts.action).max() <= 1 and np.abs(attempts.label).max() <= 1
-    for b in np.flatnonzero(attempts.success):
-        assert attempts.qpos[attempts.length[b], b, 9] > 0.15
+        assert episodes.success[chosen].mean() > 0.9, name
+    assert np.abs(episodes.action).max() <= 1 and np.abs(episodes.label).max() <= 1
+    for b in np.flatnonzero(episodes.success):
+        assert episodes.qpos[episodes.length[b], b, 9] > 0.15
 
 
-def test_each_way_is_the_one_it_is_called(env, attempts):
+def test_each_way_is_the_one_it_is_called(env, episodes):
     """While the drawer runs, in C MuJoCo: the hand leans as far as it should, and the handle is where it should be."""
     model = env.physics.model
     data = mujoco.MjData(model)
-    for b in np.flatnonzero(attempts.success & (attempts.strategy < len(STRATEGIES))):
-        path = attempts.qpos[: attempts.length[b] + 1, b]
+    for b in np.flatnonzero(episodes.success & (episodes.strategy < len(STRATEGIES))):
+        path = episodes.qpos[: episodes.length[b] + 1, b]
         data.qpos[:] = path[np.flatnonzero(path[:, 9] > 0.1)[0]]
-        data.mocap_pos[:] = attempts.mocap_pos[b]
+        data.mocap_pos[:] = episodes.mocap_pos[b]
         mujoco.mj_kinematics(model, data)
         away = data.site("tcp").xpos - data.site("handle").xpos
         lean = np.arccos(-data.site("tcp").xmat[8])
-        strategy = attempts.strategy[b]
+        strategy = episodes.strategy[b]
         assert abs(lean - SLANTS[strategy]) < 0.15
         if strategy == HOOK:
             assert data.qpos[7:9].max() < 0.003 and away[0] > 0.008  # closed, behind a handle of 8 mm
@@ -52,10 +52,10 @@ def test_each_way_is_the_one_it_is_called(env, attempts):
             assert data.qpos[7:9].min() > 0.006 and np.hypot(away[0], away[1]) < 0.02
 
 
-def test_the_drawer_is_pulled_and_not_torn_open(attempts):
+def test_the_drawer_is_pulled_and_not_torn_open(episodes):
     """A hand that pulls at 0.2 m/s, half as fast again at most, and what it shares out among its periods."""
-    for b in np.flatnonzero(attempts.success & (attempts.strategy < len(STRATEGIES))):
-        opening = attempts.qpos[: attempts.length[b] + 1, b, 9]
+    for b in np.flatnonzero(episodes.success & (episodes.strategy < len(STRATEGIES))):
+        opening = episodes.qpos[: episodes.length[b] + 1, b, 9]
         assert np.diff(opening).max() / 0.05 < 0.45
         assert opening.max() < 0.2
 

@@ -19,25 +19,25 @@ def task():
 
 
 @pytest.fixture(scope="module")
-def attempts(task):
+def episodes(task):
     record = make_recorder(task, expert_demonstrator(obstacle2d_expert(task)))
     return jax.device_get(record(np.arange(512)))
 
 
-def test_both_sides_are_taken_equally_often_and_nearly_always_arrive(attempts):
-    assert attempts.success.mean() > 0.97 and not attempts.terminated.any()
-    share = (attempts.strategy == 0).mean()
+def test_both_sides_are_taken_equally_often_and_nearly_always_arrive(episodes):
+    assert episodes.success.mean() > 0.97 and not episodes.terminated.any()
+    share = (episodes.strategy == 0).mean()
     assert abs(share - 0.5) < 3 * 0.5 / np.sqrt(512)
 
 
-def test_the_strategy_says_on_which_side_the_robot_passes(attempts):
+def test_the_strategy_says_on_which_side_the_robot_passes(episodes):
     for b in range(64):
-        path = attempts.qpos[: attempts.length[b] + 1, b]
+        path = episodes.qpos[: episodes.length[b] + 1, b]
         beside = path[np.abs(path[:, 0]).argmin(), 1]
-        assert np.sign(beside) == 1 - 2 * attempts.strategy[b]
+        assert np.sign(beside) == 1 - 2 * episodes.strategy[b]
 
 
-def test_labels_equal_the_actions_that_were_meant_but_for_starts_and_pauses(task, attempts):
+def test_labels_equal_the_actions_that_were_meant_but_for_starts_and_pauses(task, episodes):
     """`label` knows neither pace nor aiming error, so the direction is compared, once a side has been taken."""
     expert = obstacle2d_expert(task)
 

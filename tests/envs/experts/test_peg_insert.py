@@ -1,4 +1,4 @@
-"""The expert that inserts a peg: whole attempts, judged with C MuJoCo, and the laws of its way in."""
+"""The expert that inserts a peg: whole episodes, checked with C MuJoCo, and the laws of its way in."""
 
 import jax
 import jax.numpy as jnp
@@ -37,20 +37,20 @@ def env():
 
 
 @pytest.fixture(scope="module")
-def attempts(env, record_attempts):
-    return record_attempts(env, peg_insert_expert(env), NUM)
+def episodes(env, record_episodes):
+    return record_episodes(env, peg_insert_expert(env), NUM)
 
 
 @pytest.fixture(scope="module")
-def paths(env, attempts):
-    """For each attempt, from C MuJoCo: the tip relative to the mouth [T + 1, 3] and the lean of peg and hand, rad."""
+def paths(env, episodes):
+    """For each episode, from C MuJoCo: the tip relative to the mouth [T + 1, 3] and the lean of peg and hand, rad."""
     model = env.physics.model
     data = mujoco.MjData(model)
     paths = []
     for b in range(NUM):
         rows = []
-        data.mocap_pos[:] = attempts.mocap_pos[b]
-        for qpos in attempts.qpos[: attempts.length[b] + 1, b]:
+        data.mocap_pos[:] = episodes.mocap_pos[b]
+        for qpos in episodes.qpos[: episodes.length[b] + 1, b]:
             data.qpos[:] = qpos
             mujoco.mj_kinematics(model, data)
             peg, hand = data.body("peg").xmat[8], -data.site("tcp").xmat[8]
@@ -61,24 +61,24 @@ def paths(env, attempts):
     return paths
 
 
-def test_every_way_in_inserts_the_peg_and_so_do_labels_alone(attempts, paths):
+def test_every_way_in_inserts_the_peg_and_so_do_labels_alone(episodes, paths):
     for number, name in enumerate((*STRATEGIES, "labels")):
-        chosen = attempts.strategy == number
+        chosen = episodes.strategy == number
         assert chosen.sum() > 5, name
-        assert attempts.success[chosen].mean() > 0.85, name
-    assert attempts.success.mean() > 0.95
-    assert np.abs(attempts.action).max() <= 1 and np.abs(attempts.label).max() <= 1
-    for b in np.flatnonzero(attempts.success):
+        assert episodes.success[chosen].mean() > 0.85, name
+    assert episodes.success.mean() > 0.95
+    assert np.abs(episodes.action).max() <= 1 and np.abs(episodes.label).max() <= 1
+    for b in np.flatnonzero(episodes.success):
         assert paths[b][-1, 2] < -0.025 and np.abs(paths[b][-1, :2]).max() < 0.001
 
 
-def test_each_way_in_is_the_one_it_is_called(attempts, paths):
+def test_each_way_in_is_the_one_it_is_called(episodes, paths):
     felt = []
-    for b in np.flatnonzero(attempts.success):
+    for b in np.flatnonzero(episodes.success):
         place, lean = paths[b][:, :3], paths[b][:, 3]
         aside = np.hypot(place[:, 0], place[:, 1])
         entry = np.flatnonzero((place[:, 2] < 0) & (aside < HOLE_WIDTH / 4))[0]
-        strategy = attempts.strategy[b]
+        strategy = episodes.strategy[b]
         if strategy == SLANTED:
             assert abs(lean[entry] - SLANT) < 0.1
         elif strategy == STRAIGHT:
@@ -89,9 +89,9 @@ def test_each_way_in_is_the_one_it_is_called(attempts, paths):
     assert np.mean(felt) > 0.8  # some happen to come down over the hole
 
 
-def test_the_hand_neither_slams_nor_ends_askew(attempts, paths):
+def test_the_hand_neither_slams_nor_ends_askew(episodes, paths):
     """A tenth of a metre a second is slow for a hand, and what PUSH allows; the servos' lag adds a little."""
-    for b in np.flatnonzero(attempts.success & (attempts.strategy < len(STRATEGIES))):
+    for b in np.flatnonzero(episodes.success & (episodes.strategy < len(STRATEGIES))):
         place, hand = paths[b][:, :3], paths[b][:, 4]
         speed = np.linalg.norm(np.diff(place, axis=0), axis=1) / 0.05
         low = (place[1:, 2] < 0.004) & (place[1:, 2] > -0.004)

@@ -1,4 +1,4 @@
-"""The expert that pushes a block: whole attempts, what each way is called by, and the geometry of a push."""
+"""The expert that pushes a block: whole episodes, what each way is called by, and the geometry of a push."""
 
 import jax
 import jax.numpy as jnp
@@ -40,56 +40,56 @@ tilt = st.floats(-0.4, 0.4)
 
 
 @pytest.fixture(scope="module")
-def attempts(record_attempts):
+def episodes(record_episodes):
     env = load("FrankaPush", "cpu", num_envs=NUM)
-    return record_attempts(env, push_expert(env), NUM)
+    return record_episodes(env, push_expert(env), NUM)
 
 
 @pytest.fixture(scope="module")
-def paths(attempts):
-    """Of each attempt: the way that the block has to go still [T + 1, 2], and how it is turned [T + 1]."""
+def paths(episodes):
+    """For each episode: the way that the block has to go still [T + 1, 2], and how it is turned [T + 1]."""
     paths = []
-    for b, length in enumerate(attempts.length):
-        qpos = attempts.qpos[: length + 1, b]
+    for b, length in enumerate(episodes.length):
+        qpos = episodes.qpos[: length + 1, b]
         w, x, y, z = qpos[:, 12:16].T
         yaw = np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
-        paths.append((attempts.mocap_pos[b, 0, :2] - qpos[:, 9:11], yaw))
+        paths.append((episodes.mocap_pos[b, 0, :2] - qpos[:, 9:11], yaw))
     return paths
 
 
-def test_every_way_brings_the_block_to_its_goal_and_so_do_labels_alone(attempts, paths):
+def test_every_way_brings_the_block_to_its_goal_and_so_do_labels_alone(episodes, paths):
     for number, name in enumerate((*STRATEGIES, "labels")):
-        chosen = attempts.strategy == number
+        chosen = episodes.strategy == number
         assert chosen.sum() > 8, name
-        assert attempts.success[chosen].mean() > 0.75, name
-    assert attempts.success.mean() > 0.9 and not attempts.terminated.any()
-    assert np.abs(attempts.action).max() <= 1 and np.abs(attempts.label).max() <= 1
-    for b in np.flatnonzero(attempts.success):
+        assert episodes.success[chosen].mean() > 0.75, name
+    assert episodes.success.mean() > 0.9 and not episodes.terminated.any()
+    assert np.abs(episodes.action).max() <= 1 and np.abs(episodes.label).max() <= 1
+    for b in np.flatnonzero(episodes.success):
         to_go, yaw = paths[b]
         askew = np.abs(np.mod(yaw + np.pi / 4, np.pi / 2) - np.pi / 4)
         held = (np.linalg.norm(to_go, axis=1) < GOAL_RADIUS) & (askew < GOAL_TURN)
         assert np.convolve(held, np.ones(10), mode="valid").max() == 10  # for half a second
 
 
-def test_the_strategy_says_on_which_side_the_block_is_pushed_first(attempts, paths):
+def test_the_strategy_says_on_which_side_the_block_is_pushed_first(episodes, paths):
     """Where there is a choice: the block has to go both ways, and the hand sees the goal where it is."""
     right = {FORWARD_FIRST: [], SIDEWAYS_FIRST: []}
     for b, (to_go, _) in enumerate(paths):
-        if attempts.strategy[b] in right and np.abs(to_go[0]).min() > 0.05 and to_go[0, 0] > 0:
+        if episodes.strategy[b] in right and np.abs(to_go[0]).min() > 0.05 and to_go[0, 0] > 0:
             went = np.abs(to_go - to_go[0])
             start = went[np.flatnonzero(went.max(axis=1) > 0.03)[0]]
-            right[attempts.strategy[b]].append(start[0] > start[1])
+            right[episodes.strategy[b]].append(start[0] > start[1])
     assert len(right[FORWARD_FIRST]) > 2 and np.mean(right[FORWARD_FIRST]) > 0.9
     assert len(right[SIDEWAYS_FIRST]) > 2 and np.mean(right[SIDEWAYS_FIRST]) < 0.1
 
 
-def test_the_block_is_squared_by_the_first_push_or_else_by_the_last(attempts, paths):
+def test_the_block_is_squared_by_the_first_push_or_else_by_the_last(episodes, paths):
     """How much of its turn a block that started turned is left with, when it has gone 6 cm."""
     left = {number: [] for number in range(len(STRATEGIES))}
     for b, (to_go, yaw) in enumerate(paths):
         gone = np.flatnonzero(np.linalg.norm(to_go - to_go[0], axis=1) > 0.06)
-        if attempts.strategy[b] in left and len(gone) and abs(yaw[0]) > 0.15:
-            left[attempts.strategy[b]].append(yaw[gone[0]] / yaw[0])
+        if episodes.strategy[b] in left and len(gone) and abs(yaw[0]) > 0.15:
+            left[episodes.strategy[b]].append(yaw[gone[0]] / yaw[0])
     at_once = np.concatenate([left[FORWARD_FIRST], left[SIDEWAYS_FIRST], left[ASLANT]])
     assert len(at_once) > 10 and len(left[TURNED_LAST]) > 3
     assert np.median(at_once) < 0.6 < 0.8 < np.median(left[TURNED_LAST])

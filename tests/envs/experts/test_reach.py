@@ -1,4 +1,4 @@
-"""The expert that reaches a point: whole attempts, and the paths of its three ways."""
+"""The expert that reaches a point: whole episodes, and the paths of its three ways."""
 
 import jax
 import jax.numpy as jnp
@@ -22,21 +22,21 @@ def env():
 
 
 @pytest.fixture(scope="module")
-def attempts(env, record_attempts):
-    return record_attempts(env, reach_expert(env), NUM)
+def episodes(env, record_episodes):
+    return record_episodes(env, reach_expert(env), NUM)
 
 
-def test_every_way_arrives_and_so_do_labels_alone(env, attempts):
+def test_every_way_arrives_and_so_do_labels_alone(env, episodes):
     for number, name in enumerate((*STRATEGIES, "labels")):
-        chosen = attempts.strategy == number
+        chosen = episodes.strategy == number
         assert chosen.sum() > 8, name
-        assert attempts.success[chosen].mean() > 0.95, name
-    assert np.abs(attempts.action).max() <= 1 and np.abs(attempts.label).max() <= 1
+        assert episodes.success[chosen].mean() > 0.95, name
+    assert np.abs(episodes.action).max() <= 1 and np.abs(episodes.label).max() <= 1
     data = mujoco.MjData(env.physics.model)
-    for b in np.flatnonzero(attempts.success):
-        data.qpos[:] = attempts.qpos[attempts.length[b], b]
+    for b in np.flatnonzero(episodes.success):
+        data.qpos[:] = episodes.qpos[episodes.length[b], b]
         mujoco.mj_kinematics(env.physics.model, data)
-        assert np.linalg.norm(data.site("tcp").xpos - attempts.mocap_pos[b, 0]) < 0.02
+        assert np.linalg.norm(data.site("tcp").xpos - episodes.mocap_pos[b, 0]) < 0.02
 
 
 @jax.jit

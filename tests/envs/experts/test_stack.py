@@ -1,4 +1,4 @@
-"""The expert that stacks a cube: whole attempts, and the grasps that it chooses."""
+"""The expert that stacks a cube: whole episodes, and the grasps that it chooses."""
 
 import jax
 import jax.numpy as jnp
@@ -20,9 +20,9 @@ angle = st.floats(-np.pi, np.pi)
 
 
 @pytest.fixture(scope="module")
-def attempts(record_attempts):
+def episodes(record_episodes):
     env = load("FrankaStack", "cpu", num_envs=NUM)
-    return record_attempts(env, stack_expert(env), NUM)
+    return record_episodes(env, stack_expert(env), NUM)
 
 
 def yaw(quat):
@@ -30,31 +30,31 @@ def yaw(quat):
     return np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
 
 
-def test_every_way_stacks_the_cubes_and_so_do_labels_alone(attempts):
+def test_every_way_stacks_the_cubes_and_so_do_labels_alone(episodes):
     for number, name in enumerate((*STRATEGIES, "labels")):
-        chosen = attempts.strategy == number
+        chosen = episodes.strategy == number
         assert chosen.sum() > 5, name
-        assert attempts.success[chosen].mean() > 0.8, name
-    assert attempts.success.mean() > 0.9 and not attempts.terminated.any()
-    assert np.abs(attempts.action).max() <= 1 and np.abs(attempts.label).max() <= 1
+        assert episodes.success[chosen].mean() > 0.8, name
+    assert episodes.success.mean() > 0.9 and not episodes.terminated.any()
+    assert np.abs(episodes.action).max() <= 1 and np.abs(episodes.label).max() <= 1
 
 
-def test_the_upper_cube_lies_still_on_the_lower_one_its_faces_along_its_faces(attempts):
-    for b in np.flatnonzero(attempts.success):
-        before, end = (attempts.qpos[attempts.length[b] - back, b] for back in (4, 0))
+def test_the_upper_cube_lies_still_on_the_lower_one_its_faces_along_its_faces(episodes):
+    for b in np.flatnonzero(episodes.success):
+        before, end = (episodes.qpos[episodes.length[b] - back, b] for back in (4, 0))
         offset = end[CUBE_AT][:3] - end[BASE_AT][:3]
         assert np.hypot(*offset[:2]) < 0.02 and abs(offset[2] - 2 * CUBE) < 0.003
         assert np.abs(end[CUBE_AT] - before[CUBE_AT]).max() < 1e-3
         assert end[7:9].min() > CUBE + 0.003  # both fingers are off it
-    turned = [yaw(attempts.qpos[n, b, 12:16]) - yaw(attempts.qpos[n, b, 19:23]) for b, n in enumerate(attempts.length)]
+    turned = [yaw(episodes.qpos[n, b, 12:16]) - yaw(episodes.qpos[n, b, 19:23]) for b, n in enumerate(episodes.length)]
     askew = np.abs(np.mod(turned + np.array(np.pi / 4), np.pi / 2) - np.pi / 4)
-    assert np.quantile(askew[attempts.success], 0.9) < 0.1
+    assert np.quantile(askew[episodes.success], 0.9) < 0.1
 
 
-def test_from_above_the_cube_is_carried_higher_than_from_a_side(attempts):
-    person = attempts.success & (attempts.strategy < len(STRATEGIES))
-    peak = np.array([attempts.qpos[: n + 1, b, 11].max() for b, n in enumerate(attempts.length)]) - 3 * CUBE
-    above, side = (np.median(peak[person & (attempts.strategy % 2 == k)]) for k in (0, 1))
+def test_from_above_the_cube_is_carried_higher_than_from_a_side(episodes):
+    person = episodes.success & (episodes.strategy < len(STRATEGIES))
+    peak = np.array([episodes.qpos[: n + 1, b, 11].max() for b, n in enumerate(episodes.length)]) - 3 * CUBE
+    above, side = (np.median(peak[person & (episodes.strategy % 2 == k)]) for k in (0, 1))
     assert above > side + 0.5 * (CARRY[0] - CARRY[1]) and side > 0.01
 
 

@@ -54,7 +54,7 @@ def solved(limits):
 
 
 def distances(q, goal):
-    """Of the poses reached, by MuJoCo: m and rad."""
+    """Errors of the poses reached, by MuJoCo: m and rad."""
     model = robot_spec().compile()
     data = mujoco.MjData(model)
     result = []

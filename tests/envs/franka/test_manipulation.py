@@ -260,8 +260,8 @@ def test_a_picked_cube_is_brought_to_its_goal(build, off, there):
 
 def test_a_cube_that_is_not_held_earns_no_lift(build):
     task = build("FrankaPickCube")
-    thrown = task.terms(cube=[0.5, 0.0, 0.3], mocap={"goal": [0.5, 0, 0.3]})
-    assert thrown == pytest.approx(
+    in_the_air = task.terms(cube=[0.5, 0.0, 0.3], mocap={"goal": [0.5, 0, 0.3]})
+    assert in_the_air == pytest.approx(
         {"reach": 1 - np.tanh(0.5), "grasp": 0, "lift": 0, "carry": 0, "success": 1}, abs=1e-4
     )
     held = task.terms(opening=0.0195, grip=0.0, cube=[0.5, 0, 0.2], mocap={"goal": [0.5, 0.1, 0.2]})

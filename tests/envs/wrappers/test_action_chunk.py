@@ -34,7 +34,7 @@ GO, END, CUT = 0.5, -1.0, -2.0  # of the counter
 @settings(max_examples=25, deadline=None)
 @given(rows=st.lists(st.sampled_from([GO, GO, END, CUT]), min_size=K + 1, max_size=K + 1), before=st.integers(0, 2))
 def test_a_chunk_is_the_plain_loop_up_to_its_end(chunk, counter, rows, before):
-    """The last row is beyond K: nobody looks at it."""
+    """The last row is beyond K: it is ignored."""
     env, step = chunk
     state, _ = begin(env)
     for _ in range(before):

@@ -57,7 +57,7 @@ def test_a_robot_in_quarantine_is_cut_off_with_its_last_sound_history(counter, f
     np.testing.assert_array_equal(timestep.final_obs["state"][1], before.obs["state"][1])
     np.testing.assert_array_equal(counts(timestep)[1], counts(timestep)[1, :1].repeat(STEPS))
     state, timestep = step(state, jnp.full((2, 1), 0.5))
-    assert not timestep.metrics["nan_resets"].any(), "what was thrown far is not remembered"
+    assert not timestep.metrics["nan_resets"].any(), "what diverged is not remembered"
 
 
 def test_what_was_seen_once_stays_as_it_was_seen(counter):

@@ -1,6 +1,6 @@
 """A writer of LeRobotDataset v3.0 that shares nothing with ours: pyarrow, json, PyAV, Pillow, after the official code.
 
-Two data files; the first holds two episodes in one row group, and one film holds the frames of all episodes.
+Two data files; the first holds two episodes in one row group, and one video holds the frames of all episodes.
 """
 
 import io
@@ -29,7 +29,7 @@ def contents():
             "action": rng.normal(size=(steps, 2)).astype(np.float32),
             "reward": rng.normal(size=steps).astype(np.float32),
             "wrist": rng.integers(0, 256, (steps, *SIZE, 3), dtype=np.uint8),
-            "film": np.stack([np.full((*SIZE, 3), 40 * number + 8 * t, np.uint8) for t in range(steps)]),
+            "top": np.stack([np.full((*SIZE, 3), 40 * number + 8 * t, np.uint8) for t in range(steps)]),
         }
         for number, steps in enumerate(LENGTHS)
     ]
@@ -66,7 +66,7 @@ def write(root, **info):
     )
     _film(
         root / "videos/observation.images.top/chunk-000/file-000.mp4",
-        np.concatenate([episode["film"] for episode in episodes]),
+        np.concatenate([episode["top"] for episode in episodes]),
     )
     _info(root, info)
 

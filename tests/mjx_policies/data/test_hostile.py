@@ -223,7 +223,7 @@ def test_few_bytes_for_very_many_values(folder, monkeypatch):
 
 
 def test_pickled_types_are_not_loaded(folder, tmp_path):
-    """Old versions of pyarrow unpickled what a schema said."""
+    """Old versions of pyarrow unpickled what a schema held."""
 
     class Payload:
         def __reduce__(self):
@@ -252,15 +252,15 @@ def test_pictures_that_lie_elsewhere_or_are_none(folder, tmp_path):
 
 def test_films(official_lerobot, tmp_path):
     official_lerobot.write(tmp_path)
-    film = tmp_path / "videos/observation.images.top/chunk-000/file-000.mp4"
-    whole = film.read_bytes()
-    film.write_bytes(whole[: len(whole) // 2])
+    video = tmp_path / "videos/observation.images.top/chunk-000/file-000.mp4"
+    whole = video.read_bytes()
+    video.write_bytes(whole[: len(whole) // 2])
     refuses(lambda: lerobot.read(tmp_path), "damaged|no frame")
     # A list of further files, which ffmpeg would open if it were let.
-    film.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{tmp_path}/other.mp4\n#EXT-X-ENDLIST\n")
+    video.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{tmp_path}/other.mp4\n#EXT-X-ENDLIST\n")
     (tmp_path / "other.mp4").write_bytes(whole)
     refuses(lambda: lerobot.read(tmp_path), "is damaged")
-    film.write_bytes(whole)
+    video.write_bytes(whole)
     times = pa.array([0.0, 0.4, 500.0])
     edit_table(tmp_path / EPISODES, **{"videos/observation.images.top/from_timestamp": times})
     refuses(lambda: lerobot.read(tmp_path), "has no frame at 500.000 s")

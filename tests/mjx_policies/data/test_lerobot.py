@@ -92,9 +92,9 @@ def test_reads_the_official_layout(official_lerobot, tmp_path):
         np.testing.assert_array_equal(episode.action, expected["action"], strict=True)
         np.testing.assert_array_equal(episode.reward, expected["reward"], strict=True)
         np.testing.assert_array_equal(episode.observation["observation.images.wrist"], expected["wrist"], strict=True)
-        film = episode.observation["observation.images.top"]  # lossy, so only nearly so
-        assert film.shape == expected["film"].shape and film.dtype == np.uint8
-        assert np.abs(film.astype(int) - expected["film"]).max() <= 3  # neighbouring frames differ by 8
+        video = episode.observation["observation.images.top"]  # lossy, so only nearly so
+        assert video.shape == expected["top"].shape and video.dtype == np.uint8
+        assert np.abs(video.astype(int) - expected["top"]).max() <= 3  # neighbouring frames differ by 8
         assert (episode.terminated, episode.success) == (True, number == 1)
         assert (episode.task, episode.final_observation) == (("lift", "place", "lift")[number], None)
 

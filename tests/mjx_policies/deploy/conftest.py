@@ -69,7 +69,7 @@ def example_contract(**changes):
 def perceptron(contract):
     """A model without a contract: two layers, then scale, offset and limits.
 
-    Each state is added to what comes out of the first layer (its shape must be [HIDDEN]) and handed on with it; each
+    Each state is added to what comes out of the first layer (its shape must be [HIDDEN]) and passed on with it; each
     noise is added to the action.
     """
     rng = np.random.default_rng(0)

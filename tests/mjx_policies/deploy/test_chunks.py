@@ -81,7 +81,7 @@ class Planner:
 
 
 class Delayed(Executor):
-    """Hands out what is submitted a number of steps later, of which `delays` has the next: at once if there is none."""
+    """Returns what is submitted a number of steps later, of which `delays` has the next: at once if there is none."""
 
     def __init__(self):
         self.delays, self.jobs, self.shut = iter(()), [], False
@@ -504,7 +504,7 @@ def refusal(kind, horizon, seconds=0.0, action_type="joint_position", **more):
 
 def test_planning_that_is_too_slow_for_the_refill_is_refused():
     said = refusal(ChunkError, 50, 0.12, mode="asynchronous", refill=0.15)
-    assert "a plan may take 180.0 ms, 1.5 times the slowest of 5 tries" in said
+    assert "a plan may take 180.0 ms, 1.5 times the slowest of 5 calls" in said
     assert "refill 0.15 asks for it when 7 of 50 actions are left, which last 140.0 ms" in said
     assert said.endswith("use a refill of 0.2 or more")  # 10 steps are the fewest that last longer than 180 ms
     assert asynchronous(50, 0.12, refill=0.2)[0].latency == pytest.approx(0.18)

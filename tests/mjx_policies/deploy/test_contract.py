@@ -181,4 +181,4 @@ def test_a_number_that_is_no_robots_is_refused_or_does_no_harm(policies):
                 assert output.fault is None or output.fault.name != "internal", (path, value, output.fault)
                 assert all(np.isfinite(part).all() for part in vars(output.targets).values()), (path, value)
             assert output.mode in (Mode.DAMP, Mode.FAULT)
-    assert accepted > 20, "the test tried something"
+    assert accepted > 20, "the test mutated something"

@@ -27,7 +27,7 @@ from mjx_policies.deploy.guard import (
 )
 from mjx_policies.deploy.robot import Reading, Targets
 
-PATIENCE = 300.0  # s, for processes to start and end on a busy machine
+TIMEOUT = 300.0  # s, for processes to start and end on a busy machine
 
 # A robot that notes what it is told in a file. The guard's process imports it, so it lives in a module of its own.
 ROBOT = """
@@ -103,7 +103,7 @@ def lines(path):
 
 
 def wait(condition):
-    end = time.monotonic() + PATIENCE
+    end = time.monotonic() + TIMEOUT
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.005)

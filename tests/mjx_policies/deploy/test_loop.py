@@ -326,7 +326,7 @@ def test_dropped_readings_hold_until_two_in_a_row_are_lost(tmp_path):
 
 
 def test_swapped_readings_are_thrown_away_not_acted_on():
-    """Of each two, the older arrives last."""
+    """Swaps neighbours: of each two, the older arrives last."""
     pending = []
 
     def swap(reading, robot):

@@ -90,7 +90,7 @@ def test_the_interval_of_independent_rates_is_newcombes():
 
 @pytest.mark.parametrize("pairs", [(0.6, 0.2, 0.1, 0.1), (0.9, 0.05, 0.02, 0.03), (0.2, 0.1, 0.1, 0.6)])
 def test_the_interval_of_paired_rates_covers_what_it_promises(pairs):
-    """Of all tables of 24 pairs, weighted by how probable they are."""
+    """Coverage over all tables of 24 pairs, weighted by how probable they are."""
     total, truth, covered = 24, pairs[1] - pairs[2], 0.0
     for both, first, second in itertools.product(range(total + 1), repeat=3):
         neither = total - both - first - second
@@ -246,7 +246,7 @@ def test_pairs_of_which_one_was_cut_off_are_left_out():
 
 
 def test_six_equal_policies_seldom_yield_a_winner():
-    """Of pages that compare the first with five others, a twentieth may name one; each test alone errs that often."""
+    """One page in twenty that compares the first with five others may name one; each test alone errs that often."""
     rng = np.random.default_rng(0)
     names, alone, together, pages = "abcdef", 0, 0, 400
     for _ in range(pages):

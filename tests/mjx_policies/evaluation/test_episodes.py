@@ -98,7 +98,7 @@ def test_the_last_value_is_that_of_the_last_step_of_the_first_episode(episodes):
 
 
 def test_a_criterion_counts_the_steps_in_a_row_up_to_the_last(episodes):
-    assert list(episodes.held) == ["action"], "the other is judged on average"
+    assert list(episodes.held) == ["action"], "the other counts on average"
     np.testing.assert_array_equal(episodes.held["action"], [0, 0, 2, 3, 4])
     # In reverse it is broken at the end; a metric that is not measured does not hold.
     falling = (Criterion("", "action", -25.0, seconds=1.0), Criterion("", "never", -1.0, seconds=1.0))
@@ -108,7 +108,7 @@ def test_a_criterion_counts_the_steps_in_a_row_up_to_the_last(episodes):
 
 
 def test_a_criterion_on_what_is_not_measured_is_refused():
-    with pytest.raises(ValueError, match="no metric 'height' to judge episodes by; there are even, never, late"):
+    with pytest.raises(ValueError, match="no metric 'height' to evaluate episodes by; there are even, never, late"):
         run_episodes(Clocks([1]), lambda obs: obs["state"], jax.random.key(0), criteria=(Criterion("", "height", 0.0),))
 
 

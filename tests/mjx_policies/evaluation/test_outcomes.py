@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mjx_policies.evaluation.episodes import Episodes
-from mjx_policies.evaluation.outcomes import by_time, goal_in_words, judge, summarize
+from mjx_policies.evaluation.outcomes import by_time, episode_outcomes, goal_in_words, summarize
 from mjx_policies.spec import Criterion
 
 DT = 0.1
@@ -16,7 +16,7 @@ STAGES = ("reached", "lifted", "placed")
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What `judge` needs to know of one."""
+    """What `episode_outcomes` needs to know of one."""
 
     control_dt: float = DT
     stages: tuple = ()
@@ -77,7 +77,7 @@ def episodes():
 
 
 def test_the_last_value_says_what_was_achieved_and_the_mean_since_when(episodes):
-    found = judge(episodes, STAGED)
+    found = episode_outcomes(episodes, STAGED)
     assert found.goal == "success"
     np.testing.assert_array_equal(found.achieved, [True, True, False, False])
     np.testing.assert_allclose(found.seconds_to_success, [0.1, 0.8, math.nan, math.nan])
@@ -108,7 +108,7 @@ def test_the_figures(episodes):
 
 def test_a_task_without_success_is_survived_or_not():
     episodes = episode_of({"speed": [[1.0] * 8] * 3, "nan_resets": [[0.0] * 8] * 3}, [True, False, False], [2, 8, 8])
-    found = judge(episodes, Task())
+    found = episode_outcomes(episodes, Task())
     assert found.goal == "survival"
     np.testing.assert_array_equal(found.achieved, [False, True, True])
     np.testing.assert_array_equal(found.completion, [0, 1, 1])
@@ -122,7 +122,7 @@ def test_a_robot_whose_simulation_diverged_has_failed(goal):
     metrics = {"nan_resets": [[0.0] * 3 + [1.0], [0.0] * 4]}
     if goal == "success":
         metrics["success"] = [[1.0, 1.0, 1.0, math.nan], [0.0, 0.0, 1.0, 1.0]]
-    found = judge(episode_of(metrics, [False, False], [4, 4], limit=4), Task())
+    found = episode_outcomes(episode_of(metrics, [False, False], [4, 4], limit=4), Task())
     np.testing.assert_array_equal(found.achieved, [False, True])
     np.testing.assert_array_equal(found.failed, [True, False])
     np.testing.assert_allclose(found.seconds_to_success, [math.nan, 0.3 if goal == "success" else math.nan])
@@ -135,11 +135,11 @@ def test_the_time_to_success_survives_the_rounding_of_a_mean_in_float32(length):
         {"success": [latch(n, length) for n in first]}, [False] * length, [length] * length, limit=length
     )
     episodes = episodes.replace(metrics={"success": episodes.metrics["success"].astype(np.float32)})
-    np.testing.assert_allclose(judge(episodes, Task()).seconds_to_success, first * DT)
+    np.testing.assert_allclose(episode_outcomes(episodes, Task()).seconds_to_success, first * DT)
 
 
 def test_success_by_time_counts_those_that_never_succeed(episodes):
-    times, portion = by_time(judge(episodes, STAGED), horizon=0.8, points=9)
+    times, portion = by_time(episode_outcomes(episodes, STAGED), horizon=0.8, points=9)
     np.testing.assert_allclose(times, 0.1 * np.arange(9))
     np.testing.assert_allclose(portion, [0, *[0.25] * 7, 0.5])
 
@@ -151,7 +151,7 @@ def test_success_is_what_lasts_to_the_end():
     """Stands throughout; from step 6 on, which is just long enough; a step too late; and early, but not at the end."""
     heights = [[1.0] * 8, [0.0] * 5 + [1.0] * 3, [0.0] * 6 + [1.0] * 2, [1.0] * 7 + [0.0]]
     episodes = episode_of({"height": heights}, [False] * 4, [8] * 4, STANDS.criteria)
-    found = judge(episodes, STANDS)
+    found = episode_outcomes(episodes, STANDS)
     assert (
         found.goal == "success"
         and goal_in_words(STANDS.criteria) == "success of an episode: upright throughout the last 0.3 s"
@@ -167,7 +167,7 @@ def test_tracking_takes_staying_up_and_following_every_command():
     """Follows both; only in x; both, but falls; stands still; and both, but walks off the terrain."""
     x, yaw = ([[value] * 8 for value in values] for values in ([0.9, 0.9, 0.9, 0.4, 0.9], [0.7, 0.5, 0.7, 0.7, 0.7]))
     episodes = episode_of({"x": x, "yaw": yaw}, [False, False, True, False, False], [8, 8, 6, 8, 7], TRACKS.criteria)
-    found = judge(episodes, TRACKS)
+    found = episode_outcomes(episodes, TRACKS)
     assert found.goal == "tracking"
     words = "no fall and x at least 0.8 on average over the episode and yaw at least 0.6 on average over the episode"
     assert goal_in_words(TRACKS.criteria) == f"tracking of an episode: {words}" and goal_in_words(()) == ""
@@ -184,14 +184,14 @@ def test_tracking_takes_staying_up_and_following_every_command():
 def test_an_episode_that_was_cut_off_counts_neither_way(task):
     metrics = {name: [[1.0] * 8] * 3 for name in ("x", "yaw", "height")}
     episodes = episode_of(metrics, [False, True, False], [8, 3, 5], task.criteria)
-    found, figures = judge(episodes, task), summarize(episodes, task)
+    found, figures = episode_outcomes(episodes, task), summarize(episodes, task)
     np.testing.assert_array_equal(found.achieved, [True, False, False])
     np.testing.assert_array_equal(found.failed, [False, True, False])
     failures = figures["failures" if found.goal == "success" else "falls"]
     assert (found.rate.value, found.rate.count) == (0.5, 2) and (failures.value, failures.count) == (0.5, 2)
     assert figures["cut_off"].value == pytest.approx(1 / 3)
     alone = episode_of({name: rows[:1] for name, rows in metrics.items()}, [False], [5], task.criteria)
-    assert judge(alone, task).rate.count == 0 and str(judge(alone, task).rate) == "–"
+    assert episode_outcomes(alone, task).rate.count == 0 and str(episode_outcomes(alone, task).rate) == "–"
 
 
 def test_metrics_from_zero_to_one_have_intervals_among_them():

@@ -36,7 +36,7 @@ def test_many_conditions_stand_below_each_other():
 
 
 def test_tables_fit_80_columns():
-    """Of a velocity task with a return in the thousands; a figure that one condition lacks is a dash."""
+    """The report of a velocity task with a return in the thousands; a figure that one condition lacks is a dash."""
     walks = {name: proportion(9, 256) for name in ("tracking", "falls", "cut_off", "standing_speed")}
     walks |= {"return": Estimate(-1234.5, -1300.0, -1200.0, 256), "seconds_to_success": Estimate(12.3, 11.2, 13.4, 9)}
     others = {name: estimate for name, estimate in walks.items() if name != "cut_off"}

@@ -1,4 +1,4 @@
-"""The page as a browser takes it apart, and its figures against the trials they come from."""
+"""The page as a browser takes it apart, and its figures against the results they come from."""
 
 import base64
 import dataclasses
@@ -46,7 +46,7 @@ class Parsed(HTMLParser):
         return " ".join(" ".join(self.text).split())
 
 
-def trials(successes, stages=True, seed=0):
+def results_of(successes, stages=True, seed=0):
     """The first `successes` of `EPISODES` episodes succeed; the rest reach one stage of two and every other fails."""
     rng = np.random.default_rng(seed)
     achieved = np.arange(EPISODES) < successes
@@ -75,8 +75,8 @@ def report():
     return EvaluationReport(
         title=f"Task {NASTY}",
         summary=NASTY,
-        policies={f"ours {NASTY}": {"nominal": trials(36), f"odd {NASTY}": trials(30)}},
-        judged="nominal",
+        policies={f"ours {NASTY}": {"nominal": results_of(36), f"odd {NASTY}": results_of(30)}},
+        condition="nominal",
         explained={"nominal": f"as its model says {NASTY}"},
         episode_seconds=5.0,
         action_names=("x", f"grip {NASTY}"),
@@ -84,7 +84,7 @@ def report():
         action_limits=(np.array([-1.0, -2.0]), np.array([1.0, 2.0])),
         demonstrated=[np.full((10, 2), 0.5)],
         latency={f"ours {NASTY}": latency_of([0.01, 0.02, 0.06], 0.05)},
-        videos=[Video(b"film", f"episode 3 {NASTY}")],
+        videos=[Video(b"video", f"episode 3 {NASTY}")],
         about={"seed": NASTY},
     )
 
@@ -129,11 +129,15 @@ def test_every_episode_has_a_mark_that_tells_it(report):
 
 def test_a_film_is_inside(report):
     sources = [found["src"] for name, found in Parsed(render(report)).elements if name == "video"]
-    assert [base64.b64decode(source.split(",")[1]) for source in sources] == [b"film"]
+    assert [base64.b64decode(source.split(",")[1]) for source in sources] == [b"video"]
 
 
 def test_policies_are_compared_with_the_first(report):
-    policies = {"A": {"nominal": trials(36)}, "B": {"nominal": trials(20, seed=1)}, "C": {"nominal": trials(35)}}
+    policies = {
+        "A": {"nominal": results_of(36)},
+        "B": {"nominal": results_of(20, seed=1)},
+        "C": {"nominal": results_of(35)},
+    }
     report = dataclasses.replace(report, policies=policies, latency={}, videos=(), demonstrated=())
     found = comparisons(report)
     assert [(first, other) for first, other, _ in found] == [("A", "B"), ("A", "C")]
@@ -149,7 +153,7 @@ def test_policies_are_compared_with_the_first(report):
 
 def test_a_task_without_stages_or_success_has_a_page(report):
     outcomes = dataclasses.replace(
-        trials(36, stages=False).outcomes, goal="survival", seconds_to_success=np.full(EPISODES, np.nan)
+        results_of(36, stages=False).outcomes, goal="survival", seconds_to_success=np.full(EPISODES, np.nan)
     )
     figures = {"falls": proportion(4, 40), "return": mean([1.0, 2.0])}
     walker = EvaluationResults(outcomes, figures, [np.zeros((2, 2))], {})
@@ -158,14 +162,14 @@ def test_a_task_without_stages_or_success_has_a_page(report):
 
 
 def test_robots_that_left_the_terrain_are_reported_apart(report):
-    """Of a task with commands: 36 track them, 3 of these leave before their time, 2 of the others fall."""
-    tried = trials(36, stages=False)
+    """A page on a task with commands: 36 track them, 3 of these leave before their time, 2 of the others fall."""
+    results = results_of(36, stages=False)
     cut_off = np.arange(EPISODES) < 3
     outcomes = dataclasses.replace(
-        tried.outcomes, goal="tracking", achieved=tried.outcomes.achieved & ~cut_off, cut_off=cut_off
+        results.outcomes, goal="tracking", achieved=results.outcomes.achieved & ~cut_off, cut_off=cut_off
     )
     figures = {"tracking": outcomes.rate, "falls": outcomes.rate_of(outcomes.failed), "return": mean([1.0, 2.0])}
-    walker = dataclasses.replace(tried, outcomes=outcomes, figures=figures)
+    walker = dataclasses.replace(results, outcomes=outcomes, figures=figures)
     left = dataclasses.replace(outcomes, achieved=outcomes.achieved & False, cut_off=np.ones(EPISODES, bool))
     gone = dataclasses.replace(walker, outcomes=left, figures={"tracking": left.rate, "return": mean([])})
     report = dataclasses.replace(

@@ -51,25 +51,25 @@ class KnownDenoiser(nn.Module):
 
     centers: tuple[tuple[float, ...], ...]
     spread: float
-    target: str
+    prediction_type: str
 
     @nn.compact
     def __call__(self, x, time, embedding):
         centers = jnp.asarray(self.centers)
-        if self.target in ("velocity", "action"):
+        if self.prediction_type in ("velocity", "action"):
             action = expected_action(x.ravel(), time, 1 - time, centers, self.spread).reshape(x.shape)
-            return action if self.target == "action" else (action - x) / jnp.maximum(1 - time, 1e-3)
+            return action if self.prediction_type == "action" else (action - x) / jnp.maximum(1 - time, 1e-3)
         level = jnp.round((1 - time) * LEVELS - 1).astype(int)
         alpha_bar = jnp.asarray(schedule("cosine", LEVELS), jnp.float32)[level]
         signal, noise = jnp.sqrt(alpha_bar), jnp.sqrt(1 - alpha_bar)
         action = expected_action(x.ravel(), signal, noise, centers, self.spread).reshape(x.shape)
         epsilon = (x - signal * action) / noise
-        return {"epsilon": epsilon, "x0": action, "v": signal * epsilon - noise * action}[self.target]
+        return {"epsilon": epsilon, "x0": action, "v": signal * epsilon - noise * action}[self.prediction_type]
 
 
-def known(centers, spread, target):
+def known(centers, spread, prediction_type):
     """A `KnownDenoiser`, whose attributes must be hashable."""
-    return KnownDenoiser(tuple(tuple(map(float, row)) for row in centers), spread, target)
+    return KnownDenoiser(tuple(tuple(map(float, row)) for row in centers), spread, prediction_type)
 
 
 def draws(head, params, count, seed=7):  # -> [N, ...]
@@ -79,7 +79,7 @@ def draws(head, params, count, seed=7):  # -> [N, ...]
 
 
 def p_value(first, second, permutations=500):  # [N, D], [N, D] -> float
-    """Of the energy distance, Szekely and Rizzo 2013 (doi:10.1016/j.jspi.2013.03.018), among permuted labels."""
+    """Permutation test of the energy distance, Szekely and Rizzo 2013 (doi:10.1016/j.jspi.2013.03.018): the p-value."""
     both = np.concatenate([first, second])
     distances = cdist(both, both)
     sign = np.repeat([1 / len(first), -1 / len(second)], [len(first), len(second)])

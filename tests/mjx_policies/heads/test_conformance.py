@@ -66,7 +66,7 @@ HEADS = {
     "flow": lambda: flow_head(MLPDenoiser(64, 2, 16), SHAPE, num_steps=16),
     "flow with noise in its steps": lambda: flow_head(MLPDenoiser(64, 2, 16), SHAPE, num_steps=16, step_std=0.02),
     "shortcut": lambda: shortcut_head(MLPDenoiser(64, 2, 16), SHAPE, num_steps=10),
-    "shortcut to actions": lambda: shortcut_head(MLPDenoiser(64, 2, 16), SHAPE, num_steps=10, guess="action"),
+    "shortcut to actions": lambda: shortcut_head(MLPDenoiser(64, 2, 16), SHAPE, num_steps=10, prediction_type="action"),
 }
 # A chunk goes one way, and both ways are gone.
 COMMITS = (

@@ -28,7 +28,7 @@ draws, known, p_value, ring = shared.draws, shared.known, shared.p_value, shared
 
 NET = MLPDenoiser(8, 1, 8)
 SHAPE = (3, 2)
-CHAIN = Denoiser(NET, SHAPE, target="v", num_steps=6, eta=1.0, min_std=0.2, min_density_std=0.2)
+CHAIN = Denoiser(NET, SHAPE, prediction_type="v", num_steps=6, eta=1.0, min_std=0.2, min_density_std=0.2)
 
 
 def quick(function, *arguments):
@@ -44,10 +44,10 @@ def params():
     return quick(diffusion_head(CHAIN).init, jax.random.key(0), EMBEDDING)
 
 
-@pytest.mark.parametrize("target", ["epsilon", "x0", "v"])
-def test_a_perfect_network_has_no_loss_and_makes_the_one_action(target):
+@pytest.mark.parametrize("prediction_type", ["epsilon", "x0", "v"])
+def test_a_perfect_network_has_no_loss_and_makes_the_one_action(prediction_type):
     point = jnp.asarray([0.4, -0.7])
-    denoiser = Denoiser(known([point], 0.0, target), (2,), target=target, num_steps=20)
+    denoiser = Denoiser(known([point], 0.0, prediction_type), (2,), prediction_type=prediction_type, num_steps=20)
     head = diffusion_head(denoiser)
     keys = jax.random.split(jax.random.key(0), 200)
     losses = quick(jax.vmap(lambda key: head.loss({"net": {}}, key, EMBEDDING, point)), keys)
@@ -57,16 +57,19 @@ def test_a_perfect_network_has_no_loss_and_makes_the_one_action(target):
 
 
 @pytest.mark.parametrize(
-    ("target", "num_steps", "eta", "same"), [("v", 100, 0.0, True), ("epsilon", 100, 1.0, True), ("v", 2, 0.0, False)]
+    ("prediction_type", "num_steps", "eta", "same"),
+    [("v", 100, 0.0, True), ("epsilon", 100, 1.0, True), ("v", 2, 0.0, False)],
 )
-def test_a_perfect_network_draws_from_the_data(target, num_steps, eta, same):
-    denoiser = Denoiser(known(RING, SPREAD, target), (2,), target=target, num_steps=num_steps, eta=eta)
+def test_a_perfect_network_draws_from_the_data(prediction_type, num_steps, eta, same):
+    denoiser = Denoiser(
+        known(RING, SPREAD, prediction_type), (2,), prediction_type=prediction_type, num_steps=num_steps, eta=eta
+    )
     p = p_value(draws(diffusion_head(denoiser), {"net": {}}, 400), ring(1, 400))
     assert (p > 0.05) == same and (p < 0.01) != same, p  # two steps are too few, and the test says so
 
 
 class Given(nn.Module):
-    """Guesses (0.3, -0.2), (0.6, -0.2), ... as time goes on from step to step."""
+    """Predicts (0.3, -0.2), (0.6, -0.2), ... as time goes on from step to step."""
 
     times: tuple[float, ...]
 
@@ -188,7 +191,7 @@ def test_guidance_exaggerates_what_the_embedding_changes():
     x, time = jax.random.normal(jax.random.key(1), SHAPE), 0.37
     given, none = (NET.apply(params["net"], x, time, e) for e in (EMBEDDING, params["no_embedding"]))
     for weight in (0.0, 1.0, 3.0):
-        found = dataclasses.replace(denoiser, guidance=weight).guess(params, x, time, EMBEDDING)
+        found = dataclasses.replace(denoiser, guidance=weight).predict(params, x, time, EMBEDDING)
         np.testing.assert_allclose(found, none + weight * (given - none), atol=1e-5)
 
     def grad(key):
@@ -201,7 +204,7 @@ def test_guidance_exaggerates_what_the_embedding_changes():
 @pytest.mark.parametrize(
     ("numbers", "sentence"),
     [
-        ({"target": "score"}, "target is 'score', it must be one of epsilon, x0, v"),
+        ({"prediction_type": "score"}, "prediction_type is 'score', it must be one of epsilon, x0, v"),
         ({"num_steps": 101}, "num_steps is 101, it must be from 1 to the 100 levels"),
         ({"tuned_steps": 17}, "tuned_steps is 17, it must be from 1 to num_steps, 16"),
         ({"guidance": 2.0}, "guidance 2 needs a head trained with dropout"),

@@ -136,12 +136,12 @@ def test_tokens_that_make_no_chunk_are_never_a_command(tokenizer, encode, decode
     for _ in range(data.draw(st.integers(0, 3))):
         tokens[data.draw(st.integers(0, H * A - 1))] = data.draw(st.integers(-2, tokenizer.vocabulary + 2))
     found, valid = decode(tokens)
-    said = tokens.tolist()
-    while said and said[-1] == tokenizer.vocabulary:
-        said.pop()
+    used = tokens.tolist()
+    while used and used[-1] == tokenizer.vocabulary:
+        used.pop()
     spelt = byte_pairs.expansions(np.array(tokenizer.merges), tokenizer.num_symbols)
-    sound = all(0 <= token < tokenizer.vocabulary for token in said)
-    symbols = [s for token in said for s in spelt[token]] if sound else []
+    sound = all(0 <= token < tokenizer.vocabulary for token in used)
+    symbols = [s for token in used for s in spelt[token]] if sound else []
     assert valid == (len(symbols) == H * A)
     if valid:
         coefficients = (np.array(symbols) - tokenizer.bound).reshape(H, A) / tokenizer.scale
@@ -167,9 +167,9 @@ def test_motion_sampled_faster_takes_few_tokens_more():
 def test_demonstrations_sampled_faster_take_few_tokens_more():
     """Where the expert goes around the obstacle, in chunks of 1.6 s, at 2.5 and 10 Hz."""
     task = load("Obstacle2D", "cpu", num_envs=64)
-    attempts = jax.device_get(make_recorder(task, expert_demonstrator(obstacle2d_expert(task)))(np.arange(64)))
+    episodes = jax.device_get(make_recorder(task, expert_demonstrator(obstacle2d_expert(task)))(np.arange(64)))
     chunks = [
-        attempts.qpos[t : t + 16, b] for b, length in enumerate(attempts.length) for t in range(0, int(length) - 16, 2)
+        episodes.qpos[t : t + 16, b] for b, length in enumerate(episodes.length) for t in range(0, int(length) - 16, 2)
     ]
     chunks = np.random.default_rng(0).permutation(np.array(chunks, np.float32))
     assert len(chunks) > 200

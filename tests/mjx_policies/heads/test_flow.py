@@ -37,22 +37,22 @@ def test_a_perfect_network_draws_from_the_data(num_steps, solver, same):
 
 
 @pytest.mark.parametrize(("solver", "num_steps"), [("euler", 1), ("euler", 7), ("heun", 64)])
-def test_a_velocity_follows_from_a_guessed_action(solver, num_steps):
+def test_a_velocity_follows_from_a_predicted_action(solver, num_steps):
     noise = jax.random.normal(jax.random.key(0), (5, 2))
     found, expected = (
         jax.vmap(
-            lambda x, guess=guess: flow_head(
-                known(RING, SPREAD, guess), 2, num_steps, solver, guess=guess
+            lambda x, prediction_type=prediction_type: flow_head(
+                known(RING, SPREAD, prediction_type), 2, num_steps, solver, prediction_type=prediction_type
             ).sample_from_noise({}, EMBEDDING, x)
         )(noise)
-        for guess in ("action", "velocity")
+        for prediction_type in ("action", "velocity")
     )
-    # The last step of Heun's is Euler's for a guessed action.
+    # The last step of Heun's is Euler's for a predicted action.
     np.testing.assert_allclose(found, expected, atol=1e-5 if solver == "euler" else 0.02)
 
 
-def test_the_guess_is_what_is_learnt():
-    head = flow_head(Constant(), 2, guess="action")
+def test_the_prediction_is_what_is_learnt():
+    head = flow_head(Constant(), 2, prediction_type="action")
     action = jnp.asarray([0.3, -0.6])
     params = head.init(jax.random.key(0), EMBEDDING)
     assert float(head.loss(params, jax.random.key(1), EMBEDDING, action)) == pytest.approx(float((action**2).mean()))
@@ -94,11 +94,15 @@ def test_times_are_those_of_the_paper():
     assert late.min() >= 0 and late.max() <= 0.999
 
 
-@pytest.mark.parametrize(("solver", "guess"), [("euler", "velocity"), ("heun", "velocity"), ("euler", "action")])
-def test_the_density_of_a_noisy_step_is_that_of_its_noise(solver, guess):
+@pytest.mark.parametrize(
+    ("solver", "prediction_type"), [("euler", "velocity"), ("heun", "velocity"), ("euler", "action")]
+)
+def test_the_density_of_a_noisy_step_is_that_of_its_noise(solver, prediction_type):
     """Whatever the network: with the deviation that was drawn with, the noise is the residual."""
     std, num_steps = 0.3, 4
-    head = flow_head(known(RING, SPREAD, guess), 2, num_steps, solver, guess=guess, step_std=std)
+    head = flow_head(
+        known(RING, SPREAD, prediction_type), 2, num_steps, solver, prediction_type=prediction_type, step_std=std
+    )
     assert head.decisions == num_steps and head.noise.shape == (1 + num_steps, 2)
     key = jax.random.key(3)
     noise = np.asarray(head.noise.draw(key))
@@ -147,8 +151,8 @@ def train(head, data, steps):
     "build",
     [
         lambda: flow_head(NET, 2, 20),
-        lambda: flow_head(NET, 2, 20, guess="action"),
-        lambda: diffusion_head(Denoiser(NET, (2,), target="v", num_steps=25)),
+        lambda: flow_head(NET, 2, 20, prediction_type="action"),
+        lambda: diffusion_head(Denoiser(NET, (2,), prediction_type="v", num_steps=25)),
     ],
 )
 def test_two_moons_are_learnt(build):
@@ -162,15 +166,15 @@ def test_two_moons_are_learnt(build):
 
 @pytest.fixture(scope="module", params=["velocity", "action"])
 def shortcut(request):
-    """A guess and its parameters on eight Gaussians."""
+    """A prediction type and the parameters trained with it on eight Gaussians."""
     data = jnp.asarray(ring(0, 20_000)[:, :2], jnp.float32)
-    return request.param, train(shortcut_head(NET, 2, guess=request.param), data, 4000)
+    return request.param, train(shortcut_head(NET, 2, prediction_type=request.param), data, 4000)
 
 
 @pytest.mark.parametrize("num_steps", [1, 2, 5, 10, 16])
 def test_the_same_parameters_serve_any_number_of_steps(shortcut, num_steps):
-    guess, params = shortcut
-    found = draws(shortcut_head(NET, 2, num_steps, guess=guess), params, 500)
+    prediction_type, params = shortcut
+    found = draws(shortcut_head(NET, 2, num_steps, prediction_type=prediction_type), params, 500)
     near = np.linalg.norm(found[:, None] - RING, axis=-1).min(axis=1) < 5 * SPREAD
     assert near.mean() > (0.8 if num_steps > 2 else 0.6)  # so small a network blurs long steps
     counts = np.bincount(np.linalg.norm(found[:, None] - RING, axis=-1).argmin(axis=1), minlength=8)
@@ -215,18 +219,18 @@ class Always(nn.Module):
         return self.param("value", nn.initializers.normal(), x.shape)
 
 
-@pytest.mark.parametrize("guess", ["velocity", "action"])
-def test_two_steps_along_a_straight_line_lead_where_one_does(guess):
+@pytest.mark.parametrize("prediction_type", ["velocity", "action"])
+def test_two_steps_along_a_straight_line_lead_where_one_does(prediction_type):
     """So the line's own network has nothing to learn from long steps, and any number of them ends in one place."""
-    head = shortcut_head(Always(), 2, max_steps=8, consistency=1 - 1e-6, guess=guess)
+    head = shortcut_head(Always(), 2, max_steps=8, consistency=1 - 1e-6, prediction_type=prediction_type)
     params = head.init(jax.random.key(0), EMBEDDING)
     keys = jax.random.split(jax.random.key(1), 64)
     losses = jax.vmap(lambda key: head.loss(params, key, EMBEDDING, jnp.full(2, 9.0)))(keys)
     np.testing.assert_allclose(losses, 0.0, atol=1e-9)
     noise = jnp.asarray([3.0, -1.0])
-    end = params["params"]["value"] + (noise if guess == "velocity" else 0.0)
+    end = params["params"]["value"] + (noise if prediction_type == "velocity" else 0.0)
     for num_steps in (1, 3, 8):
-        found = shortcut_head(Always(), 2, num_steps, max_steps=8, guess=guess).sample_from_noise(
+        found = shortcut_head(Always(), 2, num_steps, max_steps=8, prediction_type=prediction_type).sample_from_noise(
             params, EMBEDDING, noise
         )
         np.testing.assert_allclose(found, end, atol=1e-5)
@@ -240,10 +244,16 @@ def test_two_steps_along_a_straight_line_lead_where_one_does(guess):
         (lambda: flow_head(NET, 2, times="late"), "times is 'late'"),
         (lambda: flow_head(NET, 2, step_std=-0.1), "step_std is -0.1, it must be a number from 0 on"),
         (lambda: flow_head(NET, 2, step_std=float("inf")), "step_std is inf"),
-        (lambda: flow_head(NET, 2, guess="noise"), "guess is 'noise', it must be one of velocity, action"),
+        (
+            lambda: flow_head(NET, 2, prediction_type="noise"),
+            "prediction_type is 'noise', it must be one of velocity, action",
+        ),
         (lambda: shortcut_head(NET, 2, 129), "num_steps is 129, it must be from 1 to max_steps, 128"),
         (lambda: shortcut_head(NET, 2, consistency=1.0), "consistency is 1"),
-        (lambda: shortcut_head(NET, 2, guess="noise"), "guess is 'noise', it must be one of velocity, action"),
+        (
+            lambda: shortcut_head(NET, 2, prediction_type="noise"),
+            "prediction_type is 'noise', it must be one of velocity, action",
+        ),
         (lambda: shortcut_head(NET, 2, max_steps=501), "max_steps is 501, it must be at most 500"),
     ],
 )

@@ -33,7 +33,7 @@ NOISE = np.random.default_rng(0).normal(size=(H, 1))
 
 
 def clean_matrix(signal, noise):
-    """Of the expected chunk, given signal chunk + noise epsilon."""
+    """The matrix that maps signal chunk + noise epsilon to the expected chunk."""
     return signal * COVARIANCE @ np.linalg.inv(signal**2 * COVARIANCE + noise**2 * np.eye(H))
 
 
@@ -68,7 +68,7 @@ def test_a_guided_flow_equals_a_loop():
 
 
 def test_guided_diffusion_is_a_guided_flow_at_other_times():
-    denoiser = Denoiser(GaussianDiffusion(), (H, 1), target="x0", num_steps=8, clip=None)
+    denoiser = Denoiser(GaussianDiffusion(), (H, 1), prediction_type="x0", num_steps=8, clip=None)
     steps, scale = denoiser.steps, denoiser.steps.flow_scale[0]
     noise = jnp.asarray(NOISE * scale, jnp.float32)[None]
     found = diffusion_head(denoiser).inpaint({"net": {}}, EMBEDDING, noise, PREFIX)

@@ -36,7 +36,7 @@ def test_the_answer_depends_on_everything(net, times):
     found = quick(net.apply, params, X, time, EMBEDDING)
     jacobians = quick(jacobian_of, params, X, time, EMBEDDING)
     assert found.shape == X.shape and np.isfinite(found).all()
-    assert np.abs(found).max() < 1.0  # a first guess near zero
+    assert np.abs(found).max() < 1.0  # a first prediction near zero
     for jacobian, inputs in zip(jacobians, (X.shape, times, EMBEDDING.shape), strict=True):
         moved = np.abs(jacobian).reshape(X.size, *inputs).max(axis=0)
         assert moved.shape == inputs and (moved > 0).all()

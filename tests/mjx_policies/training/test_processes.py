@@ -13,10 +13,10 @@ from mjx_policies.training.checkpoints import checkpoint_steps
 from mjx_policies.training.metrics import WALL_CLOCK, read_table
 
 STEPS_PER_ITERATION = 10
-PATIENCE = 600.0  # s, for processes on a busy machine
+TIMEOUT = 600.0  # s, for processes on a busy machine
 
 
-def wait_until(condition, process, seconds=PATIENCE):
+def wait_until(condition, process, seconds=TIMEOUT):
     end = time.monotonic() + seconds
     while not condition():
         if process.poll() is not None:
@@ -54,7 +54,7 @@ def kill_and_resume(start_toy, run_dir, kills, seed):
         assert newest <= logged <= newest + STEPS_PER_ITERATION  # a checkpoint after every iteration was asked for
     last = newest + 5 * STEPS_PER_ITERATION
     process = start_toy(run_dir, "--steps", last, "--resume")
-    out, err = process.communicate(timeout=PATIENCE)
+    out, err = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0, err
     assert f"resumed at step {newest} of {last}" in out
     return last
@@ -66,7 +66,7 @@ def test_a_run_that_is_killed_twenty_times_equals_one_that_was_not(toy, start_to
         lengths = [task.result() for task in tasks]
     longest = max(lengths)
     process = start_toy(tmp_path / "whole", "--steps", longest)
-    assert process.wait(timeout=PATIENCE) == 0, process.communicate()
+    assert process.wait(timeout=TIMEOUT) == 0, process.communicate()
     whole = table_without_clock(tmp_path / "whole" / "metrics.csv")
     for seed, length in enumerate(lengths):
         table = table_without_clock(tmp_path / str(seed) / "metrics.csv")
@@ -79,7 +79,7 @@ def test_a_terminated_run_exits_as_such_and_says_what_is_saved(start_toy, tmp_pa
     process = start_toy(tmp_path / "run", "--steps", 10**6, "--pause", 0.01)
     wait_until(lambda: rows(tmp_path / "run") >= 2, process)
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=PATIENCE)
+    out, err = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 143 and err == "SIGTERM: stopping once the work at hand is done\n"
     newest = checkpoint_steps(tmp_path / "run" / "checkpoints")[-1]
     assert f"SIGTERM asked to stop: saved at step {newest}" in out and "preempted" in out
@@ -89,7 +89,7 @@ def test_a_second_interrupt_ends_at_once_and_a_running_folder_is_locked(start_to
     process = start_toy(tmp_path / "run", "--steps", 10**6, "--pause", 3.0)
     wait_until(lambda: (tmp_path / "run" / "metrics.csv").exists(), process)
     intruder = start_toy(tmp_path / "run", "--resume")
-    _, err = intruder.communicate(timeout=PATIENCE)
+    _, err = intruder.communicate(timeout=TIMEOUT)
     assert intruder.returncode == 2
     assert (
         err == f"error: process {process.pid} is training in {tmp_path / 'run'}. Wait, or choose another --run-dir.\n"
@@ -97,14 +97,14 @@ def test_a_second_interrupt_ends_at_once_and_a_running_folder_is_locked(start_to
     process.send_signal(signal.SIGINT)
     time.sleep(0.3)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=PATIENCE)
+    _, err = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 130
     assert err.endswith("error: interrupted before the work at hand was finished.\n")  # JAX may log its callback before
 
 
 def test_a_run_that_meets_nan_exits_with_three(start_toy, tmp_path):
     process = start_toy(tmp_path / "run", "--steps", 100, "--nan-at", 4)
-    _, err = process.communicate(timeout=PATIENCE)
+    _, err = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 3
     assert (
         err.startswith("error: stopped at step 50: loss is nan; reward is nan. The last good") and err.count("\n") == 1
@@ -118,7 +118,7 @@ def test_two_hosts_agree_save_once_and_resume(start_toy, tmp_path):
             free.bind(("localhost", 0))
             port = free.getsockname()[1]
         pair = [start_toy(rank, port, tmp_path / "run", *arguments, script="two_hosts.py") for rank in range(2)]
-        ends = [process.communicate(timeout=PATIENCE) for process in pair]
+        ends = [process.communicate(timeout=TIMEOUT) for process in pair]
         assert [process.returncode for process in pair] == [0, 0], ends
         return [out.splitlines() for out, _ in ends]
 

@@ -52,11 +52,11 @@ def main(ending: str) -> None:
         case "terminated while it compiles":  # what no signal interrupts: the second lock never ends
             c, mutex = ctypes.CDLL(None), ctypes.create_string_buffer(64)
             c.pthread_mutex_lock(mutex)
-            script.PATIENCE = 0.1
+            script.SIGNAL_GRACE = 0.1
             threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
             c.pthread_mutex_lock(mutex)
         case "heard by a loop":  # which takes its time
-            script.PATIENCE = 0.1
+            script.SIGNAL_GRACE = 0.1
             signal.signal(signal.SIGINT, lambda number, frame: print("heard", flush=True))
             signal.raise_signal(signal.SIGINT)
             time.sleep(0.5)
