@@ -24,6 +24,7 @@ from mjx_policies.deploy.policy import ExportedPolicy
 from mjx_policies.errors import UserError
 from mjx_policies.experiments.runs.loading import TrainedPolicy, load_policy, member_file
 from mjx_policies.export import Provenance, describe, export_policy, require_packages
+from mjx_policies.export.noise import noise_inputs
 from mjx_policies.export.onnx_file import TOLERANCE
 from mjx_policies.export.parity import extremes, measure_parity
 from mjx_policies.export.tables import by_time, ranges
@@ -101,20 +102,15 @@ def described(policy: TrainedPolicy) -> dict[str, Any]:
     return describe(spec, model, provenance, max(1, policy.n_obs_steps), max(1, policy.horizon))
 
 
-def as_exported(policy: TrainedPolicy) -> tuple[Callable[..., jax.Array], list[contract.NoiseInput]]:
+def as_exported(policy: TrainedPolicy) -> tuple[Callable[..., jax.Array], tuple[contract.NoiseInput, ...]]:
     """The network as the contract has it: observation [D] and noise -> action [A] or [H, A]."""
     place = by_time(policy.task.spec, policy.n_obs_steps) if policy.n_obs_steps else None
-    drawn = [] if policy.noise is None else [policy.noise]
-    noise = [
-        contract.NoiseInput("noise", each.shape, each.distribution, 0.5 if each.distribution == "uniform" else 0.0)
-        for each in drawn
-    ]
 
     def act(observation: jax.Array, *numbers: jax.Array) -> jax.Array:
         action = policy({"state": observation if place is None else observation[place]}, *numbers)
         return action[0] if policy.horizon == 1 else action
 
-    return act, noise
+    return act, noise_inputs(policy.noise)
 
 
 def observations(policy: TrainedPolicy, episodes: int = 16, steps: int = 300) -> np.ndarray:  # [N, D]

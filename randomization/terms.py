@@ -33,7 +33,6 @@ from jax.core import Tracer
 from mjx_policies.envs.base import Draw
 from mjx_policies.envs.physics.base import Dynamics, field_template
 from mjx_policies.randomization import constants
-from mjx_policies.spec import Table, Term
 from mjx_policies.types import Array
 
 Operation = Literal["set", "scale", "add"]
@@ -204,13 +203,6 @@ def scale_ranges(terms: Terms, factor: Array | float) -> dict[str, Randomization
         return dataclasses.replace(term, low=low, high=high)
 
     return {name: scaled(name, term) for name, term in terms.items()}
-
-
-def extrinsics_table(terms: Terms, model: mujoco.MjModel) -> Table:
-    """The rows of an observation table that describe `extrinsics`."""
-    check(terms, model)
-    sizes = {name: int(np.prod(_draw_shape(term, model))) for name, term in sorted(terms.items())}
-    return tuple(Term(name, size, unit="1") for name, size in sizes.items())
 
 
 def check(terms: Terms, model: mujoco.MjModel) -> None:

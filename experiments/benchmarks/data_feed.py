@@ -23,7 +23,7 @@ from rich.table import Table
 
 from mjx_policies.data.episodes import Episode
 from mjx_policies.data.feed import Feed
-from mjx_policies.data.mixture import Shuffled
+from mjx_policies.data.shuffle import Shuffled
 from mjx_policies.data.store import build
 from mjx_policies.data.windows import WindowConfig, Windows
 from mjx_policies.training.progress import open_console, short_count

@@ -23,7 +23,7 @@ from mjx_policies.agents.bc import BCState, imitation_loss
 from mjx_policies.agents.sweep import side_by_side
 from mjx_policies.compiler import compiler_options
 from mjx_policies.data.feed import Feed
-from mjx_policies.data.mixture import Shuffled
+from mjx_policies.data.shuffle import Shuffled
 from mjx_policies.data.windows import Window
 from mjx_policies.envs.base import EnvSpec
 from mjx_policies.experiments.runs.bc import BCRun, action_error, example, make_learner

@@ -52,7 +52,7 @@ def windows_of(windows: Windows, episodes: np.ndarray) -> np.ndarray:  # [E] -> 
 
 
 def statistics_of_episodes(store: Store, episodes: Iterable[int]) -> Mapping[str, DatasetStatistics]:
-    """`statistics_of_store` of some of its episodes."""
+    """The statistics of each vector over some episodes of a store."""
     found: dict[str, Accumulator] = {}
     for episode in episodes:
         rows = slice(store.starts[episode], store.starts[episode] + store.lengths[episode])

@@ -15,7 +15,6 @@ import numpy as np
 from flax import struct
 
 from mjx_policies.data.episodes import Episode
-from mjx_policies.data.store import Store
 from mjx_policies.errors import UserError
 
 Array = Any
@@ -163,15 +162,3 @@ def statistics_of(episodes: Iterable[Episode]) -> Mapping[str, DatasetStatistics
     if not found:
         raise UserError("there are no episodes to take statistics of. Check the dataset.")
     return {name: accumulator.result() for name, accumulator in found.items()}
-
-
-def statistics_of_store(store: Store, rows: int = 65_536) -> Mapping[str, DatasetStatistics]:
-    """`statistics_of` for a store, which may be larger than memory: `rows` at a time."""
-    found = {}
-    for name, array in store.arrays.items():
-        if array.ndim == 2:
-            accumulator = Accumulator()
-            for start in range(0, len(array), rows):
-                accumulator.add(array[start : start + rows])
-            found[name] = accumulator.result()
-    return found

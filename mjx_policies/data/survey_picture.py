@@ -6,20 +6,17 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from mjx_policies.data.quality import Tally
 from mjx_policies.data.survey import Survey
-from mjx_policies.files import replacing
+from mjx_policies.training.plots import GREY, INK, new_figure, save, style
 
 COLORS = ("#2b6cb0", "#dd6b20", "#2f855a", "#b83280", "#6b46c1", "#718096")
-GREY = "#6b7280"
 BINS = 30
 
 
 def draw_survey(path: Path, surveyed: Survey, title: str, tally: Tally | None = None) -> None:
-    """Draws it. The global state of matplotlib is left alone.
+    """Draws the figures of a set of demonstrations. The global state of matplotlib is left alone.
 
     Args:
       path: the PNG file, replaced in one step.
@@ -33,8 +30,7 @@ def draw_survey(path: Path, surveyed: Survey, title: str, tally: Tally | None = 
     panels = len(views) + 3 + (tally is not None)
     columns = min(3, panels)
     rows = -(-panels // columns)
-    figure = Figure(figsize=(4.4 * columns, 3.3 * rows + 0.5), dpi=120, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = new_figure(4.4 * columns, 3.3 * rows + 0.5)
     axes = iter(figure.add_subplot(rows, columns, i + 1) for i in range(panels))
     for view in views:
         _draw_paths(next(axes), surveyed, view, colors)
@@ -43,9 +39,7 @@ def draw_survey(path: Path, surveyed: Survey, title: str, tally: Tally | None = 
         _draw_rates(next(axes), tally, colors)
     _draw_norms(next(axes), surveyed)
     _draw_idle(next(axes), surveyed)
-    figure.suptitle(title, fontsize=12, x=0.01, ha="left")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
+    save(figure, path, title)
 
 
 def _draw_paths(axes: Axes, surveyed: Survey, view: tuple[int, int], colors: dict[str, str]) -> None:
@@ -64,7 +58,7 @@ def _draw_paths(axes: Axes, surveyed: Survey, view: tuple[int, int], colors: dic
         drawn += len(paths)
     horizontal, vertical = ("xyz"[i] for i in view)
     axes.set_aspect("equal", adjustable="datalim")
-    _style(axes, f"{drawn} paths, from grey dots", f"{horizontal} [m]", f"{vertical} [m]")
+    style(axes, f"{drawn} paths, from grey dots", f"{horizontal} [m]", f"{vertical} [m]")
     _legend(axes, len(surveyed.paths))
 
 
@@ -81,8 +75,8 @@ def _draw_durations(axes: Axes, surveyed: Survey, colors: dict[str, str]) -> Non
         color=[colors[name] for name in surveyed.seconds],
         label=list(surveyed.seconds),
     )
-    axes.axvline(float(np.median(whole)), color="#111827", linewidth=1, linestyle=":")
-    _style(axes, f"length, median {np.median(whole):.2f} s", "s", "episodes")
+    axes.axvline(float(np.median(whole)), color=INK, linewidth=1, linestyle=":")
+    style(axes, f"length, median {np.median(whole):.2f} s", "s", "episodes")
     _legend(axes, len(surveyed.seconds))
 
 
@@ -91,33 +85,22 @@ def _draw_rates(axes: Axes, tally: Tally, colors: dict[str, str]) -> None:
     for place, (name, rate) in enumerate(rates.items()):
         errors = [[rate.value - rate.low], [rate.high - rate.value]]
         axes.barh(place, rate.value, color=colors.get(name, GREY), height=0.6)
-        axes.errorbar(rate.value, place, xerr=errors, color="#111827", linewidth=1, capsize=3)
+        axes.errorbar(rate.value, place, xerr=errors, color=INK, linewidth=1, capsize=3)
     axes.set_yticks(range(len(rates)), [f"{name}\n{rate.value:.1%} of {rate.count:,}" for name, rate in rates.items()])
     axes.set_xlim(0, 1.02)
     axes.invert_yaxis()
-    _style(axes, "success of rollouts, with 95 % interval", "rate", "")
+    style(axes, "success of rollouts, with 95 % interval", "rate", "")
 
 
 def _draw_norms(axes: Axes, surveyed: Survey) -> None:
     axes.hist(surveyed.norms, bins=40, color=COLORS[0])
     axes.set_yscale("log")
-    _style(axes, f"norm of actions, {len(surveyed.quality.outliers)} outliers", "norm", "steps")
+    style(axes, f"norm of actions, {len(surveyed.quality.outliers)} outliers", "norm", "steps")
 
 
 def _draw_idle(axes: Axes, surveyed: Survey) -> None:
     axes.hist(100 * surveyed.quality.idle, bins=30, color=COLORS[0])
-    _style(axes, f"idle, {surveyed.quality.idle.mean():.1%} on average", "% of an episode", "episodes")
-
-
-def _style(axes: Axes, title: str, x: str, y: str) -> None:
-    axes.set_title(title, fontsize=10, loc="left", color="#111827")
-    axes.set_xlabel(x, fontsize=8, color=GREY)
-    axes.set_ylabel(y, fontsize=8, color=GREY)
-    axes.grid(color="#e5e7eb", linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=8, colors=GREY, length=0)
-    for side in axes.spines.values():
-        side.set_visible(False)
+    style(axes, f"idle, {surveyed.quality.idle.mean():.1%} on average", "% of an episode", "episodes")
 
 
 def _legend(axes: Axes, entries: int) -> None:

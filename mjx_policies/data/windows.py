@@ -126,11 +126,6 @@ class Windows:
         before = np.where(episode > 0, self._ends[episode - 1], 0)
         return episode, index - before + self.config.first_step
 
-    def of_task(self, task: int) -> np.ndarray:  # [W]
-        """The numbers of the windows of one task."""
-        episode, _ = self.place(np.arange(len(self)))
-        return np.flatnonzero(self.store.task[episode] == task)
-
     def take(self, index: np.ndarray) -> Window:  # [N]
         """Cuts windows out."""
         episode, step = self.place(index)

@@ -1,6 +1,6 @@
 """Whether one policy is better than another, or the episodes were too few to tell. Axes: N episodes.
 
-Two policies that met the same robots and starts are compared pair by pair, which takes the luck of the draw out.
+Two policies with the same robots and initial states are compared pair by pair, which takes out the luck of the draw.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,9 +19,7 @@ from mjx_policies.evaluation.statistics import Estimate, mean, proportion
 
 SIGNIFICANCE = 0.05  # probability of telling apart what is equal
 POWER = 0.8  # probability of telling apart what differs
-MANY_TRIALS = 5_000  # more need no exact power: normal distributions say the same within a few trials
-
-Alternative = Literal["two-sided", "greater", "less"]
+MANY_PAIRS = 5_000  # more need no exact power: normal distributions give the same within a few pairs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +32,7 @@ class Comparison:
       p_value: probability of a difference at least as large between policies that are equally good, both ways.
       test: what gave it.
       goal: what counts as success, see `Outcomes`.
-      disagreement: portion of pairs in which only one succeeded; None for trials that are not paired.
+      disagreement: portion of pairs in which only one succeeded.
       reward: mean difference of returns, first minus second; None if returns were not compared.
       p_adjusted: the p-value raised for the number of comparisons; the same as `p_value` by default.
       comparisons: how many were made, of which this is one.
@@ -47,7 +44,7 @@ class Comparison:
     p_value: float
     test: str
     goal: Goal = "success"
-    disagreement: float | None = None
+    disagreement: float = math.nan
     reward: Estimate | None = None
     p_adjusted: float = math.nan
     comparisons: int = 1
@@ -177,50 +174,6 @@ def compare_pairs(first: ArrayLike, second: ArrayLike) -> Comparison:  # [N], [N
     )
 
 
-def compare_counts(successes: int, trials: int, successes_other: int, trials_other: int) -> Comparison:
-    """Compares success in different episodes, as on a robot: Fisher's exact test."""
-    rates = proportion(successes, trials), proportion(successes_other, trials_other)
-    return Comparison(
-        *rates,
-        difference=difference_of_rates(*rates),
-        p_value=fisher(successes, trials, successes_other, trials_other),
-        test=f"Fisher's exact test on {trials:,} and {trials_other:,} trials",
-    )
-
-
-def fisher(
-    successes: int, trials: int, successes_other: int, trials_other: int, alternative: Alternative = "two-sided"
-) -> float:
-    """The p-value of Fisher's exact test (Fisher 1935), for trials that are not paired.
-
-    Args:
-      successes, trials: of one policy.
-      successes_other, trials_other: of the other.
-      alternative: what the first one's rate is suspected to be; `two-sided` counts every table that is no more
-        probable than the one observed.
-
-    Raises:
-      ValueError: impossible counts.
-    """
-    for k, n in ((successes, trials), (successes_other, trials_other)):
-        if not 0 <= k <= n or n < 1:
-            raise ValueError(f"{k} successes in {n} trials: need 0 <= successes <= trials and a trial")
-    total = successes + successes_other
-    count = np.arange(max(0, total - trials_other), min(total, trials) + 1)  # what the first could have had of them
-    log_tables = _log_choose(trials, count) + _log_choose(trials_other, total - count)
-    probability = np.exp(log_tables - _log_choose(trials + trials_other, total))
-    match alternative:
-        case "greater":
-            extreme = count >= successes
-        case "less":
-            extreme = count <= successes
-        case "two-sided":  # equally probable tables differ by rounding
-            extreme = probability <= probability[count == successes] * (1 + 1e-7)
-        case _:
-            raise ValueError(f"alternative is {alternative!r}, it must be 'two-sided', 'greater' or 'less'")
-    return float(min(1.0, probability[extreme].sum()))
-
-
 def mcnemar(only_first: int, only_second: int) -> float:
     """The two-sided p-value of McNemar's exact test (McNemar 1947): pairs that differ are fair coins.
 
@@ -238,7 +191,7 @@ def difference_of_rates(first: Estimate, second: Estimate, correlation: float = 
 
     Args:
       first, second: rates of `proportion`.
-      correlation: of paired successes; 0 for trials that are not paired.
+      correlation: of paired successes; 0 for episodes that are not paired.
     """
     value = first.value - second.value
 
@@ -261,41 +214,36 @@ def difference_of_means(first: ArrayLike, second: ArrayLike) -> Estimate:  # [N]
 def episodes_needed(
     rate: float,
     other: float,
-    disagreement: float | None = None,
+    disagreement: float,
     power: float = POWER,
     significance: float = SIGNIFICANCE,
 ) -> int | None:
-    """Trials of each policy with which the exact test tells two success rates apart, two-sided; None if they are equal.
+    """Pairs of episodes with which McNemar's exact test tells two success rates apart; None if they are equal.
 
-    The probability that the test does so is summed over what can happen, for numbers of trials about the one that
-    follows from normal distributions, which alone promises too much: the exact tests keep below the significance that
-    they are allowed. As many trials have the power that is asked for, and one trial less has not.
+    The probability that the test does so is summed over what can happen, for numbers of pairs about the one that
+    follows from normal distributions, which alone promises too much: the exact test keeps below the significance that
+    it is allowed. As many pairs have the power that is asked for, and one pair less has not.
 
     Args:
       rate, other: the rates.
-      disagreement: portion of pairs in which only one of the two succeeds, for McNemar's test; None for trials that
-        are not paired and Fisher's test.
+      disagreement: portion of pairs in which only one of the two succeeds.
       power: probability of telling them apart.
       significance: probability of telling apart what is equal.
     """
     difference = abs(rate - other)
     if difference == 0:
         return None
-    paired = disagreement is not None
-    portion = rate * (1 - other) + other * (1 - rate) if disagreement is None else disagreement
     # Connett, Smith and McHugh 1987; the first term is what a test with normal distributions would need.
     z_significance, z_power = special.ndtri(1 - significance / 2), special.ndtri(power)
-    spread = math.sqrt(max(0.0, portion - difference**2))
-    normal = ((z_significance * math.sqrt(portion) + z_power * spread) / difference) ** 2
+    spread = math.sqrt(max(0.0, disagreement - difference**2))
+    normal = ((z_significance * math.sqrt(disagreement) + z_power * spread) / difference) ** 2
     # Fleiss, Tytun and Ury 1980: what the steps of an exact test cost.
     stepped = normal / 4 * (1 + math.sqrt(1 + 4 / (normal * difference))) ** 2
-    if normal > MANY_TRIALS:
+    if normal > MANY_PAIRS:
         return math.ceil(stepped)
 
     def enough(n: int) -> bool:
-        if paired:
-            return power_of_mcnemar(n, portion, difference, significance) >= power
-        return power_of_fisher(n, rate, other, significance) >= power
+        return power_of_mcnemar(n, disagreement, difference, significance) >= power
 
     low, high = max(1, math.floor(0.9 * normal)), math.ceil(stepped)
     while not enough(high):
@@ -326,32 +274,6 @@ def power_of_mcnemar(pairs: int, disagreement: float, difference: float, signifi
     told = np.where(few >= 0, special.bdtr(np.maximum(few, 0), differ, 1 - share), 0.0)
     told += np.where(few >= 0, special.bdtr(np.maximum(few, 0), differ, share), 0.0)
     return float(np.sum(_binomial(pairs, disagreement, differ) * np.minimum(told, 1.0)))
-
-
-def power_of_fisher(trials: int, rate: float, other: float, significance: float = SIGNIFICANCE) -> float:
-    """The probability that Fisher's exact test tells two policies apart with equally many episodes.
-
-    Args:
-      trials: of each.
-      rate, other: how often they succeed.
-      significance: of the test.
-    """
-    first, second = (np.zeros(trials + 1) for _ in range(2))
-    for found, p in ((first, rate), (second, other)):
-        counts = _likely(trials, p)
-        found[counts] = _binomial(trials, p, counts)
-    ends = [np.flatnonzero(found)[[0, -1]] for found in (first, second)]
-    power = 0.0
-    for total in range(ends[0][0] + ends[1][0], ends[0][1] + ends[1][1] + 1):
-        # Given the total, tables (a, total - a) and (total - a, a) are equally probable, and the rarer the further
-        # apart: the p-value is twice the lower tail.
-        reach = 5 * math.sqrt(total * (2 * trials - total) / (2 * trials - 1)) + 1  # ten standard deviations
-        fewer = np.arange(max(0, total - trials, math.floor(total / 2 - reach)), (total - 1) // 2 + 1)
-        log_tables = _log_choose(trials, fewer) + _log_choose(trials, total - fewer)
-        tail = np.cumsum(np.exp(log_tables - _log_choose(2 * trials, total)))
-        told = fewer[2 * tail < significance]
-        power += float(np.sum(first[told] * second[total - told] + first[total - told] * second[told]))
-    return power
 
 
 def _likely(trials: int, p: float) -> np.ndarray:

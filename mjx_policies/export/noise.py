@@ -10,7 +10,7 @@ STILL = {"normal": 0.0, "uniform": 0.5, "gumbel": 0.0}
 
 
 def noise_inputs(noise: Noise | None, name: str = "noise") -> tuple[contract.NoiseInput, ...]:
-    """For `export_policy`: none for a head without an `act`, whose `mode` is exported."""
+    """The noise inputs of a graph; none for a head without noise, whose `mode` is exported."""
     if noise is None:
         return ()
     return (contract.NoiseInput(name, noise.shape, noise.distribution, STILL[noise.distribution]),)

@@ -74,7 +74,7 @@ def plot_curves(
             low, high = table[f"{evaluation}/low"], table[f"{evaluation}/high"]
             axes.fill_between(table[x], low, high, color=ORANGE, alpha=0.15, linewidth=0)
         _draw_points(axes, table[x][[last_row]], np.array([after]), "final evaluation", "D", INK)
-        style(axes, name, steps if x == "step" else "wall clock [s]")
+        _style_curves(axes, name, steps if x == "step" else "wall clock [s]")
         axes.locator_params(axis="x", integer=x == "step")
     save(figure, png, title)
 
@@ -114,7 +114,7 @@ def plot_bands(
         axes = figure.add_subplot(rows, columns, index + 1)
         for (label, runs), color in zip(groups.items(), colors, strict=True):
             _draw_band(axes, table["step"], number, table[name], runs, label, color)
-        style(axes, name, steps)
+        _style_curves(axes, name, steps)
     if names and len(groups) > 1:
         figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right upper", fontsize=7, frameon=False)
     save(figure, png, title)
@@ -127,15 +127,14 @@ def new_figure(width: float, height: float) -> Figure:
     return figure
 
 
-def style(axes: Axes, title: str, x_label: str = "") -> None:
+def style(axes: Axes, title: str, x_label: str = "", y_label: str = "") -> None:
     """The look of every panel: a pale grid without a frame, the title on the left."""
     axes.set_title(title, fontsize=10, loc="left", color=INK)
     axes.set_xlabel(x_label, fontsize=8, color=GREY)
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.set_ylabel(y_label, fontsize=8, color=GREY)
     axes.grid(color="#e5e7eb", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=8, colors=GREY, length=0)
-    axes.margins(x=0.02)
     for side in axes.spines.values():
         side.set_visible(False)
 
@@ -165,6 +164,12 @@ def running_mean(values: np.ndarray, width: int) -> np.ndarray:  # [N] -> [N]
     index = np.arange(len(values))
     begin, end = np.maximum(index - width // 2, 0), np.minimum(index + width // 2 + 1, len(values))
     return (sums[end] - sums[begin]) / (end - begin)
+
+
+def _style_curves(axes: Axes, title: str, x_label: str) -> None:
+    style(axes, title, x_label)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.margins(x=0.02)
 
 
 def _draw_curve(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:

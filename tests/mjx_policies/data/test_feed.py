@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mjx_policies.data.feed import Feed
-from mjx_policies.data.mixture import Shuffled
+from mjx_policies.data.shuffle import Shuffled
 from mjx_policies.data.store import build
 from mjx_policies.data.windows import WindowConfig, Windows
 

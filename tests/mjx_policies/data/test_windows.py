@@ -2,7 +2,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mjx_policies.data.store import Store
@@ -84,17 +84,6 @@ def test_the_paddings_of_diffusion_policy():
     assert first.tolist() == [False] + [True] * 15
     assert last.tolist() == [True] * 9 + [False] * 7
     assert len(windows) == 30 - 16 + 1 + 1 + 7  # create_indices of its code: T - 16 + 1 + 1 + 7
-
-
-@given(lengths=LENGTHS, data=st.data())
-def test_windows_of_a_task(lengths, data):
-    tasks = data.draw(st.lists(st.integers(0, 1), min_size=len(lengths), max_size=len(lengths)))
-    assume(set(tasks) == {0, 1})
-    windows = Windows(numbered(lengths, tasks), WindowConfig(2, 3))
-    groups = [windows.of_task(task) for task in (0, 1)]
-    assert sorted(np.concatenate(groups)) == list(range(len(windows)))
-    for task, group in enumerate(groups):
-        assert (windows.take(group).task == task).all()
 
 
 def test_numbers_beyond_the_last_are_refused():
