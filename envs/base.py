@@ -65,7 +65,7 @@ class Env(Protocol):
 
 @struct.dataclass
 class Draw:
-    """The robot of an episode.
+    """The robot of an episode, as its sampler drew it.
 
     Attributes:
       dynamics: the model fields to replace.
@@ -81,7 +81,7 @@ class DynamicsSampler(Protocol):
     """Draws the robot of an episode; a pytree, so that its ranges may change during training."""
 
     def __call__(self, key: Array) -> Draw:
-        """The robot of this key."""
+        """Draws the robot of an episode."""
         ...
 
 
@@ -90,7 +90,7 @@ class Nominal:
     """The robot as its model says, every time."""
 
     def __call__(self, key: Array) -> Draw:
-        """No field is replaced."""
+        """Draws the nominal robot: no field is replaced."""
         del key
         return Draw({})
 

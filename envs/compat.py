@@ -55,7 +55,7 @@ def to_brax(env: Env, dynamics: DynamicsSampler = _NOMINAL, observation: Observa
     BraxEnv: Any = base.Env  # no type checker can follow an import by name
 
     class BraxTask(BraxEnv):
-        """The task behind Brax's protocol."""
+        """One of our tasks behind Brax's protocol."""
 
         def reset(self, rng: Array) -> Any:
             """Starts an episode; `rng` is a key of either kind."""
@@ -112,12 +112,12 @@ class BraxData:
 
     @property
     def qpos(self) -> Array:
-        """[nq]."""
+        """The coordinates [nq]."""
         return self.inner.q
 
     @property
     def qvel(self) -> Array:
-        """[nv]."""
+        """The velocities [nv]."""
         return self.inner.qd
 
 
@@ -277,7 +277,7 @@ def to_gymnasium(env: Env, dynamics: DynamicsSampler = _NOMINAL, observation: Ob
     GymnasiumEnv: Any = gymnasium.Env
 
     class GymnasiumTask(GymnasiumEnv):
-        """The task behind Gymnasium's protocol."""
+        """One of our tasks behind Gymnasium's protocol."""
 
         def __init__(self) -> None:
             _, example = jax.eval_shape(reset, jax.random.key(0))

@@ -37,12 +37,12 @@ class Progress:
 
 
 def begin(stages: tuple[str, ...]) -> Progress:
-    """Nothing is reached yet."""
+    """Progress at the start of an episode: nothing is reached yet."""
     return Progress(jnp.zeros((), jnp.int32), jnp.zeros(len(stages), bool))
 
 
 def advance(progress: Progress, reached: Mapping[str, Array], control_dt: float) -> Progress:
-    """One control period on.
+    """Progress one control period later.
 
     Args:
       progress: so far.

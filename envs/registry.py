@@ -129,7 +129,7 @@ TASKS: dict[str, Callable[..., Env]] = {
 
 
 def load(name: str, backend: Backend = "auto", num_envs: int = 8192, actions: ActionName | None = None) -> Env:
-    """Builds a task.
+    """Builds a task by its name.
 
     Args:
       name: a key of `TASKS`.

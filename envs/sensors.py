@@ -19,7 +19,7 @@ def sensor_slices(model: mujoco.MjModel) -> dict[str, slice]:
 
 
 def read_sensor(model: mujoco.MjModel, sensordata: Array, name: str) -> Array:  # [nsensordata] -> [dim]
-    """The values of one sensor."""
+    """Reads the values of one sensor."""
     slices = sensor_slices(model)
     if name not in slices:
         raise ValueError(f"the model has no sensor {name!r}; it has: {', '.join(slices)}")

@@ -52,7 +52,7 @@ class EpisodeStatistics:
 
 @struct.dataclass
 class VectorState:
-    """B environments between two steps.
+    """The state of B environments between two steps.
 
     Attributes:
       env: the task with its wrappers; its leaves (difficulty, ranges, weights) are shared by all B and may be replaced.
@@ -127,7 +127,7 @@ class VectorEnv:
 
     @property
     def model(self) -> mujoco.MjModel:
-        """The nominal robot."""
+        """The model of the nominal robot."""
         return self.env.physics.model
 
     def init(self, key: Array, stagger: bool = True) -> tuple[VectorState, TimeStep]:
@@ -244,7 +244,7 @@ def _with_extrinsics(obs: Observation, extrinsics: Array | None) -> Observation:
 def _follow(
     before: EpisodeStatistics, score: Array, ended: Array, truncated: Array, well: Array, limit: int
 ) -> EpisodeStatistics:  # [B] each
-    """One step on."""
+    """The statistics of each episode one step later."""
     length, measured = (jnp.where(before.ended, 0, count) for count in (before.length, before.measured))
     length += 1
     mean = jnp.where(measured > 0, before.score, 0.0)

@@ -61,7 +61,7 @@ class Units:
 
 
 def identity_scales(obs: Observation, keys: tuple[str, ...]) -> Scales:
-    """Every number as it is. Pictures (uint8) have no scale: their encoder knows their range."""
+    """The scales that leave every number as it is. Pictures (uint8) have no scale: their encoder knows their range."""
     vectors = {name: obs[name] for name in keys if name in obs and obs[name].dtype != jnp.uint8}
     observation = {name: Scale(jnp.zeros(x.shape, jnp.float32), jnp.ones(x.shape)) for name, x in vectors.items()}
     return Scales(observation, Scale(jnp.zeros(()), jnp.ones(())))
@@ -117,7 +117,7 @@ def actor(
         return 0.0 if units.reference is None else units.reference(obs)
 
     def outward(params: PyTree, obs: Observation, action: Array) -> Array:
-        """To the action's own units."""
+        """Converts a scaled action to the action's own units."""
         if not math.isinf(units.limit):
             action = jnp.clip(action, -units.limit, units.limit)
         return cast(Array, jax.lax.stop_gradient(params["scales"]).action.invert(action)) + base(obs)
@@ -141,7 +141,7 @@ def actor(
         return params | {"head": head.init(key_head, embed(params, obs))}
 
     def remembering(params: PyTree, obs: Observation) -> Observation:
-        """What the memory reads."""
+        """The observation that the memory reads."""
         assert memory is not None
         return observe(params, obs, keys) if memory.learned else obs
 
@@ -230,6 +230,6 @@ def begin(actor: ActionHead, params: PyTree, key: Any, obs: Observation) -> PyTr
 
 
 def _cast(tree: PyTree, dtype: str) -> PyTree:
-    """Floats as `dtype`."""
+    """Casts floats to `dtype`."""
     kind = jnp.dtype(dtype)
     return jax.tree.map(lambda x: x.astype(kind) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)

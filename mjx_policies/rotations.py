@@ -31,7 +31,7 @@ def multiply(a: Array, b: Array) -> Array:  # [4], [4] -> [4]
 
 
 def from_yaw(yaw: Array) -> Array:  # [] -> [4]
-    """Rotation about the vertical."""
+    """The rotation about the vertical."""
     return jnp.stack([jnp.cos(yaw / 2), jnp.zeros_like(yaw), jnp.zeros_like(yaw), jnp.sin(yaw / 2)])
 
 

@@ -52,7 +52,7 @@ def scaled_linear(levels: int, first: float = 8.5e-4, last: float = 0.012) -> np
 
 
 def schedule(name: str, levels: int) -> np.ndarray:  # -> [K]
-    """alpha_bar by name.
+    """The noise schedule alpha_bar by its name.
 
     Raises:
       ValueError: there is no such schedule, or there are no levels.

@@ -114,7 +114,7 @@ class Criterion:
         return f"{self.about} throughout the last {self.seconds:g} s"
 
     def steps(self, control_dt: float) -> int:
-        """Control steps in `seconds`."""
+        """The number of control steps in `seconds`."""
         return 0 if self.seconds is None else math.ceil(self.seconds / control_dt - 1e-6)
 
 
@@ -167,7 +167,7 @@ class ActionTable:
 
     @property
     def size(self) -> int:
-        """Number of actions."""
+        """The number of actions."""
         return len(self.names)
 
     @property

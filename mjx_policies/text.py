@@ -13,6 +13,6 @@ def show(value: Any) -> str:
 
 
 def show_all(values: Iterable[str]) -> str:
-    """Some of them, sorted."""
+    """The first few values, sorted, for a message."""
     found = sorted(values)
     return ", ".join(map(show, found[:8])) + (f" and {len(found) - 8} more" if len(found) > 8 else "")

@@ -26,7 +26,7 @@ else:
 
 @struct.dataclass
 class TimeStep:
-    """What one environment step returns.
+    """The output of one environment step.
 
     Attributes:
       obs: the observation to act on next.

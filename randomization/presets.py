@@ -25,7 +25,7 @@ from mjx_policies.randomization.terms import RandomizationTerm
 
 
 def go2() -> dict[str, RandomizationTerm]:
-    """Unitree Go2. A dict like any other: replace, add or drop terms as an experiment needs."""
+    """The randomization of a Unitree Go2. A dict like any other: replace, add or drop terms as an experiment needs."""
     return {
         # Wet tile to rubber on concrete; published models say 0.4 (unitree_mujoco) and 0.8 (Menagerie). The feet decide
         # by priority; all four stand on one floor, so they share the draw.

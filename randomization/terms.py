@@ -59,7 +59,7 @@ NOT_NEGATIVE = ("geom_friction", "pair_friction", "dof_armature", "dof_damping",
 
 @dataclasses.dataclass(frozen=True)
 class Target:
-    """Entries of one model field.
+    """The entries of one model field that a term changes.
 
     Attributes:
       field: MuJoCo's name, `opt.` in front for an option.
@@ -74,7 +74,7 @@ class Target:
 
 @struct.dataclass
 class RandomizationTerm:
-    """A random change. The range is a leaf: it may be traced, grown by a curriculum, or batched by `vmap`.
+    """A random change of the model. The range is a leaf: it may be traced, grown by a curriculum, or batched by `vmap`.
 
     Attributes:
       low, high: range of the drawn value, [] or anything that broadcasts to [R, C]. Equal: no randomization.

@@ -60,7 +60,7 @@ class CartpoleState:
 
 @struct.dataclass
 class CartpoleSwingup:
-    """The task. Build it with `envs.load`."""
+    """The cart-pole swing-up task. Build it with `envs.load`."""
 
     weights: CartpoleWeights
     physics: Physics = struct.field(pytree_node=False)

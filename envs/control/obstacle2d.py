@@ -62,7 +62,7 @@ SPARSE = Obstacle2DWeights(near=0.0, collision=0.0, effort=0.0)
 
 @struct.dataclass
 class Obstacle2DState:
-    """An episode.
+    """The state of an episode.
 
     Attributes:
       data: physics; its mocap bodies are the obstacle and the goal.
@@ -79,7 +79,7 @@ class Obstacle2DState:
 
 @struct.dataclass
 class Obstacle2D:
-    """The task. Build it with `envs.load`."""
+    """The task of going past an obstacle in the plane. Build it with `envs.load`."""
 
     weights: Obstacle2DWeights
     physics: Physics = struct.field(pytree_node=False)

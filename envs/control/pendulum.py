@@ -57,7 +57,7 @@ class PendulumState:
 
 @struct.dataclass
 class Pendulum:
-    """The task. Build it with `envs.load`."""
+    """The pendulum swing-up task. Build it with `envs.load`."""
 
     weights: PendulumWeights
     physics: Physics = struct.field(pytree_node=False)

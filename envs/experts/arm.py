@@ -87,7 +87,7 @@ def arm_expert(
     choose: Callable[[FrankaState, Seen], Array] = lambda state, hand: jnp.zeros((), jnp.int32),
     habits: Habits = HABITS,
 ) -> Expert:
-    """Builds an expert.
+    """Builds the expert of an arm task from its plan.
 
     Args:
       task: one of the Franka's.

@@ -34,7 +34,7 @@ class ExpertState:
 
 
 class Expert(NamedTuple):
-    """A scripted person.
+    """A scripted person who solves a task.
 
     Attributes:
       init: `(key, env_state) -> expert_state`, at any moment of an episode: draws strategy, pace and habits.

@@ -61,7 +61,7 @@ class Work(NamedTuple):
 
 
 class PushPlan(NamedTuple):
-    """What the hand is about.
+    """The phase that the hand is in, and what it aims for.
 
     Attributes:
       fence: [] rad.

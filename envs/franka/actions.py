@@ -72,11 +72,11 @@ ActionName = Literal["joint_target", "joint_delta", "pose_delta", "top_down_delt
 
 
 class ActionSpace(Protocol):
-    """A meaning of actions."""
+    """A way to read the numbers of an action as targets of the arm."""
 
     @property
     def name(self) -> str:
-        """How `action_space` knows it."""
+        """The name by which `action_space` finds it."""
         ...
 
     @property

@@ -56,7 +56,7 @@ def opening(model: mujoco.MjModel, data: Data) -> Array:  # -> []
 
 
 def handle(model: mujoco.MjModel, data: Data) -> Array:  # -> [3]
-    """The middle of the handle."""
+    """The position of the middle of the handle."""
     pulled = jnp.stack([-opening(model, data), jnp.zeros(()), jnp.zeros(())])
     return sensing.mocap_position(model, data, "cabinet") + jnp.asarray(HANDLE) + pulled
 
@@ -88,7 +88,7 @@ def reward_terms(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
 
 @struct.dataclass
 class FrankaDrawer(ArmTask):
-    """The task. Build it with `envs.load`."""
+    """The task of pulling a drawer open. Build it with `envs.load`."""
 
     OBSERVATION, PRIVILEGED, STAGES = OBSERVATION, PRIVILEGED, STAGES
     EPISODE_SECONDS, DENSE, DRAWS = EPISODE_SECONDS, DENSE, 9
@@ -100,7 +100,7 @@ class FrankaDrawer(ArmTask):
         return Arrangement(qpos, {"cabinet": jnp.append(between(uniform[7:9], *CABINET), 0.0)})
 
     def sense(self, data: Data) -> dict[str, Array]:
-        """Beside the arm."""
+        """What is observed beside the arm."""
         model = self.physics.model
         return {
             "handle_position": sensing.from_tcp(model, data, handle(model, data)),

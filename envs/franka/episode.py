@@ -31,7 +31,7 @@ JOINT_SPREAD = 0.02  # rad, half-width of each joint's start: 1 or 2 cm at the g
 
 @struct.dataclass
 class FrankaState:
-    """An episode.
+    """The state of an episode.
 
     Attributes:
       data: physics; goals and fixtures are its mocap bodies.
@@ -105,7 +105,7 @@ def weighted(weights: Any, terms: Mapping[str, Array]) -> Array:  # -> []
 
 
 class Arrangement(NamedTuple):
-    """How an episode begins.
+    """The arrangement that an episode begins with.
 
     Attributes:
       qpos: [nq] of a robot and objects at rest.
@@ -149,7 +149,7 @@ class ArmTask:
 
     @staticmethod
     def reached(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
-        """The condition of each stage."""
+        """Whether the condition of each stage holds."""
         raise NotImplementedError
 
     @staticmethod

@@ -70,7 +70,7 @@ def succeeded(model: mujoco.MjModel, data: Data) -> Array:  # -> [] bool
 
 
 def reached(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
-    """The condition of each stage."""
+    """Whether the condition of each stage holds."""
     offset = tip(model, data) - sensing.mocap_position(model, data, "socket")
     deep = depth(model, data)
     return {
@@ -108,7 +108,7 @@ def lost(model: mujoco.MjModel, data: Data) -> Array:  # -> [] bool
 
 @struct.dataclass
 class FrankaPegInsert(ArmTask):
-    """The task. Build it with `envs.load`."""
+    """The task of inserting a peg. Build it with `envs.load`."""
 
     OBSERVATION, PRIVILEGED, STAGES = OBSERVATION, PRIVILEGED, STAGES
     EPISODE_SECONDS, DENSE, DRAWS = EPISODE_SECONDS, DENSE, 9
@@ -124,7 +124,7 @@ class FrankaPegInsert(ArmTask):
         return Arrangement(qpos, {"socket": jnp.append(between(uniform[7:9], *SOCKET), 0.0)}, width=0.0)
 
     def sense(self, data: Data) -> dict[str, Array]:
-        """Beside the arm."""
+        """What is observed beside the arm."""
         model = self.physics.model
         return {
             **sensing.object_values(model, data, "peg"),

@@ -57,7 +57,7 @@ def succeeded(model: mujoco.MjModel, data: Data) -> Array:  # -> [] bool
 
 
 def reached(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
-    """The condition of each stage."""
+    """Whether the condition of each stage holds."""
     cube, _ = sensing.object_pose(model, data, "cube")
     held = sensing.grasped(model, data, cube)
     return {
@@ -96,7 +96,7 @@ def _to_goal(model: mujoco.MjModel, data: Data) -> Array:  # -> []
 
 @struct.dataclass
 class FrankaPickCube(ArmTask):
-    """The task. Build it with `envs.load`."""
+    """The task of picking up a cube. Build it with `envs.load`."""
 
     OBSERVATION, PRIVILEGED, STAGES = OBSERVATION, PRIVILEGED, STAGES
     EPISODE_SECONDS, DENSE, DRAWS = EPISODE_SECONDS, DENSE, 13
@@ -111,7 +111,7 @@ class FrankaPickCube(ArmTask):
         return Arrangement(qpos, {"goal": between(uniform[10:13], *GOAL)})
 
     def sense(self, data: Data) -> dict[str, Array]:
-        """Beside the arm."""
+        """What is observed beside the arm."""
         model = self.physics.model
         return {
             **sensing.object_values(model, data, "cube"),

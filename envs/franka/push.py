@@ -56,7 +56,7 @@ def succeeded(model: mujoco.MjModel, data: Data) -> Array:  # -> [] bool
 
 
 def reached(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
-    """The condition of each stage."""
+    """Whether the condition of each stage holds."""
     distance = _to_goal(model, data)
     return {
         "touched": jnp.any(sensing.touch(model, data) > 0),
@@ -104,7 +104,7 @@ def _to_goal(model: mujoco.MjModel, data: Data) -> Array:  # -> []
 
 @struct.dataclass
 class FrankaPush(ArmTask):
-    """The task. Build it with `envs.load`."""
+    """The task of pushing a block to its goal. Build it with `envs.load`."""
 
     OBSERVATION, PRIVILEGED, STAGES = OBSERVATION, PRIVILEGED, STAGES
     EPISODE_SECONDS, DENSE, DRAWS = EPISODE_SECONDS, DENSE, 12
@@ -120,7 +120,7 @@ class FrankaPush(ArmTask):
         return Arrangement(qpos, {"goal": jnp.append(goal, 0.0)})
 
     def sense(self, data: Data) -> dict[str, Array]:
-        """Beside the arm."""
+        """What is observed beside the arm."""
         model = self.physics.model
         return {
             **sensing.object_values(model, data, "block"),

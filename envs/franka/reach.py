@@ -49,7 +49,7 @@ def succeeded(model: mujoco.MjModel, data: Data) -> Array:  # -> [] bool
 
 
 def reached(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
-    """The condition of each stage."""
+    """Whether the condition of each stage holds."""
     return {"near": _to_goal(model, data) < NEAR, "arrived": succeeded(model, data)}
 
 
@@ -71,7 +71,7 @@ def _to_goal(model: mujoco.MjModel, data: Data) -> Array:  # -> []
 
 @struct.dataclass
 class FrankaReach(ArmTask):
-    """The task. Build it with `envs.load`."""
+    """The task of reaching a point. Build it with `envs.load`."""
 
     OBSERVATION, PRIVILEGED, STAGES = OBSERVATION, PRIVILEGED, STAGES
     EPISODE_SECONDS, DENSE, DRAWS = EPISODE_SECONDS, DENSE, 10
@@ -83,7 +83,7 @@ class FrankaReach(ArmTask):
         return Arrangement(arm, {"goal": away_from(tcp_pose(arm[:7])[0], APART, uniform[7:10], *GOAL)})
 
     def sense(self, data: Data) -> dict[str, Array]:
-        """Beside the arm."""
+        """What is observed beside the arm."""
         model = self.physics.model
         return {
             "goal": sensing.from_tcp(model, data, sensing.mocap_position(model, data, "goal")),

@@ -54,7 +54,7 @@ def object_terms(name: str, noise: float = 0.002, bias: float = 0.003) -> Table:
 
 
 def arm_values(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
-    """Values for `ARM`."""
+    """The values of the rows in `ARM`."""
     position, rotation = tcp_pose(data.qpos[:NUM_JOINTS])
     return {
         "joint_position": data.qpos[:NUM_JOINTS],
@@ -66,7 +66,7 @@ def arm_values(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
 
 
 def object_values(model: mujoco.MjModel, data: Data, name: str) -> dict[str, Array]:
-    """Values for `object_terms`."""
+    """The values of the rows in `object_terms`."""
     position, quat = object_pose(model, data, name)
     return {f"{name}_position": from_tcp(model, data, position), f"{name}_rotation": to_sixd(to_matrix(quat))}
 

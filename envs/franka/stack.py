@@ -65,7 +65,7 @@ def succeeded(model: mujoco.MjModel, data: Data) -> Array:  # -> [] bool
 
 
 def reached(model: mujoco.MjModel, data: Data) -> dict[str, Array]:
-    """The condition of each stage."""
+    """Whether the condition of each stage holds."""
     cube, _ = sensing.object_pose(model, data, "cube")
     held = sensing.grasped(model, data, cube)
     return {
@@ -110,7 +110,7 @@ def _from_place(model: mujoco.MjModel, data: Data) -> Array:  # -> [3]
 
 @struct.dataclass
 class FrankaStack(ArmTask):
-    """The task. Build it with `envs.load`."""
+    """The task of stacking two cubes. Build it with `envs.load`."""
 
     OBSERVATION, PRIVILEGED, STAGES = OBSERVATION, PRIVILEGED, STAGES
     EPISODE_SECONDS, DENSE, DRAWS = EPISODE_SECONDS, DENSE, 13
@@ -128,7 +128,7 @@ class FrankaStack(ArmTask):
         return Arrangement(jnp.concatenate([start_arm(uniform[:7]), *cubes]))
 
     def sense(self, data: Data) -> dict[str, Array]:
-        """Beside the arm."""
+        """What is observed beside the arm."""
         model = self.physics.model
         return {
             **sensing.object_values(model, data, "cube"),

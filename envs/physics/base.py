@@ -21,7 +21,7 @@ Data = Any
 
 @runtime_checkable
 class Physics(Protocol):
-    """One model on one backend.
+    """One model simulated by one backend.
 
     Derived fields (`sensordata`, `xpos`, ...) are those before the last substep, as after `mj_step`.
     """

@@ -72,7 +72,7 @@ class CpuData:
 
 
 class CpuPhysics:
-    """`Physics` on the C engine.
+    """`Physics` by the C engine on all cores.
 
     Args:
       model: the robot.

@@ -43,7 +43,7 @@ def uncommitted(tree: Any) -> Any:
 
 
 class MjxPhysics:
-    """`Physics` on MJX-JAX. On a CPU, compile it with `mjx_policies.compiler.compiler_options()`, or it may hang.
+    """`Physics` by MJX-JAX. On a CPU, compile it with `mjx_policies.compiler.compiler_options()`, or it may hang.
 
     Args:
       model: the robot.

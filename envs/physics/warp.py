@@ -10,7 +10,7 @@ from mjx_policies.envs.physics.mjx import MjxPhysics, mjx, uncommitted  # mjx, s
 
 
 class WarpPhysics(MjxPhysics):
-    """`Physics` on MJX-Warp.
+    """`Physics` by MJX-Warp.
 
     Args:
       model: the robot.

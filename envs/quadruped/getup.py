@@ -65,7 +65,7 @@ class GetupState:
 
 @struct.dataclass
 class Go2Getup:
-    """The task. Build it with `envs.load`."""
+    """The task of getting up. Build it with `envs.load`."""
 
     weights: GetupWeights
     physics: Physics = struct.field(pytree_node=False)

@@ -104,7 +104,7 @@ class JoystickWeights:
 
 @struct.dataclass
 class JoystickState:
-    """One robot under command.
+    """The state of an episode under command.
 
     Attributes:
       data: physics.
@@ -131,7 +131,7 @@ class JoystickState:
 
 @struct.dataclass
 class Go2Joystick:
-    """The task. Build it with `envs.load`.
+    """The task of walking as commanded. Build it with `envs.load`.
 
     Attributes:
       weights, commands: numbers of the task.
@@ -209,7 +209,7 @@ class Go2Joystick:
         return dataclasses.replace(state, data=data)
 
     def _measure(self, data: Data) -> dict[str, Array]:
-        """What observation and reward share."""
+        """Measures what observation and reward share."""
         model = self.physics.model
 
         def read(name):

@@ -49,7 +49,7 @@ def joint_limits(model: mujoco.MjModel, soft: float) -> tuple[np.ndarray, np.nda
 
 
 def foot_contacts(model: mujoco.MjModel, sensordata: Array) -> Array:  # -> [F] bool
-    """Which feet touch the ground."""
+    """Whether each foot touches the ground."""
     return jnp.stack([read_sensor(model, sensordata, f"{leg}_foot_contact")[0] > 0 for leg in LEGS])
 
 

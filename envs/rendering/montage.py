@@ -17,7 +17,7 @@ FPS = 10.0
 
 
 class Cell(NamedTuple):
-    """An episode to be shown.
+    """An episode to be shown in a cell of the grid.
 
     Attributes:
       caption: lines of text.

@@ -24,7 +24,7 @@ TINY = 1e-9  # a slope or length that stands for zero
 
 
 def dot(a: Vec, b: Vec) -> Array:
-    """Inner product."""
+    """The inner product of two vectors."""
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
@@ -35,7 +35,7 @@ def advance(origin: Vec, direction: Vec, t: Array) -> Vec:
 
 
 def normalise(v: Vec) -> Vec:
-    """The vector over its length.
+    """The vector divided by its length.
 
     Divides instead of multiplying by a reciprocal: XLA keeps the result of a division, where it would repeat everything
     that leads to a product in every loop that reads it.
@@ -45,7 +45,7 @@ def normalise(v: Vec) -> Vec:
 
 
 def columns(mat: Array) -> tuple[Vec, Vec, Vec]:  # [K, 3, 3] -> nine arrays [K]
-    """The axes of frames."""
+    """The columns of rotation matrices: the axes of frames."""
     first, second, third = ((mat[:, 0, j], mat[:, 1, j], mat[:, 2, j]) for j in range(3))
     return first, second, third
 
@@ -87,7 +87,7 @@ def plane(origin: Vec, direction: Vec, size: Vec) -> Array:
 
 
 def sphere(origin: Vec, direction: Vec, size: Vec) -> Array:
-    """A ball of radius `size[0]`."""
+    """Where a ray enters a ball of radius `size[0]`."""
     middle = -dot(origin, direction)
     nearest = advance(origin, direction, middle)
     square = size[0] ** 2 - dot(nearest, nearest)  # of half the chord; from the nearest point, to cancel less

@@ -43,7 +43,7 @@ class View:
 
 @struct.dataclass
 class Pixels:
-    """What a camera sees.
+    """The pictures of a camera.
 
     With several samples in a pixel, `rgb` is their mean, `depth` and `geom` are those of the nearest.
 
@@ -200,7 +200,7 @@ def _downsample(rgb: Array, depth: Array, geom: Array, height: int, width: int, 
 
 
 def _free_view(model: mujoco.MjModel) -> View:
-    """Where MuJoCo's free camera starts."""
+    """The view in which MuJoCo's free camera starts."""
     screen = model.vis.global_
     return orbit(model.stat.center, 1.5 * model.stat.extent, screen.azimuth, screen.elevation, screen.fovy)
 

@@ -30,7 +30,7 @@ def is_picture(dtype: str, shape: tuple[int, ...]) -> bool:
 
 
 def to_arrow(values: np.ndarray) -> Any:  # [T, ...]
-    """A column of numbers."""
+    """Writes numbers as a column."""
     pa = load("pyarrow", "writing a dataset")
     column = pa.array(np.ascontiguousarray(values).reshape(-1))
     shape = values.shape[1:]
@@ -44,7 +44,7 @@ def to_arrow(values: np.ndarray) -> Any:  # [T, ...]
 
 
 def from_arrow(column: Any, dtype: str, shape: tuple[int, ...], where: str) -> np.ndarray:  # [T, ...]
-    """The numbers of a column.
+    """Reads the numbers of a column.
 
     Args:
       column: Arrow's chunked array.

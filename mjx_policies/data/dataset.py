@@ -23,7 +23,7 @@ MAX_EPISODE_BYTES = 2**33  # of arrays, of one episode, once it is in memory
 
 @dataclasses.dataclass(frozen=True)
 class Feature:
-    """What every step has.
+    """The type and size of an array that every step has.
 
     Attributes:
       dtype: its numpy type.
@@ -64,7 +64,7 @@ class Dataset(Protocol):
     notes: tuple[str, ...]
 
     def __len__(self) -> int:
-        """Number of episodes."""
+        """The number of episodes."""
         ...
 
     def __getitem__(self, index: int) -> Episode:
@@ -99,7 +99,7 @@ def check_fps(fps: float | None, path: Path) -> float:
 
 
 def note_integers(dtype: str) -> str:
-    """For `Dataset.notes`."""
+    """The note on integers that are read as floats, for `Dataset.notes`."""
     return f"Actions are {dtype} in the files, and float32 in an episode."
 
 

@@ -56,7 +56,7 @@ def has(group: Any, name: str) -> bool:
 
 
 def subgroup(group: Any, name: str) -> Any:
-    """A group in a group.
+    """Opens a group within a group.
 
     Raises:
       UserError: it is missing, a link, or no group.
@@ -79,7 +79,7 @@ def shape_of(group: Any, name: str) -> tuple[tuple[int, ...], np.dtype]:
 
 
 def numbers(group: Any, name: str) -> np.ndarray:
-    """An array.
+    """Reads an array of numbers.
 
     Raises:
       UserError: it is missing, elsewhere, no array of plain numbers, or would fill the memory.
@@ -151,7 +151,7 @@ def picture_files(group: Any, name: str, count: int | None = None) -> list[bytes
 
 
 def texts(group: Any, name: str) -> list[str]:
-    """A vector of texts."""
+    """Reads a vector of texts."""
     h5py = load("h5py", "a dataset in HDF5")
     array = _stored(group, name)
     if array.ndim != 1 or h5py.check_string_dtype(array.dtype) is None or len(array) > MAX_TEXT // 16:

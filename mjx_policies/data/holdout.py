@@ -16,7 +16,7 @@ from mjx_policies.data.windows import Windows
 
 
 class Split(NamedTuple):
-    """Who learns from what.
+    """The episodes to train on and those held out.
 
     Attributes:
       training, validation: [E] numbers of the episodes, ascending; no episode is in both.

@@ -60,7 +60,7 @@ class Scale:
         return (values - self.offset) / self.size
 
     def invert(self, values: Array) -> Array:  # [..., D] -> [..., D]
-        """Back to units."""
+        """Converts scaled numbers back to their units."""
         return values * self.size + self.offset
 
 
@@ -104,7 +104,7 @@ class Accumulator:
         self._kept: np.ndarray | None = None
 
     def add(self, rows: np.ndarray) -> None:  # [N, D]
-        """Takes in rows.
+        """Adds rows to the statistics.
 
         Raises:
           ValueError: they are no matrix, are not finite, or have another width than before.

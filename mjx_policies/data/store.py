@@ -35,7 +35,7 @@ _TYPE = re.compile(r"[<|][fiub][1248]")
 
 @dataclasses.dataclass(frozen=True)
 class Store:
-    """Episodes end to end.
+    """Episodes end to end, as one array for each feature.
 
     Attributes:
       arrays: {name: [N, ...]}; observations by name, and `action`.
@@ -58,7 +58,7 @@ class Store:
 
 
 def in_memory(episodes: Iterable[Episode], names: Sequence[str] = ()) -> Store:
-    """Puts episodes into memory.
+    """Builds a store in memory.
 
     Args:
       episodes: with the same observations.

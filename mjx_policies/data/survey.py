@@ -29,7 +29,7 @@ SHOWN = 3  # findings of one kind that the text names
 
 @dataclasses.dataclass(frozen=True)
 class Survey:
-    """What was found.
+    """The figures of a dataset.
 
     Attributes:
       quality: figures of the whole set.
@@ -46,7 +46,7 @@ class Survey:
 
 
 def survey(episodes: Iterable[Episode], table: Table) -> Survey:
-    """Reads each episode once.
+    """Surveys a dataset, reading each episode once.
 
     Args:
       episodes: of one task.
@@ -87,7 +87,7 @@ def moving_columns(table: Table) -> list[int]:
 
 
 def to_json(surveyed: Survey, tally: Tally | None = None, seconds: Mapping[str, float] | None = None) -> dict[str, Any]:
-    """All figures.
+    """The figures as JSON.
 
     Args:
       surveyed: the set.

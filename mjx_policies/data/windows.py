@@ -25,7 +25,7 @@ Array = Any
 
 @struct.dataclass
 class Window:
-    """Windows of a batch.
+    """The windows of a batch.
 
     Attributes:
       observation: {name: [N, O, ...]}, the newest last.
@@ -118,7 +118,7 @@ class Windows:
         return int(self._ends[-1])
 
     def place(self, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # [N] -> [N], [N]
-        """Episode and step of windows."""
+        """The episode and the first step of windows."""
         index = np.asarray(index)
         if index.size and not (index.min() >= 0 and index.max() < len(self)):
             raise IndexError(f"windows are numbered from 0 to {len(self) - 1}")

@@ -38,7 +38,7 @@ class ChunkError(RuntimeError):
 
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-    """Consecutive actions.
+    """Consecutive actions of one plan.
 
     Attributes:
       start: the step that the first is for.
@@ -93,7 +93,7 @@ class ChunkState:
 
 
 class ChunkStep(NamedTuple):
-    """One step.
+    """The output of one step.
 
     Attributes:
       action, target: [A].
@@ -269,7 +269,7 @@ class ChunkedPolicy:
 
     @property
     def statistics(self) -> ChunkStatistics:
-        """Until now."""
+        """The figures until now."""
         return ChunkStatistics(self._steps, self._plans, self._held)
 
     def close(self) -> None:
@@ -284,7 +284,7 @@ class ChunkedPolicy:
         self.close()
 
     def _plan(self, observation: np.ndarray, plan_state: Any) -> tuple[Any, Any, Any]:
-        """In the other thread."""
+        """Makes a plan, in the other thread."""
         step = self._policy.step(observation, plan_state)
         return step.action, step.target, step.state
 
@@ -320,7 +320,7 @@ class ChunkedPolicy:
         return dataclasses.replace(state, chunks=chunks, allowed=self._hold_periods)
 
     def _serve(self, state: ChunkState) -> ChunkStep:
-        """The action of this step."""
+        """Takes the action of this step out of the plans."""
         chunks, held = state.chunks, 0
         if chunks:
             action, target = average(chunks, state.step, self._ensemble or 0.0)

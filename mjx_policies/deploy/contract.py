@@ -243,7 +243,7 @@ class Contract:
 
     @property
     def observation_size(self) -> int:
-        """D."""
+        """The number D of observed numbers."""
         return sum(term.size * term.history for term in self.observation)
 
     @property
@@ -362,7 +362,7 @@ def _finite(value: float) -> bool:
 
 
 def _check(contract: Contract) -> None:
-    """What types cannot say."""
+    """Checks what types cannot express."""
 
     def need(condition: bool, sentence: str) -> None:
         if not condition:

@@ -39,7 +39,7 @@ DAMP_DAMPING = 6.0  # times the contract's damping, which is 3 N m s / rad for a
 
 
 class Mode(enum.IntEnum):
-    """See the module."""
+    """The mode of the controller, see the module."""
 
     IDLE = 0
     STAND = 1
@@ -49,7 +49,7 @@ class Mode(enum.IntEnum):
 
 
 class Request(enum.StrEnum):
-    """What an operator asks for."""
+    """The mode that an operator asks for."""
 
     STAND = "stand"
     RUN = "run"
@@ -89,7 +89,7 @@ class ControlPolicy(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Output:
-    """One tick.
+    """The output of one tick.
 
     Attributes:
       targets: to be written to the robot, in its order of joints.
@@ -236,7 +236,7 @@ class Controller:
         self._begin()
 
     def tick(self, now: float, reading: Reading | None, command: np.ndarray, request: str | None = None) -> Output:
-        """One control period.
+        """Runs one control period.
 
         Args:
           now: s, on the clock of the reading's stamp.
@@ -409,7 +409,7 @@ class Controller:
         self.mode = Mode.RUN
 
     def _run(self, now: float, command: np.ndarray) -> None:
-        """One step of the policy."""
+        """Runs one step of the policy."""
         if fault := safety.check_command(command, len(self.contract.commands)):
             self._trip(fault)
             return

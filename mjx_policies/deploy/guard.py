@@ -90,7 +90,7 @@ class Slot:
         return self._newest
 
     def close(self) -> None:
-        """Lets go of the memory."""
+        """Releases the memory."""
         self._buffer.release()
 
 
@@ -100,7 +100,7 @@ def _checksum(count: int, message: bytes) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Order:
-    """What the parent wants.
+    """The parent's orders to the guard.
 
     Attributes:
       stamp: s, when the targets were written.
@@ -119,7 +119,7 @@ class Order:
     _HEADER = struct.Struct("=dQI?I")
 
     def encode(self) -> bytes:
-        """As a message."""
+        """The fields as a message."""
         parts = () if self.targets is None else dataclasses.astuple(self.targets)
         joints = len(parts[0]) if parts else 0
         header = self._HEADER.pack(self.stamp, self.sequence, self.clears, self.stop, joints)
@@ -139,7 +139,7 @@ class Order:
 
 @dataclasses.dataclass(frozen=True)
 class GuardReport:
-    """What the guard tells.
+    """The guard's report to the parent.
 
     Attributes:
       state: one of `WAITING`, `RUNNING`, `DAMPED`.
@@ -157,7 +157,7 @@ class GuardReport:
     _VALUE = struct.Struct(f"={MAX_NAME}sI")
 
     def encode(self) -> bytes:
-        """As a message."""
+        """The fields as a message."""
         reason = self.reason.encode()[:1000]
         stamp, sequence, values = 0.0, 0, {}
         if self.reading is not None:
@@ -318,7 +318,7 @@ class GuardedRobot:
 
     @property
     def report(self) -> GuardReport:
-        """What the guard told last."""
+        """The last report of the guard."""
         self._check()
         return GuardReport.decode(self._reports.get())
 
@@ -390,13 +390,13 @@ def _shut_down(
 
 
 def _slots(memory: shared_memory.SharedMemory) -> tuple[Slot, Slot]:
-    """Reports and orders."""
+    """The slots for reports and for orders."""
     assert memory.buf is not None  # it is open
     return Slot(memory.buf[: Slot.SIZE]), Slot(memory.buf[Slot.SIZE : 2 * Slot.SIZE])
 
 
 def _introduction(pipe: multiprocessing.connection.Connection) -> tuple[str, tuple[str, ...]]:
-    """The robot's name and joints."""
+    """The first message: the robot's name and joints."""
     if not pipe.poll(START_TIMEOUT):
         raise GuardError(f"the robot was not there after {START_TIMEOUT:g} s, nothing was started")
     try:
@@ -420,7 +420,7 @@ def _main(
     record: Path | None,
     pipe: multiprocessing.connection.Connection,
 ) -> None:
-    """The second process."""
+    """The entry point of the second process."""
     terminated: list[int] = []
 
     def terminate(number: int, frame: types.FrameType | None) -> None:

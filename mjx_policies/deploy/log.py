@@ -48,7 +48,7 @@ class LogError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class LogField:
-    """One column.
+    """One column of a log.
 
     Attributes:
       name: unique.
@@ -63,7 +63,7 @@ class LogField:
 
 @dataclasses.dataclass(frozen=True)
 class RecordedLog:
-    """What `read_log` found.
+    """The rows of a log, read by `read_log`.
 
     Attributes:
       records: [N] structured, in order, with the field `number` besides those written.

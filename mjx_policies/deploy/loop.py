@@ -25,7 +25,7 @@ from mjx_policies.deploy.safety import Fault
 
 
 class Operator(Protocol):
-    """Whoever drives."""
+    """The protocol of whoever drives the robot."""
 
     def poll(self) -> tuple[np.ndarray, str | None]:
         """The command [C] of now, and what was requested since the last call, or None. Never blocks."""
@@ -42,7 +42,7 @@ class Log(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class LoopStatistics:
-    """A run of the loop.
+    """The timing of a run of the loop.
 
     Attributes:
       ticks: how many there were.
@@ -188,7 +188,7 @@ class _Recorder:
             raise
 
     def tick(self, now: float, output: Output) -> None:
-        """After each tick."""
+        """Counts what happened in a tick."""
         self._ticks += 1
         self._late += not output.fresh
         self._held += output.held
@@ -204,13 +204,13 @@ class _Recorder:
         self.log(now, output)
 
     def log(self, now: float, output: Output) -> None:
-        """Also what is no tick."""
+        """Logs an output, also one that is no tick."""
         if self._log is not None:
             with self.blaming("log"):
                 self._log.write(tick_values(now, output, self.missed))
 
     def statistics(self) -> LoopStatistics:
-        """So far."""
+        """The figures until now."""
         return LoopStatistics(
             ticks=self._ticks,
             missed=self.missed,

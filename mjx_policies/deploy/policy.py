@@ -138,7 +138,7 @@ class ExportedPolicy:
         return tuple(np.full(lead + s, reset, FLOAT32) for s, reset in zip(shapes, self._resets, strict=True))
 
     def step(self, observation: np.ndarray, state: State, noise: Sequence[np.ndarray] | None = None) -> PolicyOutput:
-        """One control period.
+        """Runs one control period.
 
         Args:
           observation: [D] or [B, D] float32.
@@ -256,7 +256,7 @@ class ExportedPolicy:
 
 
 def _check_runtime() -> None:
-    """That onnxruntime is installed. It is imported only here, so that what runs no policy needs none."""
+    """Checks that onnxruntime is installed. It is imported only here, so that what runs no policy needs none."""
     try:
         import onnxruntime  # noqa: F401
     except ImportError as error:

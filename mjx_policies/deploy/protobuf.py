@@ -39,7 +39,7 @@ class Schema:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Message:
-    """A message that was read.
+    """The fields of a message that was read.
 
     Attributes:
       raw: its bytes, without tag and length.

@@ -45,7 +45,7 @@ FAULTS = {
 
 @dataclasses.dataclass(frozen=True)
 class Fault:
-    """Why a robot is damped.
+    """The fault for which a robot is damped.
 
     Attributes:
       name: the check that tripped, a key of `FAULTS`.
@@ -355,7 +355,7 @@ def clip_action(
 
 
 def clamp_position(target: np.ndarray, limits: SafetyLimits) -> np.ndarray:  # [..., A] -> [..., A]
-    """Targets within the soft limits."""
+    """Clamps targets to the soft limits."""
     return np.clip(target, limits.soft_lower, limits.soft_upper)
 
 

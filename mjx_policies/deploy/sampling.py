@@ -8,7 +8,7 @@ from mjx_policies.deploy.policy import ExportedPolicy, PolicyOutput, State
 
 
 class SampledPolicy:
-    """Implements `controller.ControlPolicy`. What is drawn follows from the seed and the count of steps.
+    """A `controller.ControlPolicy` with drawn noise. What is drawn follows from the seed and the count of steps.
 
     Args:
       policy: whose noise is drawn; it must not be used elsewhere.
@@ -25,7 +25,7 @@ class SampledPolicy:
         return self._policy.initial_state()
 
     def step(self, observation: np.ndarray, state: State) -> PolicyOutput:
-        """One step with fresh noise."""
+        """Runs one step with fresh noise."""
         noise = [self._draw(each.distribution, each.shape) for each in self.contract.noise]
         return self._policy.step(observation, state, noise)
 

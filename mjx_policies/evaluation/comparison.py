@@ -78,7 +78,7 @@ class Comparison:
         return None if self.episodes_needed is None else max(0, self.episodes_needed - done)
 
     def verdict(self, first: str, second: str) -> str:
-        """What follows, in words. `first` and `second` name the policies."""
+        """The conclusion in words. `first` and `second` name the policies."""
         if not self.first.count:
             return f"No episode of both {first} and {second} ran to its end: there is nothing to compare."
         rates = f"{self.first.value:.1%} against {self.second.value:.1%}"

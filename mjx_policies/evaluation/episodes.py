@@ -28,7 +28,7 @@ class Environments(Protocol):
         ...
 
     def step(self, state: Any, action: Array) -> tuple[Any, TimeStep]:
-        """Advances all of them."""
+        """Advances all environments."""
         ...
 
 

@@ -32,7 +32,7 @@ class Task(Protocol):
 
     @property
     def control_dt(self) -> float:
-        """s, length of a step."""
+        """Length of a control step, s."""
         ...
 
     @property
@@ -53,7 +53,7 @@ class Task(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Outcomes:
-    """Whole episodes, each counted once.
+    """The outcomes of whole episodes, each counted once.
 
     Attributes:
       goal: what counts: `success`; `tracking` of commands without a fall; or `survival`.

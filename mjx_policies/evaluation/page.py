@@ -61,18 +61,18 @@ video { width: 100%; border-radius: .4rem; background: #000; display: block; }
 
 
 class Html(str):
-    """Text that is markup already."""
+    """Text that is already markup."""
 
 
 def tag(name: str, *children: str, **attributes: str) -> Html:
-    """An element. A trailing underscore is dropped from an attribute's name, as in `class_`."""
+    """Builds an element. A trailing underscore is dropped from an attribute's name, as in `class_`."""
     written = "".join(f' {key.rstrip("_").replace("_", "-")}="{html.escape(x)}"' for key, x in attributes.items())
     inside = "".join(child if isinstance(child, Html) else html.escape(child) for child in children)
     return Html(f"<{name}{written}>{inside}</{name}>")
 
 
 def page(title: str, *sections: str) -> str:
-    """The whole file."""
+    """Builds the whole file."""
     head = (
         Html('<meta charset="utf-8">'),
         Html(f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'),
@@ -89,7 +89,7 @@ def section(title: str, *children: str) -> Html:
 
 
 def soft(text: str) -> Html:
-    """A remark."""
+    """Builds a remark."""
     return tag("p", text, class_="soft")
 
 

@@ -44,7 +44,7 @@ class Video:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationReport:
-    """What a page shows. With more than one policy, each is compared with the first.
+    """The content of an evaluation page. With more than one policy, each is compared with the first.
 
     Attributes:
       title: of the page.
@@ -85,7 +85,7 @@ class EvaluationReport:
 
 
 def render(report: EvaluationReport) -> str:
-    """The page as HTML."""
+    """Renders the page as HTML."""
     parts = [
         tag("h1", report.title),
         soft(report.summary),

@@ -31,7 +31,7 @@ class RecordedEpisode:
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationResults:
-    """One policy in one condition.
+    """The results of one policy in one condition.
 
     Attributes:
       outcomes: of every episode.

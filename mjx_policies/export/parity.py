@@ -18,7 +18,7 @@ EXTREME = 10.0  # deviations from the mean, beyond which normalizers cut what th
 
 @dataclasses.dataclass(frozen=True)
 class Parity:
-    """Differences between JAX and onnxruntime.
+    """The differences between JAX and onnxruntime.
 
     Attributes:
       observations: N.

@@ -89,7 +89,7 @@ def act_head(
     decoder_depth: int = 3,
     kl_weight: float = 10.0,
 ) -> ActionHead:
-    """Builds the head.
+    """Builds the action chunking transformer.
 
     Args:
       shape: (H, A) of a chunk.

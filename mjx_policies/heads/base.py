@@ -40,7 +40,7 @@ class Noise:
 
 
 class ActionHead(NamedTuple):
-    """A bundle of pure functions.
+    """An action head as a bundle of pure functions.
 
     An action is made in K decisions, K a static number: one draw of a Gaussian, the tuned steps of a denoising chain.
     The leaves of a trace lead with [K]; one entry of it is a decision, and has a density where the action may have

@@ -205,7 +205,7 @@ def add_noise(action: Array, noise: Array, alpha_bar: Number) -> Array:  # [...]
 
 
 def regression_target(prediction_type: PredictionType, action: Array, noise: Array, alpha_bar: Number) -> Array:
-    """What the network should predict."""
+    """The regression target of the network."""
     if prediction_type == "epsilon":
         return noise
     return action if prediction_type == "x0" else jnp.sqrt(alpha_bar) * noise - jnp.sqrt(1 - alpha_bar) * action

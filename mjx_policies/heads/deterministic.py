@@ -19,7 +19,7 @@ from mjx_policies.types import Array, PyTree
 def deterministic_head(
     net: nn.Module, shape: int | tuple[int, ...], error: Callable[[Array, Array], Array] = squared_error
 ) -> ActionHead:
-    """Builds the head.
+    """Builds the regression head.
 
     Args:
       net: embedding [E] -> action.

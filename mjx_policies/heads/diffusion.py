@@ -23,7 +23,7 @@ from mjx_policies.types import Array, PyTree
 
 
 def diffusion_head(denoiser: Denoiser) -> ActionHead:
-    """Builds the head.
+    """Builds the diffusion head.
 
     `log_prob` is None where no step has noise; a step without a prefix is what has a density.
 

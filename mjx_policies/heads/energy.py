@@ -105,7 +105,7 @@ def energy_head(
     num_negatives: int = 64,
     step: float = 0.01,
 ) -> ActionHead:
-    """Builds the head.
+    """Builds the head of implicit behaviour cloning.
 
     `sample` of `metropolis` is what became of one candidate, of the other rules one of the last in proportion to
     exp(-E). `mode` takes the lowest of those found from noise that is always the same.

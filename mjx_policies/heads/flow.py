@@ -56,7 +56,7 @@ def flow_head(
     prediction_type: FlowPrediction = "velocity",
     step_std: float = 0.0,
 ) -> ActionHead:
-    """Builds the head. The same parameters serve any number of steps and either solver: build it again.
+    """Builds the flow-matching head. The same parameters serve any number of steps and either solver: build it again.
 
     Args:
       net: one of `networks.denoiser` or a `TemporalUNet`; answers with the prediction.

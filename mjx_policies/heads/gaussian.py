@@ -57,7 +57,7 @@ def gaussian_head(
     max_std: float = 2.0,
     std_net: nn.Module | None = None,
 ) -> ActionHead:
-    """Builds the head.
+    """Builds the Gaussian head.
 
     Args:
       net: embedding [E] -> mean.

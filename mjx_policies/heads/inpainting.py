@@ -24,7 +24,7 @@ MAX_WEIGHT = 5.0
 
 
 class Prefix(NamedTuple):
-    """What a chunk should continue.
+    """The planned actions that a chunk continues.
 
     Attributes:
       action: [H, A] planned before, from now on; anything finite where the weight is 0.

@@ -41,7 +41,7 @@ def mixture_head(
     min_std: float = 0.01,
     max_std: float = 2.0,
 ) -> ActionHead:
-    """Builds the head.
+    """Builds the Gaussian mixture head.
 
     `mode` is the mean of the heaviest component: not the mean of all, which may be where nobody ever went.
 

@@ -39,7 +39,7 @@ def shortcut_head(
     consistency: float = 0.25,
     prediction_type: FlowPrediction = "velocity",
 ) -> ActionHead:
-    """Builds the head. The same parameters serve any number of steps: build it again.
+    """Builds the shortcut head. The same parameters serve any number of steps: build it again.
 
     Args:
       net: one of `networks.denoiser` or a `TemporalUNet`, told [time, size of the step]; answers with the prediction.

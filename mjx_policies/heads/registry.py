@@ -97,7 +97,7 @@ class Vocabulary:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(H, A) of a chunk."""
+        """The shape (H, A) of a chunk."""
         return self.tokenizer.shape
 
 

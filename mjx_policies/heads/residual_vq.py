@@ -27,7 +27,7 @@ COMMITMENT = 0.25  # weight that draws the encoder to the codes, ibid. section 3
 
 @struct.dataclass
 class Codebook:
-    """A fitted quantiser.
+    """A fitted residual quantiser.
 
     Attributes:
       encoder, decoder: parameters of perceptrons.

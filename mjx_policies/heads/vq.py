@@ -25,7 +25,7 @@ from mjx_policies.types import Array, PyTree
 def vq_head(
     net: nn.Module, codebook: Codebook, gamma: float = 2.0, later_weight: float = 0.5, offset_weight: float = 10.0
 ) -> ActionHead:
-    """Builds the head.
+    """Builds the VQ-BeT head.
 
     Args:
       net: embedding [E] -> features, of any size.

@@ -25,7 +25,7 @@ class CNN(nn.Module):
 
     @nn.compact
     def __call__(self, pixels: Array, condition: Array | None = None) -> Array:  # [..., H, W, C], [E] -> [..., h, w, F]
-        """The map. Pixels are uint8, or floats that have been scaled to [-1, 1]."""
+        """Computes the feature map. Pixels are uint8, or floats that have been scaled to [-1, 1]."""
         if len(self.features) != len(self.strides):
             raise ValueError(f"a CNN has {len(self.features)} layers of features and {len(self.strides)} strides")
         x = scaled(pixels)

@@ -19,7 +19,7 @@ class Flat(nn.Module):
 
     @nn.compact
     def __call__(self, observation: Observation) -> Array:  # {name: [O, D]} -> [E]
-        """The vector."""
+        """Flattens the observation and joins it to one vector."""
         kept = dict(self.kept)
         rows = {name: observation[name] for name in sorted(observation)}
         seen = [rows[name][:, jnp.asarray(kept[name])] if name in kept else rows[name] for name in rows]

@@ -56,7 +56,7 @@ class ObservationEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, observation: Observation) -> Array:  # {name: [O, ...]} -> [E]
-        """The embedding."""
+        """Computes the embedding of an observation."""
         length = _check(observation, self.conditions, self.history)
         wanted = None
         if self.conditions:
@@ -81,7 +81,7 @@ class ObservationEncoder(nn.Module):
 
 
 def _check(observation: Observation, conditions: tuple[str, ...], history: str) -> int:
-    """How many steps there are."""
+    """Checks the observation and counts its steps."""
     if history not in ("flat", "transformer"):
         raise ValueError(f"history is {history!r}, it must be 'flat' or 'transformer'")
     missing = set(conditions) - observation.keys()

@@ -26,7 +26,7 @@ class Outputs(nn.Module):
 
     @nn.compact
     def __call__(self, embedding: Array) -> dict[str, Array]:  # [E]
-        """The outputs by name."""
+        """Computes the outputs, by name."""
         features = elu(jnp.ravel(self.net(embedding)))
         # Small first outputs: whatever a head makes of zeros is where it starts from.
         return {

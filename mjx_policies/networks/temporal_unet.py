@@ -36,7 +36,7 @@ class Convolution(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:  # [H, C'] -> [H / stride, C]
-        """The features."""
+        """Convolves along the steps."""
         steps, reach = len(x), self.kernel // 2
         edge = jnp.zeros_like(x[:1])  # a padding that can be exported, for a batch of any size
         padded = jnp.concatenate([edge] * reach + [x] + [edge] * reach)
@@ -59,7 +59,7 @@ class ConvolutionBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:  # [H, C'] -> [H, C]
-        """The features."""
+        """Convolves along the steps, normalises and activates."""
         x = Convolution(self.channels, self.kernel)(x)
         groups = next(n for n in range(min(self.groups, self.channels), 0, -1) if self.channels % n == 0)
         # The axes: by default flax takes the first one for a batch, and each step would be normalised alone.
@@ -80,7 +80,7 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, told: Array) -> Array:  # [H, C'], [D] -> [H, C]
-        """The features."""
+        """Computes the features under a condition."""
         scale, shift = jnp.split(nn.Dense(2 * self.channels)(jax.nn.silu(told)), 2)
         h = ConvolutionBlock(self.channels, self.kernel, self.groups)(x)
         h = ConvolutionBlock(self.channels, self.kernel, self.groups)(h * (1 + scale) + shift)

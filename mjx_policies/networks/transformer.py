@@ -92,7 +92,7 @@ class Block(nn.Module):
         return self._after_self_attention(x, None), cache
 
     def empty_cache(self, length: int) -> Cache:
-        """For `length` tokens."""
+        """An empty cache for `length` tokens."""
         zeros = jnp.zeros((length, self.num_heads, self.width // self.num_heads))
         return zeros, zeros
 

@@ -26,5 +26,5 @@ class Clock:
 
     @property
     def total(self) -> float:
-        """Seconds altogether."""
+        """The seconds of all phases together."""
         return sum(self.seconds.values())

@@ -22,7 +22,7 @@ def _everything(state: PyTree) -> PyTree:
 
 @dataclasses.dataclass(frozen=True)
 class Job(Generic[State]):
-    """What is trained.
+    """The work of a training run: its state, its step and what is measured.
 
     Attributes:
       init: builds the whole state: learner, environments, keys, counters. Called once per process, on a resume too,
@@ -55,7 +55,7 @@ class Job(Generic[State]):
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """When the loop does what. All of it may change on a resume, since the state does not depend on it."""
+    """The steps at which the loop logs, evaluates and saves. It may change on a resume: no state depends on it."""
 
     total_steps: int = may_change(1_000_000)  # environment steps, rounded up to whole iterations
     log_every: int = may_change(1)  # iterations per row; more than one lets the device run ahead
@@ -76,7 +76,7 @@ class Schedule:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome(Generic[State]):
-    """How training ended.
+    """The outcome of a training run.
 
     Attributes:
       status: `done` with all steps, `preempted` by a signal, or `stopped` by the `report` callback.

@@ -135,7 +135,7 @@ class _Session(Generic[State]):
 
     @property
     def step(self) -> int:
-        """Environment steps so far."""
+        """The environment steps so far."""
         return self.iteration * self.job.steps_per_iteration
 
     def start(self) -> None:

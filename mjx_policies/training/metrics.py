@@ -75,7 +75,7 @@ class MetricsCsv:
 
 
 class TensorBoard:
-    """The same rows for TensorBoard.
+    """Writes the same rows for TensorBoard.
 
     Args:
       folder: of the event files.

@@ -21,7 +21,7 @@ def exit_code(name: str | None) -> int:
 
 
 class Preempted(Exception):
-    """A signal asked to stop. The message is its name."""
+    """Raised when a signal asked to stop. The message is its name."""
 
     @property
     def exit_code(self) -> int:

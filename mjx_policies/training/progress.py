@@ -174,7 +174,7 @@ class _Detail(ProgressColumn):
 
 
 class _Remaining(ProgressColumn):
-    """The time that is left."""
+    """The column of the time that is left."""
 
     def render(self, task: Task) -> Text:
         left = task.fields["left"]
@@ -212,7 +212,7 @@ def short_count(number: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people write them.
+    """Formats seconds as people write them.
 
     Example:
       >>> duration(7), duration(83), duration(7_380)

@@ -21,7 +21,7 @@ OWN = ("success", "terminated", "seed", "strategy")  # columns that LeRobot's ow
 
 @dataclasses.dataclass(frozen=True)
 class EpisodeRow:
-    """An episode in the table.
+    """The row of an episode in the table.
 
     Attributes:
       index: of the episode.

@@ -76,7 +76,7 @@ def observation_name(feature: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Info:
-    """What `meta/info.json` says, checked.
+    """The content of `meta/info.json`, checked.
 
     Attributes:
       fps: steps per second.
@@ -200,7 +200,7 @@ def check_version(version: Any, root: Path) -> None:
 
 
 def info_json(fps: float, features: Mapping[str, Any], robot: str, episodes: int, frames: int, tasks: int) -> Any:
-    """What `meta/info.json` is to say."""
+    """The content of `meta/info.json`."""
     return {
         "codebase_version": VERSION,
         "robot_type": robot or None,

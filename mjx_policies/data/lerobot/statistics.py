@@ -56,7 +56,7 @@ def combine(summaries: Sequence[Summary]) -> Summary:
 
 
 def to_json(summaries: Mapping[str, Summary]) -> Any:
-    """What `meta/stats.json` is to say."""
+    """The content of `meta/stats.json`."""
     return {
         feature: {name: value.tolist() for name, value in summary.items()} for feature, summary in summaries.items()
     }

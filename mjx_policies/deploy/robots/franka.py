@@ -103,7 +103,7 @@ class Interpolator:
     """
 
     def __init__(self, limits: ArmLimits, position: np.ndarray, share: float = 0.5, margin: float = 0.05):
-        """At rest.
+        """Starts at rest.
 
         Args:
           limits: of the arm.
@@ -144,7 +144,7 @@ class Interpolator:
 
     @property
     def resting(self) -> bool:
-        """Whether it stands still."""
+        """Whether the point to be followed stands still."""
         return not self._ahead_velocity.any() and not self.velocity.any()
 
     def aim(self, target: np.ndarray, steps: int) -> None:  # [J]
@@ -158,7 +158,7 @@ class Interpolator:
         self._stopping = True
 
     def step(self) -> None:
-        """One millisecond further."""
+        """Advances by one millisecond."""
         if self._strides > 0:
             self._point = self._point + self._stride
             self._strides -= 1
@@ -223,7 +223,7 @@ def connect(host: str, limits: ArmLimits = FR3) -> Franka:
 
 
 class Franka:
-    """Implements `Robot`. See the module.
+    """A Franka arm behind the protocol `Robot`. See the module.
 
     Until the first write, the arm is without stiffness and can be led by hand. Targets without stiffness first brake
     it. When nothing was written for `COMMAND_TIMEOUT` it brakes, keeps its position for `HOLD` and then loses its

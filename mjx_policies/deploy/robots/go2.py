@@ -69,7 +69,7 @@ def connect(interface: str | None = None) -> Go2:
 
 
 class Go2:
-    """Implements `Robot`. See the module."""
+    """A Go2 behind the protocol `Robot`. See the module."""
 
     def __init__(
         self,
@@ -116,7 +116,7 @@ class Go2:
 
     @property
     def name(self) -> str:
-        """`go2`."""
+        """The name `go2`."""
         return "go2"
 
     @property
@@ -271,7 +271,7 @@ def _check_limits(targets: Targets) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class UnitreeSdk:
-    """`Sdk` by the manufacturer's library."""
+    """`Sdk` implemented by the manufacturer's library."""
 
     def __init__(self, interface: str | None = None):
         try:

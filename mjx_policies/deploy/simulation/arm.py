@@ -22,7 +22,7 @@ from mjx_policies.deploy.simulation.robot import SimulatedRobot
 
 
 class SimulatedArm(SimulatedRobot):
-    """Implements `Robot`. See the module.
+    """A simulated arm behind the protocol `Robot`. See the module.
 
     Args:
       model: see `SimulatedRobot`.

@@ -52,7 +52,7 @@ class Transport:
 
 @dataclasses.dataclass(frozen=True)
 class InitialState:
-    """How an episode begins.
+    """The initial state of an episode.
 
     Attributes:
       qpos: [nq] coordinates of arm and things, at rest.
@@ -65,7 +65,7 @@ class InitialState:
 
 @dataclasses.dataclass(frozen=True)
 class ArmEpisode:
-    """What one arm did.
+    """The record of one episode of an arm.
 
     Attributes:
       success: whether the thing stayed at the goal for long enough.

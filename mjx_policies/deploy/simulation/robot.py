@@ -77,7 +77,7 @@ NO_FAULTS = Faults()
 
 @dataclasses.dataclass(frozen=True)
 class Push:
-    """A force on a body.
+    """A push: a force on a body.
 
     Attributes:
       start: s, on the simulation's clock.
@@ -93,7 +93,7 @@ class Push:
 
 
 class SimulatedRobot:
-    """Implements `Robot`. Damped until the first write, and when none came for `COMMAND_TIMEOUT`.
+    """A simulated `Robot`. Damped until the first write, and when none came for `COMMAND_TIMEOUT`.
 
     A servo's torque is stiffness * (target - angle) - damping * velocity, within the model's `forcerange`. It is set up
     as the gains of a position actuator, so that the integrator may treat its damping implicitly.
@@ -171,7 +171,7 @@ class SimulatedRobot:
 
     @property
     def name(self) -> str:
-        """Name of the robot."""
+        """The name of the robot."""
         return self._name
 
     @property

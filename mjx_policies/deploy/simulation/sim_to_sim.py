@@ -165,7 +165,7 @@ def draw_weak_leg(random: np.random.Generator) -> Faults:
 
 
 def change_combined(model: mujoco.MjModel, random: np.random.Generator) -> None:
-    """Mass, friction, motors and solver."""
+    """Changes mass, friction, motors and solver together."""
     for change in (change_mass, change_friction, change_motors, change_solver):
         change(model, random)
 

@@ -27,7 +27,7 @@ IMPOSSIBLE = -1e9  # added to a logit: finite, so that no gradient is NaN
 
 
 class Tokens(NamedTuple):
-    """The decision of this head.
+    """The decision of this head: its tokens.
 
     Attributes:
       tokens: [M] int32, V behind their end; they have a probability.
@@ -61,7 +61,7 @@ class TokenTransformer(nn.Module):
         self.logits = nn.Dense(self.vocabulary, kernel_init=small)
 
     def __call__(self, embedding: Array, tokens: Array) -> Array:  # [E], [M] -> [M, V]
-        """All at once. The embedding stands where the first token has none before it."""
+        """Predicts all tokens at once. The embedding stands where the first token has none before it."""
         x = jnp.concatenate([self.given(embedding)[None], self.token(tokens[:-1])]) + self.position
         for block in self.blocks:
             x = block(x, mask=causal_mask(self.max_tokens))
@@ -91,7 +91,7 @@ def fast_head(
     depth: int = 3,
     temperature: float = 1.0,
 ) -> ActionHead:
-    """Builds the head. The tokenizer is no part of its parameters: keep its file beside the checkpoint.
+    """Builds the autoregressive head. The tokenizer is no part of its parameters: keep its file beside the checkpoint.
 
     Args:
       tokenizer: fitted to the demonstrations' actions.

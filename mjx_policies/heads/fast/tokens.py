@@ -45,7 +45,7 @@ def cosine_transform(horizon: int) -> np.ndarray:  # -> [K, H]
 
 @dataclasses.dataclass(frozen=True)
 class FastTokenizer:
-    """A fitted tokenizer.
+    """A fitted FAST tokenizer.
 
     Rounding leaves an error of at most `1 / (2 scale)` in the root mean square over the steps of each action.
 
@@ -85,7 +85,7 @@ class FastTokenizer:
 
     @property
     def numbers(self) -> int:
-        """L, of a chunk."""
+        """The size L of a chunk."""
         return math.prod(self.shape)
 
     @property
@@ -100,7 +100,7 @@ class FastTokenizer:
 
     @property
     def vocabulary(self) -> int:
-        """V. The integer V itself stands behind the end of a sequence."""
+        """The size V of the vocabulary. The integer V itself stands behind the end of a sequence."""
         return self.num_symbols + len(self.merges)
 
     @functools.cached_property
@@ -163,7 +163,7 @@ class FastTokenizer:
 def fit_tokenizer(
     actions: np.ndarray, vocabulary: int = 1024, scale: float = 10.0, limit: float = 1.5
 ) -> FastTokenizer:  # [N, H, A]
-    """Learns what to merge.
+    """Fits a tokenizer: learns which byte pairs to merge.
 
     A thousand chunks or so are enough. They are to be what the head will see: padding replaced by the last real step.
 
