@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 from flax import struct
 
+from mjx_policies.training.config import at_least
 from mjx_policies.types import Array, Number, Observation
 
 
@@ -99,9 +100,7 @@ class PPOConfig:
     density_bounds: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("num_epochs", "num_minibatches"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1")
+        at_least(self, num_epochs=1, num_minibatches=1)
 
 
 class Symmetry(NamedTuple):

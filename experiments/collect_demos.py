@@ -35,10 +35,9 @@ from mjx_policies.experiments.collection.demonstration_files import (
 )
 from mjx_policies.experiments.collection.demonstrators import expert_demonstrator
 from mjx_policies.experiments.collection.rollouts import Rollouts, make_recorder
-from mjx_policies.experiments.runs.recipe import at_least
 from mjx_policies.files import read_json, write_json
 from mjx_policies.training import config
-from mjx_policies.training.config import may_change
+from mjx_policies.training.config import at_least, may_change
 from mjx_policies.training.preemption import Preemption, exit_code
 from mjx_policies.training.progress import open_console
 from mjx_policies.training.script import clean_errors

@@ -50,13 +50,12 @@ from mjx_policies.experiments.runs.bc_recipe import DISPLAY, assemble, check
 from mjx_policies.experiments.runs.demonstrations import open_demonstrations
 from mjx_policies.experiments.runs.evaluation import BATCH, EVALUATION_SEED, make_evaluator, time_policy
 from mjx_policies.experiments.runs.grid import members
-from mjx_policies.experiments.runs.recipe import at_least, none_twice
 from mjx_policies.files import read_json, write_atomic, write_json
 from mjx_policies.heads.registry import HEAD_DEFAULTS, HEADS, STEPPED, HeadName, read_fitted
 from mjx_policies.randomization.conditions import Condition
 from mjx_policies.spec import table_slices
 from mjx_policies.training.command_line import parse
-from mjx_policies.training.config import may_change, to_json
+from mjx_policies.training.config import at_least, may_change, none_twice, to_json
 from mjx_policies.training.loop import Schedule, train
 from mjx_policies.training.metrics import read_metrics
 from mjx_policies.training.preemption import Preempted, Preemption

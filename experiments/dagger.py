@@ -33,11 +33,10 @@ from mjx_policies.experiments.runs.bc_recipe import RECIPE
 from mjx_policies.experiments.runs.demonstrations import check_datasets
 from mjx_policies.experiments.runs.grid import members
 from mjx_policies.experiments.runs.loading import load_policy
-from mjx_policies.experiments.runs.recipe import at_least
 from mjx_policies.experiments.runs.run import complete
 from mjx_policies.training.checkpoint import remove
 from mjx_policies.training.command_line import parse
-from mjx_policies.training.config import may_change
+from mjx_policies.training.config import at_least, may_change
 from mjx_policies.training.metrics import MetricsCsv
 from mjx_policies.training.plots import plot_curves
 from mjx_policies.training.progress import open_console

@@ -37,6 +37,7 @@ from mjx_policies.evaluation.report import read_success
 from mjx_policies.evaluation.statistics import Estimate, proportion
 from mjx_policies.experiments.workers import ExportedEpisodes, conclude, run_in_workers
 from mjx_policies.training.command_line import parse_arguments
+from mjx_policies.training.config import at_least
 from mjx_policies.training.progress import open_console
 from mjx_policies.training.script import clean_errors
 from mjx_policies.training.waiting import working
@@ -57,15 +58,7 @@ class Arms(ExportedEpisodes):
     max_drop: float = 0.05  # of the success, below that of the evaluation
 
     def __post_init__(self) -> None:
-        for name, least in {
-            "episodes": 1,
-            "processes": 0,
-            "video_episodes": 0,
-            "latency": 0.0,
-            "max_drop": 0.0,
-        }.items():
-            if not getattr(self, name) >= least:  # true of NaN too
-                raise ValueError(f"{name} is {getattr(self, name)}, it must be at least {least:g}")
+        at_least(self, episodes=1, processes=0, video_episodes=0, latency=0, max_drop=0)
         if not 0 < self.refill <= 1:
             raise ValueError(f"refill is {self.refill:g}, it must lie above 0, and not above 1")
 

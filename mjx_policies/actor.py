@@ -18,11 +18,11 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from mjx_policies.data.statistics import Scale
 from mjx_policies.heads.base import ActionHead
 from mjx_policies.heads.inpainting import Prefix
 from mjx_policies.memory import Memory
 from mjx_policies.networks.apply import apply
+from mjx_policies.normalize import Scale
 from mjx_policies.types import Array, Observation, PyTree
 
 Reference = Callable[[Observation], Array]

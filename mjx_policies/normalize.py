@@ -1,4 +1,4 @@
-"""Running mean and variance of observations. Axes: N samples.
+"""Scales of what networks see, and running moments of observations to make them of. Axes: N samples, D numbers.
 
 Welford's update for batches (Chan, Golub, LeVeque 1979): merging two sets of moments is associative, so the order of
 rollouts, minibatches or devices does not matter beyond rounding.
@@ -6,12 +6,35 @@ rollouts, minibatches or devices does not matter beyond rounding.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from mjx_policies.data.statistics import MIN_STD, Scale
 from mjx_policies.types import Array, PyTree
+
+MIN_STD = 1e-2  # no number is divided by less, as in Zhao et al. 2023 (arXiv:2304.13705), code
+
+
+@struct.dataclass
+class Scale:
+    """`y = (x - offset) / size`, by number.
+
+    Attributes:
+      offset, size: [D], NumPy's or JAX's.
+    """
+
+    offset: Any
+    size: Any
+
+    def apply(self, values: Any) -> Any:  # [..., D] -> [..., D]
+        """Converts numbers to the scale of a network."""
+        return (values - self.offset) / self.size
+
+    def invert(self, values: Any) -> Any:  # [..., D] -> [..., D]
+        """Converts scaled numbers back to their units."""
+        return values * self.size + self.offset
 
 
 @struct.dataclass

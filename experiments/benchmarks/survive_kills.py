@@ -26,6 +26,7 @@ import tyro
 from mjx_policies.errors import UserError
 from mjx_policies.training.checkpoint import read_checkpoint, verify_checkpoint
 from mjx_policies.training.checkpoints import checkpoint_steps, newest_checkpoint
+from mjx_policies.training.config import at_least
 from mjx_policies.training.metrics import read_metrics
 from mjx_policies.training.progress import open_console
 from mjx_policies.training.script import clean_errors
@@ -47,9 +48,7 @@ class Kills:
     keep: str = ""  # folder for both run folders, which are deleted otherwise
 
     def __post_init__(self) -> None:
-        for name in ("kills", "num_envs", "iterations"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1")
+        at_least(self, kills=1, num_envs=1, iterations=1)
 
 
 def main(config: Kills) -> None:

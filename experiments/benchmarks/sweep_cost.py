@@ -22,6 +22,7 @@ from mjx_policies.agents.sweep import sweep
 from mjx_policies.compiler import compiler_options
 from mjx_policies.experiments.runs import ppo as ppo_run
 from mjx_policies.experiments.runs.grid import beginning
+from mjx_policies.training.config import at_least
 from mjx_policies.training.progress import open_console
 from mjx_policies.training.script import clean_errors
 from mjx_policies.training.trees import own_buffers
@@ -41,9 +42,7 @@ class SweepCost:
     overwrite: bool = False  # replace the file that --json names
 
     def __post_init__(self) -> None:
-        for name, least in (("seeds", 2), ("iterations", 1), ("repeats", 1)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}, it must be at least {least}")
+        at_least(self, seeds=2, iterations=1, repeats=1)
 
     def config(self, seeds: int) -> ppo_run.PPORun:
         """A training run, or a sweep of them."""

@@ -31,6 +31,7 @@ from mjx_policies.envs.command import innermost
 from mjx_policies.envs.physics import Backend, resolve_backend
 from mjx_policies.envs.physics.cpu import STATE_FIELDS
 from mjx_policies.experiments.runs import ppo as ppo_run
+from mjx_policies.training.config import at_least
 from mjx_policies.training.progress import open_console
 from mjx_policies.training.script import clean_errors
 from mjx_policies.training.trees import own_buffers, strong
@@ -52,9 +53,7 @@ class Throughput:
     overwrite: bool = False  # replace the file that --json names
 
     def __post_init__(self) -> None:
-        for name in ("rollout_length", "repeats", "mjx_envs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1")
+        at_least(self, rollout_length=1, repeats=1, mjx_envs=1)
 
     def config(self, backend: Backend) -> ppo_run.PPORun:
         """The training that is measured: full domain randomization from the start, as they are for most of a run."""

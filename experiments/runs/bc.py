@@ -19,19 +19,19 @@ from mjx_policies.actor import Reference, Scales, Units, actor
 from mjx_policies.agents.base import Learner
 from mjx_policies.agents.bc import BCHyper, bc
 from mjx_policies.chunking import Plan, real_time, receding_horizon, temporal_ensemble
-from mjx_policies.data.statistics import Scale
 from mjx_policies.data.windows import Window, WindowConfig
 from mjx_policies.envs.base import Env, EnvSpec
-from mjx_policies.experiments.runs.recipe import Loadable, RunConfig, at_least, none_twice
+from mjx_policies.experiments.runs.recipe import Loadable, RunConfig
 from mjx_policies.heads import registry
 from mjx_policies.heads.base import ActionHead
 from mjx_policies.heads.inpainting import Prefix
 from mjx_policies.heads.registry import Fitted, HeadName, make_head, read_fitted
 from mjx_policies.networks.flat import Flat
+from mjx_policies.normalize import Scale
 from mjx_policies.policy import Policy
 from mjx_policies.randomization.domain import DomainRandomization
 from mjx_policies.spec import table_size, table_slices
-from mjx_policies.training.config import may_change
+from mjx_policies.training.config import at_least, may_change, none_twice
 from mjx_policies.types import Array, Observation, PyTree
 
 OBSERVATION = "state"

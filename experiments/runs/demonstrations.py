@@ -23,7 +23,7 @@ from mjx_policies.data.dataset import Dataset, readable
 from mjx_policies.data.episodes import Episode
 from mjx_policies.data.formats import read
 from mjx_policies.data.holdout import Split, hold_out, statistics_of_episodes, windows_of
-from mjx_policies.data.statistics import Accumulator, Scale, min_max, standard
+from mjx_policies.data.statistics import Accumulator, min_max, standard
 from mjx_policies.data.store import Store, build, fingerprint, in_memory, open_store
 from mjx_policies.data.windows import Windows
 from mjx_policies.envs.base import Env, EnvSpec
@@ -42,6 +42,7 @@ from mjx_policies.experiments.runs.bc import OBSERVATION, BCRun, reference
 from mjx_policies.files import read_json, write_json
 from mjx_policies.heads import registry
 from mjx_policies.heads.registry import Fitted
+from mjx_policies.normalize import Scale
 from mjx_policies.spec import table_size
 from mjx_policies.training.preemption import Preemption
 

@@ -27,7 +27,7 @@ from mjx_policies.envs.mirror import mirror_action, mirror_observation, mirror_r
 from mjx_policies.envs.registry import load
 from mjx_policies.envs.vectorize import VectorEnv, vectorize
 from mjx_policies.experiments.runs.grid import beginning, members
-from mjx_policies.experiments.runs.recipe import Display, Loadable, Parts, Recipe, RunConfig, at_least
+from mjx_policies.experiments.runs.recipe import Display, Loadable, Parts, Recipe, RunConfig
 from mjx_policies.heads.base import ActionHead
 from mjx_policies.heads.gaussian import gaussian_head
 from mjx_policies.networks.flat import Flat
@@ -35,7 +35,7 @@ from mjx_policies.networks.mlp import MLP
 from mjx_policies.networks.symmetric import SymmetricMLP
 from mjx_policies.policy import acting
 from mjx_policies.randomization.domain import DomainRandomization, randomize
-from mjx_policies.training.config import may_change
+from mjx_policies.training.config import at_least, may_change
 from mjx_policies.training.job import Job
 from mjx_policies.training.preemption import Preemption
 from mjx_policies.training.run_folder import RunFolder

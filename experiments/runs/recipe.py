@@ -14,7 +14,7 @@ from mjx_policies.experiments.runs.evaluation import BATCH
 from mjx_policies.experiments.runs.grid import grid_points
 from mjx_policies.heads.base import ActionHead
 from mjx_policies.policy import Policy
-from mjx_policies.training.config import may_change
+from mjx_policies.training.config import at_least, may_change
 from mjx_policies.training.loop import Job
 from mjx_policies.types import Array, PyTree
 
@@ -45,29 +45,6 @@ class RunConfig:
         if self.seed + self.seeds > 2**32:
             raise ValueError(f"seed is {self.seed}, with {self.seeds} seeds it must end below 2**32")
         grid_points(self.grid, self)
-
-
-def at_least(config: Any, **smallest: float) -> None:
-    """Refuses numbers below their smallest.
-
-    Raises:
-      ValueError: names the first.
-    """
-    for name, least in smallest.items():
-        if not getattr(config, name) >= least:  # true of NaN too
-            raise ValueError(f"{name} is {getattr(config, name)}, it must be at least {least:g}")
-
-
-def none_twice(config: Any, *names: str) -> None:
-    """Refuses options that name something twice.
-
-    Raises:
-      ValueError: names the first.
-    """
-    for name in names:
-        values = getattr(config, name) or ()
-        if len(set(values)) < len(values):
-            raise ValueError(f"{name} is {' '.join(map(str, values))}, which names one twice")
 
 
 class Display(NamedTuple):

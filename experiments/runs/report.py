@@ -20,9 +20,9 @@ from mjx_policies.evaluation.report_html import EvaluationReport, Video, render
 from mjx_policies.experiments.collection.demonstration_files import check_rate, check_task
 from mjx_policies.experiments.runs.evaluation import BATCH, EVALUATION_SEED, make_evaluator, record_video, time_policy
 from mjx_policies.experiments.runs.loading import TrainedPolicy
-from mjx_policies.experiments.runs.recipe import none_twice
 from mjx_policies.files import output_file, write_atomic
 from mjx_policies.randomization.conditions import Condition, conditions
+from mjx_policies.training.config import none_twice
 from mjx_policies.training.waiting import working
 
 MAX_DEMONSTRATIONS = 200  # whose actions are compared with

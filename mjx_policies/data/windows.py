@@ -18,6 +18,7 @@ from flax import struct
 
 from mjx_policies.data.store import Store
 from mjx_policies.errors import UserError
+from mjx_policies.training.config import at_least
 
 Array = Any
 """NumPy's or JAX's."""
@@ -62,9 +63,7 @@ class WindowConfig:
     copies_after: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("observations", "horizon"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, it must be at least 1")
+        at_least(self, observations=1, horizon=1)
         if not 1 - self.observations <= self.first <= 0:
             raise ValueError(f"first is {self.first}, it must be from 1 - observations to 0")
         if not 0 <= self.before < self.observations:

@@ -18,11 +18,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from mjx_policies.data.statistics import Scale
 from mjx_policies.networks.activations import elu
 from mjx_policies.networks.cnn import CNN
 from mjx_policies.networks.spatial_softmax import SpatialSoftmax
 from mjx_policies.networks.transformer import Block, causal_mask
+from mjx_policies.normalize import Scale
 from mjx_policies.types import Array, Observation
 
 PIXELS = Scale(np.float32(127.5), np.float32(127.5))

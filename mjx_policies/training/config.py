@@ -33,6 +33,29 @@ def may_change(default: Any) -> Any:
     return dataclasses.field(default=default, metadata={_FREE: True})
 
 
+def at_least(config: Any, **smallest: float) -> None:
+    """Refuses numbers below their smallest.
+
+    Raises:
+      ValueError: names the first.
+    """
+    for name, least in smallest.items():
+        if not getattr(config, name) >= least:  # true of NaN too
+            raise ValueError(f"{name} is {getattr(config, name)}, it must be at least {least:g}")
+
+
+def none_twice(config: Any, *names: str) -> None:
+    """Refuses options that name something twice.
+
+    Raises:
+      ValueError: names the first.
+    """
+    for name in names:
+        values = getattr(config, name) or ()
+        if len(set(values)) < len(values):
+            raise ValueError(f"{name} is {' '.join(map(str, values))}, which names one twice")
+
+
 def to_json(config: Any, where: str = "config") -> Any:
     """JSON data for a configuration; dataclasses carry their class name, and infinities become strings.
 

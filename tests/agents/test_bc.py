@@ -13,11 +13,12 @@ from mjx_policies.actor import Scales, Units, actor
 from mjx_policies.agents.bc import BCHyper, augment, bc, imitation_loss
 from mjx_policies.agents.optimizer import warmup_cosine
 from mjx_policies.chunking import receding_horizon
-from mjx_policies.data.statistics import Accumulator, Scale, min_max, standard
+from mjx_policies.data.statistics import Accumulator, min_max, standard
 from mjx_policies.data.windows import Window
 from mjx_policies.heads.deterministic import deterministic_head
 from mjx_policies.heads.gaussian import gaussian_head
 from mjx_policies.networks.flat import Flat
+from mjx_policies.normalize import Scale
 
 OBSERVATIONS, H, A, N = 2, 3, 2, 64
 HYPER = BCHyper(learning_rate=1e-2, warmup_steps=20, total_steps=600, max_ema=0.99)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mjx_policies.agents.critic import CLIP, critic
-from mjx_policies.data.statistics import Scale
 from mjx_policies.networks.mlp import MLP
+from mjx_policies.normalize import Scale
 
 OBS = {"state": jnp.asarray([1.0, -2.0]), "privileged": jnp.asarray([3.0]), "other": jnp.asarray([9.0, 9.0])}
 jitted = jax.jit

@@ -8,7 +8,7 @@ import pytest
 
 from mjx_policies.actor import Scales
 from mjx_policies.agents.optimizer import adam, decays, ema_decay, warmup_cosine
-from mjx_policies.data.statistics import Scale
+from mjx_policies.normalize import Scale
 
 GRADS = {"actor": {"a": jnp.asarray([3.0, 4.0])}, "critic": {"c": jnp.asarray([0.0, 12.0])}}
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from mjx_policies.actor import Scales, Units, actor, begin, identity_scales, recall, scaled
-from mjx_policies.data.statistics import Scale
 from mjx_policies.heads.deterministic import deterministic_head
 from mjx_policies.heads.flow import flow_head
 from mjx_policies.heads.gaussian import gaussian_head
@@ -19,6 +18,7 @@ from mjx_policies.memory import gru
 from mjx_policies.networks.denoiser import MLPDenoiser
 from mjx_policies.networks.flat import Flat
 from mjx_policies.networks.mlp import MLP
+from mjx_policies.normalize import Scale
 
 D, H, A = 3, 4, 2
 OBS = {"state": jnp.asarray([5.0, -2.0, 0.5]), "privileged": jnp.asarray([1.0]), "pixels": jnp.zeros((2, 2), jnp.uint8)}

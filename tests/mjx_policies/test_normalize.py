@@ -6,8 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mjx_policies.data.statistics import MIN_STD
-from mjx_policies.normalize import init_normalizer, merge, moments, scale_of, without_outliers
+from mjx_policies.normalize import MIN_STD, init_normalizer, merge, moments, scale_of, without_outliers
 
 EXAMPLE = {"state": jnp.zeros(3), "privileged": jnp.zeros((2, 2))}
 

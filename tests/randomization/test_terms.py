@@ -311,7 +311,7 @@ def test_extrinsics_hold_the_draws_by_name(robot):
     vector = extrinsics(draws, TERMS)
     np.testing.assert_array_equal(vector, np.concatenate([np.ravel(draws[name]) for name in sorted(TERMS)]))
     friction_value = apply(draws, {"friction": TERMS["friction"]}, robot)["geom_friction"][-1, 0]
-    assert float(friction_value) == pytest.approx(0.8 + 0.4 * float(draws["friction"][0]), rel=1e-5)
+    assert float(friction_value) == pytest.approx(0.8 + 0.4 * float(np.ravel(draws["friction"])[0]), rel=1e-5)
     fixed = {name: random_term.replace(high=random_term.low) for name, random_term in TERMS.items()}
     assert not np.asarray(extrinsics(draws, fixed)).any()
     assert extrinsics({}, {}).shape == (0,)

@@ -8,11 +8,11 @@ import pytest
 from mjx_policies.actor import Scales, Units, actor
 from mjx_policies.agents.bc import BCHyper, bc
 from mjx_policies.compiler import compiler_options
-from mjx_policies.data.statistics import Scale
 from mjx_policies.data.windows import Window
 from mjx_policies.heads.deterministic import deterministic_head
 from mjx_policies.networks.mlp import MLP
 from mjx_policies.networks.observation import PIXELS, ObservationEncoder
+from mjx_policies.normalize import Scale
 from mjx_policies.policy import acting
 
 STEPS, SIZE = 3, 12
