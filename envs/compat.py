@@ -94,7 +94,7 @@ def to_brax(env: Env, dynamics: DynamicsSampler = _NOMINAL, observation: Observa
 
         @property
         def dt(self) -> float:
-            """Seconds between actions."""
+            """The seconds between actions."""
             return env.spec.control_dt
 
     return BraxTask()

@@ -6,7 +6,7 @@ import jax
 
 
 def compiler_options(runs_once: bool = False) -> dict[str, int | str]:
-    """For `jax.jit(..., compiler_options=...)`: on a CPU, programs that compile sooner and never hang.
+    """Options for `jax.jit(..., compiler_options=...)`: on a CPU, programs that compile sooner and never hang.
 
     Measured with jaxlib 0.10.2 on 2 cores: training on Go2JoystickFlat compiles in three quarters of the time, for
     iterations of equal length. 128 robots on MJX never finish a step if reductions are left to YNNPACK, whose threads

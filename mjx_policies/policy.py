@@ -31,7 +31,7 @@ class Policy(NamedTuple):
 
 
 def stateless(action: Callable[[Observation], Array]) -> Policy:
-    """A policy that looks at the newest observation alone."""
+    """A policy that reads the newest observation alone."""
     return Policy(lambda key, obs: (), lambda memory, key, obs, clock: (action(obs), memory))
 
 

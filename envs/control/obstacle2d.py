@@ -86,7 +86,7 @@ class Obstacle2D:
     spec: EnvSpec = struct.field(pytree_node=False, default=SPEC)
 
     def reset(self, key: Array, dynamics: Dynamics) -> tuple[Obstacle2DState, TimeStep]:
-        """At rest on one side of the obstacle, the goal on the other."""
+        """Starts at rest on one side of the obstacle, the goal on the other."""
         uniform, _ = draw_uniform(key, 6)
         start, obstacle, goal = jnp.asarray([START, (0.0, 0.0), GOAL]) + SPREAD * (2 * uniform.reshape(3, 2) - 1)
         data = self.physics.init(start, jnp.zeros(2), dynamics)

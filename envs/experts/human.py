@@ -170,7 +170,7 @@ def wander(noise: Array, normal: Array, dt: float, habits: Habits = HABITS) -> A
 
 
 def take_pause(pause: Array, uniform: Array, dt: float, habits: Habits = HABITS) -> Array:  # [], [2] -> []
-    """Seconds still to rest: those of a pause goes by, or a new one begins now and then."""
+    """The seconds still to rest: those of a pause goes by, or a new one begins now and then."""
     begins = uniform[0] < habits.pauses * dt
     drawn = jnp.minimum(-habits.pause * jnp.log1p(-uniform[1]), 4 * habits.pause)
     return jnp.where(pause > 0, pause - dt, jnp.where(begins, drawn, 0.0))

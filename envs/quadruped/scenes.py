@@ -167,7 +167,7 @@ def rough(terrain: Terrain | None = None, lean: bool = False) -> mujoco.MjModel:
 
     MJX tests each geom against every height field cell under its bounding sphere, so large geoms are replaced here:
     `trunk_box` by the capsule that fits in it, the thighs by a sphere at the knee. On a CPU this
-    makes a step about three times as fast. The home keyframe stands between tiles; take starts from `Terrain.origins`.
+    makes a step about three times as fast. The home keyframe stands between tiles; begin at `Terrain.origins`.
     """
     terrain = make_terrain() if terrain is None else terrain
     heights = np.asarray(terrain.heights)

@@ -198,7 +198,7 @@ def _opened(path: Path, columns: list[str] | None) -> Iterator[Any]:
 
 
 def _check_size(path: Path, metadata: Any, columns: int) -> None:
-    """That what the file says of itself fits into memory: a few bytes can stand for very many equal values.
+    """Checks that what the file says of itself fits into memory: a few bytes can stand for very many equal values.
 
     Columns are not asked one by one, since pyarrow 26 ends the process where what a file says of them is damaged.
     """

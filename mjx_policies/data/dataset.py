@@ -1,4 +1,4 @@
-"""What a dataset on disk looks like from outside, whatever its format. Axes: T steps."""
+"""The interface of a dataset on disk, whatever its format. Axes: T steps."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Dataset(Protocol):
 
 
 def check_memory(features: Iterable[Feature], steps: int, where: str) -> None:
-    """That an episode fits into memory, before anything of that size is made."""
+    """Checks that an episode fits into memory, before anything of that size is made."""
     row = sum(np.dtype(feature.dtype).itemsize * math.prod(feature.shape) for feature in features)
     if row * steps > MAX_EPISODE_BYTES:
         raise UserError(f"{where} would take {row * steps:,} bytes, more than the {MAX_EPISODE_BYTES:,} it may.")
@@ -194,7 +194,7 @@ class Alike:
 
     @contextlib.contextmanager
     def episode(self, name: str) -> Iterator[Described]:
-        """To be filled in; a `UserError` in the block is kept for `check`."""
+        """Adds a description, to be filled in; a `UserError` in the block is kept for `check`."""
         found = Described()
         try:
             yield found
@@ -251,7 +251,7 @@ class Alike:
         return counts.most_common(1)[0][0] if counts else None
 
     def check(self, number: int, path: Path) -> None:
-        """That an episode is like most others.
+        """Checks that an episode is like most others.
 
         Raises:
           UserError: it is not, or could not be described.

@@ -37,7 +37,7 @@ def telling(path: Path, what: str) -> Iterator[None]:
 
 
 def check_folder(path: Path) -> None:
-    """That a dataset which is a folder has no name of a file, unless there is such a folder.
+    """Checks that a dataset which is a folder has no name of a file, unless there is such a folder.
 
     Raises:
       UserError: it has.

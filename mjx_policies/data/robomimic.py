@@ -373,7 +373,7 @@ def _control_frequency(environment: Mapping[str, Any]) -> float | None:
 
 
 def _rows(values: np.ndarray) -> np.ndarray:  # [T, ...]
-    """With at least one number a step."""
+    """The rows of an array, as vectors at least."""
     return values[:, None] if values.ndim == 1 else values
 
 

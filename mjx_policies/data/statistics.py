@@ -45,7 +45,7 @@ class DatasetStatistics:
 
 
 def min_max(statistics: DatasetStatistics) -> Scale:
-    """To [-1, 1] over all that was seen, which samplers that clip to it require."""
+    """The scale to [-1, 1] over all that was seen, which samplers that clip to it require."""
     return _interval(statistics.minimum, statistics.maximum)
 
 
@@ -55,7 +55,7 @@ def quantiles(statistics: DatasetStatistics) -> Scale:
 
 
 def standard(statistics: DatasetStatistics) -> Scale:
-    """To mean zero and deviation one."""
+    """The scale to mean zero and deviation one."""
     return Scale(
         np.asarray(statistics.mean, np.float32), np.maximum(np.asarray(statistics.std, np.float32), np.float32(MIN_STD))
     )

@@ -1,4 +1,4 @@
-"""A set of demonstrations in figures: how they were come by, how long they take, what looks wrong. Axes: T steps.
+"""A set of demonstrations in figures: how they were collected, how long they take, what is wrong. Axes: T steps.
 
 surveyed = survey(dataset, task.spec.observation)
 print(to_markdown(surveyed, "FrankaPickCube", tally))

@@ -219,7 +219,7 @@ class ChunkedPolicy:
         self._ask_at = (
             math.floor(refill * horizon + ROUNDING) if asynchronous else horizon - n_action_steps
         )  # actions left
-        self._last: Future[tuple[Any, Any, Any]] | None = None  # not looked at yet
+        self._last: Future[tuple[Any, Any, Any]] | None = None  # not checked yet
         self._closed = False
         self._steps = self._plans = self._held = 0
         if not asynchronous:
@@ -365,7 +365,7 @@ class ChunkedPolicy:
         return LATENCY_MARGIN * slowest
 
     def _check_refill(self, refill: float) -> None:
-        """That chunks do not run out while plans take no longer than `latency`.
+        """Checks that chunks do not run out while plans take no longer than `latency`.
 
         A plan takes d steps, so the first d + `late` actions of a new chunk are past when it arrives. A high `refill`
         asks for the next plan at once, which then has the steps of the others. So d may exceed neither these nor what

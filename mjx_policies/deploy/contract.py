@@ -248,7 +248,7 @@ class Contract:
 
     @property
     def joint_names(self) -> tuple[str, ...]:
-        """In the order of the action."""
+        """The names of the joints in the order of the action."""
         return tuple(joint.name for joint in self.joints)
 
 
@@ -372,7 +372,7 @@ def _check(contract: Contract) -> None:
         need(value in known, f"{where} is {value!r}, this library knows {', '.join(known)}")
 
     def within(where: str, owner: Any, **limits: float | tuple[float, float]) -> None:
-        """That numbers lie between two limits, or between minus and plus one."""
+        """Checks that numbers lie between two limits, or between minus and plus one."""
         for name, limit in limits.items():
             low, high = limit if isinstance(limit, tuple) else (-limit, limit)
             value = getattr(owner, name)

@@ -504,7 +504,7 @@ def joint_maps(policy: Sequence[str], robot: Sequence[str]) -> tuple[np.ndarray,
 
 
 def _check_message(reading: Any) -> Fault | None:
-    """That it is a reading at all."""
+    """Checks that it is a reading at all."""
     if not isinstance(reading, Reading) or not isinstance(reading.values, Mapping):
         kind = type(reading).__name__
         return Fault("shape", f"the robot returned {kind}, not a reading of values: check the robot's adapter.")

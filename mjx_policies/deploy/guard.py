@@ -1,6 +1,6 @@
 """A process between the policy and the robot, which damps the robot when the policy's process dies or falls silent.
 
-`GuardedRobot` looks like the robot. The robot itself lives in a second process that runs at 500 Hz and talks to the
+`GuardedRobot` stands in for the robot. The robot itself lives in a second process that runs at 500 Hz and talks to the
 first through shared memory: readings one way, targets the other. It waits for nobody. Targets that are too old, a
 parent that is gone, an error of the robot: each damps the robot for good, until the operator says `clear`.
 """

@@ -269,7 +269,7 @@ def _check_operators(nodes: list[Message]) -> None:
 
 
 def _check_flow(graph: Message) -> None:
-    """That names are computed once and before they are used, and that sizes do not depend on what is observed."""
+    """Checks that names are computed once and before their use, and that sizes do not depend on what is observed."""
     inputs = [value.one("name", "") for value in graph.all("input")]
     initializers = [tensor.one("name", "") for tensor in graph.all("initializer")]
     known: set[str] = set()
@@ -296,7 +296,7 @@ def _check_flow(graph: Message) -> None:
 
 
 def _check_windows(graph: Message) -> None:
-    """That no operator makes a number from too many, see `WINDOWED`."""
+    """Checks that no operator makes a number from too many, see `WINDOWED`."""
     shapes = {tensor.one("name", ""): tensor.all("dims") for tensor in graph.all("initializer")}
     for node in graph.all("node"):
         kind = node.one("op_type")
@@ -353,7 +353,7 @@ def _check_names(kind: str, found: list[str], expected: Mapping[str, Any]) -> No
 
 
 def _check_shape(kind: str, value: Message, expected: tuple[int, ...]) -> None:
-    """That an input or output is float32 [B, *expected] with any B."""
+    """Checks that an input or output is float32 [B, *expected] with any B."""
     name = show(value.one("name"))
     tensor = value.one("type").one("tensor_type") if value.one("type") else None
     if tensor is None or tensor.one("elem_type") != FLOAT:

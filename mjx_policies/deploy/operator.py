@@ -67,7 +67,7 @@ class HandOperator:
                 self._request = asked
 
     def poll(self) -> tuple[np.ndarray, str | None]:
-        """For the loop: the command [C] and the request since the last call, or None."""
+        """The command [C] and the request since the last call, or None."""
         with self._lock:
             request, self._request = self._request, None
             return self._command.copy(), request

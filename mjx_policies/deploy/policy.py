@@ -71,7 +71,7 @@ def load_policy(
 
 
 def check_robot(contract: Contract, robot_name: str | None, joint_names: Sequence[str] | None) -> None:
-    """That a policy is for this robot; None is not checked.
+    """Checks that a policy is for this robot; None is not checked.
 
     Raises:
       ContractError: it is not.
@@ -218,7 +218,7 @@ class ExportedPolicy:
         self._own_outputs = [a.reshape(shape) for a, shape in zip(outputs, self._output_shapes, strict=True)]
 
     def _check_examples(self, inputs: list[np.ndarray], expected: list[np.ndarray]) -> None:
-        """That the policy answers as in its contract, one by one and all at once, and in time."""
+        """Checks that the policy answers as in its contract, one by one and all at once, and in time."""
         golden, timing = self.contract.golden, self.contract.timing
         tolerances = [allowance(golden.tolerance, float(np.abs(array).max())) for array in expected]
 
@@ -362,7 +362,7 @@ def _bounded_time() -> Iterator[tuple[onnxruntime.SessionOptions, onnxruntime.Ru
 
 
 def _thread_clock() -> Callable[[], float]:
-    """Seconds that the calling thread has computed, for any thread to ask; plain time where nobody counts that."""
+    """The seconds that the calling thread has computed, for any thread to ask; plain time where nobody counts that."""
     if not hasattr(time, "pthread_getcpuclockid"):
         return time.monotonic
     clock = time.pthread_getcpuclockid(threading.get_ident())

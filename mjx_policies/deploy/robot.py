@@ -52,7 +52,7 @@ class Robot(Protocol):
 
     @property
     def joint_names(self) -> tuple[str, ...]:
-        """In the order of `read` and `write`."""
+        """The names of the joints in the order of `read` and `write`."""
         ...
 
     def read(self) -> Reading | None:

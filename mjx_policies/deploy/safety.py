@@ -179,7 +179,7 @@ def check_age(age: float, limits: SafetyLimits) -> Fault | None:
 
 
 def check_shapes(values: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> Fault | None:
-    """That every name of `shapes` was read, as numbers of that shape."""
+    """Checks that every name of `shapes` was read, as numbers of that shape."""
     for name, shape in shapes.items():
         if name not in values:
             return Fault("shape", f"the reading lacks {name}: check the robot's adapter.")
@@ -193,7 +193,7 @@ def check_shapes(values: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]
 
 
 def check_finite(values: Mapping[str, np.ndarray]) -> Fault | None:
-    """That no value is NaN or infinite."""
+    """Checks that no value is NaN or infinite."""
     for name, value in values.items():
         if not np.isfinite(value).all():
             where = int(np.flatnonzero(~np.isfinite(value))[0])
@@ -202,7 +202,7 @@ def check_finite(values: Mapping[str, np.ndarray]) -> Fault | None:
 
 
 def check_quaternion(orientation: np.ndarray, limits: SafetyLimits) -> Fault | None:  # [4]
-    """That the orientation is nearly of unit length."""
+    """Checks that the orientation is nearly of unit length."""
     norm = math.hypot(*orientation.tolist())
     if abs(norm - 1) <= limits.quaternion_error:
         return None
@@ -216,7 +216,7 @@ def tilt(orientation: np.ndarray) -> float:  # [4] w, x, y, z -> rad
 
 
 def check_tilt(orientation: np.ndarray, limits: SafetyLimits) -> Fault | None:  # [4]
-    """That the robot is not falling over."""
+    """Checks that the robot is not falling over."""
     angle = tilt(orientation)
     if angle <= limits.tilt:
         return None
@@ -224,7 +224,7 @@ def check_tilt(orientation: np.ndarray, limits: SafetyLimits) -> Fault | None:  
 
 
 def check_joint_position(position: np.ndarray, names: Sequence[str], limits: SafetyLimits) -> Fault | None:  # [A]
-    """That every joint is where it can be."""
+    """Checks that every joint is where it can be."""
     excess = np.maximum(limits.lower - position, position - limits.upper)
     worst = int(np.argmax(excess))
     if excess[worst] <= 0:
@@ -238,7 +238,7 @@ def check_joint_position(position: np.ndarray, names: Sequence[str], limits: Saf
 
 
 def check_joint_velocity(velocity: np.ndarray, names: Sequence[str], limits: SafetyLimits) -> Fault | None:  # [A]
-    """That every joint is as slow as it must be."""
+    """Checks that every joint is as slow as it must be."""
     excess = np.abs(velocity) - limits.velocity
     worst = int(np.argmax(excess))
     if excess[worst] <= 0:
@@ -251,7 +251,7 @@ def check_joint_velocity(velocity: np.ndarray, names: Sequence[str], limits: Saf
 
 
 def check_frozen(repeats: Mapping[str, int], limits: SafetyLimits) -> Fault | None:
-    """That no sensor stands still; `repeats` counts how often each value came again since it last changed."""
+    """Checks that no sensor stands still; `repeats` counts how often each value came again since it last changed."""
     for name, count in repeats.items():
         if count >= limits.frozen_periods:
             return Fault("frozen", f"{name} was identical {count} times in a row: the sensor is frozen, restart it.")
@@ -259,7 +259,7 @@ def check_frozen(repeats: Mapping[str, int], limits: SafetyLimits) -> Fault | No
 
 
 def check_gyro(gyro: np.ndarray, limits: SafetyLimits) -> Fault | None:  # [3]
-    """That the robot turns no faster than an imu can tell."""
+    """Checks that the robot turns no faster than an imu can tell."""
     speed = float(np.abs(gyro).max())
     if speed <= limits.gyro:
         return None
@@ -287,7 +287,7 @@ def check_values(values: Mapping[str, np.ndarray], names: Sequence[str], limits:
 
 
 def check_command(command: Any, size: int) -> Fault | None:
-    """That the operator's command is `size` finite numbers."""
+    """Checks that the operator's command is `size` finite numbers."""
     if not is_numbers(command) or command.shape != (size,):
         shape = getattr(command, "shape", type(command).__name__)
         return Fault("command", f"the command is {shape}, not {size} numbers: check the operator's device.")
@@ -297,7 +297,7 @@ def check_command(command: Any, size: int) -> Fault | None:
 
 
 def check_inference(seconds: float, limits: SafetyLimits) -> Fault | None:
-    """That the policy was quick enough. NaN is a fault."""
+    """Checks that the policy was quick enough. NaN is a fault."""
     if seconds <= limits.inference_seconds:
         return None
     limit = 1e3 * limits.inference_seconds
@@ -305,7 +305,7 @@ def check_inference(seconds: float, limits: SafetyLimits) -> Fault | None:
 
 
 def check_action(action: Any, target: Any, joints: int) -> Fault | None:
-    """That the policy's output is [A] finite numbers each."""
+    """Checks that the policy's output is [A] finite numbers each."""
     for name, value in (("action", action), ("target", target)):
         if not is_numbers(value) or value.shape != (joints,):
             shape = getattr(value, "shape", type(value).__name__)
@@ -324,7 +324,7 @@ def saturated(action: np.ndarray, limits: SafetyLimits) -> np.ndarray:  # [..., 
 
 
 def check_saturation(periods: int, limits: SafetyLimits) -> Fault | None:
-    """That the policy has not been `saturated` for too many periods in a row."""
+    """Checks that the policy has not been `saturated` for too many periods in a row."""
     if periods < limits.saturation_periods:
         return None
     return Fault(
@@ -335,7 +335,7 @@ def check_saturation(periods: int, limits: SafetyLimits) -> Fault | None:
 
 
 def check_target(target: np.ndarray, names: Sequence[str], limits: SafetyLimits) -> Fault | None:  # [A]
-    """That the filters did their work. NaN is a fault."""
+    """Checks that the filters did their work. NaN is a fault."""
     good = (target >= limits.soft_lower) & (target <= limits.soft_upper)
     if good.all():
         return None

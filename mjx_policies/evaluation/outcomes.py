@@ -37,7 +37,7 @@ class Task(Protocol):
 
     @property
     def stages(self) -> tuple[str, ...]:
-        """In their order, which the metrics do not keep."""
+        """The stages in their order, which the metrics do not keep."""
         ...
 
     @property

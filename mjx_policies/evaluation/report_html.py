@@ -156,7 +156,7 @@ def _verdicts(report: EvaluationReport) -> list[Html]:
     parts.append(table((f"{first} minus", f"{goal}, points", corrected, "return"), rows))
     parts.append(
         soft(
-            "Every policy met the same robots and starts, so episodes are compared in pairs. These policies are "
+            "Every policy met the same robots and initial states: episodes are compared in pairs. These policies are "
             "compared, not the ways in which they were trained: that takes several seeds of each."
         )
     )

@@ -127,7 +127,7 @@ def export_policy(
 
 
 def require_packages() -> None:
-    """That what writes ONNX files is installed.
+    """Checks that what writes ONNX files is installed.
 
     Raises:
       UserError: something is missing; the message says what to install.
@@ -223,7 +223,7 @@ def _refusing() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the log of jax2onnx about examples whose libraries are not installed."""
+    """Silences the log of jax2onnx about examples whose libraries are not installed."""
     previous = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

@@ -10,7 +10,7 @@ ACTIVITIES = ("start", "compile", "train", "evaluate", "checkpoint", "video")
 
 
 class Clock:
-    """Seconds spent on each activity, continued when a run is resumed."""
+    """The seconds spent on each activity, continued when a run is resumed."""
 
     def __init__(self, seconds: Mapping[str, float] | None = None) -> None:
         self.seconds: dict[str, float] = dict.fromkeys(ACTIVITIES, 0.0) | dict(seconds or {})

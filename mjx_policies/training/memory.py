@@ -30,7 +30,7 @@ def available() -> int:
 
 
 def check_room(shapes: PyTree, what: str, advice: str, copies: int = 1) -> str:
-    """That arrays which will be there at once fit into memory. They are a part of what is needed: others come and go.
+    """Checks that arrays needed at once fit into memory. They are a part of what is needed: others come and go.
 
     Args:
       shapes: of the arrays.

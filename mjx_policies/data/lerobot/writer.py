@@ -214,7 +214,7 @@ class LeRobotWriter:
             self.path.rmdir()
 
     def _check(self, features: Mapping[str, Any], fps: float) -> None:
-        """That an episode is like those before it; that a first one can be kept as asked."""
+        """Checks that an episode is like those before it; that a first one can be kept as asked."""
         if not self._features:
             for name, feature in features.items():
                 if feature["dtype"] == "video" and (feature["shape"][0] % 2 or feature["shape"][1] % 2):
@@ -232,7 +232,7 @@ class LeRobotWriter:
             raise UserError(f"the actions of the episode are {new}, those of the dataset {old}: they must agree.")
 
     def _divided(self, episode: Episode) -> Episode:
-        """With the numbers of the environment as an observation of their own."""
+        """The episode with the numbers of the environment as an observation of their own."""
         state = episode.observation.get("state")
         name = observation_name(ENVIRONMENT)
         if not self._environment or state is None or name in episode.observation:

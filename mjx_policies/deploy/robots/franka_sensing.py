@@ -72,7 +72,7 @@ def to_matrix(orientation: np.ndarray) -> np.ndarray:  # [4] w, x, y, z -> [3, 3
 
 
 def franka_sources(contract: Contract, goal: Callable[[], np.ndarray] | None = None) -> dict[str, Source]:
-    """For `Controller`, a source for each term of the contract that the module knows.
+    """The sources for `Controller`, one for each term of the contract that the module knows.
 
     Args:
       contract: of the policy.

@@ -121,7 +121,7 @@ class Go2:
 
     @property
     def joint_names(self) -> tuple[str, ...]:
-        """In the order of `read` and `write`."""
+        """The names of the joints in the order of `read` and `write`."""
         return JOINTS
 
     def start(self) -> None:

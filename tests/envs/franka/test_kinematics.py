@@ -46,7 +46,7 @@ def test_the_jacobian_is_the_derivative_of_the_pose():
 
 @pytest.fixture(scope="module")
 def solved(limits):
-    """Joint angles for goals anywhere in the reachable workspace, from starts anywhere; the goals; what is left."""
+    """Joint angles for goals anywhere in the reachable workspace, from angles anywhere; the goals; what is left."""
     position, rotation = jax.vmap(tcp_pose)(jnp.asarray(uniform(limits, 1, margin=0.1), jnp.float32))
     start = jnp.asarray(uniform(limits, 2), jnp.float32)
     q, gap = jax.jit(jax.vmap(lambda *args: solve_ik(*args, limits)))(start, position, rotation)

@@ -52,7 +52,7 @@ def roll(physics, qpos, qvel, ctrl, dynamics):  # [nq], [nv], [T, S, nu]
 
 
 def random_walk(model, num, periods, substeps, seed=0):
-    """Inputs of `roll`: [num, ...] starts on the ground and commands that change in every substep."""
+    """Inputs of `roll`: [num, ...] initial states on the ground and commands that change in every substep."""
     rng = np.random.default_rng(seed)
     qpos = np.tile(model.qpos0, (num, 1))
     qpos[:, 2] -= rng.uniform(0.02, 0.06, num)

@@ -142,9 +142,9 @@ def balls():
 @pytest.mark.parametrize("light", [(-0.3, 0.4, 1.0, 0.0), (0.5, -0.4, 3.0, 1.0)], ids=["direction", "position"])
 def test_the_shadow_of_a_ball_lies_where_the_closed_form_says(balls, light):
     model, renderers = balls
-    look = renderers[0].appearance.replace(light=jnp.array(light))
+    appearance = renderers[0].appearance.replace(light=jnp.array(light))
     qpos = jnp.asarray(model.qpos0, jnp.float32)
-    pictures = [renderer.render_qpos(qpos, appearance=look) for renderer in renderers]
+    pictures = [renderer.render_qpos(qpos, appearance=appearance) for renderer in renderers]
     view = camera_view(model, "top", model.cam_pos0, model.cam_mat0)
     directions, cosine = pixel_rays(view)
     point = np.array([0, 0, 2.5]) + directions * (np.asarray(pictures[0].depth).ravel() / cosine)[:, None]
@@ -244,9 +244,9 @@ def test_colours_come_from_the_geometry_or_else_its_material():
         <geom size="1" material="red"/><geom size="1" material="red" rgba="0 1 0 1"/><geom size="1"/>
       </worldbody>
     </mujoco>""")
-    look = make_renderer(model, 1, 1).appearance
-    np.testing.assert_allclose(look.geom_rgb, [[1, 0, 0], [0, 1, 0], [0.5, 0.5, 0.5]])
-    np.testing.assert_allclose(look.geom_specular[0], 0.7)
+    appearance = make_renderer(model, 1, 1).appearance
+    np.testing.assert_allclose(appearance.geom_rgb, [[1, 0, 0], [0, 1, 0], [0.5, 0.5, 0.5]])
+    np.testing.assert_allclose(appearance.geom_specular[0], 0.7)
 
 
 @pytest.mark.parametrize("integral", [square_wave_integral, lines_integral])

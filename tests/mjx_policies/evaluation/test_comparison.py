@@ -153,7 +153,7 @@ def outcomes(achieved, goal="success", reward=None, cut_off=None):
     )
 
 
-def test_a_clear_difference_is_said_to_be_one():
+def test_a_clear_difference_is_called_one():
     first = np.arange(100) < 85
     comparison = compare_pairs(first, np.arange(100) < 65)
     assert comparison.told_apart and comparison.p_value == mcnemar(20, 0)
@@ -162,7 +162,7 @@ def test_a_clear_difference_is_said_to_be_one():
     assert compare_pairs(~first, first).verdict("A", "B").startswith("B succeeds more often than A")
 
 
-def test_too_few_episodes_are_said_to_be_too_few():
+def test_too_few_episodes_are_called_too_few():
     comparison = compare_pairs(np.arange(20) < 17, np.arange(20) >= 7)
     assert not comparison.told_apart and comparison.episodes_needed == episodes_needed(0.85, 0.65, 0.5)
     verdict = comparison.verdict("A", "B")

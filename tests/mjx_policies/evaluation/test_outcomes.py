@@ -30,7 +30,7 @@ TRACKS = Task(criteria=(Criterion("x at least 0.8", "x", 0.8), Criterion("yaw at
 
 
 def episode_of(metrics, terminated, length, criteria=(), limit=8):
-    """`Episodes` from every step of each metric [B][T]; what comes after an episode's end is not looked at."""
+    """`Episodes` from every step of each metric [B][T]; what comes after an episode's end is ignored."""
 
     def reduce(rows, how):
         return np.array([how(np.asarray(row[:n], float)) for row, n in zip(rows, length, strict=True)])

@@ -1,4 +1,4 @@
-"""Denoisers: convolutions against scipy, what each looks at, shapes. Axes: E embedding, H horizon, A action."""
+"""Denoisers: convolutions against scipy, what each reads, shapes. Axes: E embedding, H horizon, A action."""
 
 import jax
 import jax.numpy as jnp
