@@ -40,14 +40,16 @@ from mjx_policies.errors import UserError
 from mjx_policies.experiments.collection.demonstration_files import check_rate, check_task
 from mjx_policies.experiments.runs.loading import member_file, read_members
 from mjx_policies.files import output_file, write_json
+from mjx_policies.spec import Table as Observations
 from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.progress import open_console
 from mjx_policies.training.script import clean_errors
 from mjx_policies.training.waiting import counting
 
 MAX_ROWS = 64  # numbers whose statistics are printed
+MARKS = {"x": "bold red", "ok": "green", "-": ""}  # and their colours
 BARS = " ▁▂▃▄▅▆▇█"
-MEASURING = 2  # steps of `diagnose` before the checks of data: what explains what, overfitting one batch
+MEASURING = 1  # step of `diagnose` before the checks of data: overfitting one batch
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,13 +73,13 @@ def main(asked: Doctor) -> int:
     data_path, run_path = sort_out(asked)
     console = open_console()
     run = run_path and open_run(run_path, asked.number)
-    dataset = data_path and open_dataset(data_path, asked.fps, run.task if run else "")
+    dataset, table = open_dataset(data_path, asked.fps, run.task if run else "") if data_path else (None, ())
     default = default_picture(data_path, run_path, asked.number)
     picture = output_file(asked.picture, "--picture", asked.overwrite, default=default)
     json = output_file(asked.json, "--json", asked.overwrite) if asked.json else None
     if json is not None and json.resolve() == picture.resolve():
         raise UserError(f"--picture and --json both name {picture}: choose two files.")
-    diagnosis = run_checks(dataset, run, console)
+    diagnosis = run_checks(dataset, table, run, console)
     draw_diagnosis(picture, diagnosis, " and ".join(path.name for path in asked.paths))
     if json is not None:
         write_json(json, {"paths": [str(path) for path in asked.paths], **diagnosis.to_json()})
@@ -86,7 +88,7 @@ def main(asked: Doctor) -> int:
     if diagnosis.trace is not None:
         console.print(gradients(diagnosis.trace))
     console.print(checklist(diagnosis))
-    for line in verdict(diagnosis):
+    for line in diagnosis.verdict():
         console.print(line, highlight=False)
     console.print(f"picture: {picture}", highlight=False)
     return 1 if diagnosis.findings else 0
@@ -110,8 +112,8 @@ def sort_out(asked: Doctor) -> tuple[Path | None, Path | None]:
     return next(iter(datasets), None), next(iter(runs), None)
 
 
-def open_dataset(path: Path, fps: float | None, task: str) -> Dataset:
-    """A dataset that has the rate of its task, which is the run's, or else the one that it was recorded in.
+def open_dataset(path: Path, fps: float | None, task: str) -> tuple[Dataset, Observations]:
+    """A dataset that has the rate of its task, the run's or else the one it was recorded in, and what that observes.
 
     Raises:
       UserError: it has not, or is of another task than the run.
@@ -120,9 +122,11 @@ def open_dataset(path: Path, fps: float | None, task: str) -> Dataset:
     if task:
         check_task(dataset, path, task)
     name = task or next((recorded for recorded in dataset.tasks if recorded in TASKS), "")
-    if name in TASKS:
-        check_rate(dataset, path, name, load(name, num_envs=1).spec.control_dt)
-    return dataset
+    if name not in TASKS:
+        return dataset, ()
+    spec = load(name, num_envs=1).spec
+    check_rate(dataset, path, name, spec.control_dt)
+    return dataset, spec.observation
 
 
 def open_run(path: Path, number: int) -> Run:
@@ -142,9 +146,9 @@ def default_picture(dataset: Path | None, run: Path | None, number: int = 0) -> 
     return run / member_file("doctor.png", run, number) if run else about(dataset) / "doctor.png"
 
 
-def run_checks(dataset: Dataset | None, run: Run | None, console: Console) -> Diagnosis:
+def run_checks(dataset: Dataset | None, table: Observations, run: Run | None, console: Console) -> Diagnosis:
     """Reads the dataset and runs all checks, with a bar for either."""
-    steps, times, spoiled = (None, None, {}) if dataset is None else read_steps(dataset, console)
+    steps, times, spoiled = (None, None, {}) if dataset is None else read_steps(dataset, table, console)
     diagnosis = Diagnosis({})
     if steps is not None or run is not None:
         total = (MEASURING + len(DATA_CHECKS) + len(TRACE_CHECKS)) * (steps is not None) + len(RUN_CHECKS) * bool(run)
@@ -155,9 +159,9 @@ def run_checks(dataset: Dataset | None, run: Run | None, console: Console) -> Di
 
 
 def read_steps(
-    dataset: Dataset, console: Console
+    dataset: Dataset, table: Observations, console: Console
 ) -> tuple[Steps | None, list[np.ndarray] | None, dict[str, CheckResult]]:
-    """Reads a dataset.
+    """Reads a dataset whose observation `state` the table describes.
 
     Returns:
       All steps but those of episodes with numbers that are not finite, None if no others are left; their times in s, of
@@ -183,7 +187,7 @@ def read_steps(
     with counting(console, "reading episodes", len(dataset)) as progress:
         rest = episodes()
         first = next(rest, None)
-        steps = None if first is None else tabulate(itertools.chain([first], rest))
+        steps = None if first is None else tabulate(itertools.chain([first], rest), table)
     known = [each for each in times if each is not None]
     complete = steps is not None and len(known) == len(times)
     return steps, known[: len(steps.fps)] if complete else None, not_finite(len(times), spoiled)
@@ -256,25 +260,9 @@ def checklist(diagnosis: Diagnosis) -> Table:
         title="checks",
         title_justify="left",
     )
-    for name, result in diagnosis.results.items():
-        if result is None:
-            table.add_row("-", name, "nothing to look at", style="dim")
-        else:
-            mark = Text("x", "bold red") if result.finding else Text("ok", "green")
-            table.add_row(mark, name, result.evidence)
+    for mark, name, evidence in diagnosis.rows():
+        table.add_row(Text(mark, MARKS[mark]), name, evidence, style="dim" if mark == "-" else None)
     return table
-
-
-def verdict(diagnosis: Diagnosis) -> Iterator[str]:
-    """The findings in order, each with the next experiment, or that there are none."""
-    for number, (name, result) in enumerate(diagnosis.findings.items(), 1):
-        yield f"finding {number} ({name}): {result.finding}"
-        yield f"  next: {result.experiment}"
-    if not diagnosis.findings:
-        said = [name for name, result in diagnosis.results.items() if result is not None]
-        silent = len(diagnosis.results) - len(said)
-        more = f". {silent} of {len(diagnosis.results)} checks had nothing to look at" if silent else ""
-        yield f"Nothing found. Checked: {', '.join(said)}{more}."
 
 
 if __name__ == "__main__":

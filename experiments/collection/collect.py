@@ -22,7 +22,7 @@ from rich.console import Console
 
 from mjx_policies.data.episodes import Episode
 from mjx_policies.data.formats import EpisodeWriter
-from mjx_policies.data.quality import Tally
+from mjx_policies.diagnosis.report import Tally
 from mjx_policies.errors import UserError
 from mjx_policies.evaluation.statistics import proportion
 from mjx_policies.experiments.collection.rollouts import Rollouts, to_episodes

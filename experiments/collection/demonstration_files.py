@@ -17,9 +17,8 @@ from mjx_policies.data.dataset import Dataset, readable
 from mjx_policies.data.episodes import Episode
 from mjx_policies.data.formats import FORMATS, EpisodeWriter, WritableFormat, read
 from mjx_policies.data.paths import HDF5, about, beside, check_folder, telling
-from mjx_policies.data.quality import Tally
-from mjx_policies.data.survey import survey, to_json, to_markdown
-from mjx_policies.data.survey_picture import draw_survey
+from mjx_policies.diagnosis.report import Tally, report_demonstrations
+from mjx_policies.diagnosis.report_picture import draw_report
 from mjx_policies.envs.base import DynamicsSampler, Env, EnvSpec, Nominal
 from mjx_policies.envs.franka.actions import ActionName
 from mjx_policies.envs.registry import TASKS
@@ -233,10 +232,10 @@ def show(
                 say(f"looking through the dataset: {number:,} of {len(dataset):,}")
                 yield dataset[number]
 
-        surveyed = survey(counted(), task.spec.observation)
-        text = to_markdown(surveyed, title, tally, seconds)
-        write_json(folder / "quality.json", to_json(surveyed, tally, seconds))
+        report = report_demonstrations(counted(), task.spec.observation, tally, seconds)
+        text = report.to_markdown(title)
+        write_json(folder / "quality.json", report.to_json())
         write_atomic(folder / "quality.md", text)
         say("drawing")
-        draw_survey(folder / "demos.png", surveyed, title, tally)
+        draw_report(folder / "demos.png", report, title)
     console.print(text, highlight=False)

@@ -1,4 +1,4 @@
-"""What a check is, and what it returns."""
+"""The protocol of checks: one question, and the result that answers it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Evidence = TypeVar("Evidence", contravariant=True)
 
 @dataclasses.dataclass(frozen=True)
 class CheckResult:
-    """What one check saw.
+    """The result of one check.
 
     Attributes:
       evidence: in numbers.
@@ -19,6 +19,7 @@ class CheckResult:
       where: names of the columns of data, or of the curves, that show it.
       step: of the run, at which they do; None for all of it.
       minor: whether it comes after all others: it costs less, or they may be why.
+      places: (episode, step) of the first rows of data that show it.
     """
 
     evidence: str
@@ -27,6 +28,7 @@ class CheckResult:
     where: tuple[str, ...] = ()
     step: int | None = None
     minor: bool = False
+    places: tuple[tuple[int, int], ...] = ()
 
 
 class Check(Protocol[Evidence]):
@@ -37,9 +39,9 @@ class Check(Protocol[Evidence]):
         ...
 
 
-def listed(names: list[str], most: int = 4) -> str:
-    """Names in a sentence, the first few of many."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
+def listed(names: list[str], most: int = 4, count: int = 0) -> str:
+    """Names in a sentence, the first few of many; `count` of them if the list is not whole."""
+    more = f" and {max(count, len(names)) - most} more" if max(count, len(names)) > most else ""
     return ", ".join(names[:most]) + more
 
 

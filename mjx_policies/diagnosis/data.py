@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,42 +16,50 @@ from mjx_policies.diagnosis.steps import Steps
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Data:
-    """Demonstrations under examination.
+    """Demonstrations to check; what explains what is measured when a check first asks for it.
 
     Attributes:
       steps: all of them.
-      association: whether actions belong to their observations.
-      lags: which action goes with which observation; without columns that copy others.
-      copies: columns that repeat another column or an action.
-      forecasts: those of the copies that nobody could know at their step.
       times: s, of the steps of each episode; None where nobody wrote them down.
     """
 
     steps: Steps
-    association: Association | None
-    lags: Lags | None
-    copies: list[Copy]
-    forecasts: list[Copy]
     times: Sequence[np.ndarray] | None = None
 
+    @functools.cached_property
+    def copies(self) -> list[Copy]:
+        """Columns that repeat another column or an action."""
+        return find_copies(self.steps)
 
-def examine(steps: Steps, times: Sequence[np.ndarray] | None = None) -> Data:
-    """Measures what the checks need."""
-    copies = find_copies(steps)
-    plain = np.ones(len(steps.columns), bool)
-    plain[[copy.column for copy in copies]] = False
-    # An action that is remembered is known, though joints that follow their targets are where it told them to be later.
-    remembered = {copy.column for copy in copies if copy.of_action and copy.lag < 0}
-    forecasts = [
-        copy
-        for copy in copies
-        if (copy.of_action or copy.column not in remembered) and tells_the_future(steps, copy, plain)
-    ]
-    ahead = {copy.column for copy in forecasts}
-    # What the robot remembers of its actions, or of the past, would make a later observation tell an earlier action.
-    memories = {copy.column for copy in copies if copy.of_action}
-    memories |= {copy.source for copy in copies if not copy.of_action and copy.column not in ahead}
-    used = np.array([column not in ahead | memories for column in range(len(steps.columns))])
-    if not used.any():
-        used[:] = True
-    return Data(steps, measure_association(steps, used), measure_lags(steps, used), copies, forecasts, times)
+    @functools.cached_property
+    def forecasts(self) -> list[Copy]:
+        """The copies that nobody could know at their step."""
+        plain = np.ones(len(self.steps.columns), bool)
+        plain[[copy.column for copy in self.copies]] = False
+        # A remembered action is known, though joints that follow their targets are where it told them to be later.
+        remembered = {copy.column for copy in self.copies if copy.of_action and copy.lag < 0}
+        return [
+            copy
+            for copy in self.copies
+            if (copy.of_action or copy.column not in remembered) and tells_the_future(self.steps, copy, plain)
+        ]
+
+    @functools.cached_property
+    def association(self) -> Association | None:
+        """Whether actions belong to their observations."""
+        return measure_association(self.steps, self._used)
+
+    @functools.cached_property
+    def lags(self) -> Lags | None:
+        """Which action goes with which observation; without columns that copy others."""
+        return measure_lags(self.steps, self._used)
+
+    @functools.cached_property
+    def _used(self) -> np.ndarray:  # [D] bool
+        """The columns that neither forecast nor remember; all if there are no others."""
+        ahead = {copy.column for copy in self.forecasts}
+        # A memory of actions, or of the past, would make a later observation tell an earlier action.
+        memories = {copy.column for copy in self.copies if copy.of_action}
+        memories |= {copy.source for copy in self.copies if not copy.of_action and copy.column not in ahead}
+        used = np.array([column not in ahead | memories for column in range(len(self.steps.columns))])
+        return used if used.any() else ~used

@@ -9,15 +9,15 @@ print(diagnosis.finding)
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from mjx_policies.data.episodes import Episode
-from mjx_policies.diagnosis import curves, overfitting, pairing, values
+from mjx_policies.diagnosis import curves, motion, overfitting, pairing, values
 from mjx_policies.diagnosis.base import Check, CheckResult
-from mjx_policies.diagnosis.data import Data, examine
+from mjx_policies.diagnosis.data import Data
 from mjx_policies.diagnosis.overfitting import Trace, overfit_rows
 from mjx_policies.diagnosis.runs import Run
 from mjx_policies.diagnosis.steps import Steps, tabulate
@@ -33,7 +33,12 @@ DATA_CHECKS: dict[str, Check[Data]] = {
     "data: saturated actions": values.saturated,
     "data: alignment": pairing.misaligned,
     "data: leaked future": pairing.leaked,
+    "data: jumps": motion.jumps,
+    "data: outlying actions": motion.outliers,
+    "data: idle": motion.idle,
 }
+SLOW_CHECKS = ("data: shuffled actions", "data: alignment", "data: leaked future")
+"""Those of data that fit what explains what."""
 TRACE_CHECKS: dict[str, Check[Trace]] = {
     "gradient: finite": overfitting.not_finite,
     "gradient: dead": overfitting.dead_gradient,
@@ -83,6 +88,23 @@ class Diagnosis:
         """What that check found."""
         return self.results[self.cause] if self.cause else None
 
+    def rows(self) -> Iterator[tuple[str, str, str]]:
+        """A mark, the name and the evidence of every check: `x` for a finding, `-` if there was nothing to look at."""
+        for name, result in self.results.items():
+            mark = "-" if result is None else "x" if result.finding else "ok"
+            yield mark, name, result.evidence if result else "nothing to look at"
+
+    def verdict(self) -> Iterator[str]:
+        """Sentences: the findings in order, each with the next experiment, or that there are none."""
+        for number, (name, result) in enumerate(self.findings.items(), 1):
+            yield f"finding {number} ({name}): {result.finding}"
+            yield f"  next: {result.experiment}"
+        if not self.findings:
+            said = [name for name, result in self.results.items() if result is not None]
+            silent = len(self.results) - len(said)
+            more = f". {silent} of {len(self.results)} checks had nothing to look at" if silent else ""
+            yield f"Nothing found. Checked: {', '.join(said)}{more}."
+
     def to_json(self) -> dict[str, Any]:
         """The verdict, the findings in order, and every result."""
         return {
@@ -115,8 +137,7 @@ def diagnose(
     data = None
     if episodes is not None:
         steps = episodes if isinstance(episodes, Steps) else tabulate(episodes)
-        report("what explains what in the data")
-        data = examine(steps, times)
+        data = Data(steps, times)
         if trace is None:
             report("overfitting one batch")
             trace = overfit_rows(steps)

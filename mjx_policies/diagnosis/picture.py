@@ -1,4 +1,4 @@
-"""What a diagnosis looked at, as a picture with the suspicious places marked. Axes: N steps.
+"""What a diagnosis looked at, as a picture with the places of findings marked. Axes: N steps.
 
 Each column of data is a strip: its histogram from its least to its largest number, as shades of blue. Curves follow,
 those of findings first, with the step at which a finding shows.
@@ -12,8 +12,6 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter
 
@@ -21,11 +19,10 @@ from mjx_policies.diagnosis.data import Data
 from mjx_policies.diagnosis.diagnosis import Diagnosis
 from mjx_policies.diagnosis.overfitting import FIRST, Trace
 from mjx_policies.diagnosis.runs import Run
-from mjx_policies.files import replacing
+from mjx_policies.training.plots import BLUE, GREY, INK, ORANGE, PALE, new_figure, save, style
 
-BLUE, PALE, ORANGE, GREY = "#2b6cb0", "#a9c5e3", "#dd6b20", "#6b7280"
 BINS = 64  # of a strip
-STRIPS = 40  # columns that are drawn; the suspicious ones always are
+STRIPS = 40  # columns that are drawn; those of findings always are
 CURVES = 6
 USUAL = (
     "loss/train",
@@ -44,7 +41,7 @@ LOGARITHMIC = ("loss", "gradient/", "policy/kl", "learning_rate")
 
 
 def draw_diagnosis(path: Path, diagnosis: Diagnosis, title: str = "") -> None:
-    """Draws it. The global state of matplotlib is left alone.
+    """Draws what was looked at, with what shows a finding in orange.
 
     Args:
       path: the PNG file, replaced in one step.
@@ -66,23 +63,18 @@ def draw_diagnosis(path: Path, diagnosis: Diagnosis, title: str = "") -> None:
     columns = 3
     rows = -(-len(panels) // columns)
     heights = [0.25 * len(names) + 0.8] * bool(names) + [2.7] * rows
-    figure = Figure(
-        figsize=(4.4 * columns, max(sum(heights), 1.0) + 0.4), dpi=110, layout="constrained", facecolor="white"
-    )
-    FigureCanvasAgg(figure)
+    figure = new_figure(4.4 * columns, max(sum(heights), 1.0) + 0.4)
     grid = figure.add_gridspec(max(len(heights), 1), columns, height_ratios=heights or None)
     if data is not None and names:
-        _draw_strips(figure.add_subplot(grid[0, :]), data, names, suspicious(diagnosis))
+        _draw_strips(figure.add_subplot(grid[0, :]), data, names, marked_names(diagnosis))
     for index, draw in enumerate(panels):
         draw(figure.add_subplot(grid[bool(names) + index // columns, index % columns]))
     finding = diagnosis.finding
     said = f"finding in {diagnosis.cause}" if finding else "nothing found"
-    figure.suptitle(f"{title} - {said}" if title else said, fontsize=12, x=0.01, ha="left")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png")
+    save(figure, path, f"{title} - {said}" if title else said)
 
 
-def suspicious(diagnosis: Diagnosis) -> set[str]:
+def marked_names(diagnosis: Diagnosis) -> set[str]:
     """Names of the columns and curves that show what is wrong."""
     return {name for result in diagnosis.findings.values() for name in result.where}
 
@@ -94,7 +86,7 @@ def strips(diagnosis: Diagnosis) -> list[str]:
     steps = diagnosis.data.steps
     names = [name for name, camera in zip(steps.columns, steps.camera, strict=True) if not camera]
     names += [f"action[{i}]" for i in range(steps.action.shape[1])]
-    marked = suspicious(diagnosis)
+    marked = marked_names(diagnosis)
     # The actions, which are last, come before observations that there is no room for.
     order = sorted(names, key=lambda name: (name not in marked, not name.startswith("action[")))[:STRIPS]
     return [name for name in names if name in order]
@@ -133,7 +125,7 @@ def _draw_strips(axes: Axes, data: Data, names: list[str], marked: set[str]) -> 
     axes.imshow(shade, aspect="auto", cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
     axes.set_yticks(range(len(names)), names, fontsize=8)
     for label, name in zip(axes.get_yticklabels(), names, strict=True):
-        label.set_color(ORANGE if name in marked else "#111827")
+        label.set_color(ORANGE if name in marked else INK)
     for row, name in enumerate(names):
         values = column(data, name)
         ends = f"{values.min():.3g} to {values.max():.3g}" if len(values) else "no number"
@@ -148,7 +140,7 @@ def _draw_strips(axes: Axes, data: Data, names: list[str], marked: set[str]) -> 
         f"{int(data.steps.episode[-1]) + 1} episodes)",
         fontsize=10,
         loc="left",
-        color="#111827",
+        color=INK,
     )
     for side in axes.spines.values():
         side.set_visible(False)
@@ -165,7 +157,7 @@ def _draw_lags(axes: Axes, diagnosis: Diagnosis) -> None:
     colors = [ORANGE if wrong and lag == best else BLUE if lag == 0 else PALE for lag in lags]
     axes.bar([-lag for lag in lags], heights, color=colors)
     axes.set_xticks([-lag for lag in lags])
-    _style(axes, "portion of a change that an action tells", "row of the action, counted from that of the change")
+    style(axes, "portion of a change that an action tells", "row of the action, counted from that of the change")
     axes.set_ylim(0, None)
 
 
@@ -175,18 +167,8 @@ def _draw_loss(axes: Axes, trace: Trace) -> None:
     axes.plot(steps[shown], np.maximum(trace.loss[shown], 1e-12), color=BLUE, linewidth=1.4)
     axes.set_yscale("log")
     if len(trace.loss) > FIRST:
-        axes.axvline(FIRST, color=GREY, linewidth=0.9, linestyle=":")
-        axes.annotate(
-            f"ten steps: {trace.loss[FIRST]:.2g}",
-            (FIRST, 0.97),
-            xycoords=("data", "axes fraction"),
-            xytext=(3, 0),
-            textcoords="offset points",
-            fontsize=7,
-            va="top",
-            color=GREY,
-        )
-    _style(axes, "loss of overfitting one batch of four rows", "gradient steps")
+        _mark(axes, FIRST, f"ten steps: {trace.loss[FIRST]:.2g}", GREY)
+    style(axes, "loss of overfitting one batch of four rows", "gradient steps")
 
 
 def _draw_gradients(axes: Axes, trace: Trace) -> None:
@@ -197,7 +179,7 @@ def _draw_gradients(axes: Axes, trace: Trace) -> None:
         if dead:
             axes.annotate(f"{name}: 0", (0, 1e-12), fontsize=7, color=ORANGE, va="bottom")
     axes.set_yscale("log")
-    _style(axes, "gradient norm of each array, four rows", "gradient steps")
+    style(axes, "gradient norm of each array, four rows", "gradient steps")
 
 
 def _draw_curve(axes: Axes, run: Run, diagnosis: Diagnosis, name: str) -> None:
@@ -207,26 +189,12 @@ def _draw_curve(axes: Axes, run: Run, diagnosis: Diagnosis, name: str) -> None:
     if name.startswith(LOGARITHMIC) and (y > 0).all() and y.max() > 20 * y.min():
         axes.set_yscale("log")
     for step in {result.step for result in marked if result.step is not None}:
-        axes.axvline(step, color=ORANGE, linewidth=1.2, linestyle="--")
-        axes.annotate(
-            f"step {step:,}",
-            (step, 0.98),
-            xycoords=("data", "axes fraction"),
-            xytext=(3, 0),
-            textcoords="offset points",
-            fontsize=7,
-            va="top",
-            color=ORANGE,
-        )
+        _mark(axes, step, f"step {step:,}", ORANGE)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-    _style(axes, name, "steps")
+    style(axes, name, "steps")
 
 
-def _style(axes: Axes, title: str, x: str) -> None:
-    axes.set_title(title, fontsize=10, loc="left", color="#111827")
-    axes.set_xlabel(x, fontsize=8, color=GREY)
-    axes.grid(color="#e5e7eb", linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.tick_params(which="both", labelsize=8, colors=GREY, length=0)
-    for side in axes.spines.values():
-        side.set_visible(False)
+def _mark(axes: Axes, x: float, label: str, color: str) -> None:
+    axes.axvline(x, color=color, linewidth=1.2, linestyle="--")
+    place = ("data", "axes fraction")
+    axes.annotate(label, (x, 0.98), (3, 0), place, "offset points", fontsize=7, va="top", color=color)

@@ -9,8 +9,11 @@ import numpy as np
 
 from mjx_policies.data.episodes import Episode
 from mjx_policies.errors import UserError
+from mjx_policies.spec import Table, table_slices
 
 MAX_NUMBERS = 100_000_000  # that are held, 8 bytes each
+MAX_PLACES = 20  # rows that a result names
+WHERE = ("m", "rad", "1")  # units of what says where something is; rates, forces and memories say something else
 GRID = 8  # a picture is looked at as the means of so many by so many parts of it
 
 
@@ -25,6 +28,7 @@ class Steps:
       columns: D names such as `state[3]`.
       camera: [D] bool, whether a column is part of a picture.
       fps: steps per second of each episode.
+      positions: numbers of the columns that say where something is, as far as a task's table tells.
       cut: whether there were more episodes than are held.
     """
 
@@ -34,6 +38,7 @@ class Steps:
     columns: tuple[str, ...]
     camera: np.ndarray
     fps: np.ndarray
+    positions: tuple[int, ...] = ()
     cut: bool = False
 
     def __len__(self) -> int:
@@ -47,9 +52,18 @@ class Steps:
         count = np.concatenate([[0], np.cumsum(bad)])
         return centre[same & (count[centre + after + 1] == count[centre - before])]
 
+    def places(self, rows: np.ndarray) -> tuple[tuple[int, int], ...]:  # [K] -> (episode, step), at most MAX_PLACES
+        """The episodes that rows belong to, and their steps in these."""
+        of = self.episode[rows[:MAX_PLACES]]
+        return tuple(zip(of.tolist(), (rows[:MAX_PLACES] - np.searchsorted(self.episode, of)).tolist(), strict=True))
 
-def tabulate(episodes: Iterable[Episode]) -> Steps:
+
+def tabulate(episodes: Iterable[Episode], table: Table = ()) -> Steps:
     """The table of a set of episodes, each read once; of the first ones, if all are more than `MAX_NUMBERS`.
+
+    Args:
+      episodes: of one task.
+      table: of their observation `state`, if it is known.
 
     Raises:
       UserError: there are no episodes, or they have different columns.
@@ -85,8 +99,16 @@ def tabulate(episodes: Iterable[Episode]) -> Steps:
         columns=columns,
         camera=camera,
         fps=np.array(rates),
+        positions=tuple(columns.index(name) for name in position_columns(table) if name in columns),
         cut=cut,
     )
+
+
+def position_columns(table: Table) -> list[str]:
+    """Names of the columns of `state` that say where things are."""
+    slices = table_slices(table)
+    chosen = [slices[term.name] for term in table if term.measured and term.unit in WHERE]
+    return [f"state[{i}]" for each in chosen for i in range(each.start, each.stop)]
 
 
 def _is_picture(values: np.ndarray) -> bool:

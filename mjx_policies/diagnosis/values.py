@@ -6,6 +6,7 @@ import numpy as np
 
 from mjx_policies.diagnosis.base import CheckResult, listed
 from mjx_policies.diagnosis.data import Data
+from mjx_policies.diagnosis.steps import MAX_PLACES
 
 SCALE = 100.0  # times the size of a usual column
 AT_END = 0.5  # portion of the steps in which a saturated action is at an end of its range
@@ -26,14 +27,15 @@ def not_finite(data: Data) -> CheckResult | None:
     if not bad.any():
         return CheckResult(f"all {bad.size:,} numbers are finite")
     names = [*steps.columns, *action_names(data)]
-    row, column = (int(index) for index in np.argwhere(bad)[0])
-    where = f"episode {steps.episode[row]}, step {row - np.searchsorted(steps.episode, steps.episode[row])}"
+    column, places = int(np.argwhere(bad)[0][1]), steps.places(np.flatnonzero(bad.any(axis=1)))
+    where = f"episode {places[0][0]}, step {places[0][1]}"
     return CheckResult(
         f"{bad.sum():,} of {bad.size:,} numbers are not finite, in "
         f"{listed([names[i] for i in np.flatnonzero(bad.any(0))])}",
         f"the data hold NaN or infinity, first in {names[column]} in {where}.",
         "Drop or repair those steps, then find out which sensor or conversion wrote them.",
         where=tuple(names[i] for i in np.flatnonzero(bad.any(0))),
+        places=places,
     )
 
 
@@ -96,21 +98,25 @@ def duplicated(data: Data) -> CheckResult | None:
     count = int(steps.episode[-1]) + 1
     if count < 2:
         return None
-    marks = fingerprints(np.concatenate([steps.observation, steps.action], axis=1))
+    kept = ~steps.camera | steps.camera.all()  # a frame that is compressed twice is not quite the same
+    marks = fingerprints(np.concatenate([steps.observation[:, kept], steps.action], axis=1))
     _, first, inverse = np.unique(marks, return_index=True, return_inverse=True)
     origin = steps.episode[first[inverse]]  # episode in which a step was first seen
     shared = np.bincount(steps.episode, weights=origin < steps.episode, minlength=count) / np.bincount(steps.episode)
     repeats = np.flatnonzero(shared > COPIED)
+    such = f", such as {listed([str(i) for i in repeats])}" if len(repeats) else ""
+    evidence = f"{len(repeats)} of {count} episodes repeat an earlier one{such}"
     if len(repeats) <= REPEATED * count:
-        return CheckResult(f"{len(repeats)} of {count} episodes repeat an earlier one")
+        return CheckResult(evidence)
     example = int(repeats[0])
     source = int(np.bincount(origin[steps.episode == example]).argmax())
     return CheckResult(
-        f"{len(repeats)} of {count} episodes repeat an earlier one, such as {listed([str(i) for i in repeats])}",
+        evidence,
         f"episodes are in the data twice: episode {example} repeats episode {source}, so what is held out for "
         "validation is trained on.",
         "Remove the repeats, split the rest by episode, and look at the validation loss again.",
         minor=True,
+        places=tuple((int(i), 0) for i in repeats[:MAX_PLACES]),
     )
 
 

@@ -134,7 +134,7 @@ def style(axes: Axes, title: str, x_label: str = "", y_label: str = "") -> None:
     axes.set_ylabel(y_label, fontsize=8, color=GREY)
     axes.grid(color="#e5e7eb", linewidth=0.7)
     axes.set_axisbelow(True)
-    axes.tick_params(labelsize=8, colors=GREY, length=0)
+    axes.tick_params(which="both", labelsize=8, colors=GREY, length=0)
     for side in axes.spines.values():
         side.set_visible(False)
 

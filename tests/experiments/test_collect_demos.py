@@ -75,9 +75,9 @@ def test_a_collection_leaves_a_dataset_with_figures_picture_and_video(whole):
     assert features["observation.state"]["shape"] == [4] and dataset[0].observation["state"].shape[1:] == (8,)
     about = whole.with_name("whole.about")
     figures = json.loads((about / "quality.json").read_text())
-    assert figures["episodes"] == 10 and figures["steps"] == sum(dataset.lengths)
+    assert figures["durations"]["all"]["count"] == 10 and figures["steps"] == sum(dataset.lengths)
     assert figures["success"]["all"]["count"] == figures["rollouts"] >= 10
-    assert sum(figures["strategies"].values()) == 10 and figures["duplicates"]["count"] == 0
+    assert not figures["checks"]["data: repeated episodes"]["finding"] and figures["checked"] == 10
     assert figures["durations"]["left"]["mean"] == pytest.approx(
         np.mean([len(e) / 10 for e in dataset if e.strategy == "left"])
     )

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mjx_policies.data.quality import Tally
+from mjx_policies.diagnosis.report import Tally
 from mjx_policies.errors import UserError
 from mjx_policies.experiments.collection import collect as module
 from mjx_policies.experiments.collection.collect import SEEDS, Collection, CollectionProgress, collect, outcomes

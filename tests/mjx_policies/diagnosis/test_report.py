@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from mjx_policies.data import quality
 from mjx_policies.data.episodes import Episode
-from mjx_policies.data.quality import Tally
-from mjx_policies.data.survey import moving_columns, survey, to_json, to_markdown
-from mjx_policies.data.survey_picture import draw_survey
+from mjx_policies.diagnosis import steps as steps_module
+from mjx_policies.diagnosis.motion import idle_portions
+from mjx_policies.diagnosis.report import Tally, report_demonstrations
+from mjx_policies.diagnosis.report_picture import draw_report
+from mjx_policies.diagnosis.steps import position_columns
 from mjx_policies.errors import UserError
 from mjx_policies.spec import Term
 
@@ -37,24 +38,31 @@ def walk(number, steps, strategy="left", rest=(), jump=None, action=1.0):
 
 def test_lengths_paths_and_rests_are_those_of_the_episodes():
     lengths = (20, 30, 40, 50)
-    found = survey([walk(n, t, "left" if n < 3 else "right", rest=range(5, 9)) for n, t in enumerate(lengths)], TABLE)
+    walks = [walk(n, t, "left" if n < 3 else "right", rest=range(5, 9)) for n, t in enumerate(lengths)]
+    found = report_demonstrations(walks, TABLE)
     np.testing.assert_allclose(found.seconds["left"], [2, 3, 4])
     np.testing.assert_allclose(found.seconds["right"], [5])
     np.testing.assert_allclose(found.paths["right"][0][:2], [[0.1, 0.3], [0.2, 0.3]])  # m, unscaled
-    np.testing.assert_allclose(found.quality.idle, [4 / (t - 1) for t in lengths])  # though the speed flickers
-    assert found.quality.longest_idle == pytest.approx(0.4)
+    portions, longest = idle_portions(found.steps)
+    np.testing.assert_allclose(portions, [4 / (t - 1) for t in lengths])  # though the speed flickers
+    assert longest == pytest.approx(0.4) and "0.40 s at a stretch" in found.diagnosis.results["data: idle"].evidence
     np.testing.assert_allclose(found.norms, np.ones(140))
 
 
 def test_what_is_wrong_is_named():
     episodes = [walk(n, 60 + n) for n in range(30)] + [walk(40, 60, jump=31), walk(7, 67)]
     episodes[3] = walk(3, 60, action=5.0)
-    text = to_markdown(survey(episodes, TABLE), "walks")
-    assert "- jumps: 1 (episode 30, step 31: coordinate 0 moves by" in text
-    assert "- duplicates: 1 (episode 31, step 0: repeats episode 7)" in text
+    report = report_demonstrations(episodes, TABLE)
+    text, found = report.to_markdown("walks"), report.to_json()["checks"]
+    assert "| ok | data: jumps | state[2] jump by up to" in text and "% of the range in step 31 of episode 30 |" in text
+    assert found["data: jumps"]["places"] == ((30, 31),)
+    assert "| x | data: repeated episodes | 1 of 32 episodes repeat an earlier one, such as 31 |" in text
+    assert "episode 31 repeats episode 7" in text and found["data: repeated episodes"]["places"] == ((31, 0),)
     every = [walk(n, 500) for n in range(5)] + [walk(9, 10, action=5.0)]
-    found = to_json(survey(every, TABLE))
-    assert found["outliers"]["count"] == 10 and found["outliers"]["first"][0]["episode"] == 5
+    found = report_demonstrations(every, TABLE).diagnosis.results["data: outlying actions"]
+    assert "of 10 actions" in found.evidence and found.evidence.endswith("and 7 more") and found.places[0] == (5, 0)
+    rests = report_demonstrations([walk(n, 60, rest=range(5, 50)) for n in range(5)], TABLE)
+    assert "stands still in 76% of the steps" in rests.diagnosis.results["data: idle"].finding
 
 
 def test_what_all_but_stands_still_does_not_jump():
@@ -64,34 +72,34 @@ def test_what_all_but_stands_still_does_not_jump():
         rng = np.random.default_rng(n)
         episode.observation["state"][:, 3] = 2 * (1 + 1e-6 * rng.normal(size=60))
     episodes[4].observation["state"][30:, 3] *= 1.001
-    assert not survey(episodes, TABLE).quality.jumps
+    assert not report_demonstrations(episodes, TABLE).diagnosis.results["data: jumps"].places
     episodes[4].observation["state"][30:, 3] *= 1.5
-    assert len(survey(episodes, TABLE).quality.jumps) == 1
+    assert report_demonstrations(episodes, TABLE).diagnosis.results["data: jumps"].places == ((4, 30),)
 
 
 def test_what_does_not_fit_in_memory_is_counted_all_the_same(monkeypatch):
     episodes = [walk(n, 20 + n) for n in range(9)] + [walk(9, 60, jump=31)]
-    whole = survey(episodes, TABLE)
-    monkeypatch.setattr(quality, "MAX_NUMBERS", 4 * (20 + 21 + 22))
-    part = survey(episodes, TABLE)
-    assert (part.quality.judged, part.quality.episodes, part.quality.steps) == (3, 10, whole.quality.steps)
-    assert part.quality.seconds == whole.quality.seconds and part.quality.strategies == whole.quality.strategies
-    assert len(whole.quality.jumps) == 1 and not part.quality.jumps and len(part.quality.idle) == 3
-    assert "Of the first 3 episodes" in to_markdown(part, "walks") and to_json(part)["judged"] == 3
-    assert "Of the first" not in to_markdown(whole, "walks")
+    whole = report_demonstrations(iter(episodes), TABLE)
+    monkeypatch.setattr(steps_module, "MAX_NUMBERS", 8 * (20 + 21 + 22))
+    part = report_demonstrations(iter(episodes), TABLE)
+    assert part.durations() == whole.durations() and part.durations()["all"]["count"] == len(part.paths["left"]) == 10
+    assert len(part.norms) == len(whole.norms) == sum(map(len, episodes))
+    assert whole.diagnosis.results["data: jumps"].places and not part.diagnosis.results["data: jumps"].places
+    assert "Of the first 3 episodes" in part.to_markdown("walks") and part.to_json()["checked"] == 3
+    assert "Of the first" not in whole.to_markdown("walks")
 
 
-def test_attempts_are_told_with_their_intervals():
+def test_rollouts_are_told_with_their_intervals():
     tally = Tally()
     for outcome in ["success"] * 9 + ["lost"]:
         tally.add("left", outcome)
     tally.add("right", "success")
-    surveyed = survey([walk(n, 20 + n) for n in range(4)], TABLE)
-    text = to_markdown(surveyed, "walks", tally, {"simulating": 65.0})
+    report = report_demonstrations([walk(n, 20 + n) for n in range(4)], TABLE, tally, {"simulating": 65.0})
+    text = report.to_markdown("walks")
     # Wilson's interval for 9 of 10, from its formula with z = 1.96: (0.59585, 0.98212).
     assert "| left | 10 | 0.900 [0.596, 0.982] | 1 |" in text and "| right | 1 | 1.000 [0.207, 1.000] | 0 |" in text
     assert "| all | 11 |" in text and "simulating 1m 05s" in text
-    figures = json.loads(json.dumps(to_json(surveyed, tally, {"simulating": 65.0}), allow_nan=False))
+    figures = json.loads(json.dumps(report.to_json(), allow_nan=False))
     assert figures["outcomes"] == {"left": {"success": 9, "lost": 1}, "right": {"success": 1}}
     assert figures["success"]["left"]["low"] == pytest.approx(0.59585, abs=1e-4)
     assert figures["durations"]["left"] == pytest.approx(
@@ -100,17 +108,17 @@ def test_attempts_are_told_with_their_intervals():
     )
 
 
-def test_only_what_says_where_things_are_is_judged():
-    assert moving_columns(TABLE) == [2, 3]
+def test_only_what_says_where_things_are_is_a_position():
+    assert position_columns(TABLE) == ["state[2]", "state[3]"]
 
 
 def test_a_set_of_one_and_a_set_of_none(tmp_path):
-    alone = survey([walk(0, 1, "")], TABLE)
-    assert "| unknown | 0.10 | 0.10 |" in to_markdown(alone, "one step")
-    draw_survey(tmp_path / "a.png", alone, "one step")
+    alone = report_demonstrations([walk(0, 1, "")], TABLE)
+    assert "| unknown | 1 | 0.10 | 0.00 | 0.10 |" in alone.to_markdown("one step")
+    draw_report(tmp_path / "a.png", alone, "one step")
     assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
     with pytest.raises(UserError, match="no episodes"):
-        survey([], TABLE)
+        report_demonstrations([], TABLE)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
@@ -123,5 +131,5 @@ def test_pictures_of_any_position(tmp_path, size):
         for _ in range(3)
     ]
     tally = Tally({"": {"success": 3, "too late": 2}})
-    draw_survey(tmp_path / "a.png", survey(episodes, table), "title", tally)
+    draw_report(tmp_path / "a.png", report_demonstrations(episodes, table, tally), "title")
     assert (tmp_path / "a.png").stat().st_size > 10_000
