@@ -254,19 +254,12 @@ def _tells_more(record: logging.LogRecord) -> bool:
 
 def _files(folder: Path) -> dict[str, int]:
     """Length of every file below a folder under its relative path; refuses what is neither file nor folder."""
-    return dict(_walk(folder, ""))
-
-
-def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            status = entry.stat(follow_symlinks=False)
-            if stat.S_ISDIR(status.st_mode):
-                yield from _walk(Path(entry.path), f"{prefix}{entry.name}/")
-            elif stat.S_ISREG(status.st_mode):
-                yield prefix + entry.name, status.st_size
-            else:
-                raise CheckpointError(f"checkpoint {folder} is refused: {entry.name} is a link or no plain file.")
+    found = {path: path.lstat() for path in folder.rglob("*")}  # which does not follow links
+    for path, status in found.items():
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            raise CheckpointError(f"checkpoint {folder} is refused: {path.name} is a link or no plain file.")
+    files = {path: status.st_size for path, status in found.items() if stat.S_ISREG(status.st_mode)}
+    return {path.relative_to(folder).as_posix(): size for path, size in files.items()}
 
 
 def _fingerprint(path: Path) -> str:

@@ -114,8 +114,8 @@ class Checkpoints:
 
     def _prune(self) -> None:
         steps = checkpoint_steps(self.folder)
-        scores = {step: score for step in steps if (score := _score(self.folder, step)) is not None}
-        kept = {*steps[-self.keep :], *([max(scores, key=lambda step: (scores[step], step))] if scores else [])}
+        best = max(steps, key=lambda step: (_score(self.folder, step), step))  # the newest if none has a score
+        kept = {*steps[-self.keep :], best}
         for step in set(steps) - kept:
             unwanted = self.folder / f"{TEMPORARY}{step:012d}"
             remove(unwanted)
@@ -144,7 +144,7 @@ def newest_intact(folder: Path, read: Callable[[Path], T], say: Callable[[str], 
     damaged: list[CheckpointError] = []
     steps = checkpoint_steps(folder)
     if best:
-        steps.sort(key=lambda step: (_rank(folder, step), step))
+        steps.sort(key=lambda step: (_score(folder, step), step))
     for step in reversed(steps):
         try:
             found = read(Path(folder) / f"{step:012d}")
@@ -159,17 +159,13 @@ def newest_intact(folder: Path, read: Callable[[Path], T], say: Callable[[str], 
     raise CheckpointError(f"{damaged[0]} No intact one is left: start a new run.")
 
 
-def _score(folder: Path, step: int) -> float | None:
+def _score(folder: Path, step: int) -> float:
+    """The score of a checkpoint; minus infinity if it has none."""
     try:
         score = read_json(Path(folder) / f"{step:012d}" / "manifest.json", MANIFEST_MAX_BYTES)["meta"]["score"]
     except (ValueError, KeyError, TypeError):
-        return None
-    return score if isinstance(score, int | float) and math.isfinite(score) else None
-
-
-def _rank(folder: Path, step: int) -> float:
-    score = _score(folder, step)
-    return -math.inf if score is None else score
+        score = None
+    return score if isinstance(score, int | float) and math.isfinite(score) else -math.inf
 
 
 def newest_checkpoint(folder: Path) -> Path:
