@@ -13,7 +13,7 @@ import dataclasses
 import numpy as np
 
 from mjx_policies.diagnosis.lags import MIN_ROWS, thin
-from mjx_policies.diagnosis.regression import deal, explained, fit, standardise
+from mjx_policies.diagnosis.regression import assign_folds, explained, fit, standardise
 from mjx_policies.diagnosis.steps import Steps
 
 DRAWS = 60  # exchanges of each kind
@@ -45,7 +45,7 @@ def measure_association(steps: Steps, columns: np.ndarray, seed: int = 0) -> Ass
         return None
     episode = steps.episode[here]
     window = [x[here], *(x[here + step + 1] - x[here + step] for step in (-2, -1, 0, 1))]
-    expected = fit(np.concatenate(window, axis=1), action, deal(episode))
+    expected = fit(np.concatenate(window, axis=1), action, assign_folds(episode))
     starts = np.flatnonzero(np.diff(episode, prepend=-1))
     lengths = np.diff(np.append(starts, len(episode)))
     rng = np.random.default_rng(seed)

@@ -11,7 +11,7 @@ import dataclasses
 import numpy as np
 
 from mjx_policies.diagnosis.lags import MIN_ROWS, thin
-from mjx_policies.diagnosis.regression import deal, explained, fit, standardise
+from mjx_policies.diagnosis.regression import assign_folds, explained, fit, standardise
 from mjx_policies.diagnosis.steps import Steps
 
 REACH = 3  # steps in either direction
@@ -82,7 +82,7 @@ def tells_the_future(steps: Steps, copy: Copy, columns: np.ndarray) -> bool:  # 
     """
     here = thin(steps.around(2, 2), steps)
     episode = steps.episode[here]
-    fold = deal(episode)
+    fold = assign_folds(episode)
     x, action = standardise(steps.observation), standardise(steps.action)
     source = x[:, [copy.column if copy.of_action else copy.source]]
     if copy.of_action:

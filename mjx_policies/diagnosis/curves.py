@@ -54,7 +54,7 @@ def rate_too_high(run: Run) -> CheckResult | None:
             f"the loss goes from {loss[0]:.3g} to {smooth[-1]:.3g}, with a lowest of {smooth[lowest]:.3g} and a "
             f"highest of {loss.max():.3g}"
         )
-        gradient, growth = run.curve("gradient/norm"), swelling(run)
+        gradient, growth = run.curve("gradient/norm"), norm_growth(run)
         burst = float(gradient.max() / max(np.median(gradient), 1e-30)) if len(gradient) else 1.0
         if loss.min() < 0:
             fall, noise = float(loss[0] - smooth[lowest]), CLEAR * jitter(loss)
@@ -235,15 +235,15 @@ def blind_critic(run: Run) -> CheckResult | None:
         return CheckResult(evidence)
     return CheckResult(
         evidence,
-        "the critic is blind: it explains nothing of what the policy is paid.",
-        "Print the reward of one episode: if it is always the same, the task pays nothing to learn from; if not, look "
+        "the critic has not learnt: it explains nothing of the returns.",
+        "Print the reward of one episode: if it is always the same, there is nothing to learn from; if not, look "
         "at its scale and at the discount.",
         where=("value/explained",),
     )
 
 
 def rate_at_bound(run: Run) -> CheckResult | None:
-    """An adaptive learning rate that has nowhere to go."""
+    """An adaptive learning rate that stays at one of its bounds."""
     rate = run.curve("learning_rate")
     names = ("min_learning_rate", "max_learning_rate")
     bounds = [run.hyper[name] for name in names if name in run.hyper]
@@ -262,13 +262,13 @@ def rate_at_bound(run: Run) -> CheckResult | None:
         f"the learning rate is stuck at its {'lower' if low else 'upper'} bound.",
         "Look at the scale of observations and advantages: updates move the policy too far however small the steps are."
         if low
-        else "Look at the advantages: hardly anything the policy does makes a difference to what it is paid.",
+        else "Look at the advantages: hardly anything the policy does makes a difference to its reward.",
         where=("learning_rate",),
     )
 
 
 def hardly_succeeds(run: Run) -> CheckResult | None:
-    """A clone that succeeded in hardly any episode of its evaluations."""
+    """A BC policy that succeeded in hardly any episode of its evaluations."""
     success = run.curve("eval/success")
     if not len(success) or not supervised_loss(run)[0]:
         return None
@@ -299,8 +299,8 @@ def first_zero(run: Run, name: str) -> int:
     return int(run.steps(name)[nonzero[-1] + 1 if len(nonzero) else 0])
 
 
-def swelling(run: Run) -> float:
-    """How much the largest matrix of the last checkpoint exceeds one that keeps a signal's size; zero without."""
+def norm_growth(run: Run) -> float:
+    """Norm growth of the largest weight matrix, against one that keeps a signal's size; zero without a checkpoint."""
     last = list(run.params.values())[-1] if run.params else {}
     sizes = [
         float(np.sqrt(np.mean(np.square(array, dtype=np.float64)) * array.shape[0]))
@@ -311,7 +311,7 @@ def swelling(run: Run) -> float:
 
 
 def late(values: np.ndarray) -> np.ndarray:
-    """The second half."""
+    """The second half of a curve."""
     return values[len(values) // 2 :]
 
 
@@ -335,7 +335,7 @@ def jitter(values: np.ndarray) -> float:
 
 
 def score(run: Run) -> tuple[str, np.ndarray]:
-    """What a run of reinforcement learning is paid."""
+    """Name and values of the reward that a run of reinforcement learning logs."""
     names = ("env/reward", "eval/return")
     return next(((name, run.curve(name)) for name in names if len(run.curve(name)) >= MIN_ROWS), ("", np.zeros(0)))
 
@@ -352,7 +352,7 @@ def improves(run: Run) -> bool:
 
 
 def progress(run: Run) -> str:
-    """How the reward went, in words."""
+    """The change of the reward in words."""
     name, reward = score(run)
     if not len(reward):
         return "no reward is known"

@@ -1,4 +1,4 @@
-"""What a set of demonstrations looks like to the checks of data: its numbers, and what explains what in them."""
+"""Demonstrations as the checks of data read them: their numbers, and which of these explain others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mjx_policies.diagnosis.steps import Steps
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Data:
-    """Demonstrations to check; what explains what is measured when a check first asks for it.
+    """Demonstrations to check; which columns explain others is measured when a check first asks.
 
     Attributes:
       steps: all of them.

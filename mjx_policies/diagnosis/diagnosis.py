@@ -38,11 +38,11 @@ DATA_CHECKS: dict[str, Check[Data]] = {
     "data: idle": motion.idle,
 }
 SLOW_CHECKS = ("data: shuffled actions", "data: alignment", "data: leaked future")
-"""Those of data that fit what explains what."""
+"""Checks of data that fit models to it, which takes seconds."""
 TRACE_CHECKS: dict[str, Check[Trace]] = {
     "gradient: finite": overfitting.not_finite,
     "gradient: dead": overfitting.dead_gradient,
-    "gradient: step size": overfitting.leaping,
+    "gradient: step size": overfitting.step_too_large,
     "gradient: overfit one batch": overfitting.overfits,
 }
 RUN_CHECKS: dict[str, Check[Run]] = {
@@ -60,7 +60,7 @@ RUN_CHECKS: dict[str, Check[Run]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
-    """What all checks found, in order; None for those that could say nothing.
+    """The results of all checks, in order; None for those that had nothing to look at.
 
     Attributes:
       results: {name of the check: result}.
@@ -85,7 +85,7 @@ class Diagnosis:
 
     @property
     def finding(self) -> CheckResult | None:
-        """What that check found."""
+        """The result of the check that is the likeliest cause."""
         return self.results[self.cause] if self.cause else None
 
     def rows(self) -> Iterator[tuple[str, str, str]]:
@@ -127,8 +127,8 @@ def diagnose(
     Args:
       episodes: demonstrations, or the table of them.
       run: of `read_run`.
-      trace: of `overfit`; without one, a small network is let loose on four rows of the demonstrations.
-      report: told what is looked at next.
+      trace: of `overfit`; without one, a small network overfits four rows of the demonstrations.
+      report: called with the name of what comes next.
       times: s, of the steps of each of the demonstrations, where they are known.
 
     Raises:

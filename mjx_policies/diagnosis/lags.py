@@ -13,7 +13,7 @@ import dataclasses
 
 import numpy as np
 
-from mjx_policies.diagnosis.regression import FOLDS, deal, explained, fit, predict, standardise
+from mjx_policies.diagnosis.regression import FOLDS, assign_folds, explained, fit, predict, standardise
 from mjx_policies.diagnosis.steps import Steps
 
 LAGS = (-2, -1, 0, 1, 2)
@@ -52,7 +52,7 @@ def measure_lags(steps: Steps, columns: np.ndarray) -> Lags | None:  # [D] bool
     x, action = x[:, x[here].std(axis=0) > 0], action[:, action[here].std(axis=0) > 0]
     if len(here) < MIN_ROWS or not x.shape[1] or not action.shape[1]:
         return None
-    fold = deal(steps.episode[here])
+    fold = assign_folds(steps.episode[here])
     change = principal(x[here + 1] - x[here])
     if not change.shape[1]:
         return None
@@ -74,7 +74,7 @@ def measure_lags(steps: Steps, columns: np.ndarray) -> Lags | None:  # [D] bool
 
 
 def thin(rows: np.ndarray, steps: Steps) -> np.ndarray:  # [M] -> [at most MAX_ROWS]
-    """The rows of every so-manieth episode, if there are too many."""
+    """The rows of every n-th episode, where there are more than `MAX_ROWS`."""
     stride = -(-len(rows) // MAX_ROWS)
     return rows[steps.episode[rows] % max(stride, 1) == 0][:MAX_ROWS]
 
@@ -87,7 +87,7 @@ def principal(changes: np.ndarray) -> np.ndarray:  # [N, D] -> [N, at most MAX_C
 
 
 def log_likelihood(residual: np.ndarray, fold: np.ndarray) -> np.ndarray:  # [N, K], [N] -> [F]
-    """Of a Gaussian with the covariance of a fold's residuals, per row, up to a constant."""
+    """Log likelihood per row of each fold under a Gaussian of its residuals' covariance, up to a constant."""
     eye = FLOOR * np.eye(residual.shape[1])
     parts = [residual[fold == number] for number in range(FOLDS)]
     return np.array([-0.5 * np.linalg.slogdet(part.T @ part / max(len(part), 1) + eye)[1] for part in parts])

@@ -32,7 +32,7 @@ LEAP = 0.3  # a gradient step, per size of what it changes, above which nothing 
 
 @dataclasses.dataclass(frozen=True)
 class Trace:
-    """How a few hundred gradient steps on the same rows went.
+    """The course of a few hundred gradient steps on the same rows.
 
     Attributes:
       loss: [S] before each step.
@@ -64,7 +64,7 @@ def overfit(
       params: to start from; unaltered.
       batch: a handful of rows, four for example.
       steps: of the gradient.
-      learning_rate: of Adam; that of the run, to judge it as well.
+      learning_rate: of Adam; that of the run, to check it as well.
       floor: of the loss, see `Trace`.
     """
     value, norms, step = jax.device_get(_descent(loss, steps, learning_rate)(params, batch))
@@ -146,7 +146,7 @@ def dead_gradient(trace: Trace) -> CheckResult | None:
     )
 
 
-def leaping(trace: Trace) -> CheckResult | None:
+def step_too_large(trace: Trace) -> CheckResult | None:
     """Steps so large that each undoes the one before."""
     last = trace.loss[len(trace.loss) // 2 :]
     size = float(np.median(trace.step[1 : FIRST + 1])) if len(trace.step) > FIRST else float(np.median(trace.step))

@@ -173,5 +173,5 @@ def _actions(data: Data) -> tuple[str, ...]:
 
 
 def steps(count: int) -> str:
-    """A number of rows, in words."""
+    """A number of rows in words."""
     return "one row" if count == 1 else f"{count} rows"

@@ -1,4 +1,4 @@
-"""What a diagnosis looked at, as a picture with the places of findings marked. Axes: N steps.
+"""Picture of a diagnosis: the data, losses and curves it looked at, findings marked in orange. Axes: N steps.
 
 Each column of data is a strip: its histogram from its least to its largest number, as shades of blue. Curves follow,
 those of findings first, with the step at which a finding shows.

@@ -1,4 +1,4 @@
-"""How well some numbers say what others are, in episodes that nothing was fitted to.
+"""Regression that is cross-validated over episodes: how well some numbers predict others.
 
 Ridge regression on random Fourier features (Rahimi & Recht 2007, "Random features for large-scale kernel machines"): a
 few matrix products, with no step size that could be wrong. Axes: N rows, D inputs, F features, K outputs.
@@ -32,7 +32,7 @@ def waves(inputs: np.ndarray, seed: int = 0) -> np.ndarray:  # [N, D] -> [N, WAV
     return np.cos(standardise(inputs) @ frequency + rng.uniform(0, 2 * np.pi, WAVES))
 
 
-def deal(episode: np.ndarray, seed: int = 0) -> np.ndarray:  # [N] -> [N]
+def assign_folds(episode: np.ndarray, seed: int = 0) -> np.ndarray:  # [N] -> [N]
     """The fold in which each row is held out: whole episodes, or stretches of time where there are few."""
     names, index = np.unique(episode, return_inverse=True)
     if len(names) >= FOLDS:

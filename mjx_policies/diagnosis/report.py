@@ -97,7 +97,7 @@ class Report:
         return figures | self.diagnosis.to_json()
 
     def to_markdown(self, title: str) -> str:
-        """The figures, for people."""
+        """The report as Markdown, for people."""
         durations = self.durations()
         rows, every = durations.items(), durations["all"]
         total = duration(every["count"] * every["mean"])

@@ -1,4 +1,4 @@
-"""What a run has left behind: its curves, its parameters, and what stopped it. Axes: R rows of the table."""
+"""The record of a run: its curves, its parameters, and what stopped it. Axes: R rows of the table."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from mjx_policies.training.checkpoints import checkpoint_steps
 from mjx_policies.training.metrics import read_metrics, read_table
 
 LEARNING = ("loss/", "gradient/", "policy/", "value/", "learning_rate")
-"""How the columns begin that learning itself writes, and that have no business not to be finite."""
+"""Prefixes of the columns that learning writes, all of which must be finite."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
-    """A run under examination.
+    """The record of a run, as far as its folder holds it.
 
     Attributes:
       curves: {column: [R]} of `metrics.csv`, NaN where a cell is empty.
@@ -141,6 +141,6 @@ def _params(folder: Path, number: int | None) -> dict[int, dict[str, np.ndarray]
 
 
 def _shape(kind: str) -> jax.ShapeDtypeStruct:
-    """What `trees.describe` wrote, such as `float32[3,4]`, read back."""
+    """The shape and type that `trees.describe` writes as `float32[3,4]`."""
     dtype, _, shape = kind.rstrip("]").partition("[")
     return jax.ShapeDtypeStruct(tuple(int(size) for size in shape.split(",") if size), np.dtype(dtype))

@@ -164,11 +164,11 @@ def saturated(data: Data) -> CheckResult | None:
     between = np.array([SLOW_SWITCH if turns(action[:, i], episode, near[i]) <= TURNS else SWITCH for i in varied])
     analogue = varied[1 - share[varied] >= between]
     # If all of them are at their ends all the time, none of them is a gripper among joints.
-    judged = analogue if len(analogue) else varied[[len(np.unique(action[:, i])) > 3 for i in varied]]
-    if not len(judged):
+    candidates = analogue if len(analogue) else varied[[len(np.unique(action[:, i])) > 3 for i in varied]]
+    if not len(candidates):
         return CheckResult("all actions are switches between two or three values")
-    worst = int(judged[share[judged].argmax()])
-    many = [f"action[{i}] ({share[i]:.0%})" for i in judged if share[i] > AT_END]
+    worst = int(candidates[share[candidates].argmax()])
+    many = [f"action[{i}] ({share[i]:.0%})" for i in candidates if share[i] > AT_END]
     if not many:
         return CheckResult(
             f"action[{worst}] is at an end of its range in {share[worst]:.0%} of the steps, no other more often"
@@ -178,7 +178,7 @@ def saturated(data: Data) -> CheckResult | None:
         f"action[{worst}] is cut off at {low[worst]:.3g} or {high[worst]:.3g} in {share[worst]:.0%} of the steps, "
         "so how much was meant is lost.",
         "Record a few episodes with a larger action scale, and look whether the histogram loses its spikes.",
-        where=tuple(f"action[{i}]" for i in judged if share[i] > AT_END),
+        where=tuple(f"action[{i}]" for i in candidates if share[i] > AT_END),
     )
 
 
@@ -201,7 +201,7 @@ def finite(column: np.ndarray) -> np.ndarray:  # [N] -> [at most N]
 
 
 def fingerprints(rows: np.ndarray) -> np.ndarray:  # [N, K] float64 -> [N] uint64
-    """A number for each row; rows that differ have different ones, but for one chance in 2**60 or so."""
+    """A hash of each row; rows that differ have different ones, but for one chance in 2**60 or so."""
     words = np.ascontiguousarray(rows).view(np.uint64)
     mark = np.zeros(len(rows), np.uint64)
     for column in words.T:
