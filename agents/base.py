@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from mjx_policies.agents.rollout import EndedEpisodes
@@ -48,7 +48,7 @@ class Runner(NamedTuple):
 
 
 class Curriculum(NamedTuple):
-    """What changes in the environments as the policy improves.
+    """A change of the environments as the policy improves.
 
     Attributes:
       init: `envs -> (level, envs)`, the state of the curriculum and the environments of its first level; what it
@@ -63,3 +63,19 @@ class Curriculum(NamedTuple):
 def constant() -> Curriculum:
     """Environments that stay as they are."""
     return Curriculum(init=lambda envs: ((), envs), update=lambda level, envs, outcomes: (level, envs))
+
+
+def check_hyper(
+    hyper: Any, positive: Sequence[str] = (), portions: Sequence[str] = (), signed: Sequence[str] = ()
+) -> None:
+    """Refuses hyperparameters that are not finite, or negative where they are not `signed`.
+
+    Raises:
+      ValueError: names the first that is out of its range.
+    """
+    for name, value in vars(hyper).items():
+        least = 1e-12 if name in positive else -1e12 if name in signed else 0.0
+        most = 1.0 if name in portions else 1e12
+        # Anything but a number is a leaf: traced, batched or a placeholder of a tree transformation.
+        if isinstance(value, int | float) and not least <= value <= most:
+            raise ValueError(f"hyper.{name} is {value:g}, it must lie between {least:g} and {most:g}")

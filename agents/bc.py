@@ -4,7 +4,7 @@ What decides whether it works (Chi et al. 2023, arXiv:2303.04137, and its code):
 statistics of the data, an average of the weights acts rather than the weights themselves, the learning rate warms up
 and then falls along a cosine.
 
-Axes: N examples of a batch, O observations stacked, H horizon, A action.
+Axes: N examples of a batch, O stacked observations, H horizon, A action.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import optax
 from flax import struct
 
 from mjx_policies.actor import Reference, Scales
-from mjx_policies.agents.base import Info, Learner
+from mjx_policies.agents.base import Info, Learner, check_hyper
 from mjx_policies.agents.optimizer import adam, ema_decay, warmup_cosine
 from mjx_policies.data.windows import Window
 from mjx_policies.heads.base import ActionHead
@@ -32,52 +32,22 @@ ADAM_B1, ADAM_B2 = 0.95, 0.999  # of Chi et al.
 
 @struct.dataclass
 class BCHyper:
-    """Numbers of a run: leaves, so a batch of them is a batch of runs.
+    """Numbers of a run: leaves, so a batch of them is a batch of runs."""
 
-    Attributes:
-      learning_rate: after the warm-up.
-      warmup_steps: in which it rises from zero.
-      total_steps: after which it is zero again, along half a cosine.
-      weight_decay: of AdamW, for kernels and embeddings alone.
-      max_grad_norm: gradients are scaled down to it.
-      ema_power, max_ema: in a step the average keeps min(max_ema, 1 - (1 + step)^-ema_power) of itself.
-      observation_dropout: probability that an example shows zeros in the place of its scaled observations (the mean of
-        the data, if their scale is `standard`), or of those that `bc` was told to hide, so that a policy cannot learn
-        to repeat what it sees it just did.
-      observation_noise: standard deviation of what is added to scaled observations, so that a policy knows its way a
-        little beside the demonstrated one.
-    """
-
-    learning_rate: Number = 1e-3
-    warmup_steps: Number = 200.0
-    total_steps: Number = 10_000.0
-    weight_decay: Number = 1e-6
-    max_grad_norm: Number = 1.0
-    ema_power: Number = 0.75
-    max_ema: Number = 0.999
+    learning_rate: Number = 1e-3  # peak, after the warm-up
+    warmup_steps: Number = 200.0  # gradient steps in which the learning rate rises from zero
+    total_steps: Number = 10_000.0  # gradient steps after which it is zero again, along half a cosine
+    weight_decay: Number = 1e-6  # of AdamW, for kernels and embeddings alone
+    max_grad_norm: Number = 1.0  # gradients are clipped to this norm
+    ema_power: Number = 0.75  # in a step the EMA of the weights keeps min(max_ema, 1 - (1 + step)^-ema_power) of itself
+    max_ema: Number = 0.999  # upper bound of the same
+    # probability that an example hides its observations behind the mean of the data, or those that `bc` was told to
+    # hide, so that a policy cannot learn to repeat its last action
     observation_dropout: Number = 0.0
-    observation_noise: Number = 0.0
+    observation_noise: Number = 0.0  # standard deviation of noise that is added to scaled observations
 
     def __post_init__(self) -> None:
-        for name, least, most in HYPER_RANGES:
-            value = getattr(self, name)
-            # Anything else is a leaf: traced, batched or a placeholder of a tree transformation.
-            if isinstance(value, int | float) and not least <= value <= most:
-                raise ValueError(f"hyper.{name} is {value:g}, it must lie between {least:g} and {most:g}")
-
-
-HUGE = 1e12  # "finite"
-HYPER_RANGES = (
-    ("learning_rate", 0.0, HUGE),
-    ("warmup_steps", 0.0, HUGE),
-    ("total_steps", 1.0, HUGE),
-    ("weight_decay", 0.0, HUGE),
-    ("max_grad_norm", 1e-12, HUGE),
-    ("ema_power", 0.0, HUGE),
-    ("max_ema", 0.0, 1.0),
-    ("observation_dropout", 0.0, 1.0),
-    ("observation_noise", 0.0, HUGE),
-)
+        check_hyper(self, positive=("total_steps", "max_grad_norm"), portions=("max_ema", "observation_dropout"))
 
 
 def hold_padding(action: Array, mask: Array) -> Array:  # [H, A], [H] -> [H, A]
@@ -102,7 +72,7 @@ def relative(window: Window, reference: Reference | None) -> Array:  # [N, ...] 
 
 @struct.dataclass
 class BCState:
-    """What learning carries on.
+    """The state of the learner.
 
     Attributes:
       params: of the actor, float32.
@@ -181,7 +151,7 @@ def bc(
     hidden: Mapping[str, np.ndarray] | None = None,
     reference: Reference | None = None,
 ) -> Learner:
-    """Builds the learner. Its batches are windows of demonstrations.
+    """Builds the BC learner. Its batches are windows of demonstrations.
 
     Args:
       actor: {name: [O, ...]} -> chunks [H, A], with the scales of the data in its `Units`.

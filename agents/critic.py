@@ -1,4 +1,4 @@
-"""A critic: how much reward is to come. Axes: D numbers of the observation."""
+"""Critics, which estimate returns. Axes: D numbers of the observation."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CLIP = 10.0  # standard deviations, to which inputs are clipped
 
 
 class Critic(NamedTuple):
-    """A bundle of pure functions, for one example.
+    """A value function as pure functions, for one example.
 
     Attributes:
       init: `(key, obs) -> params`, which are `{"scales", "net"}`.
@@ -29,7 +29,7 @@ class Critic(NamedTuple):
 
 
 def critic(net: nn.Module, keys: tuple[str, ...] = ("state", "privileged")) -> Critic:
-    """Builds a critic.
+    """Builds a critic over some entries of an observation.
 
     Args:
       net: [D] -> [1].

@@ -65,5 +65,5 @@ def warmup_cosine(step: Array, learning_rate: Number, warmup_steps: Number, tota
 
 
 def ema_decay(step: Array, power: Number, largest: Number) -> Array:  # [] -> []
-    """What an average of the weights keeps of itself: nothing in the first step, `largest` in the end."""
+    """The decay of the weights' exponential moving average (EMA): 0 in the first step, `largest` in the end."""
     return jnp.minimum(largest, 1 - (1.0 + step) ** -power)

@@ -21,7 +21,7 @@ from mjx_policies.agents.base import Info, Learner
 from mjx_policies.agents.critic import Critic
 from mjx_policies.agents.optimizer import adam
 from mjx_policies.agents.ppo_config import PPOConfig, PPOHyper, Symmetry
-from mjx_policies.agents.ppo_losses import Batch, densities, flat, losses, prepare, remembered
+from mjx_policies.agents.ppo_losses import Batch, densities, flat, losses, prepare, with_memory
 from mjx_policies.agents.rollout import Transition
 from mjx_policies.heads.base import ActionHead
 from mjx_policies.normalize import Normalizer, init_normalizer, merge, moments, scale_of, without_outliers
@@ -33,7 +33,7 @@ ADAM_EPS = 1e-5
 
 @struct.dataclass
 class PPOState:
-    """What learning carries on.
+    """The state of the learner.
 
     Attributes:
       params: `{"actor": ..., "critic": ...}`, with the scales by which they normalise.
@@ -115,7 +115,7 @@ def exploring(actor: ActionHead, params: PyTree) -> Policy:
 
 
 class Descent(NamedTuple):
-    """What a gradient step leaves to the next.
+    """The state that gradient steps of an update pass on.
 
     Attributes:
       params, opt_state, learning_rate: see `PPOState`.
@@ -133,7 +133,7 @@ Loss = Callable[[PyTree, Batch, PyTree], tuple[Array, Info]]
 
 
 def descend(now: Descent, loss: Loss, batch: Batch, memory: PyTree, hyper: PPOHyper) -> tuple[Descent, Info]:
-    """One gradient step."""
+    """Takes one gradient step."""
     grads, info = jax.grad(loss, has_aux=True)(now.params, batch, memory)
     # Before the first step the policy is the one that acted: what it diverges by is rounding, and not all machines
     # round to 0.
@@ -148,7 +148,7 @@ def descend(now: Descent, loss: Loss, batch: Batch, memory: PyTree, hyper: PPOHy
 def epochs(
     now: Descent, key: Array, loss: Loss, batch: Batch, memory: PyTree, hyper: PPOHyper, config: PPOConfig
 ) -> tuple[Descent, Info]:  # info [epochs, minibatches]
-    """All gradient steps of an update."""
+    """Takes all gradient steps of an update."""
 
     def step(now: Descent, columns: Array) -> tuple[Descent, Info]:
         part = jax.tree.map(lambda x: x[:, columns], batch)
@@ -169,7 +169,7 @@ def ppo(
     symmetry: Symmetry | None = None,
     deployed: ActionHead | None = None,
 ) -> Learner:
-    """Builds the learner.
+    """Builds the PPO learner.
 
     Args:
       actor: what acts; its decisions have a density.
@@ -203,7 +203,8 @@ def ppo(
 
         now = Descent(state.params, state.opt_state, state.learning_rate, jnp.asarray(False))
         now, info = epochs(now, key, loss, batch, rollout.memory, hyper, config)
-        info = jax.tree.map(jnp.mean, info) | {"learning_rate": now.learning_rate} | explained(batch, value)
+        info = jax.tree.map(jnp.mean, info) | {"learning_rate": now.learning_rate}
+        info |= {"value/explained": 1 - jnp.var(batch.returns - value) / (jnp.var(batch.returns) + 1e-8)}
         info |= deviation(actor, now.params["actor"], batch, rollout.memory)
         # Scales move only now: during the rollout and all gradient steps the policy saw one normalisation, so the first
         # ratio is one.
@@ -219,17 +220,12 @@ def ppo(
     )
 
 
-def explained(batch: Batch, value: Array) -> Info:  # [T, B]
-    """The part of the returns' variance that the critic had foreseen."""
-    return {"value/explained": 1 - jnp.var(batch.returns - value) / (jnp.var(batch.returns) + 1e-8)}
-
-
 def deviation(actor: ActionHead, params: PyTree, batch: Batch, memory: PyTree) -> Info:
     """The standard deviation of a policy that has one, in the first of its observations."""
     if actor.distribution is None:
         return {}
     first, memory = jax.tree.map(lambda x: x[:1, :1], batch), jax.tree.map(lambda x: x[:1], memory)
-    obs = jax.tree.map(lambda x: x[0, 0], remembered(actor, params, first, memory))
+    obs = jax.tree.map(lambda x: x[0, 0], with_memory(actor, params, first, memory))
     try:
         return {"policy/std": jnp.mean(actor.distribution(params, obs).stddev())}
     except NotImplementedError:  # of bins

@@ -1,4 +1,4 @@
-"""What a run of PPO is told: its numbers, its sizes, and the symmetry of its robot."""
+"""The configuration of PPO: its numbers, its sizes, and the symmetry of its robot."""
 
 from __future__ import annotations
 
@@ -8,96 +8,53 @@ from typing import Literal, NamedTuple
 
 from flax import struct
 
+from mjx_policies.agents.base import check_hyper
 from mjx_policies.training.config import at_least
 from mjx_policies.types import Array, Number, Observation
 
 
 @struct.dataclass
 class PPOHyper:
-    """Numbers of a run: leaves, so a batch of them is a batch of runs.
+    """Numbers of a run: leaves, so a batch of them is a batch of runs."""
 
-    Attributes:
-      learning_rate: of the first update; constant if `desired_kl` is zero.
-      desired_kl: the learning rate is divided by 1.5 where a minibatch moved the policy by more than twice this, and
-        multiplied where by less than half (as in rsl_rl).
-      final_desired_kl, anneal_updates: `desired_kl` goes to this, geometrically, over so many updates: large steps find
-        a gait quickly, small ones make it precise. Zero updates, the default, leave it where it is.
-      min_learning_rate, max_learning_rate: its bounds.
-      clip: of the probability ratio; one number, or [K], one for each decision.
-      decision_weight: of the advantage, likewise: DPPO's discount over the steps of a denoising chain.
-      discount, trace_decay: gamma and lambda.
-      entropy, final_entropy: weight of the entropy bonus, which goes from the one to the other over as many updates.
-        Below zero it narrows the exploration: the mean action alone, which is deployed, must walk as the noisy one did.
-      value: weight of the critic's squared error.
-      symmetry: weight of the mirror loss; needs a `Symmetry`.
-      max_grad_norm: of the gradient of the actor and of the critic.
-    """
-
-    learning_rate: Number = 1e-3
+    learning_rate: Number = 1e-3  # of the first update; constant if desired_kl is zero
+    # the learning rate is divided by 1.5 where a minibatch moved the policy by more than twice this KL divergence, and
+    # multiplied where by less than half (as in rsl_rl)
     desired_kl: Number = 0.01
-    final_desired_kl: Number = 0.01
-    anneal_updates: Number = 0.0
-    min_learning_rate: Number = 1e-5
-    max_learning_rate: Number = 1e-2
-    clip: Number = 0.2
-    decision_weight: Number = 1.0
-    discount: Number = 0.97
-    trace_decay: Number = 0.95
-    entropy: Number = 0.005
+    final_desired_kl: Number = 0.01  # value after the annealing: large steps find a gait, small ones make it precise
+    anneal_updates: Number = 0.0  # updates over which desired_kl, geometrically, and entropy reach their final values
+    min_learning_rate: Number = 1e-5  # lower bound of the learning rate
+    max_learning_rate: Number = 1e-2  # upper bound of the learning rate
+    clip: Number = 0.2  # of the probability ratio; in Python also [K], one for each decision
+    decision_weight: Number = 1.0  # of the advantage, likewise: DPPO's discount over the steps of a denoising chain
+    discount: Number = 0.97  # gamma
+    trace_decay: Number = 0.95  # lambda of GAE
+    entropy: Number = 0.005  # weight of the entropy bonus
+    # value after the annealing; below zero it narrows the exploration: the mean action alone is deployed
     final_entropy: Number = 0.005
-    value: Number = 1.0
-    symmetry: Number = 0.0
-    max_grad_norm: Number = 1.0
+    value: Number = 1.0  # weight of the critic's squared error
+    symmetry: Number = 0.0  # weight of the mirror loss; needs a `Symmetry`
+    max_grad_norm: Number = 1.0  # the gradients of the actor and of the critic are each clipped to this norm
 
     def __post_init__(self) -> None:
-        for name, least, most in HYPER_RANGES:
-            value = getattr(self, name)
-            # Anything else is a leaf: traced, batched or a placeholder of a tree transformation.
-            if isinstance(value, int | float) and not least <= value <= most:
-                raise ValueError(f"hyper.{name} is {value:g}, it must lie between {least:g} and {most:g}")
+        positive = ("min_learning_rate", "max_learning_rate", "clip", "max_grad_norm")
+        check_hyper(self, positive, portions=("discount", "trace_decay"), signed=("entropy", "final_entropy"))
         low, high = self.min_learning_rate, self.max_learning_rate
         if isinstance(low, int | float) and isinstance(high, int | float) and low > high:
             raise ValueError(f"hyper.min_learning_rate {low:g} lies above hyper.max_learning_rate {high:g}")
 
 
-TINY, HUGE = 1e-12, 1e12  # "above zero" and "finite"
-HYPER_RANGES = (
-    ("learning_rate", 0.0, HUGE),
-    ("desired_kl", 0.0, HUGE),
-    ("final_desired_kl", 0.0, HUGE),
-    ("anneal_updates", 0.0, HUGE),
-    ("min_learning_rate", TINY, HUGE),
-    ("max_learning_rate", TINY, HUGE),
-    ("clip", TINY, HUGE),
-    ("decision_weight", 0.0, HUGE),
-    ("discount", 0.0, 1.0),
-    ("trace_decay", 0.0, 1.0),
-    ("entropy", -HUGE, HUGE),
-    ("final_entropy", -HUGE, HUGE),
-    ("value", 0.0, HUGE),
-    ("symmetry", 0.0, HUGE),
-    ("max_grad_norm", TINY, HUGE),
-)
-
-
 @dataclasses.dataclass(frozen=True)
 class PPOConfig:
-    """Sizes of a run, and what does not change in it.
+    """Sizes of a run, and what does not change in it."""
 
-    Attributes:
-      num_epochs: passes over a rollout.
-      num_minibatches: gradient steps in a pass; divides the number of environments.
-      normalize: whether the actor's scales of observations are replaced by the moments of what was seen. False for an
-        actor that imitation has trained: it knows its observations by the scales of the data.
-      density: of a decision, the sum over its numbers, or their mean, as in DPPO, with many numbers of a chunk.
-      density_bounds: what the log density of each number is kept within; DPPO's are (-5, 2).
-    """
-
-    num_epochs: int = 4
-    num_minibatches: int = 4
+    num_epochs: int = 4  # passes over a rollout
+    num_minibatches: int = 4  # gradient steps in a pass; divides the number of environments
+    # whether moments of what was seen replace the actor's scales of observations; False for an actor that imitation has
+    # trained, which knows its observations by the scales of the data
     normalize: bool = True
-    density: Literal["sum", "mean"] = "sum"
-    density_bounds: tuple[float, float] | None = None
+    density: Literal["sum", "mean"] = "sum"  # of a decision: over its numbers; DPPO takes the mean for long chunks
+    density_bounds: tuple[float, float] | None = None  # of the log density of each number; DPPO's are (-5, 2)
 
     def __post_init__(self) -> None:
         at_least(self, num_epochs=1, num_minibatches=1)

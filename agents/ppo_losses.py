@@ -25,14 +25,14 @@ from mjx_policies.types import Array, Number, Observation, PyTree
 
 @struct.dataclass
 class Batch:
-    """What gradient steps learn from, [T, B, ...] each.
+    """The data of an update, [T, B, ...] each.
 
     Attributes:
       obs: what was acted on.
       begins: whether an episode begins with the step.
       extras: of `Learner.act`: the trace of K decisions, the log density of each, and what an unlearned memory held.
       advantage: normalised.
-      returns: what the critic should have said.
+      returns: targets of the critic.
     """
 
     obs: Observation
@@ -43,7 +43,7 @@ class Batch:
 
 
 def flat(tree: PyTree) -> PyTree:  # [T, B, ...] -> [N, ...]
-    """All samples in one row."""
+    """All samples of a rollout along one axis."""
     return jax.tree.map(lambda x: x.reshape((-1, *x.shape[2:])), tree)
 
 
@@ -60,15 +60,15 @@ def densities(actor: ActionHead, params: PyTree, obs: Observation, trace: PyTree
 
 
 def reduced(log_prob: Array, config: PPOConfig) -> Array:  # [N, K, ...] -> [N, K]
-    """One number for each decision."""
+    """The log density of each decision as one number."""
     if config.density_bounds is not None:
         log_prob = jnp.clip(log_prob, *config.density_bounds)
     numbers = log_prob.reshape(*log_prob.shape[:2], -1)
     return numbers.sum(axis=-1) if config.density == "sum" else numbers.mean(axis=-1)
 
 
-def remembered(actor: ActionHead, params: PyTree, batch: Batch, memory: PyTree) -> Observation:  # -> [T, B, ...]
-    """The observations with what the actor remembered in them, through which gradients flow if that is learned."""
+def with_memory(actor: ActionHead, params: PyTree, batch: Batch, memory: PyTree) -> Observation:  # -> [T, B, ...]
+    """The observations with the actor's memory in them, through which gradients flow if that is learned."""
     if actor.memory is None:
         return batch.obs
     if not actor.memory.learned:
@@ -81,7 +81,7 @@ def remembered(actor: ActionHead, params: PyTree, batch: Batch, memory: PyTree) 
 def prepare(
     actor: ActionHead, critic: Critic, params: PyTree, rollout: Transition, hyper: PPOHyper
 ) -> tuple[Batch, Array]:  # values [T, B]
-    """Advantages and returns of a rollout, and what the critic says of it."""
+    """The advantages, the returns and the values of a rollout."""
     done = rollout.terminated | rollout.truncated
     begins = jnp.concatenate([jnp.zeros_like(done[:1]), done[:-1]])
     batch = Batch(rollout.obs, begins, rollout.extras, rollout.reward, rollout.reward)
@@ -106,7 +106,7 @@ def losses(
     hyper: PPOHyper,
 ) -> tuple[Array, Info]:
     """The loss of a minibatch and what there is to know of it; `memory` [B, ...] is that before its first step."""
-    obs = flat(remembered(actor, params["actor"], batch, memory))
+    obs = flat(with_memory(actor, params["actor"], batch, memory))
     batch = flat(batch)
     new = jax.vmap(densities, in_axes=(None, None, 0, 0))(actor, params["actor"], obs, batch.extras["trace"])
     log_ratio = reduced(new, config) - reduced(batch.extras["log_prob"], config)

@@ -18,7 +18,7 @@ from mjx_policies.types import Array, Observation, PyTree
 
 @struct.dataclass
 class Transition:
-    """T steps of B environments.
+    """The transitions of T steps of B environments.
 
     Attributes:
       obs: [T, B, ...] what was acted on.
@@ -26,7 +26,7 @@ class Transition:
       extras: [T, B, ...] what the behaviour policy returned beside the action.
       reward, terminated, truncated: [T, B].
       final_obs: [T, B, ...] what the step really led to, see `TimeStep`.
-      memory: [B, ...] what the policy remembered before the first step; memories of later steps follow from it.
+      memory: [B, ...] the policy's memory before the first step; memories of later steps follow from it.
     """
 
     obs: Observation

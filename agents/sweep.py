@@ -40,7 +40,7 @@ def side_by_side(function: Callable[..., Any], runs: int, in_axes: Any = 0) -> C
 
 
 def seed_keys(seeds: Sequence[int]) -> Array:  # -> [S]
-    """The key of each run."""
+    """The random keys of S runs."""
     return jax.vmap(jax.random.key)(np.asarray(seeds, np.uint32))
 
 

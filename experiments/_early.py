@@ -1,4 +1,4 @@
-"""What a script imports before all else: a signal that ends it while the rest is imported is one sentence, too.
+"""The first import of a script: a signal that ends it while the rest is imported is one sentence, too.
 
 From `clean_errors` on it sees to signals itself, see `mjx_policies.training.script`.
 """

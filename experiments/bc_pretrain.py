@@ -1,9 +1,8 @@
-"""Clones a demonstrator and shows what it learned: python experiments/bc_pretrain.py --task FrankaPickCube --head act
+"""Trains a policy by behaviour cloning: python experiments/bc_pretrain.py --task FrankaPickCube --head act
 
 Without --demos the task's expert demonstrates first. The run folder ends with config.json, checkpoints, metrics.csv,
-curves.png, evaluation.json and episode.mp4, and with demonstrations.json, by which a run that is resumed knows whether
-it still learns from the same; of the checkpoints, the one that did best in simulation is the result, in a sweep the
-one that did best on average over its runs.
+curves.png, evaluation.json, episode.mp4 and demonstrations.json, by which a resumed run knows whether its data changed.
+The result is the checkpoint with the highest success in simulation; in a sweep, on average over its runs.
 """
 
 from __future__ import annotations

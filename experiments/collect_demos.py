@@ -43,7 +43,7 @@ from mjx_policies.training.progress import open_console
 from mjx_policies.training.script import clean_errors
 from mjx_policies.training.waiting import working
 
-SHOWN = 3  # episodes of each strategy in the video
+VIDEO_EPISODES = 3  # episodes of each strategy in the video
 PROGRESS = "progress.json"  # how far a collection got
 
 
@@ -107,7 +107,7 @@ def write_progress(path: Path, progress: CollectionProgress) -> None:
 
 
 def read_progress(path: Path) -> CollectionProgress:
-    """How far the collection of a dataset got.
+    """The progress of the collection of a dataset.
 
     Raises:
       UserError: it cannot be read.
@@ -120,16 +120,14 @@ def draw_video(asked: Collect, task: Env, rollouts: Rollouts, counted: int) -> N
     """The first successes of each strategy, a row each, among the first batch, of which so many rollouts counted."""
     cells = []
     for number, strategy in enumerate(rollouts.strategies):
-        for row in np.flatnonzero((rollouts.success & (rollouts.strategy == number))[:counted])[:SHOWN]:
+        for row in np.flatnonzero((rollouts.success & (rollouts.strategy == number))[:counted])[:VIDEO_EPISODES]:
             length = int(rollouts.length[row])
             words = f"{strategy}, {length * task.spec.control_dt:.1f} s"
             cells.append(Cell([words], rollouts.qpos[: length + 1, row], rollouts.mocap_pos[row]))
     if cells:
-        render_montage(scene(asked.task), cells, SHOWN, about(asked.path) / "video.mp4", task.spec.control_dt)
+        render_montage(scene(asked.task), cells, VIDEO_EPISODES, about(asked.path) / "video.mp4", task.spec.control_dt)
 
 
 if __name__ == "__main__":
-    with clean_errors(ValueError):
-        chosen = parse(Collect, __doc__)
     with clean_errors():
-        main(chosen)
+        main(parse(Collect, __doc__))

@@ -37,9 +37,9 @@ class Compare(EvaluationConfig):
     """Compares the policies of runs of one task."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()  # run folders; the first is compared with each of the others
-    numbers: tuple[int, ...] = ()  # of the runs, each in the folder of its sweep; empty: 0 for all
-    report: str = ""  # page to write; empty: comparison.html in the first run's folder
-    json: str = ""  # file for the verdicts
+    numbers: tuple[int, ...] = ()  # numbers of the runs in their sweeps; empty: 0 for all
+    report: str = ""  # HTML report; empty: comparison.html in the first run's folder
+    json: str = ""  # JSON file for the verdicts
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -53,7 +53,7 @@ class Compare(EvaluationConfig):
 
     @property
     def places(self) -> list[tuple[Path, int]]:
-        """Where each policy lies: a folder, and the number of the run in it."""
+        """The folder of each policy, and the number of the run in it."""
         return list(zip(self.runs, self.numbers or (0,) * len(self.runs), strict=True))
 
 
@@ -100,7 +100,7 @@ def main(asked: Compare) -> None:
 
 
 def rates(report: EvaluationReport, title: str) -> Table:
-    """One row for each condition and policy."""
+    """A table with one row for each condition and policy."""
     first = next(iter(report.policies.values()))
     table = Table(title=title, title_justify="left")
     table.add_column("")
@@ -113,7 +113,7 @@ def rates(report: EvaluationReport, title: str) -> Table:
 
 
 def to_json(comparison: Comparison) -> dict[str, Any]:
-    """What JSON can hold of a comparison: no number for what is unknown."""
+    """A comparison as JSON data: no number for what is unknown."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):

@@ -1,10 +1,9 @@
 """Compares action heads on the same demonstrations: python experiments/compare_heads.py
 
-Of every head many policies learn side by side in one program, from one seed each, and drive around the obstacle of
-Obstacle2D: success, mode coverage, what training and sampling cost, with 95 % intervals over seeds. The run folder ends
-with heads.md, heads.json and heads.png, the paths of each head. In it are the demonstrations, and a run folder of each
-head, whose policies evaluate.py, play.py and export_onnx.py take by their --number; in the sweep of chunks they are in
-a folder for each tremor.
+Each head is trained from several seeds in one program and evaluated on Obstacle2D: success, mode coverage, time of
+training and sampling, with 95 % intervals over seeds. The run folder ends with heads.md, heads.json, heads.png (paths),
+the demonstrations and a run folder of each head, whose policies evaluate.py, play.py and export_onnx.py take by their
+--number; with --sweep chunk they are in a folder for each tremor.
 
     python experiments/compare_heads.py --sweep steps     # success and latency by the steps of a sampler
     python experiments/compare_heads.py --sweep chunk     # success by the actions executed of a chunk, and by tremor
@@ -87,25 +86,24 @@ class HeadBenchmark(BCRun):
 
     KIND: ClassVar[str] = "heads"
 
-    heads: tuple[HeadName, ...] = may_change(())  # to compare; by default all, or those that suit the sweep
-    sweep: Literal["steps", "chunk"] | None = None  # what success is drawn against, in the place of one table of heads
-    initial_states: int = may_change(16)  # of the evaluation of each policy, the same for all heads
-    repeats: int = may_change(8)  # episodes from each of these
-    tremor: tuple[float, ...] = (0.0, 2.0)  # of the demonstrator in the sweep of chunks, times its own; else 1, its own
+    heads: tuple[HeadName, ...] = may_change(())  # heads to compare; empty: all, or those that suit --sweep
+    sweep: Literal["steps", "chunk"] | None = None  # steps of the sampler, or actions executed of a chunk
+    initial_states: int = may_change(16)  # initial states of the evaluation, the same for all heads
+    repeats: int = may_change(8)  # episodes from each initial state
+    tremor: tuple[float, ...] = (0.0, 2.0)  # factors on the demonstrator's tremor in --sweep chunk; else 1
     slow_steps: int = 1_200  # gradient steps of act and fast, whose steps take longer
     task: str = "Obstacle2D"
-    seeds: int = 10  # policies of each head, which learn side by side
+    seeds: int = 10  # policies of each head, trained side by side
     hidden_size: int = 128  # width of hidden layers
-    horizon: int = 16  # control steps of a chunk; at most 1 for bins, 2 for energy, 8 for fast
+    horizon: int = 16  # actions in a chunk; at most 1 for bins, 2 for energy, 8 for fast
     n_obs_steps: int = 1  # observations that a policy sees
-    # act by samples also where a head knows its most likely chunk, or it could not take both ways
-    sample_actions: bool = True
-    # terms of the observation left out, or a policy learns to go on as it does: to stay wherever it stands, short of
-    # the goal; None: last_action, the default for an arm
+    sample_actions: bool = True  # sample also where a head knows its most likely chunk: that is one mode of several
+    # observation terms left out: with the velocity a policy learns to stay wherever it stands; None: last_action, the
+    # default for an arm
     exclude_terms: tuple[str, ...] | None = ("velocity",)
     steps: int = 2_000  # gradient steps
-    batch_size: int = 64
-    validation: float = 0.0  # portion of the episodes held out
+    batch_size: int = 64  # windows in a gradient step
+    validation: float = 0.0  # share of the episodes held out
     episodes: int = 300  # demonstrations to learn from, the same for all heads
     # the weight decay of mixture and bins is a third of this
     hyper: BCHyper = dataclasses.field(default_factory=lambda: BCHyper(learning_rate=3e-3, warmup_steps=100.0))
@@ -137,11 +135,11 @@ class HeadBenchmark(BCRun):
 
     @property
     def compared(self) -> tuple[str, ...]:
-        """Names of the heads."""
+        """The names of the heads that are compared."""
         return self.heads or {None: HEADS, "steps": tuple(STEPPED), "chunk": ("mse", "act", "mixture")}[self.sweep]
 
     def variants(self, run: BCRun) -> dict[str, tuple[BCRun, int | None]]:
-        """With which settings, and how many steps of its sampler, the policies of a run are evaluated, by name."""
+        """The settings, and the steps of the sampler, with which the policies of a run are evaluated, by name."""
         if self.sweep == "steps":
             return {f"steps {steps}": (run, steps) for steps in SAMPLER_STEPS}
         if self.sweep == "chunk":
@@ -153,7 +151,7 @@ class HeadBenchmark(BCRun):
         return {"": (run, None)}
 
     def folder(self, tremor: float = 1.0) -> Path:
-        """Where demonstrations and heads are, of a demonstrator with so many times its own tremor."""
+        """The folder of demonstrations and heads, of a demonstrator with so many times its own tremor."""
         return Path(self.run_dir) if tremor == 1 else Path(self.run_dir, f"tremor-{tremor:g}")
 
     def run(self, head: str, tremor: float = 1.0) -> BCRun:
@@ -343,7 +341,7 @@ class HeadComparison:
             return found, time_policy(self.task, policy, CALLS).median
 
     def show(self, console: Console, box: Box) -> None:
-        """One row for each head, and how it was trained; rates in whole percent, so that 80 columns hold them."""
+        """Prints one row for each head and how it was trained; rates in whole percent, so that 80 columns hold them."""
         rows = self.earlier | self.rows
         used = [name for name in FIGURES if name in next(iter(rows.values()))]
         if self.asked.sweep is not None:  # whose rows have long names
@@ -360,7 +358,7 @@ class HeadComparison:
             )
 
     def write(self) -> None:
-        """heads.json and heads.md, replaced in one step."""
+        """Writes heads.json and heads.md."""
         about = {"asked": to_json(self.asked), "interval": 0.95, "made_with": provenance()}
         rows = as_json(self.earlier | self.rows)
         write_json(Path(self.asked.run_dir, "heads.json"), {**about, "diverged": self.diverged, "heads": rows})
@@ -380,7 +378,7 @@ class HeadComparison:
         return {}
 
     def draw(self) -> None:
-        """heads.png."""
+        """Draws heads.png."""
         png, title = Path(self.asked.run_dir, "heads.png"), heading(self.asked).partition(";")[0]
         if self.asked.sweep is None and isinstance(self.task, Obstacle2D):
             columns = table_slices(self.task.spec.observation)
@@ -393,7 +391,7 @@ class HeadComparison:
 
 
 def cell(figure: str, estimate: Estimate) -> str:
-    """A figure in the table."""
+    """A figure as a cell of the table."""
     if not estimate.count:
         return "unknown"
     if figure == "both":
@@ -404,7 +402,7 @@ def cell(figure: str, estimate: Estimate) -> str:
 
 
 def heading(asked: HeadBenchmark) -> str:
-    """What the numbers are of."""
+    """The heading: task, counts and intervals."""
     counts = f"seeds {asked.seeds}, initial states {asked.initial_states}, episodes from each {asked.repeats}"
     over = "seeds" if asked.seeds > 1 else "initial states"
     return f"{asked.task}: {counts}; means with 95 % intervals over {over}"

@@ -1,7 +1,7 @@
-"""Lets an expert correct a cloned policy where it goes itself: python experiments/dagger.py --run runs/a --rounds 5
+"""Corrects a BC policy with an expert, by DAgger: python experiments/dagger.py --run runs/a --rounds 5
 
 DAgger, Ross et al. 2011 (arXiv:1011.0686): in each round the policy acts, the expert says in every state what it would
-have done, and the policy goes on learning from all that was ever shown to it. Where a policy plans ahead, the expert
+have done, and the policy goes on learning from all demonstrations and labels. Where a policy plans ahead, the expert
 takes over on the way instead and shows how to go on from there, since what it would have done in one state after the
 other is no plan. The folder `dagger` in the run folder ends with a run folder for each round, metrics.csv and
 rounds.png: success against rounds.
@@ -50,18 +50,18 @@ TAKEOVER = 0.5  # portion of an episode's time in which an expert may take over:
 
 @dataclasses.dataclass(frozen=True)
 class Dagger:
-    """Lets an expert correct a cloned policy where it goes itself."""
+    """Corrects a BC policy with an expert, in rounds of acting, labelling and learning."""
 
     VERSION: ClassVar[int] = 2  # of a stored configuration; counts up where a field is renamed
 
     run: str  # folder of a finished run of bc_pretrain.py
-    rounds: int = may_change(5)  # of acting, labelling and learning
-    episodes: int = 50  # of the policy in each round
-    steps: int = 3_000  # gradient steps of a round
-    mixing: float = 0.0  # portion of round 1 in which the expert acts, its powers later; for policies of one action
-    run_dir: str = may_change("")  # folder of the rounds; empty: dagger in the run's folder. --resume wants it
+    rounds: int = may_change(5)  # rounds of acting, labelling and learning
+    episodes: int = 50  # episodes of the policy in each round
+    steps: int = 3_000  # gradient steps in each round
+    mixing: float = 0.0  # share of round 1 in which the expert acts, its powers later; for policies of one action
+    run_dir: str = may_change("")  # folder of the rounds; empty: dagger in the run's folder; needed by --resume
     resume: bool = may_change(False)  # go on with the rounds in run_dir
-    eval_episodes: int = may_change(256)  # of each round's evaluation
+    eval_episodes: int = may_change(256)  # episodes of each round's evaluation
 
     def __post_init__(self) -> None:
         at_least(self, rounds=1, episodes=1, steps=1, eval_episodes=1)
@@ -91,10 +91,9 @@ def main(asked: Dagger) -> None:
         )
     folders = [first, *(path / f"round_{number}" for number in range(1, asked.rounds + 1))]
     successes: list[Estimate] = []
-    with (
-        RunFolder.start(path, asked, asked.resume),
-        contextlib.closing(new_table(path / "metrics.csv")) as table,
-    ):
+    with RunFolder.start(path, asked, asked.resume), contextlib.ExitStack() as stack:
+        (path / "metrics.csv").unlink(missing_ok=True)  # each row is read from the folder of its round
+        table = stack.enter_context(contextlib.closing(MetricsCsv(path / "metrics.csv")))
         for number, folder in enumerate(folders):
             if number and not (folder / "evaluation.json").exists():
                 label(asked, folders[number - 1], path / f"labels_{number}", number, console)
@@ -113,12 +112,6 @@ def main(asked: Dagger) -> None:
     console.print(evaluation_table(rows, "success after each round of corrections"))
     best = max(range(len(successes)), key=lambda number: successes[number].value)
     console.print(f"best after {best} rounds; rounds: {path}", highlight=False)
-
-
-def new_table(path: Path) -> MetricsCsv:
-    """The table of rounds, begun anew: each row is read from the folder of its round."""
-    path.unlink(missing_ok=True)
-    return MetricsCsv(path)
 
 
 def label(asked: Dagger, previous: Path, path: Path, number: int, console: Console) -> None:

@@ -57,7 +57,7 @@ class Doctor:
     """Says why a policy does not learn."""
 
     paths: tyro.conf.Positional[tuple[Path, ...]]  # a dataset, a run folder, or one of each
-    number: int = 0  # of the run, in the folder of a sweep
+    number: int = 0  # number of the run in a sweep
     fps: float | None = None  # steps per second of the dataset, where the files do not say
     picture: str = ""  # PNG to write; empty: doctor.png in the run folder, or in DATASET.about
     json: str = ""  # file for the findings
@@ -95,7 +95,7 @@ def main(asked: Doctor) -> int:
 
 
 def sort_out(asked: Doctor) -> tuple[Path | None, Path | None]:
-    """Which of the paths is a dataset, and which a run folder."""
+    """The dataset and the run folder among the paths."""
     runs = [path for path in asked.paths if any((path / name).is_file() for name in ("metrics.csv", "config.json"))]
     datasets = [path for path in asked.paths if path not in runs]
     if not asked.paths or len(runs) > 1 or len(datasets) > 1:
@@ -142,7 +142,7 @@ def open_run(path: Path, number: int) -> Run:
 
 
 def default_picture(dataset: Path | None, run: Path | None, number: int = 0) -> Path:
-    """Where the picture goes: in the run folder, or in the folder beside a dataset that says how it came about."""
+    """The default path of the picture: in the run folder, or in the folder beside a dataset."""
     return run / member_file("doctor.png", run, number) if run else about(dataset) / "doctor.png"
 
 
@@ -161,7 +161,7 @@ def run_checks(dataset: Dataset | None, table: Observations, run: Run | None, co
 def read_steps(
     dataset: Dataset, table: Observations, console: Console
 ) -> tuple[Steps | None, list[np.ndarray] | None, dict[str, CheckResult]]:
-    """Reads a dataset whose observation `state` the table describes.
+    """Reads the steps of a dataset whose observation `state` the table describes.
 
     Returns:
       All steps but those of episodes with numbers that are not finite, None if no others are left; their times in s, of
@@ -194,7 +194,7 @@ def read_steps(
 
 
 def not_finite(intact: int, spoiled: dict[int, str]) -> dict[str, CheckResult]:
-    """What there is to say of episodes with numbers that are not finite, which could not be read."""
+    """The result for episodes with numbers that are not finite, which could not be read."""
     if not spoiled:
         return {}
     first, what = next(iter(spoiled.items()))
@@ -220,12 +220,12 @@ def statistics(steps: Steps) -> Table:
     )
     columns = [(name, steps.observation[:, i]) for i, name in enumerate(steps.columns) if not steps.camera[i]]
     actions = [(f"action[{i}]", values) for i, values in enumerate(steps.action.T)]
-    shown = (columns[: max(0, MAX_ROWS - len(actions))] + actions)[:MAX_ROWS]
-    for name, values in shown:
+    chosen = (columns[: max(0, MAX_ROWS - len(actions))] + actions)[:MAX_ROWS]
+    for name, values in chosen:
         figures = (values.min(), values.mean(), values.max(), values.std())
         table.add_row(name, *(f"{number:.3g}" for number in figures), bars(histogram(values, 16)))
-    if len(columns) + len(actions) > len(shown):
-        table.caption = f"{len(columns) + len(actions) - len(shown)} more numbers are not shown"
+    if len(columns) + len(actions) > len(chosen):
+        table.caption = f"{len(columns) + len(actions) - len(chosen)} more numbers are not shown"
     return table
 
 
@@ -236,7 +236,7 @@ def bars(portions: np.ndarray) -> str:  # [bins]
 
 
 def gradients(trace: Trace) -> Table:
-    """How overfitting one batch went, in its first steps."""
+    """A table of gradient norms while one batch is overfitted."""
     tenth = min(FIRST, len(trace.loss) - 1)
     table = Table(
         "gradient of",

@@ -1,8 +1,8 @@
 """Evaluates the policy of a run: python experiments/evaluate.py --run runs/a --backend mjx
 
-Prints a table and writes a page with everything there is to see, report.html in the run folder: success with its
-interval in each condition, how far episodes get, videos, the policy's actions beside the demonstrations', its latency.
-With another backend it says how much of a result belongs to the simulator it was trained on.
+Prints a table and writes report.html into the run folder: success with its interval in each condition, stages, videos,
+the policy's actions beside the demonstrations', its latency. Another --backend than that of training shows how much of
+a result depends on the simulator.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Evaluate(EvaluationConfig):
     """Evaluates the policy of a run."""
 
     run: Path = dataclasses.field(kw_only=True)  # run folder
-    number: int = 0  # of the run, in the folder of a sweep
-    report: str = ""  # page to write; empty: report.html in the run folder
-    json: str = ""  # file for the figures
+    number: int = 0  # number of the run in a sweep
+    report: str = ""  # HTML report; empty: report.html in the run folder
+    json: str = ""  # JSON file for the figures
 
 
 def main(asked: Evaluate) -> None:

@@ -45,7 +45,7 @@ class Export:
     """Exports the policy of a run."""
 
     run: Path  # run folder
-    number: int = 0  # of the run, in the folder of a sweep
+    number: int = 0  # number of the run in a sweep
     out: Path | None = None  # the file; policy.onnx in the run folder by default
     overwrite: bool = False  # replace the file that --out names
 
@@ -86,7 +86,7 @@ def main(export: Export) -> None:
 
 
 def described(policy: TrainedPolicy) -> dict[str, Any]:
-    """What the contract says of a trained policy."""
+    """The contract of a trained policy."""
     spec, model, config = policy.task.spec, policy.task.physics.model, policy.config
     preset = PRESETS.get(spec.robot)
     low, high = config.randomization.latency
@@ -114,7 +114,7 @@ def as_exported(policy: TrainedPolicy) -> tuple[Callable[..., jax.Array], tuple[
 
 
 def observations(policy: TrainedPolicy, episodes: int = 16, steps: int = 300) -> np.ndarray:  # [N, D]
-    """What robots with the randomization of training observe."""
+    """Observations of rollouts with the training's randomization."""
     env, dynamics = randomize(policy.task, policy.config.randomization)
     robot, n_obs_steps = policy.acts(policy.params), max(1, policy.n_obs_steps)
 

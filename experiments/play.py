@@ -1,4 +1,4 @@
-"""Drives the robot of a run: python experiments/play.py --run runs/Go2JoystickFlat-20260101-120000
+"""Plays the policy of a run: python experiments/play.py --run runs/Go2JoystickFlat-20260101-120000
 
 With a display, MuJoCo's viewer opens in real time: up and down arrows change the forward velocity, A and D the
 sideways velocity, left and right arrows the turn; space stands still, R starts anew. Elsewhere, or with --video, a
@@ -22,9 +22,9 @@ from rich.console import Console
 from mjx_policies.envs.base import DynamicsSampler, Env
 from mjx_policies.envs.command import measured_twist, takes_commands, with_command
 from mjx_policies.envs.registry import scene
-from mjx_policies.envs.rendering.video import render_video, scene_camera
 from mjx_policies.errors import UserError
 from mjx_policies.experiments.display import MOVES, has_display, open_viewer
+from mjx_policies.experiments.runs.evaluation import render_task
 from mjx_policies.experiments.runs.loading import TrainedPolicy, load_policy, member_file
 from mjx_policies.files import output_file
 from mjx_policies.randomization.domain import randomize
@@ -41,10 +41,10 @@ EPISODES = 5
 
 @dataclasses.dataclass(frozen=True)
 class Play:
-    """Drives the robot of a run."""
+    """Plays the policy of a run."""
 
     run: Path  # run folder
-    number: int = 0  # of the run, in the folder of a sweep
+    number: int = 0  # number of the run in a sweep
     video: str = ""  # mp4 file to write instead of opening a window; without a display: play.mp4 in the run folder
     overwrite: bool = False  # replace the file that --video names
     seconds: float = 0.0  # s, of each command or episode in the video; 0: 3 s a command, a whole episode
@@ -77,53 +77,35 @@ def record(play: Play, policy: TrainedPolicy, env: Env, dynamics: DynamicsSample
     path = video_file(play)
     follows = hasattr(policy.task, "commands")
     names, commands = script(policy.task, play.seconds or COMMAND_SECONDS) if follows else episodes(env, play.seconds)
-
-    robot = policy.acts(policy.params)
+    reset, advance = stepping(policy, env, dynamics)
 
     @jax.jit
     @jax.vmap
     def run(key):
-        key_start, key_init, key_act = jax.random.split(key, 3)
+        begin, key_act = reset(key)
 
         def step(carry, now):
-            (state, obs, memory), (command, number) = carry, now
-            if takes_commands(state):
-                state = with_command(state, command)
-            action, memory = robot.act(memory, jax.random.fold_in(key_act, number), obs, number)
-            state, timestep = env.step(state, action)
-            twist = measured_twist(env, state) if takes_commands(state) else command
-            data = env.data(state)
-            return (state, timestep.obs, memory), (data.qpos, data.mocap_pos, twist, timestep.terminated)
+            carry, twist, terminated = advance(carry, now[0], key_act, now[1])
+            data = env.data(carry[0])
+            return carry, (data.qpos, data.mocap_pos, twist, terminated)
 
-        state, obs = start(env, dynamics, key_start)
-        begin = (state, obs, robot.init(key_init, obs))
         return jax.lax.scan(step, begin, (jnp.asarray(commands), jnp.arange(len(commands))))[1]
 
     with working(console, f"drawing {path}"):
         keys = jax.random.split(jax.random.key(play.seed), 1 if follows else EPISODES)
         qpos, mocap_pos, twist, ended = map(np.concatenate, jax.device_get(run(keys)))  # one episode after the other
-        stride = max(1, round(1 / (FPS * env.spec.control_dt)))
         captions = [[name] for name in names]
         if follows:
             half_second = round(0.5 / env.spec.control_dt)
             measured = np.stack([running_mean(column, half_second) for column in twist.T], axis=1)
             captions = [caption(*row) for row in zip(names, commands, measured, ended, strict=True)]
-        model = scene(policy.config.task)
-        render_video(
-            model,
-            qpos[::stride],
-            path,
-            1 / (stride * env.spec.control_dt),
-            captions[::stride],
-            camera=scene_camera(model),
-            mocap_pos=mocap_pos[::stride] if model.nmocap else None,
-        )
+        render_task(path, policy.config.task, qpos, mocap_pos, captions, env.spec.control_dt, FPS)
     end = ", and it fell" if follows else ", and the task was lost on the way"
     console.print(f"{path}: {len(qpos) * env.spec.control_dt:.0f} s" + (end if ended.any() else ""))
 
 
 def video_file(play: Play) -> Path:
-    """Where the video goes.
+    """The path of the video.
 
     Raises:
       UserError: somebody else's file is there, or none can be.
@@ -161,18 +143,33 @@ def script(task: Env, seconds: float) -> tuple[list[str], np.ndarray]:
 
 def caption(name: str, command: np.ndarray, measured: np.ndarray, fallen: bool) -> list[str]:
     """Lines of text for one frame; the measured velocity is a mean over half a second."""
-    lines = [f"{title} {shown(twist)}" for title, twist in (("command ", command), ("measured", measured))]
+    lines = [f"{title} {in_words(twist)}" for title, twist in (("command ", command), ("measured", measured))]
     return [name + (" (fell)" if fallen else ""), *lines, "m/s, m/s, rad/s"]
 
 
-def shown(twist: np.ndarray) -> str:
+def in_words(twist: np.ndarray) -> str:
     return " ".join(f"{value:+.2f}" for value in twist)
 
 
-def start(env: Env, dynamics: DynamicsSampler, key: jax.Array):
-    key_dynamics, key_reset = jax.random.split(key)
-    state, timestep = env.reset(key_reset, dynamics(key_dynamics).dynamics)
-    return state, timestep.obs
+def stepping(policy: TrainedPolicy, env: Env, dynamics: DynamicsSampler):
+    """Builds `reset(key) -> (carry, key)` and `advance(carry, command, key, number) -> (carry, twist, terminated)`."""
+    robot = policy.acts(policy.params)
+
+    def reset(key):
+        key_dynamics, key_reset, key_init, key_act = jax.random.split(key, 4)
+        state, timestep = env.reset(key_reset, dynamics(key_dynamics).dynamics)
+        return (state, timestep.obs, robot.init(key_init, timestep.obs)), key_act
+
+    def advance(carry, command, key, number):
+        state, obs, memory = carry
+        if takes_commands(state):
+            state = with_command(state, command)
+        action, memory = robot.act(memory, jax.random.fold_in(key, number), obs, number)
+        state, timestep = env.step(state, action)
+        twist = measured_twist(env, state) if takes_commands(state) else command
+        return (state, timestep.obs, memory), twist, timestep.terminated
+
+    return reset, advance
 
 
 class Stick:
@@ -186,7 +183,7 @@ class Stick:
         self.restart = False
 
     def press(self, key: int) -> None:
-        """What the viewer calls, on its own thread."""
+        """Takes a key; the viewer calls it on its own thread."""
         if key in MOVES:
             axis, sign = MOVES[key]
             command = self.command.copy()
@@ -205,27 +202,12 @@ def drive(play: Play, policy: TrainedPolicy, env: Env, dynamics: DynamicsSampler
     commanded = hasattr(policy.task, "commands")
     limits = (policy.task.commands.low, policy.task.commands.high) if commanded else (np.zeros(3), np.zeros(3))
     stick = Stick(*map(np.asarray, limits))
-    robot = policy.acts(policy.params)
-
-    @jax.jit
-    def reset(key):
-        key_start, key_init, key_act, key_next = jax.random.split(key, 4)
-        state, obs = start(env, dynamics, key_start)
-        return state, obs, robot.init(key_init, obs), key_act, key_next
-
-    @jax.jit
-    def advance(state, obs, memory, command, key, number):
-        if commanded:
-            state = with_command(state, command)
-        action, memory = robot.act(memory, jax.random.fold_in(key, number), obs, number)
-        state, timestep = env.step(state, action)
-        twist = measured_twist(env, state) if commanded else command
-        return state, timestep.obs, memory, twist
-
+    reset, advance = map(jax.jit, stepping(policy, env, dynamics))
+    key = jax.random.key(play.seed)
     model = scene(policy.config.task)
     data = mujoco.MjData(model)
-    state, obs, memory, key_act, key_next = reset(jax.random.key(play.seed))
-    advance(state, obs, memory, stick.command, key_act, 0)  # compiled before the clock runs
+    carry, key_act = reset(key)
+    advance(carry, stick.command, key_act, 0)  # compiled before the clock runs
     if commanded:
         console.print("up/down: forward, A/D: sideways, left/right: turn, space: stand, R: start anew")
     twist = np.zeros(3)
@@ -235,20 +217,21 @@ def drive(play: Play, policy: TrainedPolicy, env: Env, dynamics: DynamicsSampler
     ):
 
         def place() -> None:
-            data.qpos[:], data.mocap_pos[:] = env.data(state).qpos, env.data(state).mocap_pos
+            now = env.data(carry[0])
+            data.qpos[:], data.mocap_pos[:] = now.qpos, now.mocap_pos
             mujoco.mj_forward(model, data)
 
         due = time.perf_counter()
-        steps, episode_steps = 0, round(env.spec.episode_seconds / env.spec.control_dt)
+        steps, episode, episode_steps = 0, 0, round(env.spec.episode_seconds / env.spec.control_dt)
         while show(place):
             if stick.restart or (not commanded and steps >= episode_steps):
-                stick.restart, steps = False, 0
-                state, obs, memory, key_act, key_next = reset(key_next)
-            state, obs, memory, now = advance(state, obs, memory, stick.command, key_act, steps)
+                stick.restart, steps, episode = False, 0, episode + 1
+                carry, key_act = reset(jax.random.fold_in(key, episode))
+            carry, measured, _ = advance(carry, stick.command, key_act, steps)
             steps += 1
-            twist = twist + 0.1 * (np.asarray(now) - twist)  # a mean over about ten steps, or nobody could read it
+            twist = twist + 0.1 * (np.asarray(measured) - twist)  # a mean over about ten steps, or nobody could read it
             if commanded:
-                status.update(f"command {shown(stick.command)}   measured {shown(twist)}   m/s, m/s, rad/s")
+                status.update(f"command {in_words(stick.command)}   measured {in_words(twist)}   m/s, m/s, rad/s")
             due = max(due + env.spec.control_dt, time.perf_counter() - 0.1)  # a pause is not caught up
             time.sleep(max(0.0, due - time.perf_counter()))
 

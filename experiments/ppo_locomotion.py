@@ -1,4 +1,4 @@
-"""Trains a legged robot with PPO and shows what it learned: python experiments/ppo_locomotion.py
+"""Trains a policy with PPO, a Go2's by default: python experiments/ppo_locomotion.py
 
 The run folder ends with config.json, checkpoints, metrics.csv, curves.png, evaluation.json and episode.mp4.
 """

@@ -1,4 +1,4 @@
-"""Trains a Franka with PPO and shows what it learned: python experiments/ppo_manipulation.py --task FrankaPickCube
+"""Trains a policy of a Franka with PPO: python experiments/ppo_manipulation.py --task FrankaPickCube
 
 The run folder ends with config.json, checkpoints, metrics.csv, curves.png, evaluation.json and episode.mp4.
 """
@@ -35,16 +35,16 @@ class ManipulationRun(PPORun):
     """Trains a Franka with PPO, evaluates it and records a video."""
 
     task: str = "FrankaPickCube"
-    actions: ActionName | None = "top_down_delta"  # what they mean; None: what the task chose
-    rollout_length: int = 16  # control steps of each environment in an iteration
-    policy_layers: tuple[int, ...] = (256, 256)  # hidden widths
-    critic_layers: tuple[int, ...] = (256, 256)
-    init_std: float = 0.4  # of the exploration, in units of the action
+    actions: ActionName | None = "top_down_delta"  # meaning of the arm's actions; None: the task's default
+    rollout_length: int = 16  # control steps of each environment in a rollout
+    policy_layers: tuple[int, ...] = (256, 256)  # widths of the policy's hidden layers
+    critic_layers: tuple[int, ...] = (256, 256)  # widths of the critic's hidden layers
+    init_std: float = 0.4  # initial standard deviation of the exploration, in units of the action
     symmetry: Literal["network", "loss", "none"] = "none"  # a Franka's tasks have none
     sizes: PPOConfig = dataclasses.field(default_factory=lambda: PPOConfig(num_epochs=4, num_minibatches=8))
     hyper: PPOHyper = dataclasses.field(default_factory=lambda: MANIPULATION)
     randomization: DomainRandomization = dataclasses.field(default_factory=DomainRandomization)
-    curriculum_threshold: float = 0.0  # the task's score above which the ranges grow; 0: they are full from the start
+    curriculum_threshold: float = 0.0  # score above which the randomization ranges grow; 0: full from the start
 
 
 if __name__ == "__main__":

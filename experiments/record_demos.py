@@ -142,7 +142,7 @@ def devices(asked: Record, axes: int, updates: list[Update]) -> Iterator[tuple[K
 
 
 def status_line(session: Session) -> str:
-    """For a terminal: where things are tells a person without a display what to do."""
+    """The state of a session in a line: where things are tells a person without a display what to do."""
     device, task = session.device, session.task
     stages = [name for name in task.spec.stages if session.timestep.metrics[f"stage/{name}"] > 0.5]
     parts = [f"{session.phase} {session.seconds:.1f} s", " ".join(stages)]
@@ -180,7 +180,5 @@ def viewer(task: str) -> Iterator[tuple[Keys, Update]]:
 
 
 if __name__ == "__main__":
-    with clean_errors(ValueError):
-        chosen = parse(Record, __doc__)
     with clean_errors():
-        main(chosen)
+        main(parse(Record, __doc__))

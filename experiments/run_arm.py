@@ -1,4 +1,4 @@
-"""The file of a behaviour-cloned policy on a simulated arm, in real time: python experiments/run_arm.py a/policy.onnx
+"""Runs an exported BC policy on a simulated arm, in real time: python experiments/run_arm.py a/policy.onnx
 
 What a real arm would be run with: controller, loop at the control rate, plans made in another thread while the arm
 moves, and measurements that arrive `latency` late. Episodes begin as those of the run's evaluation did, and success is
@@ -50,12 +50,12 @@ FPS = 20
 class Arms(ExportedEpisodes):
     """Episodes, and what is asked of them."""
 
-    latency: float = 0.05  # s, from a measurement to its arrival
-    refill: float = 0.5  # share of a chunk that is left when the next one is asked for
-    sample_actions: bool = True  # where the policy can, as it was evaluated
-    real_time: bool = True  # else as fast as it goes, on a busy computer: nothing is late and a plan is there at once
-    video_episodes: int = 3  # in the video
-    max_drop: float = 0.05  # of the success, below that of the evaluation
+    latency: float = 0.05  # s, latency of measurements
+    refill: float = 0.5  # share of a chunk that is left when the next one is requested
+    sample_actions: bool = True  # sample where the policy can, as in its evaluation
+    real_time: bool = True  # False: lock-step, for a busy computer: nothing is late and a plan is there at once
+    video_episodes: int = 3  # episodes in the video
+    max_drop: float = 0.05  # largest drop of the success rate below the evaluation's
 
     def __post_init__(self) -> None:
         at_least(self, episodes=1, processes=0, video_episodes=0, latency=0, max_drop=0)
@@ -92,7 +92,7 @@ def main(arms: Arms) -> int:
 
 
 def load_arm_policy(arms: Arms) -> ExportedPolicy:
-    """The policy.
+    """The policy of a file, checked to be one of this task.
 
     Raises:
       UserError, ValueError, PolicyError: a file that is refused, or that cannot be driven like this.
@@ -145,7 +145,7 @@ def initial_states(episodes: int) -> tuple[mujoco.MjModel, Transport, list[Initi
 def begin(
     arms: Arms, model: mujoco.MjModel, task: Transport, initial: Sequence[InitialState]
 ) -> Callable[[int], ArmEpisode]:
-    """What a worker process does: number -> episode."""
+    """Builds a worker's function, number -> episode."""
     policy = load_arm_policy(arms)
     how = {name: getattr(arms, name) for name in ("latency", "refill", "sample_actions", "real_time")}
     return lambda number: run_episode(policy, model, task, initial[number], seed=number, **how)
@@ -158,7 +158,7 @@ def quantiles(rows: Iterable[np.ndarray]) -> dict[str, float]:
 
 
 def report(episodes: list[ArmEpisode], success: Estimate, before: Estimate | None) -> dict[str, Any]:
-    """All figures, as JSON has them."""
+    """All figures, as JSON data."""
     return {
         "success": dataclasses.asdict(success),
         "success_when_evaluated": None if before is None else dataclasses.asdict(before),
@@ -232,7 +232,5 @@ def record_episodes(episodes: list[ArmEpisode], initial: Sequence[InitialState],
 
 
 if __name__ == "__main__":
-    with clean_errors(ValueError):
-        chosen = parse_arguments(Arms, __doc__)
     with clean_errors():
-        sys.exit(main(chosen))
+        sys.exit(main(parse_arguments(Arms, __doc__)))

@@ -1,11 +1,11 @@
-"""A policy file against robots it has not met, in plain MuJoCo: python experiments/sim2sim.py runs/a/policy.onnx
+"""Tests an exported policy in plain MuJoCo: python experiments/sim2sim.py runs/a/policy.onnx
 
-The gate before hardware. Each condition is 100 episodes of robots that differ from the model in one way, driven by the
-controller that drives a real one. An episode fails if the robot falls (any part of its trunk touches the floor, or it
-tilts by more than 60 degrees) or if the controller stops it. The exit code is 0 if all conditions that count pass, and
-1 if one does not or none of them counts. A condition marked with a star goes more than twice as far from the model as
-the policy's training did: its figures are shown, and it does not count. The folder beside the file gets the results, a
-video of the worst episode and a plot of what joints and feet did. After Ctrl-C it gets the results so far.
+The gate before hardware. Each condition is 100 episodes of robots that differ from the model in one way, under the
+controller that runs on a real one. An episode fails if the robot falls (any part of its trunk touches the floor, or it
+tilts by more than 60 degrees) or if the controller stops it. The exit code is 0 if all conditions that count pass, else
+1, also if none counts. A condition marked with a star goes more than twice as far from the model as the training of the
+policy did, and does not count. The folder beside the file gets the results, a video of the worst episode and a plot of
+what joints and feet did. After Ctrl-C it gets the results so far.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from mjx_policies.evaluation import statistics
 from mjx_policies.evaluation.statistics import Estimate
 from mjx_policies.experiments.workers import ExportedEpisodes, conclude, run_in_workers
 from mjx_policies.training.command_line import parse_arguments
+from mjx_policies.training.config import at_least
 from mjx_policies.training.progress import open_console
 from mjx_policies.training.script import clean_errors
 
@@ -42,13 +43,13 @@ Episodes = dict[str, list[GateEpisode]]  # by condition
 
 @dataclasses.dataclass(frozen=True)
 class Gate(ExportedEpisodes):
-    """Episodes of robots that differ from the model, and what is asked of them; `episodes` is of each condition."""
+    """Episodes of robots that differ from the model, and what is asked of them."""
 
-    conditions: tuple[str, ...] = tuple(CONDITIONS)
-    seconds: float = 10.0  # that each robot walks
-    max_failures: float = 0.05  # share of episodes in which the robot may fall or be stopped by the controller
-    min_tracking: float = 0.7  # mean of exp(-|v - v*|^2 / 0.25)
-    seed: int = 0
+    conditions: tuple[str, ...] = tuple(CONDITIONS)  # how robots differ from the model
+    seconds: float = 10.0  # s, of each episode
+    max_failures: float = 0.05  # largest share of episodes that end in a fall or a stop by the controller
+    min_tracking: float = 0.7  # smallest linear tracking, mean of exp(-|v - v*|^2 / 0.25)
+    seed: int = 0  # of the episodes
     model: Path = MODEL  # MJCF of the robot
 
     def __post_init__(self) -> None:
@@ -59,16 +60,11 @@ class Gate(ExportedEpisodes):
             )
         if not self.conditions or len(set(self.conditions)) < len(self.conditions):
             raise ValueError("--conditions must name at least one, and none twice")
-        for name, (least, most) in {
-            "episodes": (2, np.inf),  # or there would be no interval
-            "seconds": (0.1, 3600),
-            "processes": (0, np.inf),
-            "seed": (0, np.inf),
-            "max_failures": (0, 1),
-            "min_tracking": (0, 1),
-        }.items():
-            if not least <= getattr(self, name) <= most:
-                raise ValueError(f"{name} is {getattr(self, name)}, it must lie between {least} and {most}")
+        # With one episode there would be no interval.
+        at_least(self, episodes=2, seconds=0.1, processes=0, seed=0, max_failures=0, min_tracking=0)
+        for name, most in (("seconds", 3600), ("max_failures", 1), ("min_tracking", 1)):
+            if getattr(self, name) > most:
+                raise ValueError(f"{name} is {getattr(self, name)}, it must be at most {most}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,8 +121,8 @@ def main(gate: Gate) -> int:
         return f"; worst episode ({name}): {video}, {plot}"
 
     written = {"verdicts": {name: dataclasses.asdict(verdict) for name, verdict in verdicts.items()}}
-    shown = [table(gate, verdicts, stopped), *legend(gate, verdicts)]
-    if ended := conclude(gate, stopped, results, written, draw, shown, console):
+    tables = [table(gate, verdicts, stopped), *legend(gate, verdicts)]
+    if ended := conclude(gate, stopped, results, written, draw, tables, console):
         return ended
     counted = [verdict.passed for verdict in verdicts.values() if verdict.covered]
     if not counted:
@@ -135,7 +131,7 @@ def main(gate: Gate) -> int:
 
 
 def begin(gate: Gate) -> Callable[[tuple[str, int]], GateEpisode]:
-    """What a worker process does: (condition, number) -> episode."""
+    """Builds a worker's function, (condition, number) -> episode."""
     policy, scene = load_policy(gate.policy), Scene(gate.model)
     seed = gate.seed * 1_000_003
     return lambda job: run_episode(policy, scene, CONDITIONS[job[0]], gate.seconds, seed + job[1])
@@ -194,7 +190,7 @@ def table(gate: Gate, verdicts: dict[str, Verdict], stopped: str) -> Table:
 
 
 def legend(gate: Gate, verdicts: dict[str, Verdict]) -> list[str]:
-    """What the words of the table mean, and why robots were stopped."""
+    """The meaning of the table's words, and why robots were stopped."""
     lines = [
         f"pass: failures at most {gate.max_failures:g}, linear at least {gate.min_tracking:g}",
         "fell: the trunk or the head touched the floor, or it tilted by more than 60 degrees",
@@ -254,17 +250,14 @@ def draw_episode(episode: GateEpisode, title: str, contract: Contract, scene: Sc
 
 def record_episode(episode: GateEpisode, contract: Contract, path: Path, seconds: float = 6.0, fps: int = 25) -> None:
     """Records a video of the last seconds."""
-    from mjx_policies.envs.registry import scene
-    from mjx_policies.envs.rendering.video import render_video
+    from mjx_policies.experiments.runs.evaluation import render_task
 
     dt = contract.timing.control_dt
-    rows = slice(-round(seconds / dt), None, max(1, round(1 / (fps * dt))))
+    rows = slice(-round(seconds / dt), None)
     captions = [[f"command {x:+.2f} m/s  {y:+.2f} m/s  {yaw:+.2f} rad/s"] for x, y, yaw in episode.commands[rows]]
-    render_video(scene(contract.training.task), episode.qpos[rows], path, fps, captions)
+    render_task(path, contract.training.task, episode.qpos[rows], None, captions, dt, fps)
 
 
 if __name__ == "__main__":
-    with clean_errors(ValueError):
-        chosen = parse_arguments(Gate, __doc__)
     with clean_errors():
-        sys.exit(main(chosen))
+        sys.exit(main(parse_arguments(Gate, __doc__)))

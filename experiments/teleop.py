@@ -69,7 +69,7 @@ BUTTONS = {"stand": "blue", "run": "green", "damp": "red", "clear": "gray", "set
 class Teleop:
     """Drives an exported policy by hand, on a simulated robot."""
 
-    policy: tyro.conf.Positional[Path]  # an exported file
+    policy: tyro.conf.Positional[Path]  # exported ONNX file
     page: bool = False  # serve a page even where a window could open
     host: str = "127.0.0.1"  # address to serve the page on; whoever reaches it can drive
     port: int = 8080  # 0: any that is free
@@ -143,7 +143,7 @@ class Driver(HandOperator):
         self._ticks.append(values)
 
     def status(self) -> dict[str, str]:
-        """What the runtime did last, and each command beside what was measured, if it is a velocity of the trunk."""
+        """The last state of the runtime, and each command beside its measurement, if it is a velocity of the trunk."""
         ticks, fault = self._ticks.copy(), self._controller.fault
         measured = dict(zip(("forward", "left", "turn"), self._velocity, strict=True))
         found = {"mode": self._controller.mode.name, "fault": "none" if fault is None else fault.sentence}
@@ -162,7 +162,7 @@ class Driver(HandOperator):
         return found
 
     def actions(self) -> list[tuple[str, str, int, Callable[[], Any]]]:
-        """What a key can do: its name, the page's key, GLFW's code of the viewer's key, and the function."""
+        """The actions of keys: name, the page's key, GLFW's code of the viewer's key, and the function."""
         found: list[tuple[str, str, int, Callable[[], Any]]] = [
             (request.value, str(number), ord(str(number)), functools.partial(self.ask, request))
             for number, request in enumerate(Request, 1)
@@ -244,7 +244,7 @@ def repeat(task: Callable[[], bool], period: float, ended: threading.Event) -> N
 
 @contextlib.contextmanager
 def page_of(viser: Any, teleop: Teleop, driver: Driver) -> Iterator[Page]:
-    """Serves the page.
+    """Serves the page while the context is open.
 
     Raises:
       UserError: it cannot be served there; viser itself would look for another port, for ever where there is none.
@@ -425,7 +425,5 @@ def window_of(driver: Driver, console: Console) -> Iterator[Callable[[], bool]]:
 
 
 if __name__ == "__main__":
-    with clean_errors(ValueError):
-        chosen = parse_arguments(Teleop, __doc__)
     with clean_errors():
-        main(chosen)
+        main(parse_arguments(Teleop, __doc__))

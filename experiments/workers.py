@@ -1,4 +1,4 @@
-"""What sim2sim.py and run_arm.py share: episodes of a policy's file in worker processes, and how their results end."""
+"""Episodes of an exported policy in worker processes, and their results: shared by sim2sim.py and run_arm.py."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ R = TypeVar("R")
 class ExportedEpisodes:
     """Episodes of an exported policy, and where their results go."""
 
-    policy: tyro.conf.Positional[Path]  # an exported file
-    episodes: int = 100
-    processes: int = 0  # that run episodes side by side; 0: one for each core
-    out: Path | None = None  # folder; one beside the file by default
-    overwrite: bool = False  # replace files that are in the folder of --out already
+    policy: tyro.conf.Positional[Path]  # exported ONNX file
+    episodes: int = 100  # episodes to run; of a gate, in each condition
+    processes: int = 0  # parallel processes; 0: one for each core
+    out: Path | None = None  # output folder; None: one beside the file
+    overwrite: bool = False  # replace existing files in --out
 
     def output_files(self, folder: str, *names: str) -> list[Path]:
-        """Where results go, by default in a folder of this name beside the policy's file; see `files.output_file`."""
+        """The paths of results, by default in a folder of this name beside the policy; see `files.output_file`."""
         beside = self.policy.parent / folder
         return [output_file(self.out and self.out / name, "--out", self.overwrite, beside / name) for name in names]
 
@@ -130,7 +130,7 @@ def conclude(
     results: Path,
     found: Mapping[str, Any],
     draw: Callable[[], str],
-    shown: Sequence[RenderableType],
+    tables: Sequence[RenderableType],
     console: Console,
 ) -> int:
     """Writes results with their configuration, draws them unless a signal stopped the episodes, and prints them.
@@ -146,7 +146,7 @@ def conclude(
             with clean_errors(OSError), working(console, "drawing"):
                 drawn = draw()
     finally:
-        for each in shown:
+        for each in tables:
             console.print(each)
     console.print(f"{results}, stopped by {stopped}" if stopped else f"{results}{drawn}")
     return exit_code(stopped) if stopped else 0

@@ -31,13 +31,13 @@ from mjx_policies.training.waiting import counting, working
 
 SEEDS = 1_000_000  # rollouts that a collection's seed stands for
 MAX_SEED = 2_000  # times as many still are 32-bit numbers
-MIN_SUCCESS_RATE = 0.05  # below which a collection is given up
+MIN_SUCCESS_RATE = 0.05  # minimum success rate, below which a collection ends
 MIN_ROLLOUTS = 100  # before that
 
 
 @dataclasses.dataclass(frozen=True)
 class CollectionProgress:
-    """How far a collection has got. Demonstrations may be ahead of it, if its process was killed.
+    """The progress of a collection. Demonstrations may be ahead of it, if its process was killed.
 
     Attributes:
       tally: what became of the rollouts so far; their number is also that of the next.
@@ -50,7 +50,7 @@ class CollectionProgress:
 
 @dataclasses.dataclass(frozen=True)
 class Collection:
-    """What is collected.
+    """A collection of demonstrations.
 
     Attributes:
       record: `seeds [B] -> Rollouts`, see `make_recorder`.
@@ -87,7 +87,7 @@ def collect_until(
     preemption: Preemption,
     save: Callable[[CollectionProgress], None] = lambda progress: None,
 ) -> tuple[CollectionProgress, Rollouts | None]:
-    """Compiles and collects, and says how far it is, until there is enough or a signal arrives; see `collect`.
+    """Compiles and collects, and reports progress, until there is enough or a signal arrives; see `collect`.
 
     Args:
       save: is told the progress after each batch.
@@ -183,7 +183,7 @@ def _batches(
 
 
 def outcomes(rollouts: Rollouts) -> list[str]:  # [B]
-    """What became of each rollout: `success`, `lost`, `too late` or `diverged`."""
+    """The outcome of each rollout: `success`, `lost`, `too late` or `diverged`."""
     conditions = [rollouts.diverged, rollouts.success, rollouts.terminated]
     return np.select(conditions, ["diverged", "success", "lost"], "too late").tolist()
 

@@ -45,7 +45,7 @@ RATE_TOLERANCE = 0.01  # portion by which a recorder's clock may be off
 
 @dataclasses.dataclass(frozen=True)
 class DatasetConfig:
-    """What demonstrations a script collects, and where they go."""
+    """The dataset that a script collects, and where it goes."""
 
     FILE: ClassVar[str]  # in the folder beside a dataset: the configuration that it was begun with
 
@@ -112,7 +112,7 @@ def read_begun(kind: type[C], out: str | Path) -> C:
 
 
 def check_same(path: Path, before: Any, now: Any) -> None:
-    """That a dataset goes on as it was begun.
+    """Refuses to go on with a dataset in another way than it was begun.
 
     Raises:
       UserError: it does not.
@@ -164,7 +164,7 @@ def open_dataset(asked: DatasetConfig, spec: EnvSpec) -> Iterator[EpisodeWriter]
 
 
 def describe_robot(spec: EnvSpec) -> dict[str, Any]:
-    """What a dataset says of the robot, as options of its writer: its name, its actions, and what is not the robot."""
+    """The robot's description in a dataset, as options of its writer: name, actions, and what is not the robot."""
     rows = table_slices(spec.observation)
     others = [place for term, where in rows.items() if term not in ROBOT for place in range(where.start, where.stop)]
     if len(others) == table_size(spec.observation):
@@ -173,7 +173,7 @@ def describe_robot(spec: EnvSpec) -> dict[str, Any]:
 
 
 def check_task(dataset: Dataset, path: str | Path, task: str) -> None:
-    """That a dataset was not recorded in another task.
+    """Refuses a dataset that was recorded in another task.
 
     What was recorded elsewhere names no task of this library, but says in words what to do: it may be anything.
 
@@ -189,7 +189,7 @@ def check_task(dataset: Dataset, path: str | Path, task: str) -> None:
 
 
 def check_rate(dataset: Dataset, path: str | Path, task: str, control_dt: float) -> None:
-    """That a dataset has as many steps a second as its task; at another rate every velocity and delay would differ.
+    """Refuses a dataset with another control rate than its task: every velocity and delay would differ.
 
     Raises:
       UserError: it has not.
@@ -202,7 +202,7 @@ def check_rate(dataset: Dataset, path: str | Path, task: str, control_dt: float)
 
 
 def randomized_dynamics(task: Env, scale: float) -> DynamicsSampler:
-    """What robot acts in each episode: drawn from its preset's ranges times a factor.
+    """The sampler of each episode's robot, from its preset's ranges times a factor.
 
     Raises:
       UserError: nobody knows how this robot varies.

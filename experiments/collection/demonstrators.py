@@ -15,7 +15,7 @@ from mjx_policies.types import Array, Number, Observation
 
 
 class Demonstrator(NamedTuple):
-    """Who acts in a rollout, and whose actions are recorded beside.
+    """An acting policy or expert, and the actions that are recorded beside its own.
 
     Attributes:
       init: `(key, env_state, obs) -> carry`.

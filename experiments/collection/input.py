@@ -70,7 +70,7 @@ def read_typed(descriptor: int) -> list[str]:
 
 @contextlib.contextmanager
 def gamepad(path: Path, axes: int) -> Iterator[Gamepad]:
-    """Opens a gamepad of Linux.
+    """Opens a gamepad through Linux's joystick interface.
 
     Args:
       path: such as /dev/input/js0.

@@ -47,7 +47,7 @@ _NOMINAL = Nominal()
 
 
 class TeleopDevice:
-    """What a person wants, from the keys they press and the sticks they push.
+    """A teleoperation device: the motion wanted by a person who presses keys and pushes sticks.
 
     Args:
       mapping: how the task's robot is moved.
@@ -77,7 +77,7 @@ class TeleopDevice:
         self._left = np.zeros((len(self._highest), 2))  # [D, 2] s, for which a press still holds, backward and forward
 
     def press(self, key: str) -> bool:
-        """Hears a key, and says whether it knows it."""
+        """Takes a key, and says whether it knows it."""
         if key in MOVES and MOVES[key][0] < len(self._highest):
             axis, sign = MOVES[key]
             self._left[axis, int(sign > 0)] = HOLD
@@ -141,12 +141,12 @@ def make_teleop_task(task: Env, mapping: ActionMapping, dynamics: DynamicsSample
 
 
 def deadline_misses(delays: Sequence[float], control_dt: float) -> int:
-    """How many steps of an episode were late, from the delay [T] s of each."""
+    """The number of late steps of an episode, from the delay [T] s of each."""
     return sum(delay > LATE * control_dt for delay in delays)
 
 
 class Session:
-    """One robot, and episodes one after the other.
+    """A teleoperation session: one robot, and episodes one after the other.
 
     Args:
       compiled: see `make_teleop_task`.
@@ -189,11 +189,11 @@ class Session:
 
     @property
     def saved(self) -> int:
-        """Episodes in the dataset."""
+        """The number of episodes in the dataset."""
         return len(self._writer)
 
     def press(self, key: str) -> None:
-        """Hears a key, see `HELP`."""
+        """Takes a key, see `HELP`."""
         if key == "enter" and self.phase == "ready":
             self.device.rest()  # what was pressed before moves nothing
             self.phase, self.note = "recording", "recording"
@@ -203,7 +203,7 @@ class Session:
             self.device.press(key)
 
     def tick(self, late: float = 0.0) -> None:
-        """One control period, if an episode goes on; `late` s after it was due."""
+        """Advances an episode, if one goes on, by a control period; `late` s after it was due."""
         if self.phase != "recording":
             return
         wanted = (self.device.next_velocity(), self.device.closed)

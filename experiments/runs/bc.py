@@ -1,6 +1,6 @@
 """Behaviour cloning on a task of this library: its configuration, its actor and its policy.
 
-Axes: S seeds, N examples of a batch, O observations remembered, H horizon, A action.
+Axes: S seeds, N examples of a batch, O stacked observations, H horizon, A action.
 """
 
 from __future__ import annotations
@@ -48,34 +48,32 @@ class BCRun(RunConfig):
     KIND: ClassVar[str] = "bc"
 
     task: str = "FrankaPickCube"
-    seed: int = 0  # of the first of the policies, and of which episodes are held out
-    head: HeadName = "flow"  # what makes a chunk of actions; bins, energy and fast want a short horizon: 1, 2, 8
-    hidden_size: int = registry.SIZE  # width of its hidden layers
-    horizon: int = 16  # control steps of a chunk
-    n_action_steps: int = 8  # of a chunk, before the next one is made
+    seed: int = 0  # of the run, of a sweep the first, and of which episodes are held out
+    head: HeadName = "flow"  # action head; bins, energy and fast need a --horizon of at most 1, 2, 8
+    hidden_size: int = registry.SIZE  # width of the head's hidden layers
+    horizon: int = 16  # actions in a chunk
+    n_action_steps: int = 8  # actions of a chunk that are executed before the next is planned
     n_obs_steps: int = 2  # observations that a policy sees
-    # a chunk every step instead of n_action_steps, averaged with weights exp(-ensemble * i), i = 0 for the oldest; 0.01
-    # in the paper, the newest weighs most below 0
+    # temporal ensembling: a chunk in every step, averaged with weights exp(-ensemble * i), i = 0 for the oldest; 0.01
+    # in the paper, below 0 the newest weighs most
     ensemble: float | None = None
-    # control steps that it takes to make a chunk; the robot goes on with the last one meanwhile
-    inference_delay: int = 0
-    real_time: bool = False  # chunks continue what is left of the last one, see `chunking.real_time`
-    sample_actions: bool = False  # act by samples also where a head knows its most likely chunk
-    # terms of the observation left out; None: last_action, which invites copying
-    exclude_terms: tuple[str, ...] | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"  # of the arithmetic
+    inference_delay: int = 0  # control steps that planning a chunk takes; the last one is executed meanwhile
+    real_time: bool = False  # real-time chunking: a chunk continues the rest of the last one
+    sample_actions: bool = False  # sample also where a head knows its most likely chunk
+    exclude_terms: tuple[str, ...] | None = None  # observation terms left out; None: last_action, which invites copying
+    dtype: Literal["float32", "bfloat16"] = "float32"  # of the network's arithmetic
     steps: int = 4_000  # gradient steps
-    batch_size: int = 256
-    validation: float = 0.1  # portion of the episodes held out
-    hyper: BCHyper = dataclasses.field(default_factory=lambda: BC_HYPER)  # its total_steps is `steps`, whatever it says
-    demos: str = ""  # dataset to learn from; empty: the task's expert demonstrates, into the run folder
-    episodes: int = 200  # demonstrations to learn from, the first of the dataset; 0: all of it
-    extra_datasets: tuple[str, ...] = ()  # further datasets, of which all is taken
-    # folder of a run whose policy goes on learning; empty: from random weights. Its scales stay: it never takes actions
-    # beyond those of its first demonstrations
+    batch_size: int = 256  # windows in a gradient step
+    validation: float = 0.1  # share of the episodes held out
+    hyper: BCHyper = dataclasses.field(default_factory=lambda: BC_HYPER)  # total_steps follows --steps
+    demos: str = ""  # dataset of demonstrations; empty: the task's expert demonstrates into the run folder
+    episodes: int = 200  # demonstrations to learn from, the first of --demos; 0: all
+    extra_datasets: tuple[str, ...] = ()  # further datasets, used whole
+    # run folder of a policy to start from; empty: random weights. Its scales stay: it never takes actions beyond those
+    # of its first demonstrations
     init_from: str = ""
-    evaluations: int = may_change(5)  # in simulation on the way, the last at the end; the best checkpoint stays
-    interim_episodes: int = may_change(64)  # episodes of each of these
+    evaluations: int = may_change(5)  # interim evaluations; the best checkpoint is the result
+    interim_episodes: int = may_change(64)  # episodes of each interim evaluation
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -114,12 +112,12 @@ class BCRun(RunConfig):
 
     @property
     def randomization(self) -> DomainRandomization:
-        """None: who demonstrates has a robot as its model says."""
+        """No randomization: demonstrations are of the nominal robot."""
         return DomainRandomization().scaled(0.0)
 
     @property
     def window(self) -> WindowConfig:
-        """What a policy sees and says."""
+        """The windows of a dataset that a policy learns from."""
         return WindowConfig(observations=self.n_obs_steps, horizon=self.horizon)
 
 
@@ -148,7 +146,7 @@ def reference(spec: EnvSpec) -> Reference | None:
 def make_actor(
     config: BCRun, spec: EnvSpec, scales: Scales, fitted: Fitted = None, num_steps: int | None = None
 ) -> ActionHead:
-    """The network alone.
+    """The actor, without parameters.
 
     Args:
       config: of the run.
@@ -213,7 +211,7 @@ def make_plan(config: BCRun, network: ActionHead, params: PyTree) -> Plan:
 
 
 def make_policy(config: BCRun, spec: EnvSpec, network: ActionHead, params: PyTree) -> Policy:
-    """What acts, with its memory of observations and chunks."""
+    """The policy of an actor, with its memory of observations and chunks."""
     shape, keys = (config.horizon, spec.action.size), (OBSERVATION,)
     plan = make_plan(config, network, params)
     if config.ensemble is not None:
@@ -247,7 +245,7 @@ RUN = BCRun
 
 
 def loadable(config: BCRun, task: Env, folder: Path) -> Loadable:
-    """How a run is loaded: its codes or tokens lie in its folder."""
+    """The parts of a stored run; its codes or tokens lie in its folder."""
     spec = task.spec
     fitted = read_fitted(config.head, (config.horizon, spec.action.size), folder)
     network = make_actor(config, spec, blank_scales(config, spec), fitted)

@@ -44,7 +44,7 @@ DISPLAY = Display(
 
 
 def check(run: BCRun, task: Env) -> PyTree:
-    """That a run makes sense, before anything is written; the shapes of the learner, if they are known so soon.
+    """Refuses what cannot run, before anything is written; returns the shapes of the learner, if they are known.
 
     Raises:
       UserError: there is no such dataset, or nobody to demonstrate the task.
@@ -94,7 +94,7 @@ def assemble(
 
 
 def describe(run: BCRun, demonstrations: Demonstrations) -> str:
-    """What there is to learn from, and what an error means."""
+    """A sentence on the demonstrations, with the error of a constant action for comparison."""
     split, rows = demonstrations.split, demonstrations.windows.store.arrays["action"]
     constant = float(np.abs(rows - np.median(rows, axis=0)).mean())
     return (

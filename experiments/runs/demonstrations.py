@@ -1,4 +1,4 @@
-"""What a run of behaviour cloning learns from: datasets or the task's expert, as windows with their scales.
+"""The demonstrations of a behaviour cloning run: datasets or the task's expert, as windows with their scales.
 
 Axes: N examples of a batch, H horizon, A action.
 """
@@ -54,7 +54,7 @@ FINGERPRINT = "demonstrations.json"  # in the run folder: tells whether datasets
 
 @dataclasses.dataclass(frozen=True)
 class Demonstrations:
-    """What there is to learn from.
+    """The demonstrations of a run, as windows.
 
     Attributes:
       windows: of all episodes.
@@ -87,7 +87,7 @@ def prepare(store: Store, config: BCRun, spec: EnvSpec) -> Demonstrations:
 
 
 def relative_scale(windows: Windows, chosen: np.ndarray, base: Reference) -> Scale:
-    """Of actions [H, A] relative to a reference, each step of a chunk to [-1, 1].
+    """The scale of actions [H, A] relative to a reference, each step of a chunk to [-1, 1].
 
     The first steps differ little from where the robot is and the last ones much: with one scale for all, the steps that
     are executed would be the least precise.
@@ -102,7 +102,7 @@ def relative_scale(windows: Windows, chosen: np.ndarray, base: Reference) -> Sca
 
 
 def fit_head(config: BCRun, demonstrations: Demonstrations, spec: EnvSpec) -> Fitted:
-    """What the head wants to know of the demonstrations before it learns; None for most."""
+    """The codes or tokens of a head, fitted to the demonstrations; None for heads without."""
     if config.head not in registry.FITTED:
         return None
     every = -(-len(demonstrations.training) // MAX_FITTED)
@@ -112,17 +112,17 @@ def fit_head(config: BCRun, demonstrations: Demonstrations, spec: EnvSpec) -> Fi
 
 
 def check_datasets(run: BCRun, task: Env) -> None:
-    """That every dataset of a run is of the task, at its rate and with actions of its kind.
-
-    Raises:
-      UserError: there is no such dataset, or it is of another task or rate or has other actions.
-    """
+    """Refuses a run whose datasets do not suit the task, see `check_dataset`."""
     for path in (*([run.demos] if run.demos else []), *run.extra_datasets):
         check_dataset(path, run.task, task)
 
 
-def check_dataset(path: str, name: str, task: Env) -> None:
-    """See `check_datasets`."""
+def check_dataset(path: str, name: str, task: Env) -> Dataset:
+    """A dataset of the task, at its rate and with actions of its kind.
+
+    Raises:
+      UserError: there is no such dataset, or it is of another task or rate or has other actions.
+    """
     dataset = read(path)
     check_task(dataset, path, name)
     check_rate(dataset, path, name, task.spec.control_dt)
@@ -137,6 +137,7 @@ def check_dataset(path: str, name: str, task: Env) -> None:
             f"the actions in {path} are {', '.join(found.names)}, those of {name} {', '.join(table.names)}: "
             "choose the --actions that were recorded."
         )
+    return dataset
 
 
 def open_demonstrations(
@@ -185,11 +186,11 @@ def open_demonstrations(
 
 
 def check_unchanged(store: Store, path: Path) -> None:
-    """That a run which goes on learns from what it began with: its scales and held-out episodes belong to that.
+    """Refuses to resume a run whose demonstrations have changed: its scales and held-out episodes belong to them.
 
     Args:
       store: what there is to learn from now.
-      path: where what there was is remembered; written if it is not there yet.
+      path: of the fingerprint; written if it is not there yet.
 
     Raises:
       UserError: it is something else.
@@ -213,7 +214,7 @@ def check_unchanged(store: Store, path: Path) -> None:
 
 
 def row_bytes(dataset: Dataset) -> int:
-    """Of the state and the action of one step, in float32."""
+    """The size of the state and the action of one step, in float32."""
     features = [dataset.features[name] for name in (OBSERVATION, "action") if name in dataset.features]
     return sum(4 * math.prod(feature.shape) for feature in features)
 

@@ -123,7 +123,7 @@ def make_evaluator(
 
 
 def _choose_example(recording: dict[str, np.ndarray], rows: np.ndarray, length: np.ndarray) -> int:
-    """The first of these robots; of those that follow commands, who goes farthest in so many steps of its episode."""
+    """The first of these episodes; of robots that follow commands, the one that goes farthest in so many steps."""
     if "command" not in recording:
         return int(rows[0])
     last = np.maximum(length[rows] - 2, 0)
@@ -155,30 +155,35 @@ def record_video(
       fps: frames per second, as nearly as the rows allow.
       seconds: of the episode, from its beginning; all of it by default.
     """
-    model = scene(name)
-    stride = max(1, round(1 / (fps * control_dt)))
-    rows = slice(0, None if math.isinf(seconds) else round(seconds / control_dt), stride)
-    qpos, mocap_pos = episode.qpos[rows], episode.mocap_pos[rows]
-    captions = [[words]] * len(qpos)
+    rows = slice(None if math.isinf(seconds) else round(seconds / control_dt))
+    qpos, captions = episode.qpos[rows], [[words]] * len(episode.qpos[rows])
     if episode.command is not None:
         told = (f"command {x:+.2f} m/s  {y:+.2f} m/s  {yaw:+.2f} rad/s" for x, y, yaw in episode.command[rows])
         captions = [[words, command] for command in told]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "video.mp4")
-        render_video(
-            model,
-            qpos,
-            path,
-            1 / (stride * control_dt),
-            captions,
-            camera=scene_camera(model),
-            mocap_pos=mocap_pos if model.nmocap else None,
-        )
+        render_task(path, name, qpos, episode.mocap_pos[rows], captions, control_dt, fps)
         return path.read_bytes()
 
 
+def render_task(
+    path: Path,
+    name: str,
+    qpos: np.ndarray,
+    mocap_pos: np.ndarray | None,
+    captions: Sequence[Sequence[str]],
+    control_dt: float,
+    fps: int,
+) -> None:
+    """Writes an mp4 file of a task in real time: the rows of its control steps, at `fps` as nearly as they allow."""
+    model, stride = scene(name), max(1, round(1 / (fps * control_dt)))
+    placed = mocap_pos[::stride] if mocap_pos is not None and model.nmocap else None
+    camera, rate = scene_camera(model), 1 / (stride * control_dt)
+    render_video(model, qpos[::stride], path, rate, captions[::stride], camera=camera, mocap_pos=placed)
+
+
 def time_policy(task: Env, policy: Policy | Callable[[Observation], Array], calls: int = 300) -> Latency:
-    """How long one decision for one robot takes here, as a controller would ask for it."""
+    """The latency of one decision for one robot on this computer."""
     policy = policy if isinstance(policy, Policy) else stateless(policy)
     key_reset, key_init, key_act = jax.random.split(jax.random.key(0), 3)
     _, timestep = jax.jit(task.reset, compiler_options=compiler_options(runs_once=True))(key_reset, {})

@@ -1,4 +1,4 @@
-"""What the runs of a sweep differ in: their seeds, and the numbers that a grid names.
+"""The grid of a sweep: seeds, and values of hyperparameters.
 
 `--seeds 4 --grid hyper.learning_rate=1e-3,3e-3 hyper.discount=0.97,0.99` makes sixteen runs: all seeds of the first
 point of the grid, then all of the next. Axes: S runs.
@@ -50,7 +50,7 @@ class Member(NamedTuple):
 
 
 def in_words(values: Values) -> str:
-    """A point of the grid.
+    """A point of the grid in words.
 
     Example:
       >>> in_words({"hyper.learning_rate": 1e-3, "hyper.discount": 0.97})

@@ -1,6 +1,6 @@
 """Loading the policy of a run, finished or still training, whatever it was trained with.
 
-Axes: O observations remembered, H horizon, A action.
+Axes: O stacked observations, H horizon, A action.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class TrainedPolicy(NamedTuple):
       params: of the actor.
       acts: `params -> policy`, with its memory, to be evaluated and played.
       steps: environment steps, or gradient steps of imitation, up to then.
-      n_obs_steps: observations [O, ...] that the actor is shown; 0 for an actor that is shown one as it is.
+      n_obs_steps: observations [O, ...] that the actor takes; 0 for an actor that takes one as it is.
       horizon: H, actions of a chunk; 0 for an actor that makes one action.
     """
 

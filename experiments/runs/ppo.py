@@ -14,7 +14,7 @@ import jax
 from rich.console import Console
 
 from mjx_policies.actor import Units, actor
-from mjx_policies.agents.base import Learner, Runner, constant
+from mjx_policies.agents.base import Learner, Runner
 from mjx_policies.agents.critic import CLIP, critic
 from mjx_policies.agents.curriculum import randomization_curriculum
 from mjx_policies.agents.on_policy import on_policy
@@ -72,18 +72,18 @@ class PPORun(RunConfig):
 
     KIND: ClassVar[str] = "ppo"
 
-    steps: int = may_change(0)  # environment steps; 0: what is enough for the task on this device
+    steps: int = may_change(0)  # environment steps; 0: the task's default on this device
     num_envs: int = dataclasses.field(default_factory=lambda: default_num_envs())  # parallel environments
-    rollout_length: int = 10  # control steps of each environment in an iteration
-    policy_layers: tuple[int, ...] = (128, 128)  # hidden widths
-    critic_layers: tuple[int, ...] = (128, 128)
-    init_std: float = 0.6  # of the exploration, in units of the action
-    min_std: float = 0.05  # floor of the same
-    symmetry: Literal["network", "loss", "none"] = "network"  # left-right, of robots that have it
+    rollout_length: int = 10  # control steps of each environment in a rollout
+    policy_layers: tuple[int, ...] = (128, 128)  # widths of the policy's hidden layers
+    critic_layers: tuple[int, ...] = (128, 128)  # widths of the critic's hidden layers
+    init_std: float = 0.6  # initial standard deviation of the exploration, in units of the action
+    min_std: float = 0.05  # lower bound of the standard deviation
+    symmetry: Literal["network", "loss", "none"] = "network"  # left-right symmetry: in the networks or a mirror loss
     sizes: PPOConfig = dataclasses.field(default_factory=lambda: PPOConfig(num_epochs=3, num_minibatches=4))
     hyper: PPOHyper = dataclasses.field(default_factory=lambda: LOCOMOTION)
     randomization: DomainRandomization = dataclasses.field(default_factory=lambda: TRAINING)
-    curriculum_threshold: float = 0.8  # the task's score above which the ranges grow; 0: they are full from the start
+    curriculum_threshold: float = 0.8  # score above which the randomization ranges grow; 0: full from the start
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -125,7 +125,7 @@ class Built(NamedTuple):
 
 
 def build(config: PPORun) -> Built:
-    """Puts a run together.
+    """Builds the environments, the learner and the runner of a configuration.
 
     Raises:
       ValueError: what the configuration asks for does not exist or does not fit.
@@ -137,7 +137,7 @@ def build(config: PPORun) -> Built:
         env, dynamics = randomize(task, config.randomization.scaled(0.0))
     envs = vectorize(env, config.num_envs, dynamics, pool_size=max(16, config.num_envs // 16))
     learner, network = make_learner(config, envs)
-    curriculum = constant()
+    curriculum = None
     if grows:
         curriculum = randomization_curriculum(task, config.randomization, config.curriculum_threshold)
     return Built(envs, learner, network, on_policy(learner, envs, config.rollout_length, curriculum))
@@ -172,7 +172,7 @@ RUN = PPORun
 
 
 def loadable(config: PPORun, task: Env, folder: Path) -> Loadable:
-    """How a run is loaded."""
+    """The parts of a stored run."""
     del folder
     learner, network = make_learner(config, vectorize(task, num_envs=1))
 

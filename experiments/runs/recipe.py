@@ -1,4 +1,4 @@
-"""What a run is told, and what an algorithm adds to the skeleton of all runs, `run`."""
+"""The configuration of runs, and what an algorithm adds to the skeleton of them all, `run`."""
 
 from __future__ import annotations
 
@@ -25,17 +25,16 @@ class RunConfig:
 
     VERSION: ClassVar[int] = 2  # of a stored configuration; counts up where a field is renamed
 
-    task: str = "Go2JoystickFlat"
-    backend: Backend = "auto"
-    actions: ActionName | None = None  # what they mean, in the tasks of an arm; None: what the task chose
-    seed: int = 0
-    seeds: int = 1  # runs of a sweep at each point of the grid, from one seed after the other
-    # numbers of hyper that the runs of a sweep differ in, such as hyper.learning_rate=1e-3,3e-3; several multiply
-    grid: tuple[str, ...] = ()
-    run_dir: str = may_change("")  # folder of the run; empty: runs/<task>-<time>
-    resume: bool = may_change(False)  # continue the run in run_dir; what is not given is as it was there
-    evaluations: int = may_change(1)  # short ones on the way, before that of the finished policy; 0: none
-    eval_episodes: int = may_change(256)  # of the final evaluation, in each condition
+    task: str = "Go2JoystickFlat"  # name of the task, as the README lists them
+    backend: Backend = "auto"  # physics: cpu is MuJoCo's C engine, mjx and warp run on the accelerator
+    actions: ActionName | None = None  # meaning of an arm's actions; None: the task's default
+    seed: int = 0  # of the run; of a sweep the first
+    seeds: int = 1  # seeds of a sweep, at each point of the grid
+    grid: tuple[str, ...] = ()  # values to sweep over, such as hyper.learning_rate=1e-3,3e-3; several entries multiply
+    run_dir: str = may_change("")  # run folder; empty: runs/<task>-<time>
+    resume: bool = may_change(False)  # continue the run in --run-dir; options that are not given stay as they were
+    evaluations: int = may_change(1)  # interim evaluations during training; 0: none
+    eval_episodes: int = may_change(256)  # episodes of the final evaluation, in each condition
     checkpoint_seconds: float = may_change(20.0)  # s, between checkpoints; more where saving takes over 5 % of the time
 
     def __post_init__(self) -> None:
@@ -48,7 +47,7 @@ class RunConfig:
 
 
 class Display(NamedTuple):
-    """What is shown of a run.
+    """The metrics that are shown of a run.
 
     Attributes:
       progress: metrics beside the progress bar.
@@ -62,7 +61,7 @@ class Display(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """A run, put together.
+    """The parts of a run.
 
     Attributes:
       job: what is trained; its state has a `learner`. The skeleton adds the evaluation.
@@ -78,7 +77,7 @@ class Parts(NamedTuple):
 
 
 class Loadable(NamedTuple):
-    """What loading a run needs to know of its algorithm.
+    """The parts of a stored run that depend on its algorithm.
 
     Attributes:
       blank: `(key, hyper) -> learner state`, of the shapes that a checkpoint holds.
@@ -99,7 +98,7 @@ class Loadable(NamedTuple):
 
 
 class Recipe(NamedTuple):
-    """What an algorithm adds to the skeleton.
+    """An algorithm's part of the skeleton.
 
     Attributes:
       check: `(run, task) -> shapes`, before there is a folder: raises what is wrong with the configuration. The shapes

@@ -10,19 +10,18 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from mjx_policies.data.formats import read
 from mjx_policies.envs.base import Env
 from mjx_policies.envs.physics import Backend, resolve_backend
 from mjx_policies.envs.registry import load
 from mjx_policies.errors import UserError, disk_is_full
 from mjx_policies.evaluation.outcomes import goal_in_words
 from mjx_policies.evaluation.report_html import EvaluationReport, Video, render
-from mjx_policies.experiments.collection.demonstration_files import check_rate, check_task
+from mjx_policies.experiments.runs.demonstrations import check_dataset
 from mjx_policies.experiments.runs.evaluation import BATCH, EVALUATION_SEED, make_evaluator, record_video, time_policy
 from mjx_policies.experiments.runs.loading import TrainedPolicy
 from mjx_policies.files import output_file, write_atomic
 from mjx_policies.randomization.conditions import Condition, conditions
-from mjx_policies.training.config import none_twice
+from mjx_policies.training.config import at_least, none_twice
 from mjx_policies.training.waiting import working
 
 MAX_DEMONSTRATIONS = 200  # whose actions are compared with
@@ -30,26 +29,26 @@ MAX_DEMONSTRATIONS = 200  # whose actions are compared with
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationConfig:
-    """In which episodes policies are evaluated."""
+    """The episodes in which policies are evaluated."""
 
-    backend: Backend = "auto"  # physics
-    episodes: int = 256  # in each condition
+    backend: Backend = "auto"  # physics: cpu is MuJoCo's C engine, mjx and warp run on the accelerator
+    episodes: int = 256  # episodes in each condition
     seed: int = EVALUATION_SEED  # of initial states, commands and robots
-    conditions: tuple[str, ...] = ("nominal", "randomized")  # how robots differ from their model; all: every one
-    demos: str = ""  # dataset of demonstrations, whose actions are compared with the policy's
-    videos: bool = True  # videos of an episode that achieved the goal and of one that did not
+    # nominal, randomized, or one randomization alone; all: every one
+    conditions: tuple[str, ...] = ("nominal", "randomized")
+    demos: str = ""  # dataset of demonstrations to compare the policy's actions with
+    videos: bool = True  # record a successful episode and a failed one
     overwrite: bool = False  # replace files that --report and --json name
 
     def __post_init__(self) -> None:
-        if self.episodes < 1:
-            raise ValueError(f"--episodes is {self.episodes}, it must be at least 1")
+        at_least(self, episodes=1)
         if not self.conditions:
             raise ValueError("--conditions is empty: name one at least, such as nominal")
         none_twice(self, "conditions")
 
     @property
     def batch(self) -> int:
-        """Parallel environments."""
+        """The number of parallel environments."""
         return min(BATCH, self.episodes)
 
 
@@ -136,21 +135,16 @@ def demonstrations(path: str, name: str, task: Env) -> list[np.ndarray]:  # each
     """Actions of the first demonstrations of a dataset.
 
     Raises:
-      UserError: there is no such dataset, it is of another task or control rate, or its actions have another size.
+      UserError: there is no such dataset, it is empty, or it does not suit the task.
     """
-    dataset, size = read(path), task.spec.action.size
-    check_task(dataset, path, name)
-    check_rate(dataset, path, name, task.spec.control_dt)
-    actions = [dataset[i].action for i in range(min(len(dataset), MAX_DEMONSTRATIONS))]
-    if not actions:
+    dataset = check_dataset(path, name, task)
+    if not len(dataset):
         raise UserError(f"{path} holds no demonstration.")
-    if actions[0].shape[1] != size:
-        raise UserError(f"the actions in {path} have {actions[0].shape[1]} numbers, those of this task {size}.")
-    return actions
+    return [dataset[i].action for i in range(min(len(dataset), MAX_DEMONSTRATIONS))]
 
 
 def output_files(config: EvaluationConfig, report: str, json: str, default: Path) -> tuple[Path, Path | None]:
-    """Where the page and the figures go.
+    """The paths of the page and of the figures.
 
     Raises:
       UserError: nothing can be written there, or there is something already.

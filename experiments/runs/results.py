@@ -1,4 +1,4 @@
-"""What a run ends with: its policies evaluated, compared where there are many, drawn, and a video of one of them."""
+"""The results of a run: its policies evaluated, compared where there are many, curves, and a video of one of them."""
 
 from __future__ import annotations
 

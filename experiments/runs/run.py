@@ -156,7 +156,7 @@ def spacing(iterations: int, evaluations: int, last: bool) -> int:
 
 
 def needing(run: RunConfig) -> tuple[str, str]:
-    """What takes memory, and what to do where it is too much."""
+    """The flag that decides the memory, and advice where it is too much."""
     runs = len(members(run))
     if runs == 1 and hasattr(run, "num_envs"):
         return f"--num-envs {run.num_envs:,}", "choose fewer environments"

@@ -50,7 +50,7 @@ class Member(NamedTuple):
       run: `(learner, environments, the module of the probes) -> runner`.
       iterations: enough to solve a probe.
       value: `(learner state, obs) -> []`, its estimate, or None.
-      shown: an observation of the environment -> an example for `init`.
+      example: an observation of the environment -> an example for `init`.
     """
 
     learner: Learner
@@ -58,7 +58,7 @@ class Member(NamedTuple):
     run: Callable[..., Runner]
     iterations: int
     value: Callable | None = None
-    shown: Callable = lambda obs: obs
+    example: Callable = lambda obs: obs
 
 
 def make_ppo() -> Member:
@@ -88,7 +88,7 @@ def make_bc() -> Member:
         hyper,
         imitation,
         iterations=200,
-        shown=lambda obs: jax.tree.map(lambda x: x[None], obs),
+        example=lambda obs: jax.tree.map(lambda x: x[None], obs),
     )
 
 
@@ -251,7 +251,7 @@ def test_one_example_is_never_broadcast(member, runs, probes):
     """What acts on the robot takes one observation: a rank that grows silently there is a mistake."""
     obs = probes.observation(0.5, 1.0)
     with jax.numpy_rank_promotion("raise"):
-        state = jax.eval_shape(member.learner.init, runs.keys[0], member.shown(obs), member.hyper)
+        state = jax.eval_shape(member.learner.init, runs.keys[0], member.example(obs), member.hyper)
         action, _ = jax.eval_shape(partial(behaved, member.learner), state, runs.keys[1], obs)
         best = jax.eval_shape(partial(deployed, member.learner), state, obs)
     assert action.shape == best.shape == (1,) and action.dtype == best.dtype == jnp.float32

@@ -66,7 +66,7 @@ def test_a_fresh_memory_comes_with_the_start_of_the_pool(rollouts):
         assert len(set(draw)) == len(set(plan)) == len(set(zip(draw, plan, strict=True)))
         assert len(set(draw)) <= B + POOL
         again = (rollout.terminated | rollout.truncated)[:-1].sum()
-        assert again > POOL, "more episodes began than there are starts"
+        assert again > POOL, "more episodes began than there are resets in the pool"
 
 
 def test_a_rollout_goes_on_with_the_memories_of_the_last(rollouts):

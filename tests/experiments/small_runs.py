@@ -51,13 +51,13 @@ class Config:
 
 
 @struct.dataclass
-class Cloning:
+class BCState:
     learner: object
     key: jax.Array
 
 
-def cloning(episodes) -> Callable[..., None]:
-    """Builds `clone(folder, learning_rate, dead)`: behaviour cloning, compiled once for all of its runs.
+def bc_runs(episodes) -> Callable[..., None]:
+    """Builds `train_bc(folder, learning_rate, dead)`: behaviour cloning, compiled once for all of its runs.
 
     The rate is the best of a sweep by factors of three.
     """
@@ -81,20 +81,20 @@ def cloning(episodes) -> Callable[..., None]:
         key, key_rows, key_loss = jax.random.split(state.key, 3)
         rows = jax.random.randint(key_rows, (BATCH,), 0, len(windows))
         learned, info = learners[0].update(state.learner, key_loss, jax.tree.map(lambda x: x[rows], table))
-        return Cloning(learned, key), info
+        return BCState(learned, key), info
 
     @functools.partial(jax.jit, compiler_options=compiler_options())
     def step(state):
         state, info = jax.lax.scan(update, state, None, UPDATES)
         return state, jax.tree.map(jnp.mean, info)
 
-    def clone(folder, learning_rate: float = 1e-2, dead: bool = False) -> None:
+    def train_bc(folder, learning_rate: float = 1e-2, dead: bool = False) -> None:
         hyper = BCHyper(learning_rate=learning_rate, warmup_steps=20.0, total_steps=float(UPDATES * ROWS))
         key_init, key = jax.random.split(jax.random.key(0))
         first = {"state": table.observation["state"][0]}
-        run(folder, Config(hyper), Cloning(learners[dead].init(key_init, first, hyper), key), step, UPDATES)
+        run(folder, Config(hyper), BCState(learners[dead].init(key_init, first, hyper), key), step, UPDATES)
 
-    return clone
+    return train_bc
 
 
 def reinforcing() -> Callable[..., None]:

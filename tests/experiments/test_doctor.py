@@ -65,18 +65,18 @@ def sets():
 def runs(sets, tmp_path_factory):
     """Run folders, trained once: two that are healthy, and those with a fault."""
     folder = tmp_path_factory.mktemp("runs")
-    clone, reinforce = small_runs.cloning(sets["Obstacle2D"]), small_runs.reinforcing()
-    clone(folder / "cloning")
-    clone(folder / "cloning, rate 100 times as high", learning_rate=1.0)
-    clone(folder / "cloning, dead units", dead=True)
+    train_bc, reinforce = small_runs.bc_runs(sets["Obstacle2D"]), small_runs.reinforcing()
+    train_bc(folder / "bc")
+    train_bc(folder / "bc, rate 100 times as high", learning_rate=1.0)
+    train_bc(folder / "bc, dead units", dead=True)
     with pytest.raises(NonFiniteError):
-        clone(folder / "cloning, overflow", learning_rate=1e12)
+        train_bc(folder / "bc, overflow", learning_rate=1e12)
     reinforce(folder / "ppo")
     reinforce(folder / "ppo, rate 100 times as high", learning_rate=1.0)
     return folder
 
 
-def look(tmp_path, *paths):
+def diagnose(tmp_path, *paths):
     """The exit code, the results, and how many pixels of the picture are marked."""
     asked = doctor.Doctor(paths, picture=str(tmp_path / "seen.png"), json=str(tmp_path / "found.json"), overwrite=True)
     code = doctor.main(asked)
@@ -105,7 +105,7 @@ PLANTED = [
 @pytest.mark.parametrize(("plant", "task"), PLANTED, ids=[f"{plant.__name__}-{task}" for plant, task in PLANTED])
 def test_a_fault_of_the_data_is_the_first_finding(sets, tmp_path, capsys, plant, task):
     write(tmp_path / "demos.hdf5", plant(sets[task], np.random.default_rng(0)), "robomimic")
-    code, found, marked = look(tmp_path, tmp_path / "demos.hdf5")
+    code, found, marked = diagnose(tmp_path, tmp_path / "demos.hdf5")
     expected, _ = faults.FAULTS[plant]
     assert (code, found["cause"], found["healthy"]) == (1, expected, False), found
     said = " ".join(capsys.readouterr().out.split())
@@ -122,7 +122,7 @@ def test_numbers_that_are_not_finite(sets, tmp_path, capsys):
     with h5py.File(path, "a") as file:
         file["data/demo_3/actions"][5, 1] = np.nan
         file["data/demo_7/obs/state"][0, 2] = np.inf
-    code, found, _ = look(tmp_path, path)
+    code, found, _ = diagnose(tmp_path, path)
     assert (code, found["cause"]) == (1, "data: finite")
     evidence, finding = (found["checks"]["data: finite"][key] for key in ("evidence", "finding"))
     assert "2 of 40 episodes" in evidence and evidence.endswith("follows: 3, 7")
@@ -133,7 +133,7 @@ def test_numbers_that_are_not_finite(sets, tmp_path, capsys):
     with h5py.File(path, "a") as file:
         for demo in file["data"].values():
             demo["actions"][0, 0] = np.nan
-    code, found, _ = look(tmp_path, path)
+    code, found, _ = diagnose(tmp_path, path)
     assert (code, list(found["checks"])) == (1, ["data: finite"])
 
 
@@ -147,7 +147,7 @@ def test_steps_that_do_not_follow_the_clock(sets, tmp_path):
     episode = np.flatnonzero(table["episode_index"].to_numpy() == 2)
     times[episode[9:]] += 0.3  # three pictures were lost
     pq.write_table(table.set_column(index, table.schema.field(index), pa.array(times, table.schema.types[index])), path)
-    code, found, _ = look(tmp_path, tmp_path / "demos")
+    code, found, _ = diagnose(tmp_path, tmp_path / "demos")
     assert (code, found["findings"]) == (1, ["data: time stamps"])
     evidence = found["checks"]["data: time stamps"]["evidence"]
     assert (
@@ -159,14 +159,14 @@ def test_steps_that_do_not_follow_the_clock(sets, tmp_path):
 @pytest.mark.parametrize(
     ("name", "causes"),
     [
-        ("cloning, rate 100 times as high", ["run: learning rate"]),
-        ("cloning, dead units", ["run: dead gradient"]),
-        ("cloning, overflow", ["run: finite"]),
+        ("bc, rate 100 times as high", ["run: learning rate"]),
+        ("bc, dead units", ["run: dead gradient"]),
+        ("bc, overflow", ["run: finite"]),
         ("ppo, rate 100 times as high", ["run: learning rate"]),
     ],
 )
 def test_a_fault_of_a_run_is_the_first_finding(runs, tmp_path, name, causes):
-    code, found, marked = look(tmp_path, runs / name)
+    code, found, marked = diagnose(tmp_path, runs / name)
     assert (code, [found["cause"]]) == (1, causes), found
     if "rate" in name:
         assert "learning rate 1 is too high" in found["checks"]["run: learning rate"]["finding"]
@@ -179,21 +179,21 @@ def test_a_fault_of_a_run_is_the_first_finding(runs, tmp_path, name, causes):
 def test_healthy_demonstrations_raise_no_alarm(sets, tmp_path, capsys, task):
     path = tmp_path / ("demos" if task == "Obstacle2D" else "demos.hdf5")
     write(path, sets[task], "lerobot" if path.suffix == "" else "robomimic")
-    code, found, marked = look(tmp_path, path)
+    code, found, marked = diagnose(tmp_path, path)
     assert (code, found["healthy"], marked) == (0, True, 0), found["findings"]
     said = " ".join(capsys.readouterr().out.split())
     assert "Nothing found. " in said and "data: leaked future" in said and "overfits: yes" in said
 
 
-@pytest.mark.parametrize("name", ["cloning", "ppo"])
+@pytest.mark.parametrize("name", ["bc", "ppo"])
 def test_healthy_runs_raise_no_alarm(runs, sets, tmp_path, name):
     paths = [runs / name]
-    if name == "cloning":  # with its data
+    if name == "bc":  # with its data
         write(tmp_path / "demos.hdf5", sets["Obstacle2D"], "robomimic")
         paths.insert(0, tmp_path / "demos.hdf5")
-    code, found, marked = look(tmp_path, *paths)
+    code, found, marked = diagnose(tmp_path, *paths)
     assert (code, found["healthy"], marked) == (0, True, 0), found["findings"]
-    assert ("data: finite" in found["checks"]) == (name == "cloning") and "run: dead gradient" in found["checks"]
+    assert ("data: finite" in found["checks"]) == (name == "bc") and "run: dead gradient" in found["checks"]
 
 
 def command(*arguments):
@@ -208,7 +208,7 @@ def command(*arguments):
 
 
 def test_the_exit_code_and_the_files_that_nobody_named(runs, tmp_path, capsys, monkeypatch):
-    folder = runs / "cloning, dead units"
+    folder = runs / "bc, dead units"
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     assert command(folder) == 1
     assert f"picture: {folder / 'doctor.png'}" in capsys.readouterr().out
@@ -274,7 +274,7 @@ def test_what_cannot_be_read_is_one_sentence(runs, tmp_path, capsys):
     (tmp_path / "table").mkdir()
     (tmp_path / "table/metrics.csv").write_text("step,loss\n1,2,3\n")
     (tmp_path / "file").write_text("")
-    cloning = runs / "cloning"
+    bc_run = runs / "bc"
     for arguments, sentence in (
         ([tmp_path / "nowhere"], "nowhere does not exist"),
         (
@@ -283,15 +283,15 @@ def test_what_cannot_be_read_is_one_sentence(runs, tmp_path, capsys):
         ),
         ([tmp_path / "config"], "is not a run folder (it has no metrics.csv)"),
         ([tmp_path / "table"], "is damaged in line 2"),
-        ([cloning, runs / "ppo"], "these are 0 datasets and 2 run folders"),
+        ([bc_run, runs / "ppo"], "these are 0 datasets and 2 run folders"),
         ([tmp_path / "empty", tmp_path / "nowhere"], "these are 2 datasets and 0 run folders"),
-        ([cloning, "--fps", -3.0], "fps is -3, it must be above 0"),
-        ([cloning, "--json", tmp_path / "file" / "a.json"], "cannot create the folder"),
-        ([cloning, "--picture", tmp_path / "file" / "a.png"], "cannot create the folder"),
-        ([cloning, "--json", tmp_path / "file"], "exists already: choose another --json, or replace it with --over"),
-        ([cloning, "--picture", tmp_path / "file"], "exists already: choose another --picture"),
-        ([cloning, "--picture", tmp_path / ("a" * 300)], "File name too long"),
-        ([cloning, "--picture", tmp_path / "new", "--json", tmp_path / "new"], "both name"),
+        ([bc_run, "--fps", -3.0], "fps is -3, it must be above 0"),
+        ([bc_run, "--json", tmp_path / "file" / "a.json"], "cannot create the folder"),
+        ([bc_run, "--picture", tmp_path / "file" / "a.png"], "cannot create the folder"),
+        ([bc_run, "--json", tmp_path / "file"], "exists already: choose another --json, or replace it with --over"),
+        ([bc_run, "--picture", tmp_path / "file"], "exists already: choose another --picture"),
+        ([bc_run, "--picture", tmp_path / ("a" * 300)], "File name too long"),
+        ([bc_run, "--picture", tmp_path / "new", "--json", tmp_path / "new"], "both name"),
     ):
         assert command(*arguments) == 2
         said = capsys.readouterr()
@@ -303,7 +303,7 @@ def test_a_dataset_of_another_rate_than_its_task_is_refused(runs, sets, tmp_path
     """With a run, and alone where it says what task it is of."""
     slow = [dataclasses.replace(episode, fps=5.0) for episode in sets["Obstacle2D"][:2]]
     write(tmp_path / "demos.hdf5", slow, "robomimic")
-    for paths in ((tmp_path / "demos.hdf5",), (tmp_path / "demos.hdf5", runs / "cloning")):
+    for paths in ((tmp_path / "demos.hdf5",), (tmp_path / "demos.hdf5", runs / "bc")):
         assert command(*paths) == 2
         said = capsys.readouterr()
         assert "has 5 steps a second, Obstacle2D acts 10 times a second" in said.err and said.err.count("\n") == 1
@@ -311,9 +311,9 @@ def test_a_dataset_of_another_rate_than_its_task_is_refused(runs, sets, tmp_path
 
 
 def test_a_run_and_demonstrations_of_different_tasks_are_refused(runs, sets, tmp_path, capsys):
-    cloning = tmp_path / "run"
-    shutil.copytree(runs / "cloning", cloning)
-    (cloning / "config.json").write_text(json.dumps({"config": {"task": "FrankaStack"}}))
+    bc_run = tmp_path / "run"
+    shutil.copytree(runs / "bc", bc_run)
+    (bc_run / "config.json").write_text(json.dumps({"config": {"task": "FrankaStack"}}))
     write(tmp_path / "demos.hdf5", sets["Obstacle2D"][:2], "robomimic")
-    assert command(cloning, tmp_path / "demos.hdf5") == 2
+    assert command(bc_run, tmp_path / "demos.hdf5") == 2
     assert "demos.hdf5 was recorded in Obstacle2D, not in FrankaStack" in capsys.readouterr().err

@@ -127,7 +127,7 @@ def test_two_policies_are_compared_on_the_same_episodes(runs, tmp_path, capsys):
         ("compare.py", ("{runs}/obstacle2d1", "{runs}/gone"), "gone is not a run folder"),
     ],
 )
-def test_what_cannot_be_judged_is_told_in_a_sentence(runs, capsys, name, arguments, sentence):
+def test_what_cannot_be_evaluated_is_told_in_a_sentence(runs, capsys, name, arguments, sentence):
     given = [argument.format(runs=runs) for argument in arguments]
     assert script(name, *given, "--backend", "cpu") == 2
     error = " ".join(capsys.readouterr().err.replace("│", " ").split())

@@ -18,7 +18,7 @@ from mjx_policies.training.run_folder import RunFolder
 SCRIPT = Path(__file__).parents[2] / "experiments" / "play.py"
 
 
-def test_a_run_is_filmed(tmp_path, run_script):
+def test_a_run_is_recorded(tmp_path, run_script):
     run = ppo_run.PPORun(task="Pendulum", num_envs=4, policy_layers=(8,), critic_layers=(8,))
     runner = ppo_run.build(run).runner
     with RunFolder.create(tmp_path / "run", run) as folder:
