@@ -190,7 +190,7 @@ def test_corrections_are_added_to_what_was_shown_also_after_a_signal(run, tmp_pa
         (("--demos", "{slow}"), "slow has 5 steps a second, Obstacle2D acts 10 times a second"),
         (("--extra-datasets", "{slow}"), "slow has 5 steps a second, Obstacle2D acts 10 times a second"),
         (("--demos", "{run}/demonstrations", "--episodes", "7"), "holds 6 demonstrations, fewer than --episodes 7"),
-        (("--n-action-steps", "5"), "n_action_steps is 5, more than the 4 actions of a chunk"),
+        (("--n-action-steps", "5"), "n-action-steps is 5, more than the 4 actions of a chunk"),
         (("--exclude-terms", "smell"), "the task observes no 'smell' to leave out"),
         (("--init-from", "{run}", "--hidden-size", "8"), "has hidden_size 16, this run 8: they must agree"),
         (("--init-from", "{run}", "--seeds", "2"), "one policy alone goes on learning"),

@@ -215,7 +215,7 @@ def test_earlier_results_stay(tmp_path, run_script):
         (("--tremor", 0.0, 0.0), "--tremor is 0.0 0.0, which names one twice"),
         (("--repeats", 1), "--repeats is 1: "),
         (("--seeds", 0), "seeds is 0, it must be at least 1"),
-        (("--n-action-steps", 17), "n_action_steps is 17, more than the 16 actions of a chunk"),
+        (("--n-action-steps", 17), "n-action-steps is 17, more than the 16 actions of a chunk"),
         (("--hyper.weight-decay", -1.0), "weight-decay is -1, it must lie between 0 and"),
         (("--tremor", -1.0), "tremor must hold at least one number, each from 0 to 10"),
         (("--task", "Pendulum"), "Pendulum has no stages to solve"),
