@@ -4,8 +4,9 @@
 
 Both are processes of their own, timed from their start, so that imports and compilation count. Ours runs
 experiments/ppo_locomotion.py with its defaults; Brax's runs brax_ppo.py, which says with what settings. Both measure
-tracking alike, over all robots and steps of a rollout. Up to the tracking at which our curriculum begins (0.8), both
-train the nominal robot. If the budget of one ends before it reaches the target, the ratio of times is a lower bound.
+tracking alike, over all environments and steps of a rollout. Up to the tracking at which our curriculum begins, 0.8,
+both train the nominal robot. If the budget of one ends before it reaches the target, the ratio of times is a lower
+bound.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class AgainstBrax:
     metric: str = "track_linear"
     task: str = "Go2JoystickFlat"
     budget_seconds: float = 900.0  # s, wall clock of each process
-    brax_envs: int = 64  # robots; ours has its default. On 2 cores, 256 on MJX had not finished a rollout in a minute
+    brax_envs: int = 64  # of Brax; ours has its default. On 2 cores, 256 on MJX had not finished a rollout in a minute
     brax_backend: Backend = "mjx"  # cpu: our C engine under Brax's trainer
     quick: bool = False  # a pendulum for a few iterations: shows that it runs, measures nothing
     json: str = ""  # file for what was found

@@ -2,11 +2,11 @@
 
     python experiments/benchmarks/brax_ppo.py --folder runs/brax --task Go2JoystickFlat
 
-The settings are those MuJoCo Playground publishes for its Go1JoystickFlatTerrain, except that 8192 robots, which fill a
-GPU, become `num_envs`, and 32 minibatches as many as those robots fill: minibatches of 256 unrolls of 20 steps, 4
-passes over each, as there. The task is the nominal robot: no noise, delay or randomization slows it down.
+The settings are those MuJoCo Playground publishes for its Go1JoystickFlatTerrain, except that 8192 environments, which
+fill a GPU, become `num_envs`, and 32 minibatches as many as those fill: of 256 unrolls of 20 steps each, 4 passes
+over each, as there. The task is the nominal robot: no noise, delay or randomization slows it down.
 
-Tracking is measured as in our runner: the mean over all robots and steps of a rollout, while the policy explores.
+Tracking is measured as in our runner: the mean over all environments and steps of a rollout, while the policy explores.
 It runs until it is stopped.
 """
 
@@ -40,7 +40,7 @@ class Brax:
     task: str = "Go2JoystickFlat"
     metric: str = "track_linear"  # of the task
     backend: Backend = "mjx"
-    num_envs: int = 1024  # robots
+    num_envs: int = 1024  # parallel environments
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -84,7 +84,7 @@ def main(config: Brax) -> None:
             values.clear()
 
     class Reporter(Wrapper):
-        """Tells the mean of the metric over the robots, in each step."""
+        """Tells the mean of the metric over the environments, in each step."""
 
         def step(self, state, action):
             state = self.env.step(state, action)

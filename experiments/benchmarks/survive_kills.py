@@ -40,7 +40,7 @@ class Kills:
 
     kills: int = 20
     task: str = "Go2JoystickFlat"
-    num_envs: int = 64  # robots
+    num_envs: int = 64  # parallel environments
     iterations: int = 400
     checkpoint_seconds: float = 1.0  # s, between checkpoints
     longest: float = 20.0  # s, longest life of a process; the shortest is nothing at all

@@ -34,10 +34,10 @@ class SweepCost:
 
     seeds: int = 8
     task: str = "Go2JoystickFlat"
-    num_envs: int = 0  # robots of each run; 0: as many as training has on this device
+    num_envs: int = 0  # parallel environments of each run; 0: as many as training has on this device
     iterations: int = 6  # of the sweep in one measurement; of one run as many times the seeds
     repeats: int = 5  # measurements of each; medians are reported
-    quick: bool = False  # few robots and small networks: shows that it runs, measures nothing
+    quick: bool = False  # few environments and small networks: shows that it runs, measures nothing
     json: str = ""  # file for all seconds measured
     overwrite: bool = False  # replace the file that --json names
 

@@ -44,11 +44,11 @@ class Throughput:
 
     task: str = "Go2JoystickFlat"
     backends: tuple[Backend, ...] = ("auto",)
-    num_envs: int = 0  # robots; 0: as many as training has on this device
-    mjx_envs: int = 128  # robots on the mjx backend where JAX has only a CPU
+    num_envs: int = 0  # parallel environments; 0: as many as training has on this device
+    mjx_envs: int = 128  # parallel environments on the mjx backend where JAX has only a CPU
     rollout_length: int = 24  # control steps in one measurement
     repeats: int = 9  # measurements of each layer; medians are reported
-    quick: bool = False  # few robots and small networks: shows that it runs, measures nothing
+    quick: bool = False  # few environments and small networks: shows that it runs, measures nothing
     json: str = ""  # file for all seconds measured
     overwrite: bool = False  # replace the file that --json names
 
@@ -95,7 +95,7 @@ def main(bench: Throughput) -> None:
     iterations = {backend: profile(backend, timings, backend == first == "cpu") for backend in configs}
     shown = [name for name in timings if name == "C batch" or name.split(" ", 1)[1] in LAYERS]
     table = Table(title=f"{bench.task} on {jax.device_count()} x {jax.devices()[0].device_kind}", title_justify="left")
-    for title in ("", "robots", "env steps/s", "substeps/s", "of C batch"):
+    for title in ("", "environments", "env steps/s", "substeps/s", "of C batch"):
         table.add_column(title, justify="right" if title else "left", no_wrap=True)
     for name in shown:
         robots = configs[first if name == "C batch" else name.split()[0]].num_envs
@@ -215,7 +215,7 @@ def controls(parts: ppo_run.Built, rollout: Transition) -> jax.Array:  # -> [T, 
 
 
 def c_batch(parts: ppo_run.Built, state: OnPolicyState, rollout: Transition) -> tuple[Callable, Callable]:
-    """The same control steps in `mujoco.batch.Batch` alone; the second function puts the robots back to the start."""
+    """The same control steps in `mujoco.batch.Batch` alone; the second function resets the robots."""
     physics, data = parts.envs.env.physics, state.envs.env.data(state.envs.envs)
     batch = mujoco.batch.Batch(physics.model, parts.envs.num_envs)
     for name, values in innermost(state.envs.envs).dynamics.items():

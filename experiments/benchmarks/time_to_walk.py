@@ -4,7 +4,7 @@
 
 Each seed is a process of its own that runs experiments/ppo_locomotion.py with its defaults and is stopped at the
 target, so that imports, compilation, evaluations on the way and checkpoints all count. Tracking is the mean of
-exp(-|error|^2 / 0.25) over all robots and steps of an iteration, taken while the policy explores.
+exp(-|error|^2 / 0.25) over all environments and steps of an iteration, taken while the policy explores.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class TimeToWalk:
     target: float = 0.8  # of the metric
     metric: str = "env/track_linear"
     task: str = "Go2JoystickFlat"
-    num_envs: int = 0  # robots; 0: the default of training
+    num_envs: int = 0  # parallel environments; 0: the default of training
     steps: int = 0  # environment steps after which a run gives up; 0: the default of training
     window: int = 5  # iterations of the running mean
     quick: bool = False  # a pendulum for a few iterations: shows that it runs, measures nothing
