@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mjx_policies.deploy import contract
-from mjx_policies.deploy.model import parse_model
 from mjx_policies.deploy.policy import ExportedPolicy
+from mjx_policies.deploy.validation import parse_model
 from mjx_policies.errors import UserError
 from mjx_policies.experiments.runs.loading import TrainedPolicy, load_policy, member_file
 from mjx_policies.export import Provenance, describe, export_policy, require_packages

@@ -6,7 +6,7 @@ wrappers of environments.
 
 from mjx_policies.randomization.latency import ActionDelay, ObservationLatency
 from mjx_policies.randomization.pushes import Pushes
-from mjx_policies.randomization.sensors import SensorNoise
+from mjx_policies.randomization.sensor_noise import SensorNoise
 from mjx_policies.randomization.terms import Randomization, RandomizationTerm, apply, check, draw, extrinsics, sample
 
 __all__ = [

@@ -11,7 +11,7 @@ from mjx_policies.envs.base import DynamicsSampler, Env, Nominal
 from mjx_policies.randomization import presets
 from mjx_policies.randomization.latency import ActionDelay, ObservationLatency
 from mjx_policies.randomization.pushes import Pushes
-from mjx_policies.randomization.sensors import SensorNoise
+from mjx_policies.randomization.sensor_noise import SensorNoise
 from mjx_policies.randomization.terms import Randomization, check, scale_ranges
 from mjx_policies.types import Array, Number
 

@@ -30,7 +30,7 @@ from mjx_policies.experiments.runs.results import VIDEO, Evaluator, finish
 from mjx_policies.training.checkpoints import checkpoint_steps
 from mjx_policies.training.config import differences
 from mjx_policies.training.loop import Outcome, Schedule, train
-from mjx_policies.training.memory import check_room
+from mjx_policies.training.memory_usage import check_room
 from mjx_policies.training.preemption import Preempted, Preemption, exit_code
 from mjx_policies.training.progress import open_console
 from mjx_policies.training.run_folder import RunFolder, read_config

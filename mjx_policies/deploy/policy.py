@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from mjx_policies.deploy.contract import Contract, ContractError, allowance
-from mjx_policies.deploy.model import Model, read_model
+from mjx_policies.deploy.validation import Model, read_model
 from mjx_policies.text import show, show_all
 
 if TYPE_CHECKING:
@@ -269,7 +269,7 @@ def _check_runtime() -> None:
 
 
 def _session(data: bytes, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
-    """A session for bytes that `model.read_model` found to be in order."""
+    """A session for bytes that `validation.read_model` found to be in order."""
     import onnxruntime
 
     options.intra_op_num_threads = options.inter_op_num_threads = 1

@@ -22,8 +22,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mjx_policies.deploy import contract
-from mjx_policies.deploy.model import parse_model
 from mjx_policies.deploy.policy import ExportedPolicy, PolicyError
+from mjx_policies.deploy.validation import parse_model
 from mjx_policies.errors import disk_is_full
 from mjx_policies.export.parity import spread
 from mjx_policies.export.tidy import tidy

@@ -18,7 +18,7 @@ from mjx_policies.envs.vectorize import largest, sound
 from mjx_policies.envs.wrappers import ActionChunk, History
 from mjx_policies.randomization.latency import ActionDelay, ObservationLatency
 from mjx_policies.randomization.pushes import Pushes
-from mjx_policies.randomization.sensors import SensorNoise
+from mjx_policies.randomization.sensor_noise import SensorNoise
 from mjx_policies.spec import ActionTable, Term
 from mjx_policies.types import assemble
 

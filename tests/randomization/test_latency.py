@@ -13,7 +13,7 @@ from mjx_policies.draws import draw_uniform
 from mjx_policies.envs.base import select
 from mjx_policies.envs.wrappers import History
 from mjx_policies.randomization.latency import ActionDelay, ObservationLatency
-from mjx_policies.randomization.sensors import SensorNoise
+from mjx_policies.randomization.sensor_noise import SensorNoise
 
 
 @jax.jit

@@ -8,7 +8,7 @@ import pytest
 from mjx_policies.envs.vectorize import vectorize
 from mjx_policies.envs.wrappers import History
 from mjx_policies.randomization.latency import ObservationLatency
-from mjx_policies.randomization.sensors import SensorNoise
+from mjx_policies.randomization.sensor_noise import SensorNoise
 
 STEPS = 3
 

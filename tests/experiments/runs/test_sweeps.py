@@ -28,7 +28,7 @@ from mjx_policies.experiments.runs.grid import beginning, members
 from mjx_policies.experiments.runs.loading import load_policy, member_file
 from mjx_policies.experiments.runs.ppo import RECIPE, PPORun, build
 from mjx_policies.spec import ActionTable, Term
-from mjx_policies.training import memory
+from mjx_policies.training import memory_usage
 from mjx_policies.training.loop import train
 from mjx_policies.training.metrics import WALL_CLOCK, read_metrics, read_table
 
@@ -144,7 +144,7 @@ def test_runs_of_a_sweep_equal_runs_alone(swept):
 
 @on_cpu
 def test_a_sweep_that_does_not_fit_into_memory_is_refused_before_there_is_a_folder(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(memory, "available", lambda: 1_000)
+    monkeypatch.setattr(memory_usage, "available", lambda: 1_000)
     with pytest.raises(SystemExit, match="2"):
         complete(SWEEP, tmp_path / "run")
     said = capsys.readouterr().err

@@ -11,8 +11,8 @@ import numpy as np
 from onnx import numpy_helper
 
 from mjx_policies.deploy.contract import NoiseInput, dumps
-from mjx_policies.deploy.model import parse_model
 from mjx_policies.deploy.policy import ExportedPolicy
+from mjx_policies.deploy.validation import parse_model
 from mjx_policies.envs.registry import load
 from mjx_policies.export import Provenance, describe, export_policy
 

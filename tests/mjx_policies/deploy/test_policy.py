@@ -14,8 +14,8 @@ from onnx import helper, numpy_helper
 from mjx_policies.deploy import contract as contracts
 from mjx_policies.deploy import policy as module
 from mjx_policies.deploy.contract import Action, ContractError, NoiseInput, State
-from mjx_policies.deploy.model import parse_model
 from mjx_policies.deploy.policy import ExportedPolicy, PolicyError, PolicyOutput, load_policy
+from mjx_policies.deploy.validation import parse_model
 
 D, A = 47, 12
 LEGS = [f"{leg}_{part}" for leg in ("FL", "FR", "RL", "RR") for part in ("hip", "thigh", "calf")]

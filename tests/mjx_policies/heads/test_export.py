@@ -14,8 +14,8 @@ import pytest
 
 from mjx_policies.compiler import compiler_options
 from mjx_policies.deploy import contract
-from mjx_policies.deploy.model import parse_model
 from mjx_policies.deploy.policy import ExportedPolicy
+from mjx_policies.deploy.validation import parse_model
 from mjx_policies.export import export_policy
 from mjx_policies.export.noise import noise_inputs
 from mjx_policies.spec import ActionTable

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mjx_policies.randomization.sensors import SensorNoise, _spread
+from mjx_policies.randomization.sensor_noise import SensorNoise, _spread
 
 NUM, STEPS = 400, 20
 

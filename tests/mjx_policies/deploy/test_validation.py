@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from mjx_policies.deploy import contract as contracts
-from mjx_policies.deploy import model as models
+from mjx_policies.deploy import validation as models
 from mjx_policies.deploy.contract import ContractError, State
-from mjx_policies.deploy.model import MODEL, parse_model, read_model
 from mjx_policies.deploy.policy import ExportedPolicy, PolicyError, load_policy
 from mjx_policies.deploy.protobuf import Schema, WireError, WireField, read
+from mjx_policies.deploy.validation import MODEL, parse_model, read_model
 
 
 @pytest.fixture(scope="module")
