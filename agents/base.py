@@ -73,6 +73,7 @@ def check_hyper(
     Raises:
       ValueError: names the first that is out of its range.
     """
+    assert {*positive, *portions, *signed} <= vars(hyper).keys()
     for name, value in vars(hyper).items():
         least = 1e-12 if name in positive else -1e12 if name in signed else 0.0
         most = 1.0 if name in portions else 1e12

@@ -47,7 +47,7 @@ from mjx_policies.training.script import clean_errors
 from mjx_policies.training.waiting import counting
 
 MAX_ROWS = 64  # numbers whose statistics are printed
-MARKS = {"x": "bold red", "ok": "green", "-": ""}  # and their colours
+MARKS = {"x": "bold red", "note": "yellow", "ok": "green", "-": ""}  # and their colours
 BARS = " ▁▂▃▄▅▆▇█"
 MEASURING = 1  # step of `diagnose` before the checks of data: overfitting one batch
 

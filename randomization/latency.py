@@ -218,7 +218,7 @@ def _between(portion: Array, low: Array | float, high: Array | float) -> Array: 
 
 
 def _check_range(what: str, low, high, longest: float, jitter: Array | float = 0.0) -> None:
-    """Raises ValueError for a senseless range; checks only plain numbers, not at traced or batched leaves."""
+    """Raises ValueError for a senseless range; checks plain numbers alone, not traced or batched leaves."""
     if not all(isinstance(x, (int, float, np.generic)) for x in (low, high, jitter)):
         return
     if not 0 <= low <= high or jitter < 0:

@@ -28,7 +28,7 @@ MODEL = Path(__file__).parents[2] / "envs" / "models" / "go2.xml"
 
 @dataclasses.dataclass(frozen=True)
 class Drive:
-    """How long and how busy."""
+    """Drives a simulated robot in real time, beside other work."""
 
     policy: tyro.conf.Positional[Path]  # an exported file
     seconds: float = 600.0

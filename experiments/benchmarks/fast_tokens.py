@@ -114,7 +114,7 @@ def chunks(episodes: Sequence[Episode], rate: int) -> list[np.ndarray]:  # -> [N
 
 
 def measure(found: Sequence[np.ndarray], bench: FastTokens) -> dict[str, float]:
-    """Of one rate: tokens fitted to the even episodes, on the odd ones."""
+    """The figures of one control rate: tokens fitted to the even episodes, on the odd ones."""
     fitted, held = np.concatenate(found[::2]), np.concatenate(found[1::2])
     statistics = Accumulator()
     statistics.add(fitted.reshape(-1, fitted.shape[-1]))

@@ -43,7 +43,7 @@ class Sabotaged:
         self.seconds = 0.0  # that its steps have taken, in the controller's eyes
 
     def initial_state(self):
-        """Of the policy."""
+        """The state of the policy at its start."""
         return self.policy.initial_state()
 
     def step(self, observation, state):

@@ -38,7 +38,7 @@ class CallTimes:
 
     @property
     def median(self) -> float:
-        """Of those after the first."""
+        """The median time of the calls after the first, s."""
         return statistics.median(self.seconds)
 
 

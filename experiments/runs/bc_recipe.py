@@ -124,6 +124,6 @@ RECIPE = Recipe(
     DISPLAY,
     name=lambda run: f"{run.task}-{run.head}",
     interim_episodes=lambda run: run.interim_episodes,
-    on_the_way="nominal",
+    interim_condition="nominal",
     keep_best="eval/success",
 )

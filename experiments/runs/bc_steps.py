@@ -108,8 +108,8 @@ def bc_job(
     fold_in = side_by_side(jax.random.fold_in, runs, (0, None))
     key_updates, key_validation = fold_in(keys, _UPDATES), fold_in(keys, _VALIDATION)
     options = compiler_options()
-    learn = jax.jit(side_by_side(learn, runs, (0, 0, 0, None, None)), donate_argnums=0, compiler_options=options)
-    validate = jax.jit(side_by_side(validate, runs, (0, 0, None)), compiler_options=options)
+    learn_all = jax.jit(side_by_side(learn, runs, (0, 0, 0, None, None)), donate_argnums=0, compiler_options=options)
+    validate_all = jax.jit(side_by_side(validate, runs, (0, 0, None)), compiler_options=options)
     table = jax.tree.map(jnp.asarray, windows.take(demonstrations.training)) if on_device else None
     held = demonstrations.validation
     spread = np.linspace(0, len(held) - 1, min(VALIDATION_WINDOWS, len(held))).astype(int)
@@ -130,9 +130,9 @@ def bc_job(
             if not feeds:
                 done = int(np.ravel(state.learner.step)[0])
                 feeds.append(stack.enter_context(Feed(batches, first=done // steps_per_iteration)))
-            learned, info = learn(state.learner, key_updates, which, next(feeds[0]), table)
+            learned, info = learn_all(state.learner, key_updates, which, next(feeds[0]), table)
             if validation is not None:
-                info |= validate(learned, key_validation, validation)
+                info |= validate_all(learned, key_validation, validation)
             return BCRunState(learned), info
 
         yield Job(init, step, steps_per_iteration, jit=False)

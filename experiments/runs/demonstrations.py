@@ -130,12 +130,12 @@ def check_dataset(path: str, name: str, task: Env) -> Dataset:
     if found.shape != (table.size,):
         raise UserError(
             f"the actions in {path} have {found.shape[0]} numbers, those of {name} {table.size}: "
-            "both must have been made with the same --actions."
+            "train or collect with the same --actions."
         )
     if found.names and found.names != table.names:
         raise UserError(
             f"the actions in {path} are {', '.join(found.names)}, those of {name} {', '.join(table.names)}: "
-            "both must have been made with the same --actions."
+            "train or collect with the same --actions."
         )
     return dataset
 

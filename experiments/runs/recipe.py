@@ -106,7 +106,7 @@ class Recipe(NamedTuple):
       assemble: `(run, task, folder, console, preemption) -> ` a context that yields `Parts`.
       display: what to show.
       name: `run -> ` the folder of a run that was given none, before the time of day.
-      interim_episodes: `run -> ` episodes of each evaluation on the way, and `on_the_way` their condition.
+      interim_episodes: `run -> ` episodes of each evaluation on the way, and `interim_condition` their condition.
       keep_best: metric of these whose best checkpoint is the result; empty: the last is.
     """
 
@@ -115,5 +115,5 @@ class Recipe(NamedTuple):
     display: Display
     name: Callable[[Any], str] = lambda run: run.task
     interim_episodes: Callable[[Any], int] = lambda run: min(BATCH, run.eval_episodes)
-    on_the_way: str = "randomized"
+    interim_condition: str = "randomized"
     keep_best: str = ""

@@ -51,7 +51,7 @@ class Evaluator:
 
     def brief(self, learner: Any) -> dict[str, Any]:
         """The figures of an interim evaluation, of a sweep [S]; NaN where a policy is not finite."""
-        name, episodes = self.recipe.on_the_way, self.recipe.interim_episodes(self.run)
+        name, episodes = self.recipe.interim_condition, self.recipe.interim_episodes(self.run)
         found = [
             {} if not_finite(params) else brief(self._evaluate(params, episodes, [name], seed=CHOICE_SEED)[name])
             for params in self._params(learner)
@@ -76,7 +76,7 @@ class Evaluator:
         """The points of the grid, the best first; of a run alone its own figures."""
         names = [each.point or "all seeds" for each in self.members]
         bounded = self.task.spec.bounded_metrics
-        return compare_points(names, [figures(each) for each in results], self.recipe.on_the_way, bounded)
+        return compare_points(names, [figures(each) for each in results], self.recipe.interim_condition, bounded)
 
     def _params(self, learner: Any) -> Iterator[PyTree]:
         for each in self.members:
@@ -122,7 +122,7 @@ def finish(
             draw_curves(evaluator, points, results, steps, folder)
     finally:
         if len(results) > 1:
-            console.print(sweep_table(points, title, recipe.on_the_way))
+            console.print(sweep_table(points, title, recipe.interim_condition))
             console.print("interquartile means over runs; other scripts take a run by its --number", highlight=False)
         else:
             console.print(evaluation_table(points[0].evaluation, title))
@@ -158,7 +158,7 @@ def draw_curves(
         groups = {point.name: point.runs for point in points}
         plot_bands(folder.path / "sweep.csv", png, groups, recipe.display.curves, **words)
         return
-    last = {f"eval/{name}": value for name, value in brief(results[0][recipe.on_the_way]).items()}
+    last = {f"eval/{name}": value for name, value in brief(results[0][recipe.interim_condition]).items()}
     table = folder.path / "metrics.csv"
     plot_curves(table, png, recipe.display.curves, last=last, last_step=steps, **words)
 

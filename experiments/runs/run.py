@@ -87,7 +87,7 @@ def complete(run: RunConfig, recipe: Recipe, outer: Path | None = None) -> None:
         except Preempted as signal:
             stopped = str(signal)
     if stopped:
-        console.print(f"What was learned is saved: go on with --resume --run-dir {outer or path}", highlight=False)
+        console.print(f"{stopped} ended it: go on with --resume --run-dir {outer or path}", highlight=False)
         raise SystemExit(exit_code(stopped))
 
 

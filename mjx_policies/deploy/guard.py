@@ -308,7 +308,7 @@ class GuardedRobot:
 
     @property
     def joint_names(self) -> tuple[str, ...]:
-        """The names of the robot\'s joints."""
+        """The names of the robot's joints."""
         return self._joint_names
 
     @property

@@ -120,7 +120,7 @@ def not_finite(run: Run) -> CheckResult | None:
     if diverged > DIVERGED:
         return CheckResult(
             f"the simulation diverges in {diverged:.2%} of the steps",
-            "NaN or infinity: the simulation diverges and episodes are thrown away.",
+            "NaN or infinity: the simulation diverges and episodes are discarded.",
             "Halve the physics step, narrow the randomization of masses and gains, and see whether nan_resets ends.",
             where=("env/nan_resets",),
             step=run.step("env/nan_resets", int(np.argmax(resets > 0))),

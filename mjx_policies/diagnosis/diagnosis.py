@@ -60,7 +60,7 @@ RUN_CHECKS: dict[str, Check[Run]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
-    """The results of all checks, in order; None for those that had nothing to look at.
+    """The results of all checks, in order; None for those that had nothing to check.
 
     Attributes:
       results: {name of the check: result}.
@@ -89,10 +89,13 @@ class Diagnosis:
         return self.results[self.cause] if self.cause else None
 
     def rows(self) -> Iterator[tuple[str, str, str]]:
-        """A mark, the name and the evidence of every check: `x` for a finding, `-` if there was nothing to look at."""
+        """A mark, the name and the evidence of every check.
+
+        The marks: `x` for a finding, `note` for places worth a look, `-` if there was nothing to check.
+        """
         for name, result in self.results.items():
-            mark = "-" if result is None else "x" if result.finding else "ok"
-            yield mark, name, result.evidence if result else "nothing to look at"
+            mark = "-" if result is None else "x" if result.finding else "note" if result.places else "ok"
+            yield mark, name, result.evidence if result else "nothing to check"
 
     def verdict(self) -> Iterator[str]:
         """Sentences: the findings in order, each with the next experiment, or that there are none."""
@@ -102,7 +105,7 @@ class Diagnosis:
         if not self.findings:
             said = [name for name, result in self.results.items() if result is not None]
             silent = len(self.results) - len(said)
-            more = f". {silent} of {len(self.results)} checks had nothing to look at" if silent else ""
+            more = f". {silent} of {len(self.results)} checks had nothing to check" if silent else ""
             yield f"Nothing found. Checked: {', '.join(said)}{more}."
 
     def to_json(self) -> dict[str, Any]:
@@ -122,7 +125,7 @@ def diagnose(
     report: Callable[[str], None] = lambda check: None,
     times: Sequence[np.ndarray] | None = None,
 ) -> Diagnosis:
-    """Runs all checks for which there is something to look at.
+    """Runs all checks for which there is something to check.
 
     Args:
       episodes: demonstrations, or the table of them.

@@ -16,6 +16,7 @@ import numpy as np
 from mjx_policies.data.episodes import Episode
 from mjx_policies.diagnosis.data import Data
 from mjx_policies.diagnosis.diagnosis import DATA_CHECKS, SLOW_CHECKS, Diagnosis
+from mjx_policies.diagnosis.motion import idle_portions
 from mjx_policies.diagnosis.steps import Steps, tabulate
 from mjx_policies.evaluation.statistics import Estimate, proportion
 from mjx_policies.spec import Table, table_slices
@@ -88,7 +89,15 @@ class Report:
 
     def to_json(self) -> dict[str, Any]:
         """All figures, and the results of the checks as a diagnosis has them."""
-        figures = {"steps": len(self.norms), "checked": len(self.steps.fps), "durations": self.durations()}
+        figures: dict[str, Any] = {
+            "steps": len(self.norms),
+            "checked": len(self.steps.fps),
+            "durations": self.durations(),
+        }
+        portions, longest = idle_portions(self.steps)
+        if len(portions):
+            idle = {"mean": float(portions.mean()), "most": float(portions.max()), "longest_seconds": longest}
+            figures["idle"] = idle
         if self.tally is not None:
             figures |= {"rollouts": self.tally.rollouts, "outcomes": self.tally.counts}
             figures["success"] = {name: dataclasses.asdict(rate) for name, rate in self.tally.rates().items()}

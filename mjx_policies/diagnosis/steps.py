@@ -91,7 +91,7 @@ def tabulate(episodes: Iterable[Episode], table: Table = ()) -> Steps:
         rates.append(episode.fps)
         held += observations[-1].size + actions[-1].size
     if not observations:
-        raise UserError("there are no episodes to look at.")
+        raise UserError("there are no episodes to check.")
     return Steps(
         observation=np.concatenate(observations),
         action=np.concatenate(actions),

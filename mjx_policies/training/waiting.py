@@ -55,9 +55,9 @@ def counting(
       first: of them were done before.
 
     Example:
-      >>> with counting(open_console(), "robots", 400) as progress:
+      >>> with counting(open_console(), "episodes", 400) as progress:
       ...     progress(100, "3 failed")
-      robots: 100 of 400, 3 failed
+      episodes: 100 of 400, 3 failed
     """
     if console.is_terminal:
         width = 24 if console.width >= 100 else 12

@@ -264,7 +264,7 @@ def test_a_run_that_has_just_begun(tmp_path, capsys):
     (tmp_path / "metrics.csv").write_text("step,loss/train\n10,1.0\n")
     assert command(tmp_path) == 0
     said = capsys.readouterr().out
-    assert "Nothing found. Checked: run: finite. 8 of 9 checks had nothing to look at." in said
+    assert "Nothing found. Checked: run: finite. 8 of 9 checks had nothing to check." in said
 
 
 def test_what_cannot_be_read_is_one_sentence(runs, tmp_path, capsys):

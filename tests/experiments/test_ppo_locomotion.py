@@ -164,7 +164,7 @@ def test_what_comes_after_training_can_be_stopped_and_may_fail(finished, tmp_pat
         assert command(*resume) == 143
     said = " ".join(capsys.readouterr().out.split())
     assert "resumed at step 256 of 256" in said
-    assert f"What was learned is saved: go on with --resume --run-dir {folder}" in said
+    assert f"ended it: go on with --resume --run-dir {folder}" in said
 
     def fail(*_, **__):
         raise UserError("video episode.mp4 was not written: the disk is full, make room.")

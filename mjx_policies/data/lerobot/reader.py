@@ -109,7 +109,7 @@ class LeRobotDataset:
         row = self.rows[check_index(index, len(self))]
         where = f"episode {row.index} of {self.path}"
         check_memory(self.info.features.values(), row.length, where)
-        values = self._steps(row) | {name: self._film(name, row) for name in self.info.videos}
+        values = self._steps(row) | {name: self._video(name, row) for name in self.info.videos}
         try:
             return self._episode(row, values)
         except UserError as error:
@@ -155,7 +155,7 @@ class LeRobotDataset:
             return from_pictures(column, feature.shape, where)
         return from_arrow(column, feature.dtype, feature.shape, where)
 
-    def _film(self, name: str, row: EpisodeRow) -> np.ndarray:  # [T, H, W, 3]
+    def _video(self, name: str, row: EpisodeRow) -> np.ndarray:  # [T, H, W, 3]
         chunk, file, start = row.videos[name]
         relative = fill(self.info.video_path, video_key=name, chunk_index=chunk, file_index=file)
         path = inside(self.path, relative, MAX_FILE)
