@@ -33,7 +33,7 @@ def jumps(data: Data) -> CheckResult | None:
     rows, largest = np.unique(rows), change[rows, columns].max()
     places = data.steps.places(here[rows])
     return CheckResult(
-        f"{listed(names)} jump by up to {largest:.0%} of the range in {places_in_words(places, len(rows))}",
+        f"jumps of up to {largest:.0%} of the range, of {listed(names)}, in {places_in_words(places, len(rows))}",
         places=places,
     )
 

@@ -54,7 +54,10 @@ def test_what_is_wrong_is_named():
     episodes[3] = walk(3, 60, action=5.0)
     report = report_demonstrations(episodes, TABLE)
     text, found = report.to_markdown("walks"), report.to_json()["checks"]
-    assert "| ok | data: jumps | state[2] jump by up to" in text and "% of the range in step 31 of episode 30 |" in text
+    assert (
+        "| note | data: jumps | jumps of up to" in text
+        and "% of the range, of state[2], in step 31 of episode 30 |" in text
+    )
     assert found["data: jumps"]["places"] == ((30, 31),)
     assert "| x | data: repeated episodes | 1 of 32 episodes repeat an earlier one, such as 31 |" in text
     assert "episode 31 repeats episode 7" in text and found["data: repeated episodes"]["places"] == ((31, 0),)
