@@ -50,6 +50,11 @@ class Kills:
     def __post_init__(self) -> None:
         at_least(self, kills=1, num_envs=1, iterations=1)
 
+    @property
+    def steps(self) -> int:
+        """The environment steps of a run."""
+        return self.iterations * self.num_envs * 10
+
 
 def main(config: Kills) -> None:
     console = open_console()
@@ -87,7 +92,7 @@ def start(config: Kills, folder: Path) -> subprocess.Popen:
     """Begins or resumes the run."""
     command = [
         *(sys.executable, str(EXPERIMENTS / "ppo_locomotion.py"), "--task", config.task, "--run-dir", str(folder)),
-        *("--num-envs", str(config.num_envs), "--steps", str(config.iterations * config.num_envs * 10)),
+        *("--num-envs", str(config.num_envs), "--steps", str(config.steps)),
         *("--checkpoint-seconds", str(config.checkpoint_seconds), "--evaluations", "0", "--eval-episodes", "1"),
     ]
     if (folder / "config.json").is_file():
@@ -96,10 +101,13 @@ def start(config: Kills, folder: Path) -> subprocess.Popen:
 
 
 def finish(config: Kills, folder: Path) -> None:
-    """Runs to the end."""
-    process = start(config, folder)
+    """Runs to the last checkpoint; the evaluation and the video after it are not compared."""
+    process, checkpoints = start(config, folder), folder / "checkpoints"
+    while process.poll() is None and not (checkpoints.is_dir() and config.steps in checkpoint_steps(checkpoints)):
+        time.sleep(0.05)
+    process.kill()
     errors = process.communicate()[1].decode()
-    if process.returncode:
+    if process.returncode not in (0, -signal.SIGKILL):
         raise UserError(f"the run ended with exit code {process.returncode}: {errors.strip().splitlines()[-1:]}")
 
 
