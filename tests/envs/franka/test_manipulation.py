@@ -189,17 +189,18 @@ def test_no_episode_begins_near_its_goal(module):
     np.testing.assert_allclose(goals[~near], plain[~near], atol=1e-6)
 
 
-def test_push_and_reach_begin_so(build):
-    for key in jax.random.split(jax.random.key(7), 100):
-        for name, apart in (("FrankaPush", push.APART), ("FrankaReach", reach.APART)):
-            task = build(name)
-            data = task.reset(key, {})[0].data
-            goal = np.asarray(data.mocap_pos[task.model.body("goal").mocapid[0]])
-            if name == "FrankaPush":
-                away = np.asarray(data.qpos[task.model.joint("block").qposadr[0] :][:2]) - goal[:2]
-            else:
-                away = deployed_tcp(np.asarray(data.qpos[:7]))[0] - goal
-            assert np.linalg.norm(away) >= apart - 1e-6
+@pytest.mark.parametrize(("name", "apart"), [("FrankaPush", push.APART), ("FrankaReach", reach.APART)])
+def test_push_and_reach_begin_so(name, apart):
+    env, keys = load(name, "cpu", num_envs=100), jax.random.split(jax.random.key(7), 100)
+    reset = jax.jit(jax.vmap(env.reset, (0, None)), compiler_options=compiler_options(runs_once=True))
+    data, model = reset(keys, {})[0].data, env.physics.model
+    goals = np.asarray(data.mocap_pos[:, model.body("goal").mocapid[0]])
+    for qpos, goal in zip(np.asarray(data.qpos), goals, strict=True):
+        if name == "FrankaPush":
+            away = qpos[model.joint("block").qposadr[0] :][:2] - goal[:2]
+        else:
+            away = deployed_tcp(qpos[:7])[0] - goal
+        assert np.linalg.norm(away) >= apart - 1e-6
 
 
 # Each task's own success, on both sides of its limits, and closed forms of its reward.
