@@ -103,11 +103,15 @@ def start(config: Kills, folder: Path) -> subprocess.Popen:
 def finish(config: Kills, folder: Path) -> None:
     """Runs to the last checkpoint; the evaluation and the video after it are not compared."""
     process, checkpoints = start(config, folder), folder / "checkpoints"
-    while process.poll() is None and not (checkpoints.is_dir() and config.steps in checkpoint_steps(checkpoints)):
+
+    def finished() -> bool:
+        return checkpoints.is_dir() and config.steps in checkpoint_steps(checkpoints)
+
+    while process.poll() is None and not finished():
         time.sleep(0.05)
     process.kill()
     errors = process.communicate()[1].decode()
-    if process.returncode not in (0, -signal.SIGKILL):
+    if not finished():
         raise UserError(f"the run ended with exit code {process.returncode}: {errors.strip().splitlines()[-1:]}")
 
 
