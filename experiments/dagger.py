@@ -111,7 +111,7 @@ def main(asked: Dagger) -> None:
     rows = {f"round {number}": {"success": success} for number, success in enumerate(successes)}
     console.print(evaluation_table(rows, "success after each round of corrections"))
     best = max(range(len(successes)), key=lambda number: successes[number].value)
-    console.print(f"best after {best} rounds; rounds: {path}", highlight=False)
+    console.print(f"best: round {best}; rounds: {path}", highlight=False)
 
 
 def label(asked: Dagger, previous: Path, path: Path, number: int, console: Console) -> None:

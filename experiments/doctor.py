@@ -103,6 +103,8 @@ def sort_out(asked: Doctor) -> tuple[Path | None, Path | None]:
             f"pass one dataset, one run folder, or one of each; these are {len(datasets)} datasets and {len(runs)} "
             "run folders."
         )
+    if asked.number and not runs:
+        raise UserError("--number is of a run in a sweep: pass its run folder too, or leave it out.")
     for path in datasets:
         if path.exists() and recognise(path) is None:
             raise UserError(

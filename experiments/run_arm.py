@@ -25,7 +25,7 @@ from typing import Any
 
 import mujoco
 import numpy as np
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from mjx_policies.deploy.policy import ExportedPolicy, PolicyError, load_policy
@@ -199,9 +199,8 @@ def table(arms: Arms, found: dict[str, Any], success: Estimate, before: Estimate
         "plans, p50 and p99 of their making": plan
         and f"{found['plans']:,}, {plan['p50']:.1f} ms, {plan['p99']:.1f} ms",
     }
-    rows = Table(title=f"{arms.policy}: {success.count} episodes in {way}, measurements {1e3 * arms.latency:g} ms late")
-    rows.add_column("")
-    rows.add_column("", justify="right")
+    title = f"{arms.policy}: {success.count} episodes in {way}, measurements {1e3 * arms.latency:g} ms late"
+    rows = Table(Column(), Column(justify="right"), title=title, show_header=False)
     for name, figure in figures.items():
         if figure:
             rows.add_row(name, str(figure))

@@ -116,6 +116,7 @@ def main(gate: Gate) -> int:
 
     def draw() -> str:
         name, worst = find_worst(episodes)
+        name += "" if verdicts[name].covered else ", a condition that does not count"
         draw_episode(worst, f"worst episode: {name}", policy.contract, scene, plot)
         record_episode(worst, policy.contract, video)
         return f"; worst episode ({name}): {video}, {plot}"

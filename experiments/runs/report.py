@@ -87,7 +87,9 @@ def evaluate(
         for who, policy in policies.items():
 
             def report(condition: str, done: int, who: str = who) -> None:
-                update(f"evaluating {who}, {condition}: {done} of {config.episodes} episodes")
+                compiling = not done and condition == next(iter(asked))  # one program for all conditions
+                words = f"evaluating {who}, {condition}: {done} of {config.episodes} episodes"
+                update(f"compiling the evaluation of {who}" if compiling else words)
 
             run = make_evaluator(tasks[policy.config.actions], policy.acts, asked, config.batch, config.seed)
             results[who] = run(policy.params, config.episodes, report=report)

@@ -110,7 +110,11 @@ class Report:
         durations = self.durations()
         rows, every = durations.items(), durations["all"]
         total = duration(every["count"] * every["mean"])
-        lines = [f"# {title}", "", f"{every['count']:,} episodes, {len(self.norms):,} steps, {total} in all."]
+        lines = [
+            f"# {title}",
+            "",
+            f"{every['count']:,} episodes, {len(self.norms):,} steps, {total} of simulated time.",
+        ]
         if self.tally is not None:
             kinds = sorted({outcome for row in self.tally.counts.values() for outcome in row} - {"success"})
             counts = self.tally.counts | {"all": collections.Counter()}
@@ -135,7 +139,7 @@ class Report:
             lines += ["", line.strip()]
         if self.collection_seconds:
             parts = ", ".join(f"{name} {duration(value)}" for name, value in self.collection_seconds.items())
-            lines += ["", f"Time: {parts}; writing goes on beside simulating."]
+            lines += ["", f"Wall-clock time: {parts}; writing goes on beside simulating."]
         return "\n".join(lines) + "\n"
 
 

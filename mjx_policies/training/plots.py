@@ -204,5 +204,6 @@ def _draw_band(
 def _draw_points(axes: Axes, x: np.ndarray, y: np.ndarray, label: str, marker: str = "o", color: str = ORANGE) -> None:
     shown = np.isfinite(x) & np.isfinite(y)
     if shown.any():
-        axes.plot(x[shown], y[shown], color=color, linewidth=1.4, marker=marker, markersize=3, label=label)
+        width = 1.4 if shown.sum() > 1 else 0  # or the legend has a line that the panel lacks
+        axes.plot(x[shown], y[shown], color=color, linewidth=width, marker=marker, markersize=3, label=label)
         axes.legend(fontsize=7, frameon=False, loc="best")

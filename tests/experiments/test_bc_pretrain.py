@@ -160,7 +160,7 @@ def test_every_tool_opens_it(run, tmp_path, capsys):
     assert "Obstacle2D" in capsys.readouterr().out
 
 
-def test_corrections_are_added_to_what_was_shown_also_after_a_signal(run, tmp_path, capsys, stopping):
+def test_corrections_are_added_to_the_demonstrations_also_after_a_signal(run, tmp_path, capsys, stopping):
     folder = tmp_path / "rounds"
     asked = ("--rounds", "1", "--episodes", "4", "--steps", "300", "--eval-episodes", "3")
     with stopping():
@@ -169,6 +169,7 @@ def test_corrections_are_added_to_what_was_shown_also_after_a_signal(run, tmp_pa
     assert "saved at step 200 of 300" in said and said.count("--resume") == 1
     assert said.endswith(f"go on with --resume --run-dir {folder}\n")
     assert command("dagger.py", "--run-dir", folder, "--resume") == 0
+    assert "best: round " in capsys.readouterr().out
     config = json.loads((folder / "round_1" / "config.json").read_text())["config"]
     assert config["extra_datasets"] == [str(folder / "labels_1")] and config["init_from"] == str(run)
     table = rows(folder)

@@ -256,7 +256,11 @@ def test_a_run_of_a_sweep_is_looked_at_by_its_number(runs, tmp_path, capsys):
     assert command(folder, "--number", 1) == 1 and (folder / "doctor-1.png").exists()
     said = capsys.readouterr().out
     assert "w at step 9" in said and "learning rate 1 is too high" in said
-    for path, sentence in ((folder, "numbered from 0: there is no number 2"), (runs / "ppo", "is no sweep")):
+    for path, sentence in (
+        (folder, "numbered from 0: there is no number 2"),
+        (runs / "ppo", "is no sweep"),
+        (tmp_path / "demos", "--number is of a run in a sweep: pass its run folder too"),
+    ):
         assert command(path, "--number", 2) == 2 and sentence in capsys.readouterr().err
 
 

@@ -15,6 +15,7 @@ from mjx_policies.data.episodes import Episode
 from mjx_policies.data.formats import write
 from mjx_policies.experiments.runs import ppo as ppo_run
 from mjx_policies.experiments.runs.evaluation import EVALUATION_SEED
+from mjx_policies.training import waiting
 from mjx_policies.training.checkpoints import Checkpoints
 from mjx_policies.training.run_folder import RunFolder
 
@@ -56,7 +57,8 @@ def script(name, *arguments):
         sys.argv = argv
 
 
-def test_a_policy_is_judged_on_a_page_and_in_a_file(runs, tmp_path, capsys):
+def test_a_policy_is_evaluated_on_a_page_and_in_a_file(runs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(waiting, "LINE_SECONDS", 0.1)
     demonstration = Episode(
         observation={"state": np.zeros((4, 8), np.float32)},
         action=np.full((4, 2), 0.25, np.float32),
@@ -73,6 +75,7 @@ def test_a_policy_is_judged_on_a_page_and_in_a_file(runs, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "Obstacle2D after 100 steps, on cpu" in said and "stage/passed" in said and f"report: {page}" in said
     assert "compiling the evaluation ..." in said and "rendering the video of obstacle2d1" in said, "no silence"
+    assert "compiling the evaluation of obstacle2d1 ... " in said and "delay: 0 of 3" not in said
     assert max(map(len, said.splitlines()[: said.splitlines().index(f"report: {page}")])) <= 80
     figures = json.loads(file.read_text())
     assert list(figures["conditions"]) == ["delay", "nominal"] and figures["seed"] == EVALUATION_SEED

@@ -153,6 +153,7 @@ def test_what_was_done_before_a_signal_is_kept_and_printed(tmp_path, monkeypatch
         written = json.loads((tmp_path / "arm" / "arm.json").read_text())
         assert written["success"]["count"] == count and written["stopped_by"] == stopped
         assert f"{count} episodes in real time" in output and f"arm.json, stopped by {stopped}" in output
+        assert "┡" not in output, "a header without words"
     (tmp_path / "arm.json").write_text("somebody's")
     with pytest.raises(SystemExit):
         script.main(script.Arms(tmp_path / "policy.onnx", out=tmp_path))

@@ -64,7 +64,7 @@ def ran(tmp_path, monkeypatch, capsys):
     policy.parent.mkdir()
     kept = (Range("payload", "add", (-1.0,), (2.0,)),)
     files.write_policy(policy, files.example_contract(randomization=kept))
-    monkeypatch.setattr(script, "draw_episode", lambda *parts: parts[-1].write_text("plot"))
+    monkeypatch.setattr(script, "draw_episode", lambda *parts: parts[-1].write_text(parts[1]))
     monkeypatch.setattr(script, "record_episode", lambda *parts: parts[-1].write_text("video"))
 
     def run(episodes, stopped="", **changes):
@@ -96,6 +96,7 @@ def test_only_conditions_that_training_covers_decide(ran):
     }  # fmt: skip
     assert found["verdicts"]["payload"]["falls"] == 4 and found["verdicts"]["payload"]["passed"] is None
     assert found["stopped_by"] == "" and "no verdict" not in output
+    assert (folder / "worst.png").read_text() == "worst episode: payload, a condition that does not count"
     assert ran({"nominal": GOOD, "mass": BAD})[0] == 1
 
 
@@ -133,7 +134,7 @@ def test_nothing_of_others_is_overwritten(ran, tmp_path):
     assert code == 2 and "worst.png exists already" in output and "--overwrite" in output
     assert (tmp_path / "worst.png").read_text() == "somebody's" and not (tmp_path / "sim2sim.json").exists()
     assert ran({"nominal": GOOD}, out=tmp_path, overwrite=True)[0] == 0
-    assert (tmp_path / "worst.png").read_text() == "plot"
+    assert (tmp_path / "worst.png").read_text() == "worst episode: nominal"
 
 
 def test_at_80_columns_each_condition_is_one_row():

@@ -101,7 +101,8 @@ def test_rollouts_are_told_with_their_intervals():
     text = report.to_markdown("walks")
     # Wilson's interval for 9 of 10, from its formula with z = 1.96: (0.59585, 0.98212).
     assert "| left | 10 | 0.900 [0.596, 0.982] | 1 |" in text and "| right | 1 | 1.000 [0.207, 1.000] | 0 |" in text
-    assert "| all | 11 |" in text and "simulating 1m 05s" in text
+    assert "| all | 11 |" in text and "Wall-clock time: simulating 1m 05s" in text
+    assert "4 episodes, 86 steps, 9s of simulated time." in text
     figures = json.loads(json.dumps(report.to_json(), allow_nan=False))
     assert figures["outcomes"] == {"left": {"success": 9, "lost": 1}, "right": {"success": 1}}
     assert figures["success"]["left"]["low"] == pytest.approx(0.59585, abs=1e-4)

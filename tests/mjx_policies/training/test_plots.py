@@ -60,6 +60,7 @@ def test_evaluations_are_points_on_the_curve_of_what_they_measure(tmp_path, monk
     reward, by_time, loss = ([line.get_xydata().tolist() for line in axes.lines] for axes in figures[0].axes)
     assert reward[1:] == [[[200, 0.15]], [[400, 0.35]]] and by_time[1:] == [[[2, 0.15]], [[4, 0.35]]]
     assert len(reward[0]) == 4 and len(loss) == 1
+    assert [line.get_linewidth() > 0 for line in figures[0].axes[0].lines] == [True, False, False], "a lone marker"
     plot_curves(tmp_path / "metrics.csv", tmp_path / "a.png", names, last={"eval/reward": 0.35}, last_step=200)
     assert [axes.lines[2].get_xydata().tolist() for axes in figures[1].axes[:2]] == [[[200, 0.35]], [[2, 0.35]]]
 
