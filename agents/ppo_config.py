@@ -15,26 +15,26 @@ from mjx_policies.types import Array, Number, Observation
 
 @struct.dataclass
 class PPOHyper:
-    """Numbers of a run: leaves, so a batch of them is a batch of runs."""
+    """Hyperparameters; leaves of a pytree, so a batch of them is a batch of runs."""
 
-    learning_rate: Number = 1e-3  # of the first update; constant if desired_kl is zero
-    # the learning rate is divided by 1.5 where a minibatch moved the policy by more than twice this KL divergence, and
-    # multiplied where by less than half (as in rsl_rl)
+    learning_rate: Number = 1e-3  # initial learning rate; constant if desired_kl is 0
+    # target KL divergence of a minibatch: above twice this value the learning rate is divided by 1.5, below half of it
+    # multiplied (as in rsl_rl)
     desired_kl: Number = 0.01
-    final_desired_kl: Number = 0.01  # value after the annealing: large steps find a gait, small ones make it precise
-    anneal_updates: Number = 0.0  # updates over which desired_kl, geometrically, and entropy reach their final values
+    final_desired_kl: Number = 0.01  # desired_kl after annealing: large steps find a gait, small ones refine it
+    anneal_updates: Number = 0.0  # updates until desired_kl (geometrically) and entropy are final
     min_learning_rate: Number = 1e-5  # lower bound of the learning rate
     max_learning_rate: Number = 1e-2  # upper bound of the learning rate
-    clip: Number = 0.2  # of the probability ratio; in Python also [K], one for each decision
-    decision_weight: Number = 1.0  # of the advantage, likewise: DPPO's discount over the steps of a denoising chain
-    discount: Number = 0.97  # gamma
-    trace_decay: Number = 0.95  # lambda of GAE
-    entropy: Number = 0.005  # weight of the entropy bonus
-    # value after the annealing; below zero it narrows the exploration: the mean action alone is deployed
+    clip: Number = 0.2  # clipping range of the probability ratio; in Python also [K], one per decision
+    decision_weight: Number = 1.0  # weight of the advantage, likewise: DPPO's discount over denoising steps
+    discount: Number = 0.97  # discount factor gamma
+    trace_decay: Number = 0.95  # lambda of generalised advantage estimation (GAE)
+    entropy: Number = 0.005  # coefficient of the entropy bonus
+    # entropy after annealing; below 0 it narrows the exploration, since the mean action is what is deployed
     final_entropy: Number = 0.005
-    value: Number = 1.0  # weight of the critic's squared error
-    symmetry: Number = 0.0  # weight of the mirror loss; needs a `Symmetry`
-    max_grad_norm: Number = 1.0  # the gradients of the actor and of the critic are each clipped to this norm
+    value: Number = 1.0  # coefficient of the value loss, a squared error
+    symmetry: Number = 0.0  # coefficient of the mirror loss
+    max_grad_norm: Number = 1.0  # maximum gradient norm, of actor and critic each
 
     def __post_init__(self) -> None:
         positive = ("min_learning_rate", "max_learning_rate", "clip", "max_grad_norm")
@@ -46,15 +46,14 @@ class PPOHyper:
 
 @dataclasses.dataclass(frozen=True)
 class PPOConfig:
-    """Sizes of a run, and what does not change in it."""
+    """Sizes, and choices that hold for a whole run."""
 
-    num_epochs: int = 4  # passes over a rollout
-    num_minibatches: int = 4  # gradient steps in a pass; divides the number of environments
-    # whether moments of what was seen replace the actor's scales of observations; False for an actor that imitation has
-    # trained, which knows its observations by the scales of the data
+    num_epochs: int = 4  # epochs per rollout
+    num_minibatches: int = 4  # minibatches per epoch; must divide the number of environments
+    # normalise observations by running moments; not for an actor trained by imitation, which has the scales of its data
     normalize: bool = True
-    density: Literal["sum", "mean"] = "sum"  # of a decision: over its numbers; DPPO takes the mean for long chunks
-    density_bounds: tuple[float, float] | None = None  # of the log density of each number; DPPO's are (-5, 2)
+    density: Literal["sum", "mean"] = "sum"  # log density of a decision, over its numbers; DPPO: mean for long chunks
+    density_bounds: tuple[float, float] | None = None  # bounds of each number's log density; DPPO: -5 2
 
     def __post_init__(self) -> None:
         at_least(self, num_epochs=1, num_minibatches=1)

@@ -53,12 +53,12 @@ class Collect(DatasetConfig):
 
     FILE: ClassVar[str] = "collection.json"
 
-    task: str  # one that has an expert
-    episodes: int = may_change(1_000)  # successes wanted
-    labels: Literal["executed", "intended"] = "executed"  # intended: what was meant, without tremor and slips
-    batch: int = 128  # rollouts at once
-    backend: Backend = "auto"  # to simulate on
-    video: bool = may_change(True)  # of some episodes of each strategy
+    task: str  # task name; one that has an expert
+    episodes: int = may_change(1_000)  # number of successful episodes to collect
+    labels: Literal["executed", "intended"] = "executed"  # actions to store; intended: without tremor and slips
+    batch: int = 128  # number of parallel rollouts
+    backend: Backend = "auto"  # physics engine: MuJoCo's C engine (cpu), MJX or MJX-Warp
+    video: bool = may_change(True)  # record a video of some episodes of each strategy
 
     def __post_init__(self) -> None:
         super().__post_init__()

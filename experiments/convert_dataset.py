@@ -34,12 +34,12 @@ from mjx_policies.training.waiting import counting
 class Convert:
     """Writes a dataset in another format."""
 
-    source: tyro.conf.Positional[Path]  # folder or file to read
-    out: tyro.conf.Positional[Path]  # folder for LeRobot, file that ends in .hdf5 for robomimic
+    source: tyro.conf.Positional[Path]  # dataset to read: folder or file
+    out: tyro.conf.Positional[Path]  # dataset to write: folder for LeRobot, .hdf5 file for robomimic
     fps: float | None = None  # steps per second, where the source does not say
     videos: bool = False  # keep RGB pictures as video in LeRobot: small, and lossy
     only_successes: bool = False  # leave out episodes that are not known to have succeeded
-    append: bool = False  # go on with a conversion of the same source that was stopped
+    append: bool = False  # continue a conversion of the same source
 
 
 def main(convert: Convert) -> None:

@@ -55,13 +55,13 @@ class Dagger:
     VERSION: ClassVar[int] = 2  # of a stored configuration; counts up where a field is renamed
 
     run: str  # folder of a finished run of bc_pretrain.py
-    rounds: int = may_change(5)  # rounds of acting, labelling and learning
-    episodes: int = 50  # episodes of the policy in each round
-    steps: int = 3_000  # gradient steps in each round
-    mixing: float = 0.0  # share of round 1 in which the expert acts, its powers later; for policies of one action
+    rounds: int = may_change(5)  # number of rounds of acting, labelling and learning
+    episodes: int = 50  # number of the policy's episodes in each round
+    steps: int = 3_000  # number of gradient steps in each round
+    mixing: float = 0.0  # beta of DAgger: portion of round n that the expert acts is mixing**n; not for chunks
     run_dir: str = may_change("")  # folder of the rounds; empty: dagger in the run's folder; needed by --resume
-    resume: bool = may_change(False)  # go on with the rounds in run_dir
-    eval_episodes: int = may_change(256)  # episodes of each round's evaluation
+    resume: bool = may_change(False)  # continue the rounds in --run-dir
+    eval_episodes: int = may_change(256)  # number of episodes of each round's evaluation
 
     def __post_init__(self) -> None:
         at_least(self, rounds=1, episodes=1, steps=1, eval_episodes=1)

@@ -56,11 +56,11 @@ MEASURING = 1  # step of `diagnose` before the checks of data: overfitting one b
 class Doctor:
     """Says why a policy does not learn."""
 
-    paths: tyro.conf.Positional[tuple[Path, ...]]  # a dataset, a run folder, or one of each
+    paths: tyro.conf.Positional[tuple[Path, ...]]  # dataset, run folder, or one of each
     number: int = 0  # number of the run in a sweep
     fps: float | None = None  # steps per second of the dataset, where the files do not say
-    picture: str = ""  # PNG to write; empty: doctor.png in the run folder, or in DATASET.about
-    json: str = ""  # file for the findings
+    picture: str = ""  # PNG file; empty: doctor.png in the run folder, or in DATASET.about
+    json: str = ""  # JSON file for the findings
     overwrite: bool = False  # replace files that --picture and --json name
 
     def __post_init__(self) -> None:

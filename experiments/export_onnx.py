@@ -46,7 +46,7 @@ class Export:
 
     run: Path  # run folder
     number: int = 0  # number of the run in a sweep
-    out: Path | None = None  # the file; policy.onnx in the run folder by default
+    out: Path | None = None  # ONNX file; None: policy.onnx in the run folder
     overwrite: bool = False  # replace the file that --out names
 
 

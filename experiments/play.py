@@ -47,9 +47,9 @@ class Play:
     number: int = 0  # number of the run in a sweep
     video: str = ""  # mp4 file to write instead of opening a window; without a display: play.mp4 in the run folder
     overwrite: bool = False  # replace the file that --video names
-    seconds: float = 0.0  # s, of each command or episode in the video; 0: 3 s a command, a whole episode
-    randomization: float = 0.0  # times the training's domain randomization; 0: the nominal robot
-    seed: int = 0  # of the initial state, the robot and its disturbances
+    seconds: float = 0.0  # seconds of each command or episode in the video; 0: 3 s, or a whole episode
+    randomization: float = 0.0  # scale of the training's domain randomization; 0: nominal
+    seed: int = 0  # random seed of the initial state and the randomization
 
     def __post_init__(self) -> None:
         for name in ("seconds", "randomization"):

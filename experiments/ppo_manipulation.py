@@ -34,17 +34,17 @@ MANIPULATION = PPOHyper(
 class ManipulationRun(PPORun):
     """Trains a Franka with PPO, evaluates it and records a video."""
 
-    task: str = "FrankaPickCube"
-    actions: ActionName | None = "top_down_delta"  # meaning of the arm's actions; None: the task's default
-    rollout_length: int = 16  # control steps of each environment in a rollout
-    policy_layers: tuple[int, ...] = (256, 256)  # widths of the policy's hidden layers
-    critic_layers: tuple[int, ...] = (256, 256)  # widths of the critic's hidden layers
-    init_std: float = 0.4  # initial standard deviation of the exploration, in units of the action
-    symmetry: Literal["network", "loss", "none"] = "none"  # a Franka's tasks have none
+    task: str = "FrankaPickCube"  # task name, as listed in the README
+    actions: ActionName | None = "top_down_delta"  # action space of the arm; None: the task's default
+    rollout_length: int = 16  # control steps per environment and rollout
+    policy_layers: tuple[int, ...] = (256, 256)  # hidden layer sizes of the policy network
+    critic_layers: tuple[int, ...] = (256, 256)  # hidden layer sizes of the critic network
+    init_std: float = 0.4  # initial standard deviation of exploration, in units of the action
+    symmetry: Literal["network", "loss", "none"] = "none"  # left-right symmetry, which a Franka's tasks lack
     sizes: PPOConfig = dataclasses.field(default_factory=lambda: PPOConfig(num_epochs=4, num_minibatches=8))
     hyper: PPOHyper = dataclasses.field(default_factory=lambda: MANIPULATION)
     randomization: DomainRandomization = dataclasses.field(default_factory=DomainRandomization)
-    curriculum_threshold: float = 0.0  # score above which the randomization ranges grow; 0: full from the start
+    curriculum_threshold: float = 0.0  # score above which randomization ranges grow; 0: full ranges from the start
 
 
 if __name__ == "__main__":

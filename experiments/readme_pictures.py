@@ -15,7 +15,6 @@ import imageio.v3
 import jax
 import matplotlib
 import numpy as np
-import tyro
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from PIL import Image
@@ -24,6 +23,7 @@ from rich.progress import track
 from mjx_policies.envs.registry import TASKS, load, scene
 from mjx_policies.envs.rendering.mp4 import draw_text
 from mjx_policies.envs.rendering.video import draw, scene_camera
+from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.script import clean_errors
 
 FOLDER = Path(__file__).parent / "pictures"
@@ -123,4 +123,4 @@ def draw_architecture(path: Path) -> None:
 
 if __name__ == "__main__":
     with clean_errors(OSError):
-        main(tyro.cli(Pictures, description=__doc__))
+        main(parse_arguments(Pictures, __doc__))

@@ -58,9 +58,9 @@ class Record(DatasetConfig):
 
     FILE: ClassVar[str] = "session.json"
 
-    task: str  # of a Franka, or Obstacle2D
-    operator: str = may_change("")  # who acts, kept as the strategy of each episode
-    gamepad: str = may_change("")  # such as /dev/input/js0
+    task: str  # task name: one of a Franka, or Obstacle2D
+    operator: str = may_change("")  # name of the operator, stored as the strategy of each episode
+    gamepad: str = may_change("")  # device of a gamepad, such as /dev/input/js0
 
 
 def main(asked: Record, keys: Keys | None = None) -> None:

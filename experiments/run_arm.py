@@ -1,14 +1,14 @@
 """Runs an exported BC policy on a simulated arm, in real time: python experiments/run_arm.py a/policy.onnx
 
 What a real arm would be run with: controller, loop at the control rate, plans made in another thread while the arm
-moves, and measurements that arrive `latency` late. Episodes begin as those of the run's evaluation did, and success is
-the same. The exit code is 0, or 1 if fewer succeed than there, by more than `max_drop`; evaluation.json beside the
-file says how many did. The folder `arm` beside the file gets arm.json and a video; after Ctrl-C, arm.json of the
-episodes that were done.
+moves, and measurements that arrive --latency late. Episodes begin as those of the run's evaluation did, and success is
+the same. The exit code is 0, or 1 if the success rate is lower than in evaluation.json beside the file by more than
+--max-drop. The folder `arm` beside the file gets arm.json and a video; after Ctrl-C, arm.json of the episodes that
+were done.
 
 Each arm has a process of its own with three threads, which share Python's lock: the simulation takes it for about
 0.2 ms of every 5 ms, the loop for 1 ms of every 50 ms, and the planner lets go of it while onnxruntime computes. As
-many arms as there are cores leave every core mostly idle; the table says how many ticks were late all the same.
+many arms as there are cores leave every core mostly idle; the table says how many deadlines were missed all the same.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ FPS = 20
 
 @dataclasses.dataclass(frozen=True)
 class Arms(ExportedEpisodes):
-    """Episodes, and what is asked of them."""
+    """Runs an exported BC policy on a simulated arm."""
 
-    latency: float = 0.05  # s, latency of measurements
-    refill: float = 0.5  # share of a chunk that is left when the next one is requested
-    sample_actions: bool = True  # sample where the policy can, as in its evaluation
-    real_time: bool = True  # False: lock-step, for a busy computer: nothing is late and a plan is there at once
-    video_episodes: int = 3  # episodes in the video
-    max_drop: float = 0.05  # largest drop of the success rate below the evaluation's
+    latency: float = 0.05  # latency of measurements (s)
+    refill: float = 0.5  # portion of a chunk that is left when the next one is requested
+    sample_actions: bool = True  # sample actions where the policy can, as in its evaluation
+    real_time: bool = True  # real time; otherwise lock-step, for a busy computer: nothing is late
+    video_episodes: int = 3  # number of episodes in the video
+    max_drop: float = 0.05  # maximum drop of the success rate below the evaluation's
 
     def __post_init__(self) -> None:
         at_least(self, episodes=1, processes=0, video_episodes=0, latency=0, max_drop=0)

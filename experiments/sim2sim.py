@@ -43,14 +43,14 @@ Episodes = dict[str, list[GateEpisode]]  # by condition
 
 @dataclasses.dataclass(frozen=True)
 class Gate(ExportedEpisodes):
-    """Episodes of robots that differ from the model, and what is asked of them."""
+    """Tests an exported policy in plain MuJoCo."""
 
-    conditions: tuple[str, ...] = tuple(CONDITIONS)  # how robots differ from the model
-    seconds: float = 10.0  # s, of each episode
-    max_failures: float = 0.05  # largest share of episodes that end in a fall or a stop by the controller
-    min_tracking: float = 0.7  # smallest linear tracking, mean of exp(-|v - v*|^2 / 0.25)
-    seed: int = 0  # of the episodes
-    model: Path = MODEL  # MJCF of the robot
+    conditions: tuple[str, ...] = tuple(CONDITIONS)  # conditions, in which robots differ from the model
+    seconds: float = 10.0  # length of an episode (s)
+    max_failures: float = 0.05  # maximum portion of episodes that end in a fall or a stop by the controller
+    min_tracking: float = 0.7  # minimum linear tracking, mean of exp(-|v - v*|^2 / 0.25)
+    seed: int = 0  # random seed of the episodes
+    model: Path | None = None  # MJCF of the robot; None: this library's Go2
 
     def __post_init__(self) -> None:
         unknown = sorted(set(self.conditions) - set(CONDITIONS))
@@ -96,7 +96,7 @@ class Verdict:
 def main(gate: Gate) -> int:
     """Writes the folder, prints the table and returns the exit code."""
     with clean_errors(ValueError, OSError, PolicyError):
-        policy, scene = load_policy(gate.policy), Scene(gate.model)
+        policy, scene = load_policy(gate.policy), Scene(gate.model or MODEL)
         if len(policy.contract.commands) != 3:
             raise UserError(f"{gate.policy} follows no velocity commands, which this gate is about.")
         scene.robot(policy.contract)  # which says where it does not fit
@@ -133,7 +133,7 @@ def main(gate: Gate) -> int:
 
 def begin(gate: Gate) -> Callable[[tuple[str, int]], GateEpisode]:
     """Builds a worker's function, (condition, number) -> episode."""
-    policy, scene = load_policy(gate.policy), Scene(gate.model)
+    policy, scene = load_policy(gate.policy), Scene(gate.model or MODEL)
     seed = gate.seed * 1_000_003
     return lambda job: run_episode(policy, scene, CONDITIONS[job[0]], gate.seconds, seed + job[1])
 

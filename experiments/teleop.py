@@ -3,14 +3,13 @@
 With a display, MuJoCo's viewer opens; elsewhere, or with --page, a page for a browser is served on this
 computer. The robot stays in the middle of the page and the floor moves. Both take keys:
 
-| page | viewer | |
-|---|---|---|
-| 1 2 3 4 | 1 2 3 4 | stand, run, damp, clear |
-| I K | up, down | first command, forward |
-| J L | A D | second command, left |
-| U O | left, right | third command, turn |
-| space | space | no motion |
-| R | R | set a damped robot upright |
+    page      viewer
+    1 2 3 4   1 2 3 4       stand, run, damp, clear
+    I K       up, down      first command, forward
+    J L       A D           second command, left
+    U O       left, right   third command, turn
+    space     space         no motion
+    R         R             set a damped robot upright
 
 The page leaves W A S D Q E and the arrows to the camera, which viser moves with them. When no page answers any more,
 because all are closed or hidden, the robot is damped. Ctrl-C, or closing the viewer, ends the session, which is a
@@ -70,13 +69,13 @@ class Teleop:
     """Drives an exported policy by hand, on a simulated robot."""
 
     policy: tyro.conf.Positional[Path]  # exported ONNX file
-    page: bool = False  # serve a page even where a window could open
+    page: bool = False  # serve a page even where a viewer could open
     host: str = "127.0.0.1"  # address to serve the page on; whoever reaches it can drive
-    port: int = 8080  # 0: any that is free
-    seconds: float = 0.0  # to run, on the robot's clock; 0: until Ctrl-C
-    speed: float = 1.0  # of the robot's clock; 0.5 is slow motion
-    log: Path | None = None  # file to write every tick to; must not exist
-    model: Path = MODEL  # MJCF of the robot
+    port: int = 8080  # port to serve the page on; 0: any free one
+    seconds: float = 0.0  # length of the session, on the robot's clock (s); 0: until Ctrl-C
+    speed: float = 1.0  # speed of the robot's clock; 0.5 is slow motion
+    log: Path | None = None  # log file of every tick; must not exist
+    model: Path | None = None  # MJCF of the robot; None: this library's Go2
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 2**16:
@@ -189,7 +188,7 @@ def main(teleop: Teleop) -> None:
         time.sleep(seconds / teleop.speed)
 
     with clean_errors(ValueError, PolicyError):
-        policy, scene = load_policy(teleop.policy), Scene(teleop.model)
+        policy, scene = load_policy(teleop.policy), Scene(teleop.model or MODEL)
         robot = scene.robot(policy.contract, clock=clock, sleep=sleep)
         controller = Controller(policy, robot.joint_names, clock=clock)
     served = teleop.page or not has_display()

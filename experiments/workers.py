@@ -35,8 +35,8 @@ class ExportedEpisodes:
     """Episodes of an exported policy, and where their results go."""
 
     policy: tyro.conf.Positional[Path]  # exported ONNX file
-    episodes: int = 100  # episodes to run; of a gate, in each condition
-    processes: int = 0  # parallel processes; 0: one for each core
+    episodes: int = 100  # number of episodes; of the gate, in each condition
+    processes: int = 0  # number of parallel processes; 0: one for each core
     out: Path | None = None  # output folder; None: one beside the file
     overwrite: bool = False  # replace existing files in --out
 

@@ -18,15 +18,15 @@ from mjx_policies.types import Array, Number
 
 @dataclasses.dataclass(frozen=True)
 class DomainRandomization:
-    """What sets a robot apart from its model, drawn anew for each episode."""
+    """Domain randomization, drawn anew for each episode."""
 
-    dynamics: Number = 1.0  # times the ranges of the robot's preset of masses, friction, motors, ...
-    noise: Number = 1.0  # times the noise and bias of the observation table
-    delay: tuple[Number, Number] = (0.0, 0.02)  # s, from an action to the motors
-    delay_jitter: Number = 0.002  # s, from one action to the next
-    latency: tuple[Number, Number] = (0.0, 0.01)  # s, from a measurement to the policy
-    push_velocity: Number = 0.3  # m/s, sudden change of the trunk's velocity
-    push_seconds: tuple[float, float] = (4.0, 8.0)  # s, from one push to the next
+    dynamics: Number = 1.0  # scale of the ranges of masses, friction, motors, ... in the robot's preset
+    noise: Number = 1.0  # scale of the noise and bias in the observation table
+    delay: tuple[Number, Number] = (0.0, 0.02)  # range of the delay from an action to the motors (s)
+    delay_jitter: Number = 0.002  # jitter of that delay from one action to the next (s)
+    latency: tuple[Number, Number] = (0.0, 0.01)  # range of the latency of measurements (s)
+    push_velocity: Number = 0.3  # change of the trunk's velocity by a push (m/s)
+    push_seconds: tuple[float, float] = (4.0, 8.0)  # range of the time between pushes (s)
 
     def __post_init__(self) -> None:
         for name in ("dynamics", "noise", "delay_jitter", "push_velocity"):

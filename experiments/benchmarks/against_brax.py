@@ -17,13 +17,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-import tyro
 from measuring import report_file, write_report
 from rich.console import Console
 from rich.table import Table
 from watched_run import Watched, our_training, watch
 
 from mjx_policies.envs.physics import Backend
+from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.progress import open_console
 from mjx_policies.training.script import clean_errors
 
@@ -32,15 +32,15 @@ from mjx_policies.training.script import clean_errors
 class AgainstBrax:
     """Compares two trainers."""
 
-    seeds: tuple[int, ...] = (0,)
-    target: float = 0.8  # of the metric, as a mean over five iterations
-    metric: str = "track_linear"
-    task: str = "Go2JoystickFlat"
-    budget_seconds: float = 900.0  # s, wall clock of each process
-    brax_envs: int = 64  # of Brax; ours has its default. On 2 cores, 256 on MJX had not finished a rollout in a minute
-    brax_backend: Backend = "mjx"  # cpu: our C engine under Brax's trainer
-    quick: bool = False  # a pendulum for a few iterations: shows that it runs, measures nothing
-    json: str = ""  # file for what was found
+    seeds: tuple[int, ...] = (0,)  # random seeds of the runs
+    target: float = 0.8  # value of the metric to reach, as a mean over five iterations
+    metric: str = "track_linear"  # metric of the task
+    task: str = "Go2JoystickFlat"  # task name, as listed in the README
+    budget_seconds: float = 900.0  # wall-clock time of each process (s)
+    brax_envs: int = 64  # parallel environments of Brax; 256 on MJX take over a minute a rollout on 2 cores
+    brax_backend: Backend = "mjx"  # physics engine under Brax's trainer
+    quick: bool = False  # smoke test: a pendulum for a few iterations
+    json: str = ""  # JSON file for the results
     overwrite: bool = False  # replace the file that --json names
 
     def __post_init__(self) -> None:
@@ -120,4 +120,4 @@ def sentence(found: dict[str, list[Watched]], bench: AgainstBrax, ratio: float |
 
 if __name__ == "__main__":
     with clean_errors(ValueError):
-        main(tyro.cli(AgainstBrax, description=__doc__))
+        main(parse_arguments(AgainstBrax, __doc__))

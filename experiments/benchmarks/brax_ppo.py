@@ -20,11 +20,11 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import tyro
 
 from mjx_policies.envs.compat import to_brax
 from mjx_policies.envs.physics import Backend
 from mjx_policies.envs.registry import load
+from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.metrics import MetricsCsv
 from mjx_policies.training.script import clean_errors
 
@@ -36,12 +36,12 @@ BATCH = 256  # unrolls in a minibatch
 class Brax:
     """A run of Brax's PPO."""
 
-    folder: Path
-    task: str = "Go2JoystickFlat"
-    metric: str = "track_linear"  # of the task
-    backend: Backend = "mjx"
-    num_envs: int = 1024  # parallel environments
-    seed: int = 0
+    folder: Path  # run folder
+    task: str = "Go2JoystickFlat"  # task name, as listed in the README
+    metric: str = "track_linear"  # metric of the task
+    backend: Backend = "mjx"  # physics engine
+    num_envs: int = 1024  # number of parallel environments
+    seed: int = 0  # random seed of the run
 
     def __post_init__(self) -> None:
         if self.num_envs < 1:
@@ -124,4 +124,4 @@ def main(config: Brax) -> None:
 
 if __name__ == "__main__":
     with clean_errors(ValueError):
-        main(tyro.cli(Brax, description=__doc__))
+        main(parse_arguments(Brax, __doc__))

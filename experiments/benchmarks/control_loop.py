@@ -20,6 +20,7 @@ from mjx_policies.deploy import loop
 from mjx_policies.deploy.controller import Controller, Mode, Request
 from mjx_policies.deploy.policy import load_policy
 from mjx_policies.deploy.simulation.sim_to_sim import Scene
+from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.progress import open_console
 from mjx_policies.training.script import clean_errors
 
@@ -30,10 +31,10 @@ MODEL = Path(__file__).parents[2] / "envs" / "models" / "go2.xml"
 class Drive:
     """Drives a simulated robot in real time, beside other work."""
 
-    policy: tyro.conf.Positional[Path]  # an exported file
-    seconds: float = 600.0
-    load: int = -1  # processes that keep cores busy; -1: one for each core
-    seed: int = 0  # of the commands
+    policy: tyro.conf.Positional[Path]  # exported ONNX file
+    seconds: float = 600.0  # length of the measurement (s)
+    load: int = -1  # number of processes that keep cores busy; -1: one for each core
+    seed: int = 0  # random seed of the commands
 
     def __post_init__(self) -> None:
         if not 1 <= self.seconds <= 86_400:
@@ -99,4 +100,4 @@ def main(drive: Drive) -> None:
 
 if __name__ == "__main__":
     with clean_errors(ValueError):
-        main(tyro.cli(Drive, description=__doc__))
+        main(parse_arguments(Drive, __doc__))

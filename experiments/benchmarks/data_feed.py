@@ -16,7 +16,6 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import tyro
 from measuring import report_file, write_report
 from rich.progress import track
 from rich.table import Table
@@ -26,6 +25,7 @@ from mjx_policies.data.feed import Feed
 from mjx_policies.data.shuffle import Shuffled
 from mjx_policies.data.store import build
 from mjx_policies.data.windows import WindowConfig, Windows
+from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.progress import open_console, short_count
 from mjx_policies.training.script import clean_errors
 
@@ -34,17 +34,17 @@ from mjx_policies.training.script import clean_errors
 class DataFeed:
     """Windows a second from disk."""
 
-    gigabytes: float = 0.5  # of the store
-    state: int = 40  # numbers of an observation
-    actions: int = 8
-    steps: int = 200  # of an episode
-    observations: int = 2
-    horizon: int = 16
-    batch: int = 256
-    seconds: float = 5.0  # of each measurement
-    threads: tuple[int, ...] = (1, 2)
-    folder: str = ""  # where the store is made and deleted again; the system's temporary folder by default
-    json: str = ""  # file for what was found
+    gigabytes: float = 0.5  # size of the store (GB)
+    state: int = 40  # size of an observation
+    actions: int = 8  # size of an action
+    steps: int = 200  # length of an episode (steps)
+    observations: int = 2  # observations in a window
+    horizon: int = 16  # actions in a window
+    batch: int = 256  # windows in a batch
+    seconds: float = 5.0  # length of each measurement (s)
+    threads: tuple[int, ...] = (1, 2)  # numbers of reading threads to measure
+    folder: str = ""  # folder of the store, which is deleted again; empty: the system's temporary folder
+    json: str = ""  # JSON file for the results
     overwrite: bool = False  # replace the file that --json names
 
     def __post_init__(self) -> None:
@@ -98,4 +98,4 @@ def measure(bench: DataFeed, windows: Windows, sampler: Shuffled, threads: int) 
 
 if __name__ == "__main__":
     with clean_errors(ValueError):
-        main(tyro.cli(DataFeed, description=__doc__))
+        main(parse_arguments(DataFeed, __doc__))

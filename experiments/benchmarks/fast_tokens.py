@@ -1,8 +1,8 @@
-"""How short FAST's tokens make demonstrations, by control rate: python experiments/benchmarks/fast_tokens.py
+"""Compression of demonstrations by FAST's tokens, by control rate: python experiments/benchmarks/fast_tokens.py
 
-Actions are sampled at each rate, the middle 98 % of them normalised to [-1, 1], and every second is said in tokens
-that were fitted to the other half of the episodes: tokens for each chunk, numbers for each token, and how far what is
-decoded lies from what was said. Rates above the data's own show how little is said of what lies between two actions.
+Actions are sampled at each rate, the middle 98 % of them normalised to [-1, 1], and every second is encoded in
+tokens that were fitted to the other half of the episodes: tokens per chunk, numbers per token, and how far the decoded
+actions are from the encoded ones. Rates above the data's own show how little is spent on what lies between two actions.
 Pertsch et al. 2025 (arXiv:2501.09747), table I, report 1.75 numbers for a token at 5 Hz (BridgeV2), 3.6 at 15 Hz
 (DROID), 5.0 at 20 Hz (bussing) and 13.2 at 50 Hz (folding shirts).
 The scripted expert of FrankaPickCube demonstrates, or take a dataset of your own with --data.
@@ -16,7 +16,6 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
-import tyro
 from measuring import report_file, write_report
 from rich.progress import track
 from rich.table import Table
@@ -32,21 +31,22 @@ from mjx_policies.errors import UserError
 from mjx_policies.experiments.collection.demonstrators import expert_demonstrator
 from mjx_policies.experiments.collection.rollouts import make_recorder, to_episodes
 from mjx_policies.heads.fast.tokens import fit_tokenizer
+from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.progress import open_console
 from mjx_policies.training.script import clean_errors
 
 
 @dataclasses.dataclass(frozen=True)
 class FastTokens:
-    """How short FAST's tokens make demonstrations."""
+    """Measures how FAST's tokens compress demonstrations."""
 
-    data: str = ""  # a dataset; empty: the expert demonstrates
-    task: str = "FrankaPickCube"  # of the expert
-    episodes: int = 100  # at most
-    rates: tuple[int, ...] = (5, 10, 15, 20, 50)  # Hz, actions between two of the data are interpolated
-    vocabulary: int = 1024  # tokens, the paper's
-    scale: float = 10.0  # of coefficients before rounding, the paper's
-    json: str = ""  # file for what was found
+    data: str = ""  # dataset; empty: the scripted expert demonstrates
+    task: str = "FrankaPickCube"  # task of the expert
+    episodes: int = 100  # maximum number of episodes
+    rates: tuple[int, ...] = (5, 10, 15, 20, 50)  # control rates (Hz); actions in between are interpolated
+    vocabulary: int = 1024  # number of tokens, the paper's
+    scale: float = 10.0  # scale of coefficients before rounding, the paper's
+    json: str = ""  # JSON file for the results
     overwrite: bool = False  # replace the file that --json names
 
     def __post_init__(self) -> None:
@@ -142,4 +142,4 @@ def measure(found: Sequence[np.ndarray], bench: FastTokens) -> dict[str, float]:
 
 if __name__ == "__main__":
     with clean_errors(ValueError):
-        main(tyro.cli(FastTokens, description=__doc__))
+        main(parse_arguments(FastTokens, __doc__))

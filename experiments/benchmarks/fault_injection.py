@@ -1,4 +1,4 @@
-"""What the controller does when something breaks: python experiments/benchmarks/fault_injection.py POLICY
+"""Faults injected into a simulated robot under its controller: python experiments/benchmarks/fault_injection.py POLICY
 
 A simulated robot walks; then one thing goes wrong. The table says after how long the robot was damped, how long it may
 take, and what the log would say. Time is the simulation's own. The exit code is 1 if one fault is not caught in time.
@@ -20,6 +20,7 @@ from mjx_policies.deploy.controller import Controller, Mode, Request
 from mjx_policies.deploy.policy import ExportedPolicy, PolicyError, load_policy
 from mjx_policies.deploy.simulation.robot import Faults, Push, SimulatedRobot
 from mjx_policies.deploy.simulation.sim_to_sim import Scene
+from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.progress import open_console
 from mjx_policies.training.script import clean_errors
 
@@ -29,9 +30,9 @@ COMMAND = np.array([0.5, 0.0, 0.3])
 
 @dataclasses.dataclass(frozen=True)
 class Inject:
-    """Which policy."""
+    """Breaks one thing at a time under an exported policy."""
 
-    policy: tyro.conf.Positional[Path]  # an exported file
+    policy: tyro.conf.Positional[Path]  # exported ONNX file
 
 
 class Sabotaged:
@@ -164,4 +165,4 @@ def main(inject: Inject) -> int:
 
 if __name__ == "__main__":
     with clean_errors():
-        sys.exit(main(tyro.cli(Inject, description=__doc__)))
+        sys.exit(main(parse_arguments(Inject, __doc__)))

@@ -15,23 +15,24 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-import tyro
 
 from mjx_policies.envs.quadruped import scenes
 from mjx_policies.envs.rendering.renderer import make_renderer, orbit
+from mjx_policies.training.command_line import parse_arguments
+from mjx_policies.training.script import clean_errors
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What to draw, and how often."""
+    """Measures the ray tracer on a batch of Go2."""
 
-    batch: int = 64  # pictures in one call
-    at_once: int = 16  # of them in one vmap; `lax.map` goes over the rest
-    size: int = 84  # pixels, height and width
-    samples: int = 1  # squared for each pixel
-    shadows: bool = True
-    terrain: Literal["flat", "rough"] = "flat"
-    repeats: int = 10  # timed calls
+    batch: int = 64  # number of pictures in one call
+    at_once: int = 16  # number of pictures in one vmap; lax.map goes over the rest
+    size: int = 84  # height and width (pixels)
+    samples: int = 1  # samples along each side of a pixel
+    shadows: bool = True  # cast shadows
+    terrain: Literal["flat", "rough"] = "flat"  # ground
+    repeats: int = 10  # number of timed calls
 
 
 def main(config: Config) -> None:
@@ -71,4 +72,5 @@ def main(config: Config) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Config))
+    with clean_errors():
+        main(parse_arguments(Config, __doc__))

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import tyro
 
 from mjx_policies.errors import UserError
 from mjx_policies.training.checkpoint import read_checkpoint, verify_checkpoint
 from mjx_policies.training.checkpoints import checkpoint_steps, newest_checkpoint
+from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.config import at_least
 from mjx_policies.training.metrics import read_metrics
 from mjx_policies.training.progress import open_console
@@ -38,13 +38,13 @@ EXPERIMENTS = Path(__file__).parents[1]
 class Kills:
     """Kills a run and compares it with one left in peace."""
 
-    kills: int = 20
-    task: str = "Go2JoystickFlat"
-    num_envs: int = 64  # parallel environments
-    iterations: int = 400
-    checkpoint_seconds: float = 1.0  # s, between checkpoints
-    longest: float = 20.0  # s, longest life of a process; the shortest is nothing at all
-    seed: int = 0  # of the moments
+    kills: int = 20  # number of kills
+    task: str = "Go2JoystickFlat"  # task name, as listed in the README
+    num_envs: int = 64  # number of parallel environments
+    iterations: int = 400  # iterations of the run
+    checkpoint_seconds: float = 1.0  # seconds between checkpoints
+    longest: float = 20.0  # maximum life of a process (s); the minimum is 0
+    seed: int = 0  # random seed of the moments
     keep: str = ""  # folder for both run folders, which are deleted otherwise
 
     def __post_init__(self) -> None:
@@ -157,4 +157,4 @@ def learned(run: Path) -> dict[str, np.ndarray]:
 
 if __name__ == "__main__":
     with clean_errors(ValueError):
-        main(tyro.cli(Kills, description=__doc__))
+        main(parse_arguments(Kills, __doc__))

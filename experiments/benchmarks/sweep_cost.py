@@ -1,4 +1,4 @@
-"""What a sweep of several seeds costs, in the iterations of one run: the very program of `--seeds`.
+"""Cost of a sweep of several seeds, in the iterations of one run: the very program of `--seeds`.
 
     python experiments/benchmarks/sweep_cost.py --seeds 8 --json sweep_cost.json
 
@@ -14,7 +14,6 @@ import statistics
 from typing import Any
 
 import jax
-import tyro
 from measuring import Call, alternate, report_file, write_report
 from rich.table import Table
 
@@ -22,6 +21,7 @@ from mjx_policies.agents.sweep import sweep
 from mjx_policies.compiler import compiler_options
 from mjx_policies.experiments.runs import ppo as ppo_run
 from mjx_policies.experiments.runs.grid import beginning
+from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.config import at_least
 from mjx_policies.training.progress import open_console
 from mjx_policies.training.script import clean_errors
@@ -32,13 +32,13 @@ from mjx_policies.training.trees import own_buffers
 class SweepCost:
     """Measures the cost of a sweep."""
 
-    seeds: int = 8
-    task: str = "Go2JoystickFlat"
-    num_envs: int = 0  # parallel environments of each run; 0: as many as training has on this device
-    iterations: int = 6  # of the sweep in one measurement; of one run as many times the seeds
-    repeats: int = 5  # measurements of each; medians are reported
-    quick: bool = False  # few environments and small networks: shows that it runs, measures nothing
-    json: str = ""  # file for all seconds measured
+    seeds: int = 8  # number of seeds of the sweep
+    task: str = "Go2JoystickFlat"  # task name, as listed in the README
+    num_envs: int = 0  # number of parallel environments of each run; 0: the default of training
+    iterations: int = 6  # iterations of the sweep in a measurement; one run has as many times the seeds
+    repeats: int = 5  # number of measurements of each; medians are reported
+    quick: bool = False  # smoke test: few environments and small networks
+    json: str = ""  # JSON file for all times measured
     overwrite: bool = False  # replace the file that --json names
 
     def __post_init__(self) -> None:
@@ -108,4 +108,4 @@ def program(config: ppo_run.PPORun, iterations: int, traces: dict[int, int]) -> 
 
 if __name__ == "__main__":
     with clean_errors(ValueError):
-        main(tyro.cli(SweepCost, description=__doc__))
+        main(parse_arguments(SweepCost, __doc__))

@@ -20,7 +20,6 @@ import jax
 import jax.numpy as jnp
 import mujoco.batch
 import numpy as np
-import tyro
 from measuring import Call, CallTimes, alternate, report_file, write_report
 from rich.table import Table
 
@@ -31,6 +30,7 @@ from mjx_policies.envs.command import innermost
 from mjx_policies.envs.physics import Backend, resolve_backend
 from mjx_policies.envs.physics.cpu import STATE_FIELDS
 from mjx_policies.experiments.runs import ppo as ppo_run
+from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.config import at_least
 from mjx_policies.training.progress import open_console
 from mjx_policies.training.script import clean_errors
@@ -42,14 +42,14 @@ from mjx_policies.types import actuator_targets
 class Throughput:
     """Measures steps per second."""
 
-    task: str = "Go2JoystickFlat"
-    backends: tuple[Backend, ...] = ("auto",)
-    num_envs: int = 0  # parallel environments; 0: as many as training has on this device
-    mjx_envs: int = 128  # parallel environments on the mjx backend where JAX has only a CPU
+    task: str = "Go2JoystickFlat"  # task name, as listed in the README
+    backends: tuple[Backend, ...] = ("auto",)  # physics engines to measure
+    num_envs: int = 0  # number of parallel environments; 0: the default of training
+    mjx_envs: int = 128  # number of parallel environments on the mjx backend where JAX has only a CPU
     rollout_length: int = 24  # control steps in one measurement
-    repeats: int = 9  # measurements of each layer; medians are reported
-    quick: bool = False  # few environments and small networks: shows that it runs, measures nothing
-    json: str = ""  # file for all seconds measured
+    repeats: int = 9  # number of measurements of each layer; medians are reported
+    quick: bool = False  # smoke test: few environments and small networks
+    json: str = ""  # JSON file for all times measured
     overwrite: bool = False  # replace the file that --json names
 
     def __post_init__(self) -> None:
@@ -254,4 +254,4 @@ def profile(backend: str, timings: dict[str, CallTimes], through_callback: bool)
 
 if __name__ == "__main__":
     with clean_errors(ValueError):
-        main(tyro.cli(Throughput, description=__doc__))
+        main(parse_arguments(Throughput, __doc__))

@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import tyro
 from measuring import report_file, write_report
 from rich.console import Console
 from rich.table import Table
@@ -24,6 +23,7 @@ from watched_run import Watched, our_training, watch
 from mjx_policies.errors import UserError
 from mjx_policies.training.checkpoint import verify_checkpoint
 from mjx_policies.training.checkpoints import newest_checkpoint
+from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.progress import open_console
 from mjx_policies.training.script import clean_errors
 
@@ -32,15 +32,15 @@ from mjx_policies.training.script import clean_errors
 class TimeToWalk:
     """Times training runs."""
 
-    seeds: tuple[int, ...] = (0, 1, 2)
-    target: float = 0.8  # of the metric
-    metric: str = "env/track_linear"
-    task: str = "Go2JoystickFlat"
-    num_envs: int = 0  # parallel environments; 0: the default of training
-    steps: int = 0  # environment steps after which a run gives up; 0: the default of training
+    seeds: tuple[int, ...] = (0, 1, 2)  # random seeds of the runs
+    target: float = 0.8  # value of the metric to reach
+    metric: str = "env/track_linear"  # metric of metrics.csv
+    task: str = "Go2JoystickFlat"  # task name, as listed in the README
+    num_envs: int = 0  # number of parallel environments; 0: the default of training
+    steps: int = 0  # maximum number of environment steps; 0: the default of training
     window: int = 5  # iterations of the running mean
-    quick: bool = False  # a pendulum for a few iterations: shows that it runs, measures nothing
-    json: str = ""  # file for what was found
+    quick: bool = False  # smoke test: a pendulum for a few iterations
+    json: str = ""  # JSON file for the results
     overwrite: bool = False  # replace the file that --json names
     keep: str = ""  # folder for the run folders, which are deleted otherwise
 
@@ -116,4 +116,4 @@ def shown(seconds: float | None) -> str:
 
 if __name__ == "__main__":
     with clean_errors(ValueError):
-        main(tyro.cli(TimeToWalk, description=__doc__))
+        main(parse_arguments(TimeToWalk, __doc__))

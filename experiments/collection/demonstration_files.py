@@ -50,12 +50,12 @@ class DatasetConfig:
     FILE: ClassVar[str]  # in the folder beside a dataset: the configuration that it was begun with
 
     task: str
-    out: str = may_change("")  # folder, for robomimic a file that ends in .hdf5; empty: demos/TASK
-    format: WritableFormat = "lerobot"  # of the dataset
-    actions: ActionName | None = None  # what they mean, for the tasks of an arm; None: what the task chose
-    randomize: float = 0.0  # times the ranges of the robot's preset of masses, friction, motors; 0: as the model says
-    seed: int = 0  # of the initial states; datasets of different seeds share none
-    resume: bool = may_change(False)  # go on with the dataset in OUT; what is not given is as it was
+    out: str = may_change("")  # output folder, for robomimic a file that ends in .hdf5; empty: demos/TASK
+    format: WritableFormat = "lerobot"  # dataset format
+    actions: ActionName | None = None  # action space of an arm; None: the task's default
+    randomize: float = 0.0  # scale of the ranges of masses, friction, motors in the robot's preset; 0: nominal
+    seed: int = 0  # random seed of the initial states; datasets of different seeds share none
+    resume: bool = may_change(False)  # continue the dataset in --out; options that are not given keep their values
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < MAX_SEED:

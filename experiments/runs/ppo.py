@@ -72,18 +72,18 @@ class PPORun(RunConfig):
 
     KIND: ClassVar[str] = "ppo"
 
-    steps: int = may_change(0)  # environment steps; 0: the task's default on this device
-    num_envs: int = dataclasses.field(default_factory=lambda: default_num_envs())  # parallel environments
-    rollout_length: int = 10  # control steps of each environment in a rollout
-    policy_layers: tuple[int, ...] = (128, 128)  # widths of the policy's hidden layers
-    critic_layers: tuple[int, ...] = (128, 128)  # widths of the critic's hidden layers
-    init_std: float = 0.6  # initial standard deviation of the exploration, in units of the action
-    min_std: float = 0.05  # lower bound of the standard deviation
-    symmetry: Literal["network", "loss", "none"] = "network"  # left-right symmetry: in the networks or a mirror loss
+    steps: int = may_change(0)  # total environment steps; 0: the task's default on this device
+    num_envs: int = dataclasses.field(default_factory=lambda: default_num_envs())  # number of parallel environments
+    rollout_length: int = 10  # control steps per environment and rollout
+    policy_layers: tuple[int, ...] = (128, 128)  # hidden layer sizes of the policy network
+    critic_layers: tuple[int, ...] = (128, 128)  # hidden layer sizes of the critic network
+    init_std: float = 0.6  # initial standard deviation of exploration, in units of the action
+    min_std: float = 0.05  # lower bound of the standard deviation, in units of the action
+    symmetry: Literal["network", "loss", "none"] = "network"  # left-right symmetry, by the networks or a loss
     sizes: PPOConfig = dataclasses.field(default_factory=lambda: PPOConfig(num_epochs=3, num_minibatches=4))
     hyper: PPOHyper = dataclasses.field(default_factory=lambda: LOCOMOTION)
     randomization: DomainRandomization = dataclasses.field(default_factory=lambda: TRAINING)
-    curriculum_threshold: float = 0.8  # score above which the randomization ranges grow; 0: full from the start
+    curriculum_threshold: float = 0.8  # score above which randomization ranges grow; 0: full ranges from the start
 
     def __post_init__(self) -> None:
         super().__post_init__()

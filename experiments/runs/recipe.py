@@ -25,17 +25,17 @@ class RunConfig:
 
     VERSION: ClassVar[int] = 2  # of a stored configuration; counts up where a field is renamed
 
-    task: str = "Go2JoystickFlat"  # name of the task, as the README lists them
-    backend: Backend = "auto"  # physics: cpu is MuJoCo's C engine, mjx and warp run on the accelerator
-    actions: ActionName | None = None  # meaning of an arm's actions; None: the task's default
-    seed: int = 0  # of the run; of a sweep the first
-    seeds: int = 1  # seeds of a sweep, at each point of the grid
+    task: str = "Go2JoystickFlat"  # task name, as listed in the README
+    backend: Backend = "auto"  # physics engine: MuJoCo's C engine (cpu), MJX or MJX-Warp
+    actions: ActionName | None = None  # action space of an arm; None: the task's default
+    seed: int = 0  # random seed of the run, or of the first run of a sweep
+    seeds: int = 1  # number of seeds at each point of the grid
     grid: tuple[str, ...] = ()  # values to sweep over, such as hyper.learning_rate=1e-3,3e-3; several entries multiply
     run_dir: str = may_change("")  # run folder; empty: runs/<task>-<time>
-    resume: bool = may_change(False)  # continue the run in --run-dir; options that are not given stay as they were
-    evaluations: int = may_change(1)  # interim evaluations during training; 0: none
-    eval_episodes: int = may_change(256)  # episodes of the final evaluation, in each condition
-    checkpoint_seconds: float = may_change(20.0)  # s, between checkpoints; more where saving takes over 5 % of the time
+    resume: bool = may_change(False)  # continue the run in --run-dir; options that are not given keep their values
+    evaluations: int = may_change(1)  # number of interim evaluations during training; 0: none
+    eval_episodes: int = may_change(256)  # number of episodes of the final evaluation, in each condition
+    checkpoint_seconds: float = may_change(20.0)  # seconds between checkpoints; more if saving takes over 5 %
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**32:
@@ -47,7 +47,7 @@ class RunConfig:
 
 
 class Display(NamedTuple):
-    """The metrics that are shown of a run.
+    """The metrics of a run that are displayed.
 
     Attributes:
       progress: metrics beside the progress bar.

@@ -31,10 +31,10 @@ MAX_DEMONSTRATIONS = 200  # whose actions are compared with
 class EvaluationConfig:
     """The episodes in which policies are evaluated."""
 
-    backend: Backend = "auto"  # physics: cpu is MuJoCo's C engine, mjx and warp run on the accelerator
-    episodes: int = 256  # episodes in each condition
-    seed: int = EVALUATION_SEED  # of initial states, commands and robots
-    # nominal, randomized, or one randomization alone; all: every one
+    backend: Backend = "auto"  # physics engine: MuJoCo's C engine (cpu), MJX or MJX-Warp
+    episodes: int = 256  # number of episodes in each condition
+    seed: int = EVALUATION_SEED  # random seed of initial states, commands and dynamics
+    # nominal, randomized, one randomization alone, or all
     conditions: tuple[str, ...] = ("nominal", "randomized")
     demos: str = ""  # dataset of demonstrations to compare the policy's actions with
     videos: bool = True  # record a successful episode and a failed one

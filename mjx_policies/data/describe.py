@@ -1,4 +1,4 @@
-"""What a dataset holds, as Markdown: `python -m mjx_policies.data.describe demos`.
+"""Description of a dataset as Markdown: `python -m mjx_policies.data.describe demos`.
 
 Formats without a rate need it: `--fps 20`.
 """
@@ -16,6 +16,7 @@ import tyro
 from mjx_policies.data.dataset import Dataset, readable, remarks
 from mjx_policies.data.formats import read
 from mjx_policies.data.statistics import DatasetStatistics, statistics_of
+from mjx_policies.training.command_line import parse_arguments
 from mjx_policies.training.progress import duration, open_console
 from mjx_policies.training.script import clean_errors
 from mjx_policies.training.waiting import working
@@ -27,9 +28,9 @@ MAX_ROWS = 64  # numbers of one array that are listed
 class Describe:
     """Prints what a dataset holds."""
 
-    path: tyro.conf.Positional[Path]  # folder of LeRobot or Minari, or file of robomimic
+    path: tyro.conf.Positional[Path]  # dataset: folder of LeRobot or Minari, or file of robomimic
     fps: float | None = None  # steps per second, where the files do not say
-    statistics: bool = False  # read every episode: outcomes, and the range of each number
+    statistics: bool = False  # read every episode for outcomes and the range of each number
 
 
 def describe(dataset: Dataset) -> str:
@@ -93,4 +94,4 @@ def main(asked: Describe) -> None:
 
 if __name__ == "__main__":
     with clean_errors():
-        main(tyro.cli(Describe, description=__doc__))
+        main(parse_arguments(Describe, __doc__))

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import inspect
 import re
+import shutil
+import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -26,24 +31,34 @@ def parse_arguments(
 
     Args:
       kind: the frozen dataclass.
-      description: above the list of flags.
+      description: above the list of flags; a docstring, whose indented lines stay as they are.
       arguments: those of this process by default.
       default: values of what is not given; those of the class by default.
 
     Raises:
       SystemExit: the arguments make no configuration, which is then told, or ask for help.
     """
+    if description and {"-h", "--help"} & set(sys.argv[1:] if arguments is None else arguments):
+        print(_filled(description), end="\n\n")  # tyro would print each paragraph as one line
     with _unchecked(kind, default):
         given: Any = tyro.MISSING_NONPROP if default is None else default
-        found = tyro.cli(kind, args=arguments, description=description, default=given)
+        found = tyro.cli(kind, args=arguments, description="", default=given)
     with clean_errors():
         _check(found)
     return found
 
 
+def _filled(text: str) -> str:
+    """A docstring with its paragraphs filled to the width of the terminal, and the command on a line of its own."""
+    width = shutil.get_terminal_size().columns
+    blocks = re.sub(": (python .*)", r".\n\n    \1", inspect.cleandoc(text), count=1).split("\n\n")
+    fill = functools.partial(textwrap.fill, width=width, break_long_words=False, break_on_hyphens=False)
+    return "\n\n".join(block if block.startswith(" ") else fill(block) for block in blocks)
+
+
 @contextlib.contextmanager
 def _unchecked(kind: Any, default: Any) -> Iterator[None]:
-    """While this is open, neither a configuration nor what it is made of objects to its values."""
+    """A context in which neither a configuration nor what it is made of objects to its values."""
     changed = {each: vars(each).get("__post_init__") for each in _kinds(kind, default)}
     for each in changed:
         each.__post_init__ = lambda self: None

@@ -65,11 +65,17 @@ def test_a_sentence_that_begins_with_a_field_names_its_flag():
         assert naming_flags(other, Config) == other
 
 
-def test_help_is_left_to_the_parser(capsys):
+def test_help_is_a_docstring_within_the_terminal_and_the_flags(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    text = (
+        f"Trains a policy: python experiments/train.py --task Go2\n\n{20 * 'one and 1000 more '}\n\n    W A   ahead\n"
+    )
     with pytest.raises(SystemExit) as caught:
-        parse(Config, "What it does.", arguments=("--help",))
-    said = capsys.readouterr().out
-    assert caught.value.code == 0 and "What it does." in said and "widths of the network" in said
+        parse(Config, text, arguments=("--help",))
+    lines = capsys.readouterr().out.splitlines()
+    assert caught.value.code == 0 and any("widths of the network" in line for line in lines)
+    assert lines[:3] == ["Trains a policy.", "", "    python experiments/train.py --task Go2"]
+    assert "    W A   ahead" in lines and max(len(line) for line in lines if "usage" not in line) <= 60
 
 
 @pytest.mark.parametrize("default", [None, Config(steps=7)])
