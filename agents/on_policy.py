@@ -15,7 +15,7 @@ from mjx_policies.types import Array, PyTree
 
 @struct.dataclass
 class OnPolicyState:
-    """Everything a run needs to go on."""
+    """The state of a run, with everything it needs to go on."""
 
     learner: LearnerState
     envs: VectorState

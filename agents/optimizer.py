@@ -43,7 +43,7 @@ def adam(
 
 
 def decays(params: PyTree) -> PyTree:
-    """Which parameters decay, as a tree of bools."""
+    """Tree of bools: the parameters that decay."""
 
     def one(path: tuple, leaf: Array) -> bool:
         del leaf

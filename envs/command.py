@@ -43,6 +43,6 @@ def with_command(state: EnvState, command: Array) -> EnvState:  # [3]
 
 
 def measured_twist(env: Env, state: EnvState) -> Array:  # -> [3]
-    """What a command asks for, as it is: forward and leftward velocity (m/s) and yaw rate (rad/s)."""
+    """The velocity that a command is about, as measured: forward and leftward velocity (m/s) and yaw rate (rad/s)."""
     trunk = trunk_motion(env.physics.model, env.data(state))
     return jnp.stack([trunk.velocity[0], trunk.velocity[1], trunk.gyro[2]])

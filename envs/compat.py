@@ -122,7 +122,7 @@ class BraxData:
 
 
 class BraxPhysics:
-    """What `vectorize` and the like need of a physics that steps inside a foreign environment.
+    """The part of `Physics` that `vectorize` needs, of a physics that steps inside a foreign environment.
 
     Attributes:
       model: of the environment; an empty one where that has none.
@@ -370,7 +370,7 @@ def _legacy_key(key: Array) -> Array:  # key [] or uint32 [2] -> uint32 [2]
 
 
 def _data_field(state: Any) -> str:
-    """Where a state keeps its physics: Brax calls it `pipeline_state`, Playground `data`."""
+    """The field in which a state keeps its physics: Brax calls it `pipeline_state`, Playground `data`."""
     return "pipeline_state" if hasattr(state, "pipeline_state") else "data"
 
 

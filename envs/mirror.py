@@ -21,7 +21,7 @@ _SWAP = str.maketrans("LR", "RL")
 
 
 def mirror_joints(names: tuple[str, ...], model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:  # [A], [A]
-    """Where each joint's mirrored value comes from, and its sign.
+    """For each joint, the joint that its mirrored value comes from, and its sign.
 
     Joint angles are pseudovectors along the joint axis: a pair mirrors with sign +1 if the reflection carries one axis
     into the other, -1 if into its opposite.
@@ -39,7 +39,7 @@ def mirror_joints(names: tuple[str, ...], model: mujoco.MjModel) -> tuple[np.nda
 
 
 def mirror_table(table: Table, spec: EnvSpec, model: mujoco.MjModel) -> tuple[np.ndarray, np.ndarray]:  # [D], [D]
-    """Where each entry's mirrored value comes from, and its sign."""
+    """For each entry, the entry that its mirrored value comes from, and its sign."""
     source, sign, start = [], [], 0
     for term in table:
         index, flip = np.arange(term.size), np.ones(term.size)

@@ -1,4 +1,4 @@
-"""How far an episode of a manipulation task has got: stages that stay reached, and a success that has to last.
+"""Progress of an episode of a manipulation task: stages that stay reached, and a success that has to last.
 
 Success counts once its condition has held for `HOLD_SECONDS` without a break, so that flying past a goal is none.
 Axes: K stages, in order, of which the last is success.
@@ -20,7 +20,7 @@ HOLD_SECONDS = 0.5
 
 @struct.dataclass
 class Progress:
-    """What an episode has achieved so far.
+    """The progress of an episode so far.
 
     Attributes:
       held: [] int32, control periods in a row in which the condition of success has held.

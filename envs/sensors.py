@@ -11,7 +11,7 @@ from mjx_policies.types import Array
 
 @functools.lru_cache(maxsize=64)
 def sensor_slices(model: mujoco.MjModel) -> dict[str, slice]:
-    """Where each named sensor lies in `sensordata`."""
+    """The slice of `sensordata` for each named sensor."""
     return {
         model.sensor(i).name: slice(int(model.sensor_adr[i]), int(model.sensor_adr[i] + model.sensor_dim[i]))
         for i in range(model.nsensor)

@@ -32,7 +32,7 @@ class MotionAxis(NamedTuple):
 
 
 class ActionMapping(NamedTuple):
-    """How a task's robot is moved by hand.
+    """The mapping from a person's input to a task's action.
 
     Attributes:
       motions: the D axes.

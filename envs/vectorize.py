@@ -32,7 +32,7 @@ EXTRINSICS = "extrinsics"
 
 @struct.dataclass
 class EpisodeStatistics:
-    """What the last step has left of each episode: a whole one if it ended there, else the part so far.
+    """Statistics of each episode as of the last step: of a whole one if it ended there, else of the part so far.
 
     Attributes:
       ended: [B] bool.

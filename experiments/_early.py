@@ -13,7 +13,7 @@ from types import FrameType
 
 
 def end(number: int, frame: FrameType | None) -> None:
-    """Nothing was begun yet, so the process may end at once."""
+    """Ends the process at once, since nothing was begun yet."""
     os.write(2, f"error: {signal.Signals(number).name} ended the script before its work began.\n".encode())
     os._exit(128 + number)
 

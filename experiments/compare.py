@@ -100,7 +100,7 @@ def main(asked: Compare) -> None:
 
 
 def rates(report: EvaluationReport, title: str) -> Table:
-    """A table with one row for each condition and policy."""
+    """The success rates as a table, with one row for each condition and policy."""
     first = next(iter(report.policies.values()))
     table = Table(title=title, title_justify="left")
     table.add_column("")

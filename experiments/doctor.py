@@ -238,7 +238,7 @@ def bars(portions: np.ndarray) -> str:  # [bins]
 
 
 def gradients(trace: Trace) -> Table:
-    """A table of gradient norms while one batch is overfitted."""
+    """The gradient norms while one batch is overfitted, as a table."""
     tenth = min(FIRST, len(trace.loss) - 1)
     table = Table(
         "gradient of",
@@ -254,7 +254,7 @@ def gradients(trace: Trace) -> Table:
 
 
 def checklist(diagnosis: Diagnosis) -> Table:
-    """Every check and what it saw."""
+    """The checks and what each saw, as a table."""
     table = Table(
         "",
         Column("check", no_wrap=True),

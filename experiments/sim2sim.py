@@ -169,7 +169,7 @@ def find_worst(episodes: Episodes) -> tuple[str, GateEpisode]:
 
 
 def table(gate: Gate, verdicts: dict[str, Verdict], stopped: str) -> Table:
-    """A table for a terminal of 80 columns, with one row for each condition."""
+    """The verdicts as a table for a terminal of 80 columns, with one row for each condition."""
     done = sum(verdict.failures.count for verdict in verdicts.values())
     whole = f"{done:,} of {len(gate.conditions) * gate.episodes:,} episodes, stopped by {stopped}"
     count = whole if stopped else f"{gate.episodes} episodes"

@@ -348,7 +348,7 @@ def answers(client: Any) -> bool:
 
 
 def as_html(rows: Mapping[str, str]) -> str:
-    """A table of what there is to say, as HTML."""
+    """The status of the robot as an HTML table."""
     style = "vertical-align:top;padding:1px 8px 1px 12px"
     lines = [
         f"<tr><td style='{style};white-space:nowrap'>{html.escape(name)}</td><td>{html.escape(value)}</td></tr>"

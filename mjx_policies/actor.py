@@ -31,7 +31,7 @@ Reference = Callable[[Observation], Array]
 
 @struct.dataclass
 class Scales:
-    """How a network sees observations and actions; no gradient reaches them.
+    """Scales in which a network sees observations and actions; no gradient reaches them.
 
     Attributes:
       observation: {name: its scale}; an entry without one is seen as it is, as a picture is.
@@ -44,7 +44,7 @@ class Scales:
 
 @dataclasses.dataclass(frozen=True)
 class Units:
-    """What an actor makes of scaled numbers.
+    """The units of an actor's numbers: their scales, their limits, and what actions are relative to.
 
     Attributes:
       scales: to begin with; None: as they are. Learning may replace them, for they are in the parameters.

@@ -1,4 +1,4 @@
-"""What to tell XLA when it compiles a program."""
+"""XLA's options for compiling a program."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ def disk_is_full(error: BaseException) -> bool:
 
 
 def sentence(error: Exception) -> str | None:
-    """What to say of an error of the system that a user can mend; None for any other, which is a bug."""
+    """The sentence for an error of the system that a user can mend; None for any other, which is a bug."""
     if disk_is_full(error):
         lost = getattr(error, "filename", None) or "a file"
         return f"the disk is full, {lost} could not be written. Make room and run again."

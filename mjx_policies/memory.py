@@ -1,4 +1,4 @@
-"""What an actor keeps from one step of an episode to the next, and shows itself as one more entry of the observation.
+"""Memory of an actor from one step of an episode to the next, as one more entry of the observation.
 
 So everything behind it (encoder, head, densities) is a pure function of one observation, whatever was remembered: the
 state of a recurrent cell, or the action of a policy that runs beneath. Axes: D observation, F features.

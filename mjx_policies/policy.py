@@ -14,7 +14,7 @@ from mjx_policies.types import Array, Observation, PyTree
 
 
 class Policy(NamedTuple):
-    """What acts, for one robot: pure functions with a memory that the caller keeps.
+    """A policy for one robot: pure functions with a memory that the caller keeps.
 
     Attributes:
       init: `(key, obs) -> memory`, when an episode begins with this observation; a first plan is made here.

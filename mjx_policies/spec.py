@@ -60,7 +60,7 @@ def table_size(table: Table) -> int:
 
 
 def table_slices(table: Table) -> dict[str, slice]:
-    """Where each term lies in the vector."""
+    """The slice of each term in the vector."""
     ends = np.cumsum([term.size for term in table])
     return {term.name: slice(int(end) - term.size, int(end)) for term, end in zip(table, ends, strict=True)}
 
@@ -93,7 +93,7 @@ class CommandRange:
 
 @dataclasses.dataclass(frozen=True)
 class Criterion:
-    """What an episode has to achieve, as a condition on one of the task's metrics.
+    """A condition of success on one of the task's metrics.
 
     Attributes:
       about: the condition in words.
@@ -133,7 +133,7 @@ class GaitClock:
 
 @dataclasses.dataclass(frozen=True)
 class ActionTable:
-    """What each action means: `target = clip(default + scale * action, lower, upper)`, in the units of the actuator.
+    """The meaning of actions: `target = clip(default + scale * action, lower, upper)`, in the units of the actuator.
 
     An action beyond its own `clip` counts as one at it, for the target and as the `last_action` that is observed.
 
@@ -188,7 +188,7 @@ class ActionTable:
 
 @dataclasses.dataclass(frozen=True)
 class EnvSpec:
-    """What a policy, an exporter and a reader need to know of a task.
+    """The specification of a task, for policies, exporters and readers.
 
     Attributes:
       observation: table of `obs["state"]`.

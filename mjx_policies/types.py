@@ -1,4 +1,4 @@
-"""What every part of the library speaks of: arrays, observations and time steps."""
+"""Types shared by every part of the library: arrays, observations and time steps."""
 
 from __future__ import annotations
 

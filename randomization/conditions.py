@@ -17,7 +17,7 @@ from mjx_policies.randomization.terms import Randomization, scale_ranges
 
 @dataclasses.dataclass(frozen=True)
 class Condition:
-    """What sets a robot under test apart from its model.
+    """A test condition: the randomization of a robot under test.
 
     Attributes:
       about: in words; empty where the name says it.

@@ -1,4 +1,4 @@
-"""All that sets a robot apart from its model, as one set of numbers around a task."""
+"""Domain randomization of a task, as one set of numbers around it."""
 
 from __future__ import annotations
 

@@ -106,7 +106,7 @@ class Pushes:
 
 
 def _free_joint(model: mujoco.MjModel) -> int:
-    """Where the velocity of the first free joint begins: three linear in the world, three angular in the body."""
+    """The place of the velocity of the first free joint: three linear in the world, three angular in the body."""
     joints = np.flatnonzero(model.jnt_type == mujoco.mjtJoint.mjJNT_FREE)
     if joints.size == 0:
         raise ValueError("Pushes: the model has no free joint, so there is no floating base to push")

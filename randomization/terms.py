@@ -253,7 +253,7 @@ def _value(term: RandomizationTerm, u: Array) -> Array:  # [R, C] -> [R, C]
 
 
 class _Layer(NamedTuple):
-    """At most one change of each entry.
+    """A set of changes with at most one of each entry.
 
     Attributes:
       operation: [N] index in `Operation`, -1 where an entry stays.

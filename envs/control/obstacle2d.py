@@ -132,7 +132,7 @@ class Obstacle2D:
 
 
 def places(model: mujoco.MjModel, data: Data) -> tuple[Array, Array]:  # -> [2], [2]
-    """Where the obstacle and the goal are."""
+    """The positions of the obstacle and of the goal."""
     obstacle, goal = (data.mocap_pos[mocap_id(model, name), :2] for name in ("obstacle", "goal"))
     return obstacle, goal
 
@@ -155,7 +155,7 @@ def reward_terms(model: mujoco.MjModel, data: Data, action: Array, collided: Arr
 
 
 def distance_to_segment(point: Array, a: Array, b: Array) -> Array:  # [2], [2], [2] -> []
-    """From a point to the nearest one between `a` and `b`: a robot must not jump a corner between two periods."""
+    """The distance from a point to the segment from `a` to `b`: a robot must not jump a corner between two periods."""
     along = b - a
     portion = jnp.clip(jnp.dot(point - a, along) / jnp.maximum(jnp.dot(along, along), 1e-12), 0.0, 1.0)
     return jnp.linalg.norm(point - a - portion * along)

@@ -41,7 +41,7 @@ TURN_HABITS = Habits(tremor=0.01)  # rad/s, of a wrist at rest
 
 
 class Seen(NamedTuple):
-    """What the plan sees of the robot's hand.
+    """The robot's hand, as the plan sees it.
 
     Attributes:
       position, rotation: [3] and [3, 3] of the TCP, as they are.
@@ -58,7 +58,7 @@ class Seen(NamedTuple):
 
 
 class Aim(NamedTuple):
-    """Where the hand is to go next.
+    """The next pose of the hand, its opening and its speed.
 
     Attributes:
       position: [3] of the TCP.
@@ -154,7 +154,7 @@ def see(model: mujoco.MjModel, state: FrankaState) -> Seen:
 
 
 def to_go(position: Array, rotation: Array, aim: Aim) -> tuple[Array, Array]:  # [3], [3, 3] -> [3], [3]
-    """What is left to the aim: a vector, and a rotation vector in the world frame."""
+    """The way that is left to the aim: a vector, and a rotation vector in the world frame."""
     return aim.position - position, rotation_between(rotation, aim.rotation)
 
 
@@ -168,7 +168,7 @@ def _turn(rotation: Array, vector: Array) -> Array:  # [3, 3], [3] -> [3, 3]
 
 
 def come_down(hand: Seen, place: Array, rotation: Array, height: Array | float, slack: float) -> tuple[Array, Array]:
-    """How to get to a place that has to be entered along the hand's z axis: beside it first up, then over, then down.
+    """The way to a place that has to be entered along the hand's z axis: beside it first up, then over, then down.
 
     Args:
       hand: as it is.
@@ -195,6 +195,6 @@ def nearest_yaw(yaw: Array, symmetry: float) -> Array:  # [] -> []
 
 
 def yaw_of(quat: Array) -> Array:  # [4] -> []
-    """How far an object's x axis is turned about the vertical."""
+    """The yaw of an object's x axis."""
     w, x, y, z = quat
     return jnp.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))

@@ -19,7 +19,7 @@ from mjx_policies.types import Array
 
 @struct.dataclass
 class ExpertState:
-    """What an expert carries through an episode.
+    """The state that an expert carries through an episode.
 
     Attributes:
       manner: how it goes about this episode.

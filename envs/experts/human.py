@@ -1,4 +1,4 @@
-"""How a person's hand moves: bell-shaped speeds, aiming errors, tremor, pauses and mistakes. Axes: D dimensions.
+"""Movements of a person's hand: bell-shaped speeds, aiming errors, tremor, pauses and mistakes. Axes: D dimensions.
 
 A movement lands with constant jerk: with time t to go, the distance is j t³ / 6 and the speed j t² / 2, as at the end
 of a minimum-jerk movement (Flash & Hogan 1985). Written as a speed for each distance, (9 j d² / 2)^(1/3), it needs no
@@ -24,7 +24,7 @@ TINY = 1e-9  # below which a length is no direction
 
 @dataclasses.dataclass(frozen=True)
 class Habits:
-    """How people differ. The numbers are for movements of a hand's width to an arm's length."""
+    """Differences between people. The numbers are for movements of a hand's width to an arm's length."""
 
     pace: float = 0.2  # standard deviation of the logarithm of an episode's pace
     slowest: float = 0.65  # of all paces
@@ -43,7 +43,7 @@ HABITS = Habits()
 
 
 class HumanMotion(NamedTuple):
-    """What a movement is limited by at pace 1. Units are those of what moves: m, or rad."""
+    """The limits of a movement at pace 1. Units are those of what moves: m, or rad."""
 
     acceleration: float  # unit/s^2, but that a landing may brake harder
     jerk: float  # unit/s^3, of the landing
@@ -51,7 +51,7 @@ class HumanMotion(NamedTuple):
 
 @struct.dataclass
 class Manner:
-    """How one episode is gone about.
+    """The manner in which one episode is performed.
 
     Attributes:
       strategy: [] int32, see `Expert.strategies`.
@@ -69,7 +69,7 @@ class Manner:
 
 @struct.dataclass
 class Hand:
-    """What a hand is in the middle of.
+    """The movement that a hand is in the middle of.
 
     Attributes:
       velocity: [D] that it means to have, unit/s.

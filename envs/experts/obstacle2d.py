@@ -63,7 +63,7 @@ def obstacle2d_expert(task: Obstacle2D) -> Expert:
 
 
 def way(position: Array, obstacle: Array, goal: Array, side: Array) -> Array:  # [2], [2], [2], [] -> [2]
-    """Where to go from here, as long as the way to the goal: straight, or past the obstacle on `side` (1 left)."""
+    """A vector to the next point, as long as the way to the goal: straight, or past the obstacle on `side` (1 left)."""
     to_goal, to_obstacle = goal - position, obstacle - position
     distance = jnp.linalg.norm(to_obstacle)
     wide = OBSTACLE_RADIUS + ROBOT_RADIUS + MARGIN

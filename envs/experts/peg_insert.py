@@ -77,7 +77,7 @@ def peg_insert_expert(task: FrankaPegInsert) -> Expert:
 
 
 def next_place(place: Array, tilt: Array, strategy: Array, miss: Array, caught: Array) -> tuple[Array, Array]:
-    """Where the tip goes next.
+    """The next position of the tip.
 
     Args:
       place: [3] where it is.

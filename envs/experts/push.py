@@ -47,7 +47,7 @@ SPEED, CAREFUL, PUSH = 0.45, 0.2, 0.22  # m/s
 
 
 class Work(NamedTuple):
-    """What is to be done, in the plane.
+    """The task that is left, in the plane.
 
     Attributes:
       block: [2] m.
@@ -126,7 +126,7 @@ def push_expert(task: FrankaPush) -> Expert:
 
 
 def decide(work: Work, hand: Seen, strategy: Array) -> PushPlan:
-    """What to do next: go on with a push that is not finished, or begin the one that the strategy asks for."""
+    """The next step of the plan: a push that is not finished goes on, or the one that the strategy asks for begins."""
     square = jnp.zeros(())
     # A hand that is low goes on with the fence that it is parallel to.
     skew = (strategy == TURNED_LAST) & (jnp.abs(misfit(hand, work.turn)) < jnp.abs(misfit(hand, square)))
@@ -164,22 +164,22 @@ def across(fence: Array, way: Array) -> Array:  # [], [] -> [3, 3]
 
 
 def misfit(hand: Seen, fence: Array) -> Array:  # [] -> []
-    """By how much the hand is turned from the nearest axis of a fence."""
+    """The angle from the hand to the nearest axis of a fence."""
     return nearest_yaw(hand_yaw(hand) - fence, jnp.pi / 2)
 
 
 def hand_yaw(hand: Seen) -> Array:  # -> []
-    """How far the hand was told to turn about the vertical: what it is turned to, the block has a part in."""
+    """The yaw that the hand was told to have: what it is turned to, the block has a part in."""
     return turn_of(hand.told)
 
 
 def short(fence: Array) -> Array:  # [] -> []
-    """By how much a push is to stop before the goal, for the squaring that is still to come."""
+    """The distance before the goal at which a push is to stop, for the squaring that is still to come."""
     return COST * jnp.abs(fence)
 
 
 def needs(work: Work, fence: Array) -> Array:  # [] -> [K]
-    """How far the block is to go along each way."""
+    """The distances that the block is to go along each way."""
     return axes(fence)[0] @ (work.goal - work.block) - short(fence)
 
 
@@ -195,7 +195,7 @@ def beside(work: Work, hand: Seen, fence: Array) -> Array:  # [] -> [K] bool
 
 
 def grip(work: Work, hand: Seen, push: PushPlan, stray: Array) -> Array:  # [] -> []
-    """From 1, where the block goes along sideways, to 0 where the fingers would slip along it or turn it.
+    """A factor from 1, where the block goes along sideways, to 0, where the fingers would slip along it or turn it.
 
     So they do while it is not square to them, and when they are ahead of its middle.
     """
@@ -205,12 +205,12 @@ def grip(work: Work, hand: Seen, push: PushPlan, stray: Array) -> Array:  # [] -
 
 
 def squareness(turn: Array) -> Array:  # [] -> []
-    """From 1 for a block that is square to the fingers to 0 for one that is to be squared first."""
+    """A factor from 1 for a block that is square to the fingers to 0 for one that is to be squared first."""
     return jnp.clip(2 - jnp.abs(turn) / SQUARE, 0.0, 1.0)
 
 
 def gap(turn: Array) -> Array:  # [] -> []
-    """How far from the side of the block to come down, the more the further its corner stands out."""
+    """The distance from the block's side at which to come down, the more the further its corner stands out."""
     return GAP + BLOCK[0] * (jnp.abs(jnp.cos(turn)) + jnp.abs(jnp.sin(turn)) - 1)
 
 

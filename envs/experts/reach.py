@@ -42,7 +42,7 @@ def reach_expert(task: FrankaReach) -> Expert:
 
 
 def ways(position: Array, goal: Array) -> Array:  # [3], [3] -> [3, 3]
-    """Where each strategy goes next: every one of them leads to the goal from anywhere."""
+    """The next point of each strategy: every one of them leads to the goal from anywhere."""
     sideways = length(goal[:2] - position[:2])
     arc = goal.at[2].add(RISE * sideways)
     inner, outer = CORNER

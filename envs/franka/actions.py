@@ -1,4 +1,4 @@
-"""What an action of a Franka task means: joint angles, changes of them, or changes of the hand's pose.
+"""Action spaces of the Franka tasks: joint angles, changes of them, or changes of the hand's pose.
 
 | name | numbers | suits |
 |---|---|---|
@@ -394,7 +394,7 @@ def _lead(
 def _next_target(
     target: Array, position: Array, rotation: Array, width: Array, control_dt: float, limits: JointLimits
 ) -> Array:  # -> [J + 1]
-    """Where targets should be one period from now on the way to a pose, no joint faster than it may be."""
+    """Targets one period from now on the way to a pose, no joint faster than it may be."""
     at, turned = tcp_pose(target[:-1])
     position, turn = _waypoint(at, turned, position, rotation, control_dt)
     q, _ = follow(target[:-1], position, turn @ turned, limits)
@@ -430,5 +430,5 @@ def _clip(target: Array, limits: JointLimits) -> Array:
 
 
 def _reach(limits: JointLimits, seconds: float) -> np.ndarray:  # [J + 1]
-    """How far targets get in this time, rad and m."""
+    """The largest change of targets in this time, rad and m."""
     return (seconds * np.array([*(SPEED * np.array(limits.velocity)), GRIPPER_SPEED])).astype(np.float32)

@@ -51,7 +51,7 @@ SPARSE = DrawerWeights(reach=0.0, grasp=0.0, open=0.0, success=1.0, action_rate=
 
 
 def opening(model: mujoco.MjModel, data: Data) -> Array:  # -> []
-    """How far the drawer is pulled out."""
+    """The distance by which the drawer is pulled out."""
     return data.qpos[int(model.joint("drawer").qposadr[0])]
 
 
@@ -100,7 +100,7 @@ class FrankaDrawer(ArmTask):
         return Arrangement(qpos, {"cabinet": jnp.append(between(uniform[7:9], *CABINET), 0.0)})
 
     def sense(self, data: Data) -> dict[str, Array]:
-        """What is observed beside the arm."""
+        """The observation beside the arm."""
         model = self.physics.model
         return {
             "handle_position": sensing.from_tcp(model, data, handle(model, data)),

@@ -1,4 +1,4 @@
-"""What the tasks of the Franka share: an episode from its beginning, and how an action becomes motion.
+"""The base of the Franka's tasks: an episode from its beginning, and how an action becomes motion.
 
 Control at 20 Hz. Axes: S physics substeps, A actions, J joints (7), U actuators (8).
 """
@@ -120,7 +120,7 @@ class Arrangement(NamedTuple):
 
 @struct.dataclass
 class ArmTask:
-    """What all tasks of the Franka do alike. A task says what lies on the table, what is seen of it and what is wanted.
+    """The base of the Franka's tasks. A task says what lies on the table, what is seen of it and what is wanted.
 
     Attributes:
       weights: of the terms of the reward, fields of the same names.
@@ -140,7 +140,7 @@ class ArmTask:
     DRAWS: ClassVar[int]  # numbers in [0, 1) that an arrangement takes
 
     def arrange(self, uniform: Array) -> Arrangement:  # [DRAWS]
-        """How an episode begins; the arm near `READY`."""
+        """The initial state of an episode; the arm near `READY`."""
         raise NotImplementedError
 
     def sense(self, data: Data) -> dict[str, Array]:

@@ -37,7 +37,7 @@ WRIST = 0.107 + 0.1034  # m from the TCP to where the last joint's axis meets th
 
 
 class Gap(NamedTuple):
-    """What is left between the pose reached and the one wanted: `position` [] in m, `rotation` [] in rad."""
+    """The error between the pose reached and the one wanted: `position` [] in m, `rotation` [] in rad."""
 
     position: Array
     rotation: Array

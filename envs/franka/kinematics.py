@@ -1,4 +1,4 @@
-"""Where the tool centre point (TCP) is for given joint angles, and how it moves: the arm alone, in closed form.
+"""Forward kinematics of the tool centre point (TCP), and its Jacobian: the arm alone, in closed form.
 
 Both generations have the same link lengths. World frame: that of link 0, x forward, z up; m, rad. The TCP's z axis
 points out of the hand, its y axis along the fingers' motion. Axes: J = 7 joints.

@@ -58,7 +58,7 @@ SPARSE = PegInsertWeights(near=0.0, aligned=0.0, upright=0.0, depth=0.0, success
 
 
 def depth(model: mujoco.MjModel, data: Data) -> Array:  # -> []
-    """How far the tip is in the hole: 0 beside it or above it, `HOLE_DEPTH` on its ground."""
+    """The depth of the tip in the hole: 0 beside it or above it, `HOLE_DEPTH` on its ground."""
     offset = tip(model, data) - sensing.mocap_position(model, data, "socket")
     inside = jnp.all(jnp.abs(offset[:2]) < HOLE_WIDTH / 2)
     return jnp.where(inside, jnp.clip(HOLE_DEPTH - offset[2], 0.0, HOLE_DEPTH), 0.0)
@@ -124,7 +124,7 @@ class FrankaPegInsert(ArmTask):
         return Arrangement(qpos, {"socket": jnp.append(between(uniform[7:9], *SOCKET), 0.0)}, width=0.0)
 
     def sense(self, data: Data) -> dict[str, Array]:
-        """What is observed beside the arm."""
+        """The observation beside the arm."""
         model = self.physics.model
         return {
             **sensing.object_values(model, data, "peg"),

@@ -111,7 +111,7 @@ class FrankaPickCube(ArmTask):
         return Arrangement(qpos, {"goal": between(uniform[10:13], *GOAL)})
 
     def sense(self, data: Data) -> dict[str, Array]:
-        """What is observed beside the arm."""
+        """The observation beside the arm."""
         model = self.physics.model
         return {
             **sensing.object_values(model, data, "cube"),

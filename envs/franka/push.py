@@ -84,14 +84,14 @@ def lost(model: mujoco.MjModel, data: Data) -> Array:  # -> [] bool
 
 
 def turn(model: mujoco.MjModel, data: Data) -> Array:  # -> [] rad
-    """By how much the block is turned about the vertical from the nearest of its four equal poses."""
+    """The yaw of the block from the nearest of its four equal poses."""
     _, quat = sensing.object_pose(model, data, "block")
     x, y, _ = rotate(jnp.asarray([1.0, 0.0, 0.0]), quat)
     return jnp.arctan2(jnp.sin(4 * jnp.arctan2(y, x)), jnp.cos(4 * jnp.arctan2(y, x))) / 4
 
 
 def behind(model: mujoco.MjModel, data: Data) -> Array:  # -> [3]
-    """Where the gripper pushes from: at the edge of the block that is turned away from the goal."""
+    """The point that the gripper pushes from: at the edge of the block that is turned away from the goal."""
     block, _ = sensing.object_pose(model, data, "block")
     way = sensing.mocap_position(model, data, "goal")[:2] - block[:2]
     return block.at[:2].add(-BLOCK[0] * way / jnp.maximum(jnp.linalg.norm(way), 1e-3))
@@ -120,7 +120,7 @@ class FrankaPush(ArmTask):
         return Arrangement(qpos, {"goal": jnp.append(goal, 0.0)})
 
     def sense(self, data: Data) -> dict[str, Array]:
-        """What is observed beside the arm."""
+        """The observation beside the arm."""
         model = self.physics.model
         return {
             **sensing.object_values(model, data, "block"),

@@ -83,7 +83,7 @@ class FrankaReach(ArmTask):
         return Arrangement(arm, {"goal": away_from(tcp_pose(arm[:7])[0], APART, uniform[7:10], *GOAL)})
 
     def sense(self, data: Data) -> dict[str, Array]:
-        """What is observed beside the arm."""
+        """The observation beside the arm."""
         model = self.physics.model
         return {
             "goal": sensing.from_tcp(model, data, sensing.mocap_position(model, data, "goal")),

@@ -1,4 +1,4 @@
-"""What Franka tasks sense of the arm and of objects: rows of observation tables, and their values.
+"""Observation terms of the Franka tasks, of the arm and of objects: rows of observation tables, and their values.
 
 World frame is that of the robot's base. Where objects and goals are is observed from the TCP, along the axes of the
 base: what matters is a small difference of two large numbers, which a network whose inputs are scaled to the spread of
@@ -99,7 +99,7 @@ def object_velocity(model: mujoco.MjModel, data: Data, name: str) -> Array:  # -
 
 
 def mocap_position(model: mujoco.MjModel, data: Data, name: str) -> Array:  # -> [3]
-    """Where a goal, a socket or a cabinet was put."""
+    """The position of a goal, a socket or a cabinet."""
     return data.mocap_pos[mocap_id(model, name)]
 
 
@@ -129,5 +129,5 @@ def off_table(position: Array) -> Array:  # [3] -> [] bool
 
 
 def closeness(distance: Array, scale: float = 0.2) -> Array:  # [] -> []
-    """From 1 at the place to 0 far away, steepest there: 0.24 at `scale` m."""
+    """A reward from 1 at the place to 0 far away, steepest there: 0.24 at `scale` m."""
     return 1 - jnp.tanh(distance / scale)

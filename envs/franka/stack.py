@@ -103,7 +103,7 @@ def lost(model: mujoco.MjModel, data: Data) -> Array:  # -> [] bool
 
 
 def _from_place(model: mujoco.MjModel, data: Data) -> Array:  # -> [3]
-    """From where the cube would be on the base to where it is."""
+    """The vector from the cube's place on the base to the cube."""
     cube, base = (sensing.object_pose(model, data, name)[0] for name in ("cube", "base"))
     return cube - base - jnp.asarray([0.0, 0.0, 2 * CUBE])
 
@@ -128,7 +128,7 @@ class FrankaStack(ArmTask):
         return Arrangement(jnp.concatenate([start_arm(uniform[:7]), *cubes]))
 
     def sense(self, data: Data) -> dict[str, Array]:
-        """What is observed beside the arm."""
+        """The observation beside the arm."""
         model = self.physics.model
         return {
             **sensing.object_values(model, data, "cube"),

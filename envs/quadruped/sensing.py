@@ -1,4 +1,4 @@
-"""How a quadruped's trunk moves, computed from the coordinates.
+"""The motion of a quadruped's trunk, computed from the coordinates.
 
 `sensordata` is that of before the last substep, see `Physics`, while joint angles are read after it. What a policy
 observes must be of one instant, as a robot's own message is, so the trunk is not read from sensors. Contacts and feet

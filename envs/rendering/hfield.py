@@ -1,4 +1,4 @@
-"""Where a ray meets a MuJoCo height field, exactly, and the surface normal there.
+"""Exact intersection of a ray with a MuJoCo height field, and the surface normal there.
 
 The ray walks through a quadtree that knows the highest point of each of its nodes (Tevs, Ihrke and Seidel 2008,
 "Maximum mipmaps for fast, accurate, and scalable dynamic height field rendering") and jumps over nodes that it passes

@@ -1,4 +1,4 @@
-"""Where a ray enters a primitive geometry, and the surface normal there.
+"""Intersection of a ray with a primitive geometry, and the surface normal there.
 
 Vectors are triples of arrays, one for each coordinate, because compilers fuse and vectorise that; everything is in the
 frame of the geometry. Axes: G geometries of one type, N rays. Coordinates of a ray are [G, N], or [G, 1] where all rays
@@ -87,7 +87,7 @@ def plane(origin: Vec, direction: Vec, size: Vec) -> Array:
 
 
 def sphere(origin: Vec, direction: Vec, size: Vec) -> Array:
-    """Where a ray enters a ball of radius `size[0]`."""
+    """The point where a ray enters a ball of radius `size[0]`."""
     middle = -dot(origin, direction)
     nearest = advance(origin, direction, middle)
     square = size[0] ** 2 - dot(nearest, nearest)  # of half the chord; from the nearest point, to cancel less

@@ -24,7 +24,7 @@ BLOCK = 4  # geometries traced at once; more of them fall out of a CPU's cache, 
 
 
 class Layout(NamedTuple):
-    """Which geometries of a model are shown; fixes the shape of the computation.
+    """The geometries of a model that are drawn; fixes the shape of the computation.
 
     Attributes:
       ngeom: number of geometries of the model, shown or not.
@@ -160,7 +160,7 @@ def occluded(layout: Layout, geoms: Geoms, origin: Vec, direction: Vec, far: Arr
 
 
 class Surface(NamedTuple):
-    """Where rays meet a surface, all [N]: world normal, and the point and the axes of the geometry's own frame."""
+    """Intersections of rays with surfaces, all [N]: world normal, point and axes of the geometry's own frame."""
 
     normal: Vec
     local: Vec

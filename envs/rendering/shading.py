@@ -1,4 +1,4 @@
-"""What colour a ray sees: one light with a hard shadow, floor patterns, sky and fog.
+"""The colours that rays see: one light with a hard shadow, floor patterns, sky and fog.
 
 Colours are display colours in 0..1, lit without gamma as in MuJoCo's own renderer. Axes: N rays, ngeom geometries.
 """
@@ -36,7 +36,7 @@ DEFAULT_LIGHT = (-0.35, -0.5, 1.0)  # towards the light of a model that has none
 
 @struct.dataclass
 class Appearance:
-    """How the scene looks: leaves that visual randomisation may change and `vmap` may batch.
+    """The appearance of the scene: leaves that visual randomisation may change and `vmap` may batch.
 
     Attributes:
       geom_size: [ngeom, 3], MuJoCo's.
@@ -132,7 +132,7 @@ def shade(
     shadows: bool,
     floor: Floor,
 ) -> tuple[Array, Array, Array]:
-    """What rays of unit direction `ray` [N] from `origin` [3] see; `pixel` [] is the angle between neighbours in rad.
+    """Colours seen by rays of unit direction `ray` [N] from `origin` [3]; `pixel` [] is the angle between two, rad.
 
     Returns colour [3, N], distance [N] and geometry [N]; infinity and -1 for the sky.
     """

@@ -106,7 +106,7 @@ def ratio_of_times(found: dict[str, list[Watched]], budget: float) -> tuple[floa
 
 
 def sentence(found: dict[str, list[Watched]], bench: AgainstBrax, ratio: float | None, complete: bool) -> str:
-    """What the table means."""
+    """The meaning of the table in a sentence."""
     if ratio is None:
         return "Ours did not reach the target in its budget, so there is nothing to compare: raise --budget-seconds."
     if complete:

@@ -49,7 +49,7 @@ class Brax:
 
 
 def device_put_replicated(tree, devices):
-    """What Brax 0.14 calls and JAX 0.10 no longer has: a leading axis with one copy for each of some devices."""
+    """The function that Brax 0.14 calls and JAX 0.10 lacks: a leading axis with one copy for each of some devices."""
     mesh = jax.sharding.Mesh(devices, ("device",))
     sharding = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("device"))
     return jax.tree.map(lambda leaf: jax.device_put(jnp.stack([leaf] * len(devices)), sharding), tree)

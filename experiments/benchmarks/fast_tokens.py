@@ -81,7 +81,7 @@ def main(bench: FastTokens) -> None:
 
 
 def demonstrations(bench: FastTokens) -> list[Episode]:
-    """As many as were asked for.
+    """The demonstrations that were asked for.
 
     Raises:
       UserError: there are fewer than two, or they do not last.
@@ -102,7 +102,7 @@ def demonstrations(bench: FastTokens) -> list[Episode]:
 
 
 def chunks(episodes: Sequence[Episode], rate: int) -> list[np.ndarray]:  # -> [N, H, A] of each episode, H = rate
-    """Every second, one from each quarter of a second on."""
+    """Chunks of a second, one from each quarter of a second on."""
     found = []
     for episode in episodes:
         times = np.arange(len(episode.action)) / episode.fps

@@ -1,4 +1,4 @@
-"""What the benchmarks share: taking turns, waiting for results, and writing down what was found."""
+"""Tools that the benchmarks share: taking turns, waiting for results, and writing down what was found."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mjx_policies.training.run_folder import provenance
 
 
 class Call(NamedTuple):
-    """Something to time.
+    """A function to time.
 
     Attributes:
       run: what is timed, its result included.

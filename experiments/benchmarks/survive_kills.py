@@ -126,7 +126,7 @@ def wait(process: subprocess.Popen, seconds: float) -> int | None:
 
 
 def report(folder: Path) -> str:
-    """What a resumed run will have to do again."""
+    """The work that a resumed run will have to do again."""
     rows = read_metrics(folder / "metrics.csv") if (folder / "metrics.csv").is_file() else {}
     if "seconds" not in rows:  # a new table knows no column but the step
         return "nothing had begun"

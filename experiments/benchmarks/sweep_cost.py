@@ -86,7 +86,7 @@ def main(bench: SweepCost) -> None:
 
 
 def program(config: ppo_run.PPORun, iterations: int, traces: dict[int, int]) -> Any:
-    """So many iterations, from where the last call ended, as the training loop runs them."""
+    """A function that runs so many iterations, from where the last call ended, as the training loop runs them."""
     built = ppo_run.build(config)
     runner = sweep(built.runner) if config.seeds > 1 else built.runner
 

@@ -119,7 +119,7 @@ def main(bench: Throughput) -> None:
 
 
 def unavailable(backend: Backend) -> str:
-    """Why a backend cannot be measured here; empty if it can."""
+    """The reason why a backend cannot be measured here; empty if it can."""
     if backend == "cpu" and jax.default_backend() != "cpu":
         return f"JAX runs on {jax.default_backend()}; set JAX_PLATFORMS=cpu to measure it"
     if backend == "warp" and importlib.util.find_spec("warp") is None:
@@ -156,7 +156,7 @@ def prepare(config: ppo_run.PPORun) -> tuple[ppo_run.Built, Callable, OnPolicySt
 
 
 def layers(parts: ppo_run.Built, step: Callable, state: OnPolicyState, rollout: Transition) -> dict[str, Call]:
-    """What an iteration is made of, each layer compiled by itself."""
+    """The layers that an iteration is made of, each compiled by itself."""
     learner, envs, env = parts.learner, parts.envs, state.envs.env
     physics = envs.env.physics
     dynamics = innermost(state.envs.envs).dynamics

@@ -96,7 +96,7 @@ def run(bench: TimeToWalk, seed: int, folder: Path, console: Console) -> tuple[W
 
 
 def compile_seconds(path: Path) -> float | None:
-    """What a run says it spent compiling, from the checkpoint it left when it was stopped."""
+    """The time that a run says it spent compiling, from the checkpoint it left when it was stopped."""
     try:
         return verify_checkpoint(newest_checkpoint(path / "checkpoints"))["meta"]["user"]["seconds"]["compile"]
     except (UserError, KeyError):

@@ -23,7 +23,7 @@ POLL = 0.05  # s
 
 @dataclasses.dataclass(frozen=True)
 class Reached:
-    """When a figure first was at the target: wall clock from the start of the process, and environment steps."""
+    """The time when a figure first was at the target: since the start of the process, and in environment steps."""
 
     seconds: float
     steps: int
@@ -31,7 +31,7 @@ class Reached:
 
 @dataclasses.dataclass(frozen=True)
 class Watched:
-    """What became of a process.
+    """The outcome of a process.
 
     Attributes:
       iteration: the first iteration at the target, if there was one.

@@ -72,7 +72,7 @@ class TeleopDevice:
         return SPEEDS[self._level]
 
     def rest(self) -> None:
-        """Nothing is wanted any more, and the gripper is open."""
+        """Asks for no motion, and for an open gripper."""
         self.velocity, self.closed = np.zeros(len(self._highest)), False
         self._left = np.zeros((len(self._highest), 2))  # [D, 2] s, for which a press still holds, backward and forward
 

@@ -39,7 +39,7 @@ class Member(NamedTuple):
 
     @property
     def point(self) -> str:
-        """Its point of the grid in words; empty where there is no grid."""
+        """The run's point of the grid in words; empty where there is no grid."""
         return in_words(self.values)
 
     @property

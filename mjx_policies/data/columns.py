@@ -119,7 +119,7 @@ def decode_pictures(files: Iterable[bytes | None], count: int, shape: tuple[int,
 
 
 def picture_shape(data: bytes, where: str) -> tuple[int, ...]:
-    """What `decode_pictures` makes of such a file: [H, W, 3], or [H, W] of one that is grey."""
+    """The shape of what `decode_pictures` makes of such a file: [H, W, 3], or [H, W] of one that is grey."""
     with _picture(data, where) as image:
         return (image.height, image.width, *(() if image.mode == "L" else (3,)))
 

@@ -104,7 +104,7 @@ def note_integers(dtype: str) -> str:
 
 
 def remarks(dataset: Dataset) -> list[str]:
-    """What a user should know of a dataset besides its numbers, in sentences."""
+    """Remarks on a dataset besides its numbers, in sentences."""
     found = list(dataset.notes)
     if dataset.left_out:
         found.append(f"Left out, because an episode holds plain numbers only: {', '.join(dataset.left_out)}.")
@@ -159,7 +159,7 @@ def readable(
 
 
 def _jitter(dataset: Dataset, number: int) -> float:
-    """By what portion of a period the steps of an episode are further apart, or closer, than its rate says."""
+    """The largest deviation of an episode's steps from its rate, as a portion of a period."""
     times = getattr(dataset, "times", None)
     try:
         stamps = None if times is None else times(number)
@@ -171,7 +171,7 @@ def _jitter(dataset: Dataset, number: int) -> float:
 
 @dataclasses.dataclass
 class Described:
-    """What opening a file tells of an episode, see `Alike`."""
+    """The description of an episode that opening its file gives, see `Alike`."""
 
     length: int = 0
     features: dict[str, Feature] = dataclasses.field(default_factory=dict)
@@ -181,7 +181,7 @@ class Described:
 
 
 class Alike:
-    """What most episodes of a file agree on, so that an odd one among them is told, and refused alone.
+    """The properties that most episodes of a file agree on, so that an odd one among them is told, and refused alone.
 
     Use `episode` for each in turn, then `settle_fps` where files say rates; `features` are those of most episodes.
     """
@@ -243,7 +243,7 @@ class Alike:
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """What was left out of any episode."""
+        """The observations that were left out of any episode."""
         return tuple(dict.fromkeys(name for found in self._found for name in found.left_out))
 
     def _most(self, key: Callable[[Described], Any]) -> Any:

@@ -34,7 +34,7 @@ class Describe:
 
 
 def describe(dataset: Dataset) -> str:
-    """From what describes the episodes, which are not read."""
+    """Describes a dataset from its metadata, without reading the episodes."""
     lengths = np.asarray(dataset.lengths)
     steps = int(lengths.sum())
     size = f"{len(dataset):,} episodes of {dataset.format}, {steps:,} steps"

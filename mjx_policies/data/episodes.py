@@ -28,7 +28,7 @@ class NotFiniteError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Episode:
-    """What a robot saw, did and was paid, from a reset to an end. A pytree whose leaves are the arrays.
+    """An episode: observations, actions and rewards from a reset to an end. A pytree whose leaves are the arrays.
 
     Attributes:
       observation: {name: [T, ...]} numbers or truth values, at least one in a step; pixels uint8 [T, H, W, C]; row t is

@@ -19,10 +19,10 @@ FORMATS: dict[str, ModuleType] = {"lerobot": lerobot, "robomimic": robomimic, "m
 
 
 class EpisodeWriter(Protocol):
-    """What the `Writer` of each format does; each is also a context that closes it, unless it ends with an error."""
+    """The protocol of each format's `Writer`; each is also a context that closes it, unless it ends with an error."""
 
     def __len__(self) -> int:
-        """How many episodes the dataset holds."""
+        """The number of episodes in the dataset."""
         ...
 
     def add(self, episode: Episode) -> int:
@@ -73,7 +73,7 @@ def read(path: str | Path, *, fps: float | None = None) -> Dataset:
 
 
 def kept(dataset: Dataset) -> dict[str, Any]:
-    """What a dataset says of the robot, as options of a `Writer` that is to say the same."""
+    """The description of the robot in a dataset, as options of a `Writer` that is to say the same."""
     state = dataset.features.get("state")
     return {
         "robot": dataset.robot,

@@ -46,7 +46,7 @@ def opened(path: Path) -> Iterator[Any]:
 
 
 def names(group: Any) -> list[str]:
-    """What a group holds, in the file's order."""
+    """The names in a group, in the file's order."""
     return list(group.keys())
 
 

@@ -1,4 +1,4 @@
-"""Where the parts of a dataset lie; of one that may come from anywhere, none outside its folder, and no links."""
+"""Paths of the parts of a dataset; of one that may come from anywhere, none outside its folder, and no links."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which windows come when: a function of a seed and the number of the batch, so that reading can go on anywhere."""
+"""The order of windows: a function of a seed and the number of the batch, so that reading can go on anywhere."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class Pending:
 
 @dataclasses.dataclass(frozen=True)
 class ChunkState:
-    """What is carried from step to step of a run. All of a run is here, so that the next one cannot inherit any of it.
+    """The state carried from step to step of a run: all of it, so that the next run cannot inherit any.
 
     Attributes:
       step: counts from 0.
@@ -431,7 +431,7 @@ class Inline(Executor):
     """Does what it is told at once, in the same thread."""
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """What it returned or raised."""
+        """A finished future with the function's result or its error."""
         future: Future[Any] = Future()
         try:
             future.set_result(fn(*args, **kwargs))

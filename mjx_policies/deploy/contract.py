@@ -1,4 +1,4 @@
-"""What an exported policy needs of a robot and promises to it, as typed data and as canonical JSON.
+"""The contract between an exported policy and a robot, as typed data and as canonical JSON.
 
 The contract travels in the policy's own ONNX file. It is generated from the tables a policy was trained with, and read
 back strictly: an unknown version, a missing, unknown or mistyped key, and a number that is not finite or that no robot
@@ -180,7 +180,7 @@ class NoiseInput:
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """What a quantity of the simulation was drawn from during training."""
+    """The range that a quantity of the simulation was drawn from during training."""
 
     name: str
     operation: str
@@ -190,7 +190,7 @@ class Range:
 
 @dataclasses.dataclass(frozen=True)
 class Training:
-    """Where the policy comes from; `commit` is empty if that is not known."""
+    """The training that the policy comes from; `commit` is empty if that is not known."""
 
     task: str
     steps: int
@@ -295,7 +295,7 @@ def loads(text: str) -> Contract:
 
 
 def allowance(tolerance: float, largest: float) -> float:
-    """How far an output may be off whose golden values reach up to `largest`: above 100, in proportion to it.
+    """The tolerance for an output whose golden values reach up to `largest`: above 100, in proportion to it.
 
     Float32 is no finer there, and a tolerance of the contract's is at most 1e-3.
     """

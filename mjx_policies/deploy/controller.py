@@ -58,7 +58,7 @@ class Request(enum.StrEnum):
 
 
 class PolicyStep(Protocol):
-    """What a policy returns: action [A], target [A] and its next state."""
+    """The result of a policy's step: action [A], target [A] and its next state."""
 
     @property
     def action(self) -> np.ndarray: ...  # noqa: D102
@@ -71,7 +71,7 @@ class PolicyStep(Protocol):
 
 
 class ControlPolicy(Protocol):
-    """What the controller needs of a policy, see `policy.ExportedPolicy`."""
+    """The protocol of a policy that the controller needs, see `policy.ExportedPolicy`."""
 
     @property
     def contract(self) -> Contract:
@@ -79,7 +79,7 @@ class ControlPolicy(Protocol):
         ...
 
     def initial_state(self) -> Any:
-        """What the first step starts from."""
+        """The state that the first step starts from."""
         ...
 
     def step(self, observation: np.ndarray, state: Any) -> PolicyStep:
@@ -126,7 +126,7 @@ class Output:
 
 @dataclasses.dataclass(frozen=True)
 class Stance:
-    """How a robot stands and how it is damped. The defaults suit legs, which carry the robot with soft servos.
+    """The pose and the gains of a robot that stands or is damped. The defaults suit legs, whose servos are soft.
 
     Attributes:
       position: [A] pose, in the policy's order; None for the target of a zero action.
@@ -269,7 +269,7 @@ class Controller:
         return self.mode in (Mode.STAND, Mode.RUN)
 
     def _begin(self) -> None:
-        """What `Output` says unless a tick knows better."""
+        """The defaults of a tick's `Output`."""
         self._details = {
             "note": "",
             "fresh": False,
@@ -487,7 +487,7 @@ class Controller:
 
 
 def joint_maps(policy: Sequence[str], robot: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Where each of the policy's joints [A] is among the robot's, and each of the robot's among the policy's.
+    """The places of the policy's joints [A] among the robot's, and of the robot's among the policy's.
 
     Raises:
       ContractError: they are not the same names, each once.

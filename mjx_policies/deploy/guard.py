@@ -127,7 +127,7 @@ class Order:
 
     @classmethod
     def decode(cls, message: bytes) -> Order:
-        """What `encode` wrote; an empty message asks for nothing."""
+        """Decodes what `encode` wrote; an empty message asks for nothing."""
         if not message:
             return cls()
         stamp, sequence, clears, stop, joints = cls._HEADER.unpack_from(message)
@@ -174,7 +174,7 @@ class GuardReport:
 
     @classmethod
     def decode(cls, message: bytes) -> GuardReport:
-        """What `encode` wrote; an empty message tells nothing."""
+        """Decodes what `encode` wrote; an empty message tells nothing."""
         if not message:
             return cls()
         state, clears, length, stamp, sequence, count = cls._HEADER.unpack_from(message)
@@ -191,7 +191,7 @@ class GuardReport:
 
 
 class Guard:
-    """What the second process does each period, apart from processes and shared memory.
+    """The work of the second process in each period, apart from processes and shared memory.
 
     Attributes:
       damping: the targets that damp the robot.

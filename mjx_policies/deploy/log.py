@@ -210,7 +210,7 @@ def read_log(path: str | os.PathLike[str]) -> RecordedLog:
 
 
 def describe(code: int) -> str:
-    """What the fault code of a record means."""
+    """The meaning of a record's fault code."""
     if code == 0:
         return "no fault"
     if not 0 < code < len(CODES):

@@ -33,7 +33,7 @@ class Operator(Protocol):
 
 
 class Log(Protocol):
-    """Where ticks go, such as `log.RingLog`."""
+    """The protocol of a log of ticks, such as `log.RingLog`."""
 
     def write(self, values: Mapping[str, Any]) -> None:
         """Writes one tick, see `log.tick_values`."""
@@ -131,7 +131,7 @@ def _ticks(
     sleep: Callable[[float], None],
     signals: list[int],
 ) -> None:
-    """Everything until the end is due. Deadline number k is `start + k * control_dt`."""
+    """Runs the ticks until the end is due. Deadline number k is `start + k * control_dt`."""
     control_dt = controller.contract.timing.control_dt
     start, number = clock(), 0
     while True:

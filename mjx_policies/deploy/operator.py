@@ -15,7 +15,7 @@ DIGITS = 3  # that a command is rounded to, or ten steps of 0.1 would not make 1
 
 
 class HandOperator:
-    """What sliders, buttons and keys say. Every method may be called from any thread and never blocks.
+    """An operator set by sliders, buttons and keys. Every method may be called from any thread and never blocks.
 
     A request is delivered once. Of two between two polls the later one counts, except that nothing overtakes `damp`.
 

@@ -35,7 +35,7 @@ class PolicyError(RuntimeError):
 
 
 class PolicyOutput(NamedTuple):
-    """What a policy answers; a tuple, which is quicker to make than a frozen dataclass.
+    """The output of a policy; a tuple, which is quicker to make than a frozen dataclass.
 
     Attributes:
       action: [A], or [H, A] if the policy plans ahead; [B, ...] for a batch. What it may want to see again.

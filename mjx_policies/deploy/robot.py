@@ -30,7 +30,7 @@ class Reading:
 
 @dataclasses.dataclass(frozen=True)
 class Targets:
-    """What the servos are told: torque = stiffness * (position - angle) - damping * velocity.
+    """The targets of the servos: torque = stiffness * (position - angle) - damping * velocity.
 
     Attributes:
       position: [A] rad.
@@ -47,7 +47,7 @@ class Robot(Protocol):
 
     @property
     def name(self) -> str:
-        """Such as `go2`; must be that of the contract."""
+        """The robot's name, such as `go2`; must be that of the contract."""
         ...
 
     @property

@@ -122,7 +122,7 @@ class SafetyLimits:
 
 
 def limits_of(contract: Contract, **changes: Any) -> SafetyLimits:
-    """What this library thinks right for the robot and policy of a contract.
+    """The limits that suit the robot and the policy of a contract.
 
     Args:
       contract: of the policy.
@@ -267,7 +267,7 @@ def check_gyro(gyro: np.ndarray, limits: SafetyLimits) -> Fault | None:  # [3]
 
 
 def check_values(values: Mapping[str, np.ndarray], names: Sequence[str], limits: SafetyLimits) -> Fault | None:
-    """What one reading's values [A], of the right shapes and finite, say by themselves, in the order of the module.
+    """The first fault in one reading's values [A] alone, of the right shapes and finite, in the order of the module.
 
     Args:
       values: `orientation` and `gyro` may be absent.

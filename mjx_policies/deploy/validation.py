@@ -134,7 +134,7 @@ def parse_model(data: bytes) -> Model:
 
 
 def input_shapes(contract: Contract) -> dict[str, tuple[int, ...]]:
-    """What goes in, by name, without the batch: the observation, states, noises.
+    """The shapes of the inputs by name, without the batch: the observation, states, noises.
 
     Raises:
       ContractError: a name occurs twice or a shape is not one.
@@ -146,7 +146,7 @@ def input_shapes(contract: Contract) -> dict[str, tuple[int, ...]]:
 
 
 def output_shapes(contract: Contract) -> dict[str, tuple[int, ...]]:
-    """What comes out, like `input_shapes`: action and target, which are [A] or [H, A], and next states."""
+    """The shapes of the outputs, like `input_shapes`: action and target, which are [A] or [H, A], and next states."""
     horizon = contract.action.horizon
     action = (len(contract.joints),) if horizon == 1 else (horizon, len(contract.joints))
     named = [("action", action), ("target", action)]

@@ -1,1 +1,1 @@
-"""Why a run does not learn: what its data, its weights and its curves give away."""
+"""Diagnosis of a run that does not learn, from its data, its weights and its curves."""

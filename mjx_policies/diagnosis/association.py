@@ -23,7 +23,7 @@ SHARE = 0.02  # of the actions' variance that an exchange must move to say anyth
 
 @dataclasses.dataclass(frozen=True)
 class Association:
-    """How much better the recorded actions agree with the observations than exchanged ones.
+    """The agreement of the recorded actions with the observations, against that of exchanged ones.
 
     Attributes:
       explained: R^2 of the action, from observations before and after it.
@@ -55,7 +55,7 @@ def measure_association(steps: Steps, columns: np.ndarray, seed: int = 0) -> Ass
 
 
 def rotate(starts: np.ndarray, lengths: np.ndarray, rng: np.random.Generator) -> np.ndarray:  # [E], [E] -> [N]
-    """For each row another of its episode: all go on by the same number of steps, the last to the first."""
+    """A permutation within episodes: all rows of one go on by the same number of steps, the last to the first."""
     parts = []
     for start, length in zip(starts, lengths, strict=True):
         parts.append(start + (np.arange(length) + rng.integers(NEAR, length - NEAR + 1)) % length)
@@ -63,7 +63,7 @@ def rotate(starts: np.ndarray, lengths: np.ndarray, rng: np.random.Generator) ->
 
 
 def swap(starts: np.ndarray, lengths: np.ndarray, rng: np.random.Generator) -> np.ndarray:  # [E], [E] -> [N]
-    """For each row that of another episode which is as far on its way."""
+    """A permutation across episodes: for each row that of another episode which is as far on its way."""
     order = rng.permutation(len(starts))
     other = np.empty_like(order)
     other[order] = np.roll(order, 1)  # one cycle through all, so that none stays

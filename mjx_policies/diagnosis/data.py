@@ -51,7 +51,7 @@ class Data:
 
     @functools.cached_property
     def lags(self) -> Lags | None:
-        """Which action goes with which observation; without columns that copy others."""
+        """The lags between actions and observations; without columns that copy others."""
         return measure_lags(self.steps, self._used)
 
     @functools.cached_property

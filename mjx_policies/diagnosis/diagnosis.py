@@ -1,4 +1,4 @@
-"""Why a run does not learn: all checks, in the order in which one thing causes another, and the first finding.
+"""Diagnosis of a run that does not learn: all checks, in the order in which one thing causes another.
 
 diagnosis = diagnose(episodes=episodes)                     # demonstrations
 diagnosis = diagnose(run=read_run(Path("runs/a")))          # a run folder
@@ -74,7 +74,7 @@ class Diagnosis:
 
     @property
     def findings(self) -> dict[str, CheckResult]:
-        """What was found wrong, by the name of the check: a cause before what it brings about, the minor ones last."""
+        """The findings by the name of the check: a cause before what it brings about, the minor ones last."""
         wrong = {name: result for name, result in self.results.items() if result and result.finding}
         return dict(sorted(wrong.items(), key=lambda item: item[1].minor))
 

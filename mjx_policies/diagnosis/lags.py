@@ -1,4 +1,4 @@
-"""Which action goes with which observation. Axes: N steps, D columns, A actions, F folds.
+"""Lags between actions and observations. Axes: N steps, D columns, A actions, F folds.
 
 A robot acts on what it saw and sees what it did: action t follows from observation t - p and brings about the change
 from observation t - d... to the next, with p and d at least zero. Both lags are measured, as the pair of Gaussian
@@ -25,7 +25,7 @@ MIN_ROWS = 150
 
 @dataclasses.dataclass(frozen=True)
 class Lags:
-    """How well each lag explains actions and changes.
+    """The portions of actions and of changes that each lag explains.
 
     Attributes:
       policy: {p: R^2} of the action, from the observation p steps before its row.

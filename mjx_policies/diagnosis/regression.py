@@ -41,7 +41,7 @@ def assign_folds(episode: np.ndarray, seed: int = 0) -> np.ndarray:  # [N] -> [N
 
 
 def predict(inputs: np.ndarray, outputs: np.ndarray, fold: np.ndarray) -> np.ndarray:  # [N, F], [N, K], [N] -> [N, K]
-    """What each row's outputs should be, by a fit to the other folds; `outputs` have a mean of about zero."""
+    """Predictions of each row's outputs, by a fit to the other folds; `outputs` have a mean of about zero."""
     inputs = np.concatenate([standardise(inputs), np.ones((len(inputs), 1))], axis=1)
     parts = [fold == number for number in range(FOLDS)]
     grams = [inputs[part].T @ inputs[part] for part in parts]
@@ -64,7 +64,7 @@ def fit(inputs: np.ndarray, outputs: np.ndarray, fold: np.ndarray) -> np.ndarray
 
 
 def closest(outputs: np.ndarray, *candidates: np.ndarray) -> np.ndarray:  # [N, K], [N, K] each -> [N, K]
-    """For each column the candidate with the least squared error."""
+    """The candidate with the least squared error, for each column."""
     errors = np.array([np.sum(np.square(outputs - predicted), axis=0) for predicted in candidates])  # [C, K]
     return np.choose(errors.argmin(axis=0)[None], candidates)
 

@@ -183,7 +183,7 @@ def saturated(data: Data) -> CheckResult | None:
 
 
 def turns(column: np.ndarray, episode: np.ndarray, near: float) -> float:  # [N], [N] -> changes of end an episode
-    """How often an action goes from one end of its range to the other."""
+    """The number of times that an action goes from one end of its range to the other."""
     ends = (column >= column.max() - near).astype(int) - (column <= column.min() + near).astype(int)
     at_end = np.flatnonzero(ends)
     changed = (np.diff(ends[at_end]) != 0) & (np.diff(episode[at_end]) == 0)

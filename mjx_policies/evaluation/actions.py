@@ -1,4 +1,4 @@
-"""What a policy's actions look like beside those it learned from. Axes: N actions, A action, T steps of an episode.
+"""A policy's actions compared with those it learned from. Axes: N actions, A action, T steps of an episode.
 
 A policy can fit every action and still fail: by averaging modes that the demonstrations keep apart, by commanding more
 than the robot has, by trembling. Each shows here before it shows in a success rate.

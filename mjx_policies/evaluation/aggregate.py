@@ -1,4 +1,4 @@
-"""What a learner achieves over seeds and tasks, Agarwal et al. 2021 (arXiv:2108.13264). Axes: R runs, M tasks."""
+"""Aggregate scores of a learner over seeds and tasks, Agarwal et al. 2021 (arXiv:2108.13264). Axes: R runs, M tasks."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class Comparison:
 
     @property
     def more_episodes(self) -> int | None:
-        """How many of `episodes_needed` are missing; None if the rates are equal."""
+        """The number of `episodes_needed` that are missing; None if the rates are equal."""
         done = min(self.first.count, self.second.count)
         return None if self.episodes_needed is None else max(0, self.episodes_needed - done)
 

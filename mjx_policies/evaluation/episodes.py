@@ -18,7 +18,7 @@ _POLICY = 0x706F6C69  # tells the policy's keys from those of the environments, 
 
 
 class Environments(Protocol):
-    """What evaluation needs of vectorized environments."""
+    """The protocol of vectorized environments that evaluation needs."""
 
     num_envs: int
     episode_steps: int

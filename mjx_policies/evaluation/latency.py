@@ -1,4 +1,4 @@
-"""How long a policy thinks, and how evenly."""
+"""Latency of a policy's decisions."""
 
 from __future__ import annotations
 

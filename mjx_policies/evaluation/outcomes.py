@@ -1,4 +1,4 @@
-"""What each episode achieved, and the figures that follow. Axes: B episodes, K stages.
+"""Outcomes of episodes, and the figures that follow. Axes: B episodes, K stages.
 
 A manipulation task reports success as a latched metric (`success`, and `stage/<name>` for partial credit): its value at
 the last step is what the episode achieved, and its mean over the steps says since when. Other tasks state criteria, see
@@ -28,7 +28,7 @@ Goal = Literal["success", "tracking", "survival"]
 
 
 class Task(Protocol):
-    """What there is to know of a task: `EnvSpec` has it all."""
+    """The part of a task's spec that evaluation needs: `EnvSpec` has it all."""
 
     @property
     def control_dt(self) -> float:
@@ -42,12 +42,12 @@ class Task(Protocol):
 
     @property
     def criteria(self) -> tuple[Criterion, ...]:
-        """All of which an episode has to meet."""
+        """The criteria, all of which an episode has to meet."""
         ...
 
     @property
     def bounded_metrics(self) -> tuple[str, ...]:
-        """Those that lie in [0, 1]."""
+        """The metrics that lie in [0, 1]."""
         ...
 
 
@@ -88,11 +88,11 @@ class Outcomes:
 
     @property
     def rate(self) -> Estimate:
-        """How often the goal is achieved."""
+        """The rate at which the goal is achieved."""
         return self.rate_of(self.achieved)
 
     def rate_of(self, happened: np.ndarray) -> Estimate:  # [B] bool
-        """How often something happens in the episodes that were not cut off; NaN if there are none."""
+        """The rate at which something happens in the episodes that were not cut off; NaN if there are none."""
         whole = ~self.cut_off
         if not whole.any():
             return Estimate(np.nan, np.nan, np.nan, 0)

@@ -94,7 +94,7 @@ def soft(text: str) -> Html:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> Html:
-    """A table that scrolls sideways where the screen is narrow."""
+    """An HTML table, which scrolls sideways where the window is narrow."""
     head = tag("tr", *(tag("th", cell) for cell in header))
     body = [tag("tr", *(tag("td", cell) for cell in row)) for row in rows]
     return tag("div", tag("table", tag("thead", head), tag("tbody", *body)), class_="scroll")
@@ -167,7 +167,7 @@ def histograms(edges: np.ndarray, series: Sequence[np.ndarray]) -> Html:  # [bin
 
 
 def legend(names: Sequence[str]) -> Html:
-    """What the colours of `curves` and `histograms` stand for."""
+    """The legend for the colours of `curves` and `histograms`."""
     marks = [
         part
         for colour, name in zip(COLOURS, names, strict=False)

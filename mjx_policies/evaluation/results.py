@@ -1,4 +1,4 @@
-"""What is kept of a policy's episodes in one condition. Axes: B episodes, T steps, A actions."""
+"""Results of a policy's episodes in one condition. Axes: B episodes, T steps, A actions."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Estimate:
 
     @staticmethod
     def _decimals(*numbers: float) -> int:
-        """How many decimals are shown: three of rates, of large numbers fewer, which keeps tables within a terminal."""
+        """The number of decimals: three of rates, fewer of large numbers, which keeps tables within a terminal."""
         largest = max(map(abs, numbers))
         return 3 if largest < 10 else 2 if largest < 100 else 1 if largest < 1000 else 0
 

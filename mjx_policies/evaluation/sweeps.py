@@ -1,4 +1,4 @@
-"""What the runs of a sweep achieve: the points of its grid, compared over their seeds."""
+"""Results of a sweep: the points of its grid, compared over their seeds."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ Act = Callable[..., Any]
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-    """What was made: the file's bytes and the contract inside them."""
+    """An exported policy: the file's bytes and the contract inside them."""
 
     data: bytes
     contract: contract.Contract

@@ -1,4 +1,4 @@
-"""How close an exported policy is to the one that was trained, and how fast. Axes: N observations, D observation."""
+"""Parity of an exported policy with the one that was trained, and its speed. Axes: N observations, D observation."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def extremes(observations: np.ndarray, num: int, seed: int = 0) -> np.ndarray:  
 
 
 def spread(observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:  # [N, D] -> [D], [D]
-    """Their mean and ten of their standard deviations, in float64."""
+    """The mean of observations and ten of their standard deviations, in float64."""
     return observations.mean(axis=0, dtype=np.float64), EXTREME * observations.std(axis=0, dtype=np.float64)
 
 

@@ -26,7 +26,7 @@ SOFT = 0.9  # of a joint's range, within which targets are kept on a robot; of a
 
 @dataclasses.dataclass(frozen=True)
 class Provenance:
-    """Where a policy comes from and what it was trained against.
+    """The provenance of a policy: where it comes from and what it was trained against.
 
     Attributes:
       task: its name.
@@ -141,7 +141,7 @@ def describe(
 
 
 def by_time(spec: EnvSpec, history: int) -> np.ndarray:  # -> [history, D]
-    """Where each observation lies in what a contract describes, which puts the history of each term side by side."""
+    """The place of each observation in what a contract describes, which puts the history of each term side by side."""
     starts = np.cumsum([0, *(term.size * history for term in spec.observation)])
     rows = [
         start + np.arange(term.size * history).reshape(history, term.size)
@@ -196,7 +196,7 @@ MODEL_FIELDS = (
 
 
 def _slides(names: tuple[str, ...], model: mujoco.MjModel) -> np.ndarray:  # -> [A] bool
-    """Which actuators drive a joint that slides."""
+    """The actuators that drive a joint that slides."""
     joints = [model.actuator(name).trnid[0] for name in names]
     return model.jnt_type[joints] == mujoco.mjtJoint.mjJNT_SLIDE
 

@@ -64,7 +64,7 @@ def _evaluate(closed: ClosedJaxpr, args: Sequence[Any]) -> list[Any]:
 
 
 def _scan(params: dict[str, Any], values: list[Any]) -> list[Any]:
-    """What `lax.scan` returns: the last carry, then the outputs of all steps."""
+    """The results of `lax.scan`: the last carry, then the outputs of all steps."""
     length, num_consts, num_carry = params["length"], params["num_consts"], params["num_carry"]
     if length > MAX_STEPS:
         raise ValueError(f"a loop of {length} steps is too long to be written out, {MAX_STEPS} is the limit")

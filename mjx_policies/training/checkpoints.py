@@ -26,7 +26,7 @@ DAMAGED = ".damaged"  # how the name of a checkpoint that was passed over ends
 
 
 class Restored(NamedTuple):
-    """What `Checkpoints.restore` found: the step, the state saved then, and the metadata beside it."""
+    """The result of `Checkpoints.restore`: the step, the state saved then, and the metadata beside it."""
 
     step: int
     state: PyTree
@@ -129,7 +129,7 @@ def checkpoint_steps(folder: Path) -> list[int]:
 
 
 def newest_intact(folder: Path, read: Callable[[Path], T], say: Callable[[str], None] = print, best: bool = False) -> T:
-    """What `read` makes of the newest checkpoint that is intact.
+    """The result of `read` for the newest checkpoint that is intact.
 
     Args:
       folder: of the checkpoints; it is left as it is.

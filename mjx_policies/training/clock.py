@@ -1,4 +1,4 @@
-"""Where the time of a run goes."""
+"""The wall-clock time of a run, by its parts."""
 
 from __future__ import annotations
 

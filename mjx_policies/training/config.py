@@ -92,7 +92,7 @@ def from_json(kind: type[C], data: Any, where: str = "config") -> C:
 
 
 def differences(before: Any, now: Any) -> list[str]:
-    """What keeps a run with configuration `before` from going on with `now`, a line per field; empty if nothing."""
+    """The differences that keep a run with configuration `before` from going on with `now`, a line per field."""
     return list(_differences(before, now, ""))
 
 

@@ -1,4 +1,4 @@
-"""What several hosts of one run must agree on. With a single host all of this is free."""
+"""Agreement between the hosts of one run. With a single host all of this is free."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the host loop is given and what it gives back: the job, the schedule and the outcome."""
+"""Input and output of the host loop: the job, the schedule and the outcome."""
 
 from __future__ import annotations
 

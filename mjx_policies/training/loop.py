@@ -115,7 +115,7 @@ def train(
 
 
 class _Session(Generic[State]):
-    """What the loop holds between iterations, and the few things it does with it."""
+    """The state of the loop between iterations, and the few things it does with it."""
 
     def __init__(self, job: Job[State], run: RunFolder, schedule: Schedule, progress: ProgressReport):
         self.job, self.run, self.schedule, self.progress = job, run, schedule, progress
@@ -247,7 +247,7 @@ class _Session(Generic[State]):
         return {name: _mean(value[there]) for name, value in values.items()}
 
     def score(self) -> float | None:
-        """What `keep_best` compares, if the last row has a finite one."""
+        """The score that `keep_best` compares, if the last row has a finite one."""
         value = float(self.row.get(self.schedule.keep_best, math.nan))
         return value if math.isfinite(value) else None
 

@@ -1,4 +1,4 @@
-"""How a run is going: a progress bar in a terminal, a line within ten seconds anywhere else."""
+"""Progress of a run: a bar in a terminal, a line within ten seconds anywhere else."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class ProgressReport:
             self._beat.join()
 
     def _say_that_it_goes_on(self) -> None:
-        """Where rows are far apart, as while something is compiled, the phase and its seconds stand for them."""
+        """Prints the phase and its seconds where rows are far apart, as while something is compiled."""
         while not self._ended.wait(self._line_seconds / 10):
             now = time.monotonic()
             if self._phase and now - self._last_sign >= self._line_seconds:
@@ -161,7 +161,7 @@ class ProgressReport:
 
 
 class _Detail(ProgressColumn):
-    """As many of the figures as fit beside all else: on a narrow terminal they go, rather than the bar."""
+    """The column of the figures, as many as fit beside all else: on a narrow terminal they go, rather than the bar."""
 
     def __init__(self, console: Console, bar_width: int):
         super().__init__()
@@ -182,7 +182,7 @@ class _Remaining(ProgressColumn):
 
 
 def fitting(parts: Sequence[str], width: int, between: str = "  ") -> str:
-    """As many of the first parts as fit into so many characters.
+    """The first parts, as many as fit into so many characters.
 
     Example:
       >>> fitting(("12 of 80", "7 failed", "3s left"), 20, between=", ")

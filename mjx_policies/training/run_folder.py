@@ -189,7 +189,7 @@ def provenance() -> dict[str, Any]:
 
 
 def _changes(before: Any, now: Mapping[str, Any]) -> list[str]:
-    """How two results of `provenance` differ in what decides the bits of a run; the earlier one may be anything."""
+    """The differences between two results of `provenance` that decide the bits of a run; the first may be anything."""
 
     def decisive(made_with: Any) -> dict[str, Any]:
         versions = made_with.get("versions") if isinstance(made_with, dict) else None

@@ -1,4 +1,4 @@
-"""How a script ends: one sentence on stderr and an exit code, instead of a traceback."""
+"""The end of a script: one sentence on stderr and an exit code, instead of a traceback."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def clean_errors(*also: type[Exception]) -> Iterator[None]:
 
 
 def _verdict(error: BaseException, for_the_user: tuple[type[Exception], ...]) -> tuple[str, Any] | None:
-    """What to say of an error, and the exit code; None of a bug."""
+    """The sentence for an error, and the exit code; None of a bug."""
     if isinstance(error, SystemExit):
         return "", error.code
     if isinstance(error, for_the_user):
@@ -79,7 +79,7 @@ def _verdict(error: BaseException, for_the_user: tuple[type[Exception], ...]) ->
 
 
 def _ended_by(name: str) -> tuple[str, int]:
-    """What to say of a signal, and the exit code."""
+    """The sentence for a signal, and the exit code."""
     if name == "SIGINT":
         return "interrupted before the work at hand was finished.", exit_code(name)
     return f"{name} ended the work before it was finished.", exit_code(name)
@@ -91,7 +91,7 @@ def _say(text: str) -> None:
 
 
 class _Script:
-    """What a whole script needs around it.
+    """The context that a whole script needs around it.
 
     Attributes:
       entered: whether there is such a block already.

@@ -32,7 +32,7 @@ def leaf_names(tree: PyTree) -> list[str]:
 
 
 def leaf_kind(leaf: Any) -> str:
-    """What a leaf is, see the module; `UserError` for anything that is no leaf."""
+    """The kind of a leaf, see the module; `UserError` for anything that is no leaf."""
     if isinstance(leaf, bool | int | float):
         return f"python {type(leaf).__name__}"
     if not hasattr(leaf, "dtype") or not hasattr(leaf, "shape") or leaf.dtype == object:
@@ -51,7 +51,7 @@ def describe(tree: PyTree) -> dict[str, str]:
 
 
 def mismatches(expected: Mapping[str, str], got: Mapping[str, str]) -> list[str]:
-    """How two `describe` results differ, a line per leaf."""
+    """The differences between two `describe` results, a line per leaf."""
     names = [*expected, *(name for name in got if name not in expected)]
     return [
         f"{name}: expected {expected.get(name, 'nothing')}, got {got.get(name, 'nothing')}"

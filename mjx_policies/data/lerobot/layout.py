@@ -1,4 +1,4 @@
-"""Where a LeRobotDataset v3.0 keeps what, https://huggingface.co/docs/lerobot/lerobot-dataset-v3.
+"""Layout of a LeRobotDataset v3.0, https://huggingface.co/docs/lerobot/lerobot-dataset-v3.
 
 meta/info.json                           rate, features, templates of paths
 meta/stats.json                          statistics of every feature
@@ -59,7 +59,7 @@ _SPEC = re.compile(r"0?[0-9]?d?")  # of a number in a path: no width that would 
 
 
 def feature_name(observation: str) -> str:
-    """What LeRobot calls an observation: `state` is `observation.state`.
+    """The name that LeRobot gives an observation: `state` is `observation.state`.
 
     Example:
       >>> feature_name("state"), feature_name("observation.images.wrist")
@@ -160,7 +160,7 @@ def read_info(root: Path) -> Info:
 
 
 def _places(features: Mapping[str, Any], kept: Mapping[str, Feature]) -> tuple[int, ...]:
-    """Where the numbers of `ENVIRONMENT` stand in the observation that both vectors make together."""
+    """The places of the numbers of `ENVIRONMENT` in the observation that both vectors make together."""
     if STATE not in kept or ENVIRONMENT not in kept:
         return ()
     own, other = kept[STATE], kept[ENVIRONMENT]
@@ -225,7 +225,7 @@ def features_json(
     action_names: Sequence[str] = (),
     environment: Sequence[int] = (),
 ) -> dict[str, Any]:
-    """What `meta/info.json` says of features, from their arrays [T, ...]."""
+    """The entry of `meta/info.json` for features, from their arrays [T, ...]."""
     features: dict[str, Any] = {}
     for name, values in arrays.items():
         shape, dtype = values.shape[1:], values.dtype.name

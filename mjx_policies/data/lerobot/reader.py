@@ -116,7 +116,7 @@ class LeRobotDataset:
             raise type(error)(f"{where}: {error}") from None
 
     def times(self, index: int) -> np.ndarray:  # [T]
-        """When the steps of an episode were taken, s.
+        """The times of an episode's steps, s.
 
         Raises:
           IndexError: there is none with this number.

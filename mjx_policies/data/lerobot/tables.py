@@ -19,7 +19,7 @@ CAMERAS = ("image", "video")
 
 
 def step_arrays(episode: Episode) -> dict[str, np.ndarray]:  # {feature: [T, ...]}
-    """What `meta/info.json` describes. `next.done` is true in the last step, whatever the reason."""
+    """The arrays that `meta/info.json` describes. `next.done` is true in the last step, whatever the reason."""
     last = np.arange(len(episode)) == len(episode) - 1
     return {
         # In one order whatever the episode's, since tables are merged.
@@ -64,7 +64,7 @@ def steps_table(arrays: Mapping[str, np.ndarray], features: Mapping[str, Any]) -
 
 
 def _hugging_face(values: np.ndarray, camera: bool) -> dict[str, Any]:  # [T, ...]
-    """What a column is to Hugging Face `datasets`, which takes lists of lists for ragged unless told their shape.
+    """The type of a column for Hugging Face `datasets`, which takes lists of lists for ragged unless told their shape.
 
     It believes this only of columns whose Arrow type agrees, which for more than one axis is an extension of its own.
     """

@@ -258,7 +258,7 @@ class LeRobotWriter:
         return name in self._features and self._features[name]["dtype"] in CAMERAS
 
     def _task(self, task: str) -> int:
-        """Its number; a new one is written down before rows refer to it."""
+        """The number of a task; a new one is written down before rows refer to it."""
         if task not in self._tasks:
             self._tasks.append(task)
             self._write(self.path / TASKS, [tasks_table(self._tasks)])
@@ -327,7 +327,7 @@ class LeRobotWriter:
             self._write_info()
 
     def _delete_unused(self, used: set[Path]) -> None:
-        """What no row of the table of episodes names: left by a writer that was killed."""
+        """Deletes files that no row of the table of episodes names: left by a writer that was killed."""
         for folder in ("data", "meta/episodes", "videos"):
             for path in (self.path / folder).rglob("*"):
                 if path not in used and (path.is_symlink() or not path.is_dir()):

@@ -40,7 +40,7 @@ _SEVEN = tuple[float, float, float, float, float, float, float]
 
 @dataclasses.dataclass(frozen=True)
 class ArmLimits:
-    """What a model of the arm may do, as documented.
+    """The documented limits of a model of the arm.
 
     Attributes:
       lower, upper: [J] rad, ends of the range.
@@ -190,7 +190,7 @@ class Interpolator:
 
 @dataclasses.dataclass(frozen=True)
 class ArmCommand:
-    """What the arm's impedance law is given: stiffness (position - q) + damping (velocity - dq) + torque; all [J]."""
+    """The input of the arm's impedance law: stiffness (position - q) + damping (velocity - dq) + torque; all [J]."""
 
     position: np.ndarray
     velocity: np.ndarray
@@ -281,7 +281,7 @@ class Franka:
 
     @property
     def joint_names(self) -> tuple[str, ...]:
-        """From the base to the hand."""
+        """The names of the joints, from the base to the hand."""
         return JOINTS
 
     def start(self) -> None:

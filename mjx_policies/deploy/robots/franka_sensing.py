@@ -1,4 +1,4 @@
-"""What a policy of a Franka observes besides its joints, from a reading.
+"""Observation terms of a Franka besides its joints, from a reading.
 
 | term | from the reading's |
 |---|---|

@@ -1,1 +1,1 @@
-"""What needs MuJoCo: simulated robots, the gate before hardware, and episodes of a simulated arm."""
+"""The part of `deploy` that needs MuJoCo: simulated robots, the gate before hardware, episodes of a simulated arm."""

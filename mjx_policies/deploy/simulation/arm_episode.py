@@ -166,7 +166,7 @@ def run_episode(
 
 
 def overloaded(fault: Fault | None, missed: int, skipped: float) -> str:
-    """What a fault of time says about the computer; empty for other faults.
+    """Advice about the computer where a fault is one of time; empty for other faults.
 
     The simulated link loses nothing and its latency is known: whatever else is late is what this computer runs.
 
@@ -224,7 +224,7 @@ class EpisodeOperator:
 
     @property
     def fault(self) -> str:
-        """Why the episode ended before its time, empty if it did not."""
+        """The reason why the episode ended before its time, empty if it did not."""
         if self._controller.fault is not None:
             return self._controller.fault.sentence
         if math.isnan(self._began) and self._clock() - self._created > STANDS_BY:

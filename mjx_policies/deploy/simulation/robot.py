@@ -29,7 +29,7 @@ ORDERS = ("true", "shuffled", "lying")
 
 @dataclasses.dataclass(frozen=True)
 class Faults:
-    """What is wrong with the robot. The defaults: nothing.
+    """Faults of the simulated robot. The defaults: nothing.
 
     Attributes:
       observation_latency, observation_jitter: s from a measurement to its arrival, and the width of a uniform addition.
@@ -183,7 +183,7 @@ class SimulatedRobot:
 
     @property
     def faults(self) -> Faults:
-        """What is wrong from now on."""
+        """The faults from now on."""
         return self._faults
 
     @faults.setter
@@ -220,7 +220,7 @@ class SimulatedRobot:
             return self.data.qpos.copy()
 
     def sense(self) -> dict[str, np.ndarray]:
-        """What there is to be measured at this moment, as it is: a reading's values without faults."""
+        """The exact measurements of this moment: a reading's values without faults."""
         with self._lock:
             return {
                 **{sensor: self.data.sensordata[part].copy() for sensor, part in self._sensors.items()},
@@ -371,7 +371,7 @@ class SimulatedRobot:
         self.data.ctrl[actuators] = position
 
     def _drive(self) -> None:
-        """What the robot's own loop does before each time step."""
+        """The work of the robot's own loop before each time step."""
 
     def _damp(self) -> None:
         self._set_gains(self._actuators, np.zeros(len(self._names)), np.full(len(self._names), DAMPING))

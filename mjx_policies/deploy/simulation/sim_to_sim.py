@@ -194,7 +194,7 @@ CONDITIONS = {
 
 @dataclasses.dataclass(frozen=True)
 class GateEpisode:
-    """What one robot did, from lying still: it stands up before it is commanded.
+    """An episode of one robot, from lying still: it stands up before it is commanded.
 
     It failed if it fell (see `has_fallen`) or if the controller stopped it, which it does before most falls: its limit
     of tilt is a little less than 60 degrees. Whichever came first ended the episode.
@@ -377,7 +377,7 @@ def has_fallen(data: mujoco.MjData, touching: np.ndarray) -> bool:  # [ngeom] bo
 
 
 def touching_floor(data: mujoco.MjData, floor: int) -> np.ndarray:  # -> [ngeom] bool
-    """Which geometries touch the geometry `floor`."""
+    """The geometries that touch the geometry `floor`."""
     found = np.zeros(data.model.ngeom, bool)
     pairs = data.contact.geom
     found[pairs[(pairs == floor).any(axis=1)].ravel()] = True
