@@ -42,7 +42,7 @@ class Env(Protocol):
 
         Args:
           state: of `reset` or `step`.
-          action: [A], what the policy commands, remembered and penalised as such.
+          action: [A], what the policy commands, observed as the last action and penalised as such.
           applied: [S, A], what reaches the actuators in each physics substep, if that differs (delay, interpolation).
         """
         ...

@@ -1,6 +1,6 @@
 """Says why a policy does not learn: python experiments/doctor.py demos/FrankaPickCube runs/a
 
-Looks at a dataset, at a run folder, or at one of each: statistics of every number, whether actions belong to their
+Checks a dataset, a run folder, or one of each: statistics of every number, whether actions belong to their
 observations and to their time, what should not be known yet, whether one batch can be overfitted, what gradients and
 curves say. Prints each check with what it saw, then the findings, each with the next experiment: a cause before what
 it brings about or may explain, what costs little last. Writes a picture with the places of findings marked.
@@ -69,7 +69,7 @@ class Doctor:
 
 
 def main(asked: Doctor) -> int:
-    """Looks, prints and draws; returns the exit code."""
+    """Runs the checks, prints and draws them; returns the exit code."""
     data_path, run_path = sort_out(asked)
     console = open_console()
     run = run_path and open_run(run_path, asked.number)
@@ -227,7 +227,7 @@ def statistics(steps: Steps) -> Table:
         figures = (values.min(), values.mean(), values.max(), values.std())
         table.add_row(name, *(f"{number:.3g}" for number in figures), bars(histogram(values, 16)))
     if len(columns) + len(actions) > len(chosen):
-        table.caption = f"{len(columns) + len(actions) - len(chosen)} more numbers are not shown"
+        table.caption = f"{len(columns) + len(actions) - len(chosen)} more numbers are left out"
     return table
 
 

@@ -98,7 +98,7 @@ def main(asked: Record, keys: Keys | None = None) -> None:
             if session.note != told:
                 told = session.note
                 console.print(told, highlight=False)
-            line.update(status_line(session))  # which a terminal alone shows
+            line.update(status_line(session))  # which a terminal alone displays
             return all([shows(session) for shows in updates]) and preemption.requested is None
 
         run(session, keys, update)

@@ -56,7 +56,7 @@ MODEL = Path(__file__).parents[1] / "envs" / "models" / "go2.xml"
 FPS = 25
 STATUS_EVERY = 5  # pictures; nobody reads faster
 LOG_SECONDS = 600  # the log keeps the last ten minutes
-RECENT_SECONDS = 5  # over which the largest deviation of a period is shown, and for which a refusal stays on view
+RECENT_SECONDS = 5  # over which the largest deviation of a period is taken, and for which a refusal stays on view
 STEPS = 20  # presses of a key from one end of a command's range to the other
 ATTEND_EVERY = 1.0  # s, after which pages are asked again whether they are alive
 ANSWER_SECONDS = 2.0  # that a page has to say so
@@ -95,7 +95,7 @@ class Driver(HandOperator):
       log: that ticks are passed on to, if any.
 
     Attributes:
-      data: a copy that can be looked at while the robot moves.
+      data: a copy that can be read while the robot moves.
     """
 
     def __init__(self, robot: SimulatedRobot, controller: Controller, model: mujoco.MjModel, log: RingLog | None):
@@ -246,7 +246,7 @@ def page_of(viser: Any, teleop: Teleop, driver: Driver) -> Iterator[Page]:
     """Serves the page while the context is open.
 
     Raises:
-      UserError: it cannot be served there; viser itself would look for another port, for ever where there is none.
+      UserError: it cannot be served there; viser itself would search for another port, for ever where there is none.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(teleop.host, teleop.port, type=socket.SOCK_STREAM)[0]
@@ -312,7 +312,7 @@ class Page:
         return True
 
     def attend(self) -> bool:
-        """Damps a driven robot that nobody looks at. Connections prove nothing: browsers keep those of pages left."""
+        """Damps a driven robot that no page displays. Connections prove nothing: browsers keep those of pages left."""
         if self._driver.driven and not any(answers(client) for client in self._server.get_clients().values()):
             self._driver.halt()
             self._move_sliders()

@@ -111,7 +111,7 @@ def _begin(begin: Callable[[], Callable[[J], R]], ready: Any) -> None:
         signal.signal(number, signal.SIG_IGN)
     try:
         _runs.append(begin())
-    except Exception as error:  # told by the first episode: an initializer that raises looks like a process that died
+    except Exception as error:  # told by the first episode: an initializer that raises counts as a process that died
         _runs.append(functools.partial(_fail, error))
     ready.wait()
 

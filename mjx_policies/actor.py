@@ -102,9 +102,9 @@ def actor(
     """
     mode_of, draw, continue_from = head.mode, head.sample_from_noise, head.inpaint
     log_prob_of, action_log_prob_of, distribution_of = head.log_prob, head.action_log_prob, head.distribution
-    shown = () if memory is None else (memory.name,)
+    added = () if memory is None else (memory.name,)
 
-    def observe(params: PyTree, obs: Mapping[str, Any], names: tuple[str, ...] = (*keys, *shown)) -> Observation:
+    def observe(params: PyTree, obs: Mapping[str, Any], names: tuple[str, ...] = (*keys, *added)) -> Observation:
         missing = [name for name in names if name not in obs]
         if missing:
             raise ValueError(f"the actor reads {missing[0]!r}, the observation has {', '.join(sorted(obs))}")
@@ -132,7 +132,7 @@ def actor(
         params: dict[str, Any] = {"scales": scales}
         if memory is not None:
             key_memory, key_begin, key_step = jax.random.split(key_memory, 3)
-            read = remembering(params, obs)
+            read = read_by_memory(params, obs)
             params["memory"] = memory.init(key_memory, read)
             kept = memory.begin(params["memory"], key_begin, read)
             entry, _ = memory.step(params["memory"], kept, key_step, read, 0)
@@ -140,7 +140,7 @@ def actor(
         params["encoder"] = encoder.init(key_encoder, observe(params, obs))
         return params | {"head": head.init(key_head, embed(params, obs))}
 
-    def remembering(params: PyTree, obs: Observation) -> Observation:
+    def read_by_memory(params: PyTree, obs: Observation) -> Observation:
         """The observation that the memory reads."""
         assert memory is not None
         return observe(params, obs, keys) if memory.learned else obs
@@ -193,7 +193,7 @@ def actor(
         sample_from_noise=sample_from_noise if draw else None,
         inpaint=inpaint if continue_from else None,
         decisions=head.decisions,
-        memory=None if memory is None else _of_actor(memory, remembering),
+        memory=None if memory is None else _of_actor(memory, read_by_memory),
     )
 
 
@@ -217,7 +217,7 @@ def pretrained(actor: ActionHead, params: PyTree) -> ActionHead:
 def recall(
     actor: ActionHead, params: PyTree, memory: PyTree, key: Any, obs: Observation, clock: Any
 ) -> tuple[Observation, PyTree]:
-    """The observation with what is remembered in it, which the functions of an actor take; and the memory after."""
+    """The observation with the entry of the memory, which the functions of an actor take; and the memory after."""
     if actor.memory is None:
         return obs, memory
     entry, memory = actor.memory.step(params, memory, key, obs, clock)

@@ -9,7 +9,7 @@
 Two warnings. **Within a chunk the robot is blind**: nothing that happens after the observation changes the K actions to
 come, so a long K suits demonstrations with pauses and noise, and a short K disturbances. **An average of plans is not a
 plan**: where two ways lead around an obstacle, ensembling plans that disagree leads between them; ensemble heads that
-commit to one way, and look at their samples first.
+commit to one way, and plot their samples first.
 
 A plan with a number that is not finite, as of a head that failed to make one (`heads.fast`), is not executed: the robot
 goes on doing the last action that it did, or that other plans ask for. Before the first plan there is none: then NaN.
@@ -18,7 +18,7 @@ A batch plans together, when the clock of `policy.Policy` says so. A robot whose
 a plan of its own, made with its memory, and joins the others at their next one.
 
 The deployment runtime does the same (`mjx_policies.deploy.chunks`), also with plans that are made in another thread.
-Axes: H horizon, K executed, A action, O observations remembered.
+Axes: H horizon, K executed, A action, O stacked observations.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Continuation = Callable[[Array, Observation, Prefix], Array]
 
 @struct.dataclass
 class ChunkMemory:
-    """What is remembered between two steps.
+    """Memory of `receding_horizon` and `real_time` between two steps.
 
     Attributes:
       history: [O, ...] the last observations, the newest last.
@@ -64,7 +64,7 @@ class ChunkMemory:
 
 @struct.dataclass
 class EnsembleMemory:
-    """What is remembered between two steps.
+    """Memory of `temporal_ensemble` between two steps.
 
     Attributes:
       history: [O, ...] the last observations, the newest last.
@@ -98,7 +98,7 @@ def receding_horizon(
       n_obs_steps: O; at the start of an episode its first observation stands for those before it.
       inference_delay: control steps that computing a plan takes, during which the robot goes on with the plan it has.
         The actions that were for these steps are not executed: `n_action_steps + inference_delay` of H are needed.
-      keys: entries of an observation that the network is shown; all by default.
+      keys: entries of an observation that the network takes; all by default.
 
     Raises:
       ValueError: a size that makes no sense.
@@ -189,7 +189,7 @@ def _in_turn(
 def temporal_ensemble(
     plan: Plan, shape: tuple[int, int], decay: float = 0.01, n_obs_steps: int = 1, keys: tuple[str, ...] = ()
 ) -> Policy:
-    """Plans in every step and averages what all plans say of it, Zhao et al. 2023 (arXiv:2304.13705), algorithm 2.
+    """Plans in every step and averages the actions of all plans, Zhao et al. 2023 (arXiv:2304.13705), algorithm 2.
 
     Weights are exp(-decay i) with i = 0 for the oldest plan, as there. Read the warnings of this module.
 

@@ -1,6 +1,6 @@
 """Memory of an actor from one step of an episode to the next, as one more entry of the observation.
 
-So everything behind it (encoder, head, densities) is a pure function of one observation, whatever was remembered: the
+So everything behind it (encoder, head, densities) is a pure function of one observation, whatever the memory is: the
 state of a recurrent cell, or the action of a policy that runs beneath. Axes: D observation, F features.
 """
 
@@ -26,7 +26,7 @@ class Memory(NamedTuple):
       step: `(params, memory, key, obs, clock) -> (entry, memory)`.
       learned: whether gradients reach `params`. Then it reads scaled observations, as an encoder does, and draws
         nothing: a learner runs the steps of a rollout again, with no key and no clock. Otherwise it reads observations
-        as they are, and the entries that were shown while acting are all that a learner needs.
+        as they are, and the entries recorded while acting are all that a learner needs.
       period: see `policy.Policy`.
     """
 
@@ -67,7 +67,7 @@ def gru(features: int, keys: tuple[str, ...] = ("state",), name: str = "memory")
 
 
 def replay(memory: Memory, params: PyTree, start: PyTree, obs: Observation, begins: Array) -> Array:
-    """The entries that a learned memory shows in T steps of one robot; gradients flow back through all of them.
+    """The entries that a learned memory adds in T steps of one robot; gradients flow back through all of them.
 
     Args:
       memory: a learned one.

@@ -31,7 +31,7 @@ class Term:
       scale: the observation holds `scale * value`.
       noise: half-width of the uniform noise drawn every step, in `unit`.
       bias: half-width of the uniform error drawn once an episode, in `unit`.
-      measured: False for what the controller itself remembers (command, last action): never noisy, never late.
+      measured: False for what the controller itself keeps (command, last action): never noisy, never late.
     """
 
     name: str

@@ -142,7 +142,7 @@ class ObservationLatencyState:
 
 @struct.dataclass
 class ObservationLatency:
-    """Measurements in `obs["state"]` are old; what the controller itself remembers (`measured=False`) is not.
+    """Measurements in `obs["state"]` are old; what the controller itself keeps (`measured=False`) is not.
 
     Between two control periods the observation is interpolated. Before an episode it was what it is at its start.
     Put `SensorNoise` around it, not inside: interpolation would average the noise of two periods, which at half a

@@ -1,6 +1,6 @@
 """A point robot drives to a goal around an obstacle in its way: left or right of it, equally well.
 
-The smallest task with two good answers. A policy that commits to either side arrives; the mean of the two drives into
+The smallest multimodal task. A policy that commits to either side arrives; the mean of the two drives into
 the obstacle, which ends the episode. Start, obstacle and goal lie along x, each a little off, so that no side is
 favoured on average. Velocity commands at 10 Hz; world frame, m.
 """

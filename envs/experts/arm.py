@@ -190,7 +190,7 @@ def come_down(hand: Seen, place: Array, rotation: Array, height: Array | float, 
 
 
 def nearest_yaw(yaw: Array, symmetry: float) -> Array:  # [] -> []
-    """The yaw nearest to zero that looks the same after turns by `symmetry` rad."""
+    """The yaw nearest to zero that is the same after turns by `symmetry` rad."""
     return yaw - symmetry * jnp.round(yaw / symmetry)
 
 

@@ -25,7 +25,7 @@ from mjx_policies.types import Array
 STRATEGIES = ("left", "right")
 MARGIN = 0.12  # m, kept from the obstacle
 SPEED = 0.9  # m/s
-LOOK_AHEAD = 0.3  # s, of where the robot is going, which says on which side it will pass
+LOOKAHEAD = 0.3  # s, of where the robot is going, which says on which side it will pass
 MOTION = HumanMotion(acceleration=4.0, jerk=8.0)
 HABITS = Habits(pace=0.08, slowest=0.9, fastest=1.15, aim=0.04, noise=0.1, pause=0.15)
 
@@ -55,7 +55,7 @@ def obstacle2d_expert(task: Obstacle2D) -> Expert:
 
     def label(state: Obstacle2DState) -> Array:
         position, obstacle, goal = seen(state)
-        side = nearer_side(position + LOOK_AHEAD * state.data.qvel, obstacle, goal)
+        side = nearer_side(position + LOOKAHEAD * state.data.qvel, obstacle, goal)
         velocity = approach(way(position, obstacle, goal, side), SPEED, MOTION.jerk, dt)
         return jnp.clip(velocity / scale, -1.0, 1.0)
 

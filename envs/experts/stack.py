@@ -38,7 +38,7 @@ OFF = CUBE + 0.006  # m, each finger: clear of the cube
 
 
 def stack_expert(task: FrankaStack) -> Expert:
-    """Builds the expert; both grasps and both ways to set the cube down are equally likely."""
+    """Builds the expert; both grasps and both heights to carry at are equally likely."""
     model = task.physics.model
 
     def plan(state: FrankaState, hand: Seen, strategy: Array, mistake: Array) -> Aim:

@@ -119,7 +119,7 @@ def make_terrain(num_levels: int = 6, tile_size: float = 8.0, resolution: float 
     for k, kind in enumerate(KINDS):
         hardest = _tile(kind, cells, resolution, rng)
         for level in range(num_levels):
-            tile = np.rot90(hardest, level) * level / (num_levels - 1)  # turned, or the levels would look alike
+            tile = np.rot90(hardest, level) * level / (num_levels - 1)  # turned, or the levels would be alike
             row, col = margin + k * cells, margin + level * cells
             heights[row : row + cells + 1, col : col + cells + 1] = tile
             xy = (np.array([level, k]) + 0.5) * tile_size - middle

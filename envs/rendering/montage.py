@@ -17,7 +17,7 @@ FPS = 10.0
 
 
 class Cell(NamedTuple):
-    """An episode to be shown in a cell of the grid.
+    """An episode to be drawn in a cell of the grid.
 
     Attributes:
       caption: lines of text.
@@ -60,9 +60,9 @@ def render_montage(model: mujoco.MjModel, cells: Sequence[Cell], columns: int, p
     ).reshape(len(cells), frames, *SIZE, 3)
     rows = -(-len(cells) // columns)
     grid = np.full((frames, rows * SIZE[0], columns * SIZE[1], 3), 255, np.uint8)
-    for number, (cell, shown) in enumerate(zip(cells, pictures, strict=True)):
+    for number, (cell, pixels) in enumerate(zip(cells, pictures, strict=True)):
         top, left = SIZE[0] * (number // columns), SIZE[1] * (number % columns)
-        grid[:, top : top + SIZE[0], left : left + SIZE[1]] = [draw_text(each, cell.caption) for each in shown]
+        grid[:, top : top + SIZE[0], left : left + SIZE[1]] = [draw_text(each, cell.caption) for each in pixels]
     write_video(path, grid, fps)
 
 

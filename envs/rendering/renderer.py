@@ -114,7 +114,7 @@ def make_renderer(
 
     Args:
       model: planes, height fields, spheres, capsules, ellipsoids, cylinders and boxes. The first active light lights
-        the scene. Geometries of alpha 0 are not shown, other alphas are ignored; planes cast no shadow.
+        the scene. Geometries of alpha 0 are not drawn, other alphas are ignored; planes cast no shadow.
       height, width: size of the picture.
       camera: name or index of the camera that `render_qpos` uses; `None` for MuJoCo's default free camera.
       shadows: whether to trace a second ray to the light.
@@ -123,13 +123,13 @@ def make_renderer(
       groups: geometry groups to show.
 
     Raises:
-      ValueError: for a shown geometry of another type, an unknown camera, or a size that is not positive.
+      ValueError: for a visible geometry of another type, an unknown camera, or a size that is not positive.
     """
     if min(height, width, samples) < 1:
         raise ValueError(f"height {height}, width {width} and samples {samples} must each be at least 1")
     if floor not in ("checker", "grid", "plain"):
         raise ValueError(f"floor is {floor!r}, it must be 'checker', 'grid' or 'plain'")
-    shown = scene_layout(model, groups)
+    layout = scene_layout(model, groups)
     index = None if camera is None else _camera_index(model, camera)
     nominal = model_appearance(model)
     screen = _screen(height * samples, width * samples)
@@ -144,7 +144,7 @@ def make_renderer(
             x, y = scale * screen[0], scale * screen[1]  # on the plane at depth 1
             a, b, c = (x * axis[0] + y * axis[1] - axis[2] for axis in view.rotation)
             rgb, distance, geom = shade(
-                shown, geoms, appearance, view.position, normalise((a, b, c)), pixel, shadows, floor
+                layout, geoms, appearance, view.position, normalise((a, b, c)), pixel, shadows, floor
             )
             return rgb.T, distance / jnp.sqrt(1 + x**2 + y**2), geom
 

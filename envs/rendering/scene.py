@@ -27,7 +27,7 @@ class Layout(NamedTuple):
     """The geometries of a model that are drawn; fixes the shape of the computation.
 
     Attributes:
-      ngeom: number of geometries of the model, shown or not.
+      ngeom: number of geometries of the model, drawn or not.
       batches: type and indices of the primitives.
       hfields: of each height field geometry its index and that of its height field.
     """
@@ -48,8 +48,8 @@ class Geoms(NamedTuple):
 
 def scene_layout(model: mujoco.MjModel, groups: Sequence[int]) -> Layout:
     """The geometries of `groups` whose alpha is not 0. Raises ValueError for one that cannot be traced, by name."""
-    shown = [g for g in range(model.ngeom) if model.geom_group[g] in groups and geom_rgba(model, g)[3] > 0]
-    for geom in shown:
+    visible = [g for g in range(model.ngeom) if model.geom_group[g] in groups and geom_rgba(model, g)[3] > 0]
+    for geom in visible:
         kind = mjtGeom(model.geom_type[geom])
         if kind not in TRACERS and kind != mjtGeom.mjGEOM_HFIELD:
             name = model.geom(geom).name or f"number {geom}"
@@ -58,9 +58,9 @@ def scene_layout(model: mujoco.MjModel, groups: Sequence[int]) -> Layout:
                 f"geom {name!r} is of type {_type_name(kind)}, which cannot be drawn: replace it by {supported}, "
                 f"or hide it in a group other than {tuple(groups)}"
             )
-    kinds = model.geom_type[shown] if shown else np.zeros(0, int)
-    batches = tuple((kind, np.asarray(shown)[kinds == kind]) for kind in TRACERS if (kinds == kind).any())
-    hfields = tuple((g, int(model.geom_dataid[g])) for g in shown if model.geom_type[g] == mjtGeom.mjGEOM_HFIELD)
+    kinds = model.geom_type[visible] if visible else np.zeros(0, int)
+    batches = tuple((kind, np.asarray(visible)[kinds == kind]) for kind in TRACERS if (kinds == kind).any())
+    hfields = tuple((g, int(model.geom_dataid[g])) for g in visible if model.geom_type[g] == mjtGeom.mjGEOM_HFIELD)
     return Layout(model.ngeom, batches, hfields)
 
 

@@ -24,8 +24,8 @@ class ActionChunk:
     nothing after its end counts: rewards and metrics are of the steps before, the observation is that of the end.
     Metrics are means over the steps that measured them; those that stay reached (`success`, stages) are the last ones.
     Noise, delays and pushes belong inside, where a period is a control period. `ActionChunk(History(env, O), K)`
-    remembers the last O control periods, `History(ActionChunk(env, K), O)` the ends of the last O chunks. The state is
-    that of the environment inside, for nothing is remembered from chunk to chunk.
+    stacks the last O control periods, `History(ActionChunk(env, K), O)` the ends of the last O chunks. The state is
+    that of the environment inside, for nothing is kept from chunk to chunk.
 
     Attributes:
       env: the environment inside.

@@ -1,4 +1,4 @@
-"""Observations that are remembered. Axes: O observations."""
+"""Stacked observations. Axes: O observations."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class HistoryState:
 
 @struct.dataclass
 class History:
-    """Every entry of an observation becomes the last O of its kind, [O, ...], the newest last.
+    """Stacks the last O observations, each entry [O, ...], the newest last.
 
     At the start of an episode its first observation stands for those before it. Noise and delays belong inside, so that
-    what was seen once stays as it was seen.
+    an observation stays as it was sensed.
 
     Attributes:
       env: the environment inside.
@@ -59,7 +59,7 @@ class History:
         """See `Env.reset`.
 
         Raises:
-          ValueError: the environment inside remembers already.
+          ValueError: the environment inside stacks observations already.
         """
         if self.env.spec.n_obs_steps:
             raise ValueError("History: the environment inside has a History already; ask for more n_obs_steps there")

@@ -156,9 +156,9 @@ def main(inject: Inject) -> int:
         allowed = case.bound + dt
         in_time = after <= allowed + 1e-9
         late += not in_time
-        shown = f"{1e3 * after:.0f} ms" if np.isfinite(after) else "walks on"
+        damped = f"{1e3 * after:.0f} ms" if np.isfinite(after) else "walks on"
         bound = f"{1e3 * allowed:.0f} ms" if np.isfinite(allowed) else "need not"
-        table.add_row(case.name, shown if in_time else Text(shown, "bold red"), bound, why)
+        table.add_row(case.name, damped if in_time else Text(damped, "bold red"), bound, why)
     open_console().print(table)
     return int(late > 0)
 

@@ -66,8 +66,8 @@ def main(config: Config) -> None:
         seconds.append(time.perf_counter() - start)
     rates = config.batch / np.array(seconds)
     device = jax.devices()[0]
-    shown = int(np.isin(model.geom_group, (0, 1, 2)).sum())
-    print(f"{config}\n{shown} geoms on {jax.device_count()} x {device.device_kind}, jax {jax.__version__}")
+    visible = int(np.isin(model.geom_group, (0, 1, 2)).sum())
+    print(f"{config}\n{visible} geoms on {jax.device_count()} x {device.device_kind}, jax {jax.__version__}")
     print(f"first call {first:.1f} s, then {np.median(rates):.0f} images/s ({rates.min():.0f} to {rates.max():.0f})")
 
 

@@ -93,14 +93,14 @@ def main(bench: Throughput) -> None:
     first = next(iter(configs))
     rates = {name: env_steps(configs, name, first) / timing.median for name, timing in timings.items()}
     iterations = {backend: profile(backend, timings, backend == first == "cpu") for backend in configs}
-    shown = [name for name in timings if name == "C batch" or name.split(" ", 1)[1] in LAYERS]
+    chosen = [name for name in timings if name == "C batch" or name.split(" ", 1)[1] in LAYERS]
     table = Table(title=f"{bench.task} on {jax.device_count()} x {jax.devices()[0].device_kind}", title_justify="left")
     for title in ("", "environments", "env steps/s", "substeps/s", "of C batch"):
         table.add_column(title, justify="right" if title else "left", no_wrap=True)
-    for name in shown:
-        robots = configs[first if name == "C batch" else name.split()[0]].num_envs
+    for name in chosen:
+        environments = configs[first if name == "C batch" else name.split()[0]].num_envs
         rate, share = rates[name], rates[name] / rates["C batch"]
-        table.add_row(name, f"{robots}", f"{rate:,.0f}", f"{rate * substeps:,.0f}", f"{share:.1%}")
+        table.add_row(name, f"{environments}", f"{rate:,.0f}", f"{rate * substeps:,.0f}", f"{share:.1%}")
     for backend, found in iterations.items():
         table.add_section()
         table.add_row(f"{backend}: one iteration", "", "", "ms", "of all")
@@ -112,7 +112,7 @@ def main(bench: Throughput) -> None:
         "substeps": substeps,
         "env_steps_per_call": {name: env_steps(configs, name, first) for name in timings},
         "timings": {name: dataclasses.asdict(timing) for name, timing in timings.items()},
-        "env_steps_per_second": {name: rates[name] for name in shown},
+        "env_steps_per_second": {name: rates[name] for name in chosen},
         "iteration": iterations,
     }
     write_report(report, bench, found)

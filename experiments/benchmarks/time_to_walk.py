@@ -62,8 +62,8 @@ def main(bench: TimeToWalk) -> None:
         table.add_column(title, justify="right", no_wrap=True)
     for seed, (watched, compiling) in found.items():
         steps = "not reached" if watched.mean is None else f"{watched.mean.steps:,}"
-        times = (shown(watched.iteration and watched.iteration.seconds), shown(watched.mean and watched.mean.seconds))
-        table.add_row(f"{seed}", *times, shown(compiling), steps, f"{watched.best:.3f}")
+        times = (text(watched.iteration and watched.iteration.seconds), text(watched.mean and watched.mean.seconds))
+        table.add_row(f"{seed}", *times, text(compiling), steps, f"{watched.best:.3f}")
     runs = [watched for watched, _ in found.values()]
     table.add_section()
     summary = {
@@ -71,8 +71,8 @@ def main(bench: TimeToWalk) -> None:
         "mean": spread([run.mean and run.mean.seconds for run in runs]),
         "compile": spread([compiling for _, compiling in found.values()]),
     }
-    table.add_row("median", *(shown(median) for _, median, _ in summary.values()))
-    table.add_row("range", *(f"{shown(low)} - {shown(high)}" for low, _, high in summary.values()))
+    table.add_row("median", *(text(median) for _, median, _ in summary.values()))
+    table.add_row("range", *(f"{text(low)} - {text(high)}" for low, _, high in summary.values()))
     console.print(table)
     seeds = {f"{seed}": dataclasses.asdict(watched) | {"compile": c} for seed, (watched, c) in found.items()}
     write_report(report, bench, {"seeds": seeds, "low_median_high": summary})
@@ -110,7 +110,7 @@ def spread(values: Sequence[float | None]) -> tuple[float | None, float | None, 
     return tuple(None if value == float("inf") else value for value in chosen)  # type: ignore[return-value]
 
 
-def shown(seconds: float | None) -> str:
+def text(seconds: float | None) -> str:
     return "never" if seconds is None else f"{seconds:.1f}"
 
 

@@ -223,13 +223,13 @@ def show(
     tally: Tally | None = None,
     seconds: Mapping[str, float] | None = None,
 ) -> None:
-    """Looks through a dataset on the disk, prints what there is to say of it, and writes it beside, with a picture."""
+    """Prints the report on a dataset on the disk, and writes it beside, with a picture."""
     folder, dataset = about(path), read(path)
-    with working(console, "looking through the dataset") as say:
+    with working(console, "checking the dataset") as say:
 
         def counted() -> Iterator[Episode]:
             for number in range(len(dataset)):
-                say(f"looking through the dataset: {number:,} of {len(dataset):,}")
+                say(f"checking the dataset: {number:,} of {len(dataset):,}")
                 yield dataset[number]
 
         report = report_demonstrations(counted(), task.spec.observation, tally, seconds)

@@ -62,7 +62,7 @@ def dagger_demonstrator(
 
     Args:
       expert: whose labels are recorded.
-      policy: observation -> action [A], or one that remembers, plans or draws.
+      policy: observation -> action [A], or one with a memory, chunks or samples.
       mixing: beta of the paper, the portion of the episodes in which the expert acts.
 
     Raises:

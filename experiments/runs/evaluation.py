@@ -149,7 +149,7 @@ def record_video(
 
     Args:
       name: of the task, in the registry.
-      episode: what is shown.
+      episode: what was recorded.
       control_dt: s, from one of its rows to the next.
       words: what it shows.
       fps: frames per second, as nearly as the rows allow.

@@ -73,7 +73,7 @@ class TrainedPolicy(NamedTuple):
     def __call__(self, obs: Observation, *noise: Array) -> Array:
         """The network without its memory, as a file for a robot holds it.
 
-        Observation -> action [A]; of one that remembers or plans, observations [O, ...] -> actions [H, A].
+        Observation -> action [A]; of one with a history or chunks, observations [O, ...] -> actions [H, A].
         """
         act = self.actor.mode if self.noise is None else self.actor.sample_from_noise
         assert act is not None, "every head has a mode or can be given its random numbers"

@@ -58,7 +58,7 @@ STEPS = {"FrankaReach": 600_000, "FrankaPickCube": 2_000_000}
 """Environment steps of tasks that need fewer than others of their robot."""
 
 
-# A short run takes large steps while it looks for a gait, and small ones on a quieter policy once it has one.
+# A short run takes large steps while it searches for a gait, and small ones on a quieter policy once it has one.
 LOCOMOTION = PPOHyper(desired_kl=0.06, final_desired_kl=0.015, entropy=0.0, final_entropy=-0.01, anneal_updates=400.0)
 
 # Later commands and measurements and harder pushes than an evaluation has: at the edge of what it has met, a policy

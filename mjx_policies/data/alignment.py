@@ -18,7 +18,7 @@ def align(
       times: increasing strictly.
       values: of the stream. `linear` needs floating-point numbers, and is wrong for quaternions and angles that wrap.
       clock: increasing strictly.
-      method: `previous` is what a controller would have known; `nearest` and `linear` look ahead, which is right for
+      method: `previous` is what a controller would have known; `nearest` and `linear` use the future, right for
         what is measured and wrong for what a policy is to see before it acts.
       max_gap: s, for `previous` and `nearest` how far a sample may be from the step, for `linear` how far apart the two
         samples around it. A hair's breadth more is allowed, for rounding.

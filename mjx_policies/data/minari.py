@@ -32,7 +32,7 @@ _EPISODE = re.compile(r"episode_([0-9]{1,9})")
 
 
 def recognise(path: Path) -> bool:
-    """Whether a path looks like a dataset of this format."""
+    """Whether a path seems to hold a dataset of this format."""
     return (_folder(path) / "metadata.json").exists()
 
 

@@ -45,7 +45,7 @@ _OWN = {"success": bool, "terminated": bool, "task": str, "fps": float, "seed": 
 
 
 def recognise(path: Path) -> bool:
-    """Whether a path looks like a dataset of this format."""
+    """Whether a path seems to hold a dataset of this format."""
     return path.suffix in HDF5 and (path.is_file() or _parts(path).is_dir())
 
 

@@ -112,7 +112,7 @@ class ContractTerm:
       history: time steps held, of which the newest comes first if `newest_first`.
       fill: what a history holds at the start: `first`, the first reading, or `zero`.
       noise, bias: half-widths of the errors that training covered, in `unit`.
-      measured: False for what the controller itself remembers.
+      measured: False for what the controller itself keeps.
     """
 
     name: str

@@ -180,7 +180,7 @@ class _Recorder:
 
     @contextlib.contextmanager
     def blaming(self, part: str) -> Iterator[None]:
-        """Remembers that an exception came from this part."""
+        """Marks an exception as one of this part."""
         try:
             yield
         except BaseException:

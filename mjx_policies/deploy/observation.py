@@ -36,7 +36,7 @@ def gravity(orientation: np.ndarray) -> np.ndarray:  # [4] w, x, y, z -> [3]
 
 
 class ObservationBuilder:
-    """Builds one observation for each control period and remembers what it needs: histories and the gait's phase.
+    """Builds one observation for each control period, and keeps the histories and the gait's phase.
 
     Args:
       contract: of the policy.
@@ -88,7 +88,7 @@ class ObservationBuilder:
                 raise ObservationError(f"observation term {term.name!r} has shape {raw.shape}, not ({term.size},)")
             if term.clip > 0:
                 raw = np.clip(raw, -term.clip, term.clip)
-            parts.append(self._remember(term, raw * term.scale))
+            parts.append(self._stack(term, raw * term.scale))
         with np.errstate(over="ignore"):  # what is beyond float32 becomes infinite, which the reader must refuse
             return np.concatenate(parts, dtype=np.float32, casting="same_kind")
 
@@ -112,7 +112,7 @@ class ObservationBuilder:
             case _:
                 return self._sources[term.name](values)
 
-    def _remember(self, term: ContractTerm, value: np.ndarray) -> np.ndarray:  # [size] -> [size * history]
+    def _stack(self, term: ContractTerm, value: np.ndarray) -> np.ndarray:  # [size] -> [size * history]
         if term.history == 1:
             return value
         rows = self._histories.get(term.name)  # [history, size], the newest first

@@ -31,7 +31,7 @@ class Copy:
       column: number of the column.
       source: number of the column or action.
       of_action: which of the two.
-      lag: steps by which the column is ahead; below zero it remembers.
+      lag: steps by which the column is ahead; below zero it is behind.
       alike: squared correlation of the changes.
     """
 

@@ -156,7 +156,7 @@ def dead_gradient(run: Run) -> CheckResult | None:
     return CheckResult(
         f"unchanged or zero {between}: {listed(names)}",
         f"no gradient reaches {names[0]}.",
-        "If it is not frozen on purpose, look for a stop_gradient, an output nobody uses, or units that are zero for "
+        "If it is not frozen on purpose, check for a stop_gradient, an output nobody uses, or units that are zero for "
         "all samples, as a learning rate that is too high leaves them.",
         where=tuple(zero),
         step=min((first_zero(run, name) for name in zero), default=None),
@@ -176,7 +176,7 @@ def not_learning(run: Run) -> CheckResult | None:
         evidence,
         "the training loss does not fall: the data hold no signal, or the gradient does not reach what should learn "
         "it.",
-        "Let the same loss overfit one batch of four rows; if it can, look at the data, and if not, at the network.",
+        "Let the same loss overfit one batch; if it can, check the data, and if not, the network.",
         where=(name,),
     )
 
@@ -217,7 +217,7 @@ def collapsed(run: Run) -> CheckResult | None:
         return CheckResult(evidence)
     return CheckResult(
         evidence,
-        "exploration has collapsed: the policy no longer tries anything, and does not get better.",
+        "exploration has collapsed: the policy no longer explores, and does not get better.",
         "Give the entropy a weight (--hyper.entropy 0.01), or the standard deviation a higher floor.",
         where=("policy/std", score(run)[0]) if score(run)[0] else ("policy/std",),
         step=run.step("policy/std", int(np.argmax(std <= NARROW * first))),
@@ -236,8 +236,8 @@ def blind_critic(run: Run) -> CheckResult | None:
     return CheckResult(
         evidence,
         "the critic has not learnt: it explains nothing of the returns.",
-        "Print the reward of one episode: if it is always the same, there is nothing to learn from; if not, look "
-        "at its scale and at the discount.",
+        "Print the reward of one episode: if it is always the same, there is nothing to learn from; if not, check "
+        "its scale and the discount.",
         where=("value/explained",),
     )
 
@@ -260,9 +260,9 @@ def rate_at_bound(run: Run) -> CheckResult | None:
     return CheckResult(
         evidence,
         f"the learning rate is stuck at its {'lower' if low else 'upper'} bound.",
-        "Look at the scale of observations and advantages: updates move the policy too far however small the steps are."
+        "Check the scale of observations and advantages: updates move the policy too far however small the steps are."
         if low
-        else "Look at the advantages: hardly anything the policy does makes a difference to its reward.",
+        else "Check the advantages: hardly anything the policy does makes a difference to its reward.",
         where=("learning_rate",),
     )
 
@@ -281,7 +281,7 @@ def hardly_succeeds(run: Run) -> CheckResult | None:
         "the policy hardly ever succeeds. If nothing else is wrong, it mostly errs a little and is then where no "
         "demonstration says what to do.",
         "Watch a video of it for the moment in which it leaves the demonstrations' way; then try more demonstrations, "
-        "corrections of its own episodes (experiments/dagger.py), longer chunks, or a head that knows several ways.",
+        "corrections of its own episodes (experiments/dagger.py), longer chunks, or a multimodal head.",
         where=("eval/success",),
         minor=True,  # whatever else is wrong may be why
     )

@@ -36,12 +36,12 @@ class Data:
         """The copies that nobody could know at their step."""
         plain = np.ones(len(self.steps.columns), bool)
         plain[[copy.column for copy in self.copies]] = False
-        # A remembered action is known, though joints that follow their targets are where it told them to be later.
-        remembered = {copy.column for copy in self.copies if copy.of_action and copy.lag < 0}
+        # An earlier action is known, though joints that follow their targets are where it told them to be later.
+        earlier = {copy.column for copy in self.copies if copy.of_action and copy.lag < 0}
         return [
             copy
             for copy in self.copies
-            if (copy.of_action or copy.column not in remembered) and tells_the_future(self.steps, copy, plain)
+            if (copy.of_action or copy.column not in earlier) and tells_the_future(self.steps, copy, plain)
         ]
 
     @functools.cached_property
@@ -56,7 +56,7 @@ class Data:
 
     @functools.cached_property
     def _used(self) -> np.ndarray:  # [D] bool
-        """The columns that neither forecast nor remember; all if there are no others."""
+        """The columns that neither forecast nor repeat the past; all if there are no others."""
         ahead = {copy.column for copy in self.forecasts}
         # A memory of actions, or of the past, would make a later observation tell an earlier action.
         memories = {copy.column for copy in self.copies if copy.of_action}

@@ -64,7 +64,7 @@ class Diagnosis:
 
     Attributes:
       results: {name of the check: result}.
-      data, trace, run: what was looked at; None if there was no such thing.
+      data, trace, run: what was checked; None if there was no such thing.
     """
 
     results: dict[str, CheckResult | None]
@@ -91,7 +91,7 @@ class Diagnosis:
     def rows(self) -> Iterator[tuple[str, str, str]]:
         """A mark, the name and the evidence of every check.
 
-        The marks: `x` for a finding, `note` for places worth a look, `-` if there was nothing to check.
+        The marks: `x` for a finding, `note` for places worth checking, `-` if there was nothing to check.
         """
         for name, result in self.results.items():
             mark = "-" if result is None else "x" if result.finding else "note" if result.places else "ok"
@@ -130,7 +130,7 @@ def diagnose(
     Args:
       episodes: demonstrations, or the table of them.
       run: of `read_run`.
-      trace: of `overfit`; without one, a small network overfits four rows of the demonstrations.
+      trace: of `overfit`; without one, a small network overfits one batch of the demonstrations.
       report: called with the name of what comes next.
       times: s, of the steps of each of the demonstrations, where they are known.
 

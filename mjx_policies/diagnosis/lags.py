@@ -18,7 +18,7 @@ from mjx_policies.diagnosis.steps import Steps
 
 LAGS = (-2, -1, 0, 1, 2)
 FLOOR = 1e-4  # variance below which nothing is predicted better, of a column's own
-MAX_CHANGES = 16  # directions of change that are looked at
+MAX_CHANGES = 16  # directions of change that are compared
 MAX_ROWS = 20_000
 MIN_ROWS = 150
 
@@ -46,7 +46,7 @@ class Lags:
 
 
 def measure_lags(steps: Steps, columns: np.ndarray) -> Lags | None:  # [D] bool
-    """Tries all lags on the chosen columns; None where there is too little that varies."""
+    """Compares all lags on the chosen columns; None where there is too little that varies."""
     here = thin(steps.around(3, 3), steps)
     x, action = standardise(steps.observation[:, columns]), standardise(steps.action)
     x, action = x[:, x[here].std(axis=0) > 0], action[:, action[here].std(axis=0) > 0]

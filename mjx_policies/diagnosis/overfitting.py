@@ -103,7 +103,7 @@ def _learner(outputs: int) -> tuple[Callable, Callable]:
 
 
 def overfit_rows(steps: Steps, seed: int = 0) -> Trace | None:
-    """Lets a small network learn the actions of four rows that are far apart; None where there are too few rows."""
+    """Overfits a small network to a batch of four rows that are far apart; None where there are too few rows."""
     here = steps.around(0, 0)
     if len(here) < ROWS:
         return None
@@ -126,7 +126,7 @@ def not_finite(trace: Trace) -> CheckResult | None:
         f"loss {trace.loss[0]:.3g} at the start, {np.isfinite(trace.loss).sum()} of {len(trace.loss)} losses "
         "are finite",
         f"the gradient is NaN or infinite from the first steps on{f', in {listed(bad)}' if bad else ''}.",
-        "Run the loss once with jax_debug_nans, and look for a division, a root or a logarithm at zero.",
+        "Run the loss once with jax_debug_nans, and check for a division, a root or a logarithm at zero.",
     )
 
 
@@ -142,7 +142,7 @@ def dead_gradient(trace: Trace) -> CheckResult | None:
         f"{len(dead)} of {len(trace.gradient)} parameter arrays have a gradient of exactly 0 in {FIRST} steps: "
         + listed(dead),
         f"no gradient reaches {dead[0]}.",
-        "Look for a stop_gradient, a detached copy, an output nobody uses, or activations that are zero for all rows.",
+        "Check for a stop_gradient, a detached copy, an output nobody uses, or activations that are zero for all rows.",
     )
 
 
@@ -174,7 +174,7 @@ def overfits(trace: Trace) -> CheckResult | None:
     if trace.floor > OVERFITTED * start:
         return CheckResult(
             f"overfits: no; {evidence}",
-            "rows that look the same ask for different actions, so a network cannot tell them apart.",
+            "rows that are alike ask for different actions, so a network cannot tell them apart.",
             "Compare two such rows by eye, and find what the demonstrator saw that is not in the observation.",
         )
     return CheckResult(

@@ -47,23 +47,23 @@ def misaligned(data: Data) -> CheckResult | None:
     gain = lags.likelihood[acausal] - lags.likelihood[causal]
     changes = f"the action of the same row tells {max(lags.dynamics[0], 0):.1%} of a change"
     likelier = bool(gain.mean() >= LIKELIER and gain.min() > 0)
-    late = -1 - remembered if (remembered := memory(data)) is not None else 0  # rows by which memories come too late
+    late = -1 - held if (held := memory(data)) is not None else 0  # rows by which the actions held come too late
     if late < 0 and lags.dynamics.get(late, 0.0) > lags.dynamics[0] and begins_blank(data, -late - 1):
         return shifted(
             -late,
             "after",
             f"{changes}, that {steps(-late)} after it {lags.dynamics[late]:.1%}; the observation holds actions of "
-            f"{'its own row' if late == -1 else f'{steps(-late - 1)} later'}, as if it remembered them",
+            f"{'its own row' if late == -1 else f'{steps(-late - 1)} later'}, as if they were its history",
             data,
         )
     # A later observation may show the action itself; then it takes more to say that the action is early.
     felt_late = lags.dynamics[acausal[0]] > lags.dynamics[0] + LATER
-    remembered_late = late > 0 and lags.dynamics.get(late, 0.0) > lags.dynamics[0]
-    if likelier and acausal[1] < 0 and remembered_late:
+    held_late = late > 0 and lags.dynamics.get(late, 0.0) > lags.dynamics[0]
+    if likelier and acausal[1] < 0 and held_late:
         return shifted(
             late,
             "before",
-            f"{changes}, that {steps(late)} before it {lags.dynamics[late]:.1%}; the observation remembers actions of "
+            f"{changes}, that {steps(late)} before it {lags.dynamics[late]:.1%}; the observation holds actions of "
             f"{steps(late + 1)} before it, and none later",
             data,
         )
@@ -116,7 +116,7 @@ def shifted(shift: int, which: str, evidence: str, data: Data) -> CheckResult:
         if shift == 1
         else f"observations and actions are off by {shift} rows: the action that belongs to a row comes {which} it.",
         f"Shift the actions by {steps(shift)} {'towards the start' if which == 'after' else 'towards the end'} and run "
-        "this again; then look where the recorder reads the sensors and where it logs the command.",
+        "this again; then check where the recorder reads the sensors and where it logs the command.",
         where=_actions(data),
     )
 
@@ -141,7 +141,7 @@ def leaked(data: Data) -> CheckResult | None:
         return None
     if not forecasts:
         memories = sum(copy.of_action for copy in data.copies)
-        return CheckResult(f"no column is ahead of its time ({memories} remember an earlier action)")
+        return CheckResult(f"no column is ahead of its time ({memories} hold an earlier action)")
     late = memory(data)
     if late is not None and late >= 0 and (misaligned(data) or CheckResult("")).finding:
         return CheckResult(

@@ -1,4 +1,4 @@
-"""Picture of a diagnosis: the data, losses and curves it looked at, findings marked in orange. Axes: N steps.
+"""Picture of a diagnosis: the data, losses and curves it checked, findings marked in orange. Axes: N steps.
 
 Each column of data is a strip: its histogram from its least to its largest number, as shades of blue. Curves follow,
 those of findings first, with the step at which a finding shows.
@@ -41,7 +41,7 @@ LOGARITHMIC = ("loss", "gradient/", "policy/kl", "learning_rate")
 
 
 def draw_diagnosis(path: Path, diagnosis: Diagnosis, title: str = "") -> None:
-    """Draws what was looked at, with what shows a finding in orange.
+    """Draws what was checked, with the curves of findings in orange.
 
     Args:
       path: the PNG file, replaced in one step.
@@ -163,12 +163,12 @@ def _draw_lags(axes: Axes, diagnosis: Diagnosis) -> None:
 
 def _draw_loss(axes: Axes, trace: Trace) -> None:
     steps = np.arange(len(trace.loss))
-    shown = np.isfinite(trace.loss)
-    axes.plot(steps[shown], np.maximum(trace.loss[shown], 1e-12), color=BLUE, linewidth=1.4)
+    finite = np.isfinite(trace.loss)
+    axes.plot(steps[finite], np.maximum(trace.loss[finite], 1e-12), color=BLUE, linewidth=1.4)
     axes.set_yscale("log")
     if len(trace.loss) > FIRST:
         _mark(axes, FIRST, f"ten steps: {trace.loss[FIRST]:.2g}", GREY)
-    style(axes, "loss of overfitting one batch of four rows", "gradient steps")
+    style(axes, "loss of overfitting one batch", "gradient steps")
 
 
 def _draw_gradients(axes: Axes, trace: Trace) -> None:
@@ -179,7 +179,7 @@ def _draw_gradients(axes: Axes, trace: Trace) -> None:
         if dead:
             axes.annotate(f"{name}: 0", (0, 1e-12), fontsize=7, color=ORANGE, va="bottom")
     axes.set_yscale("log")
-    style(axes, "gradient norm of each array, four rows", "gradient steps")
+    style(axes, "gradient norm of each array, one batch", "gradient steps")
 
 
 def _draw_curve(axes: Axes, run: Run, diagnosis: Diagnosis, name: str) -> None:

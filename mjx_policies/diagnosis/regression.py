@@ -70,6 +70,6 @@ def closest(outputs: np.ndarray, *candidates: np.ndarray) -> np.ndarray:  # [N, 
 
 
 def explained(actual: np.ndarray, predicted: np.ndarray) -> float:  # [N, K], [N, K] -> R^2
-    """Portion of the variance that a prediction accounts for, of all columns together; below zero if it misleads."""
+    """Portion of the variance that a prediction explains, of all columns together; below zero if it misleads."""
     spread = np.sum(np.square(actual - actual.mean(axis=0)))
     return float(1 - np.sum(np.square(actual - predicted)) / max(spread, 1e-30))

@@ -14,7 +14,7 @@ from mjx_policies.spec import Table, table_slices
 MAX_NUMBERS = 100_000_000  # that are held, 8 bytes each
 MAX_PLACES = 20  # rows that a result names
 WHERE = ("m", "rad", "1")  # units of what says where something is; rates, forces and memories say something else
-GRID = 8  # a picture is looked at as the means of so many by so many parts of it
+GRID = 8  # a picture counts as the means of so many by so many parts of it
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -86,7 +86,7 @@ def constant(data: Data) -> CheckResult | None:
     return CheckResult(
         f"{len(names)} of {len(steps.columns)} columns hold one number in all {len(steps):,} steps: {listed(names)}",
         f"the observation {names[0]} never changes, it is {value:.6g} throughout.",
-        "Move what it should measure and look at the raw reading; if it is constant on purpose, leave it out.",
+        "Move what it should measure and check the raw reading; if it is constant on purpose, leave it out.",
         where=tuple(names),
         minor=2 * len(names) < len(steps.columns),
     )
@@ -114,7 +114,7 @@ def duplicated(data: Data) -> CheckResult | None:
         evidence,
         f"episodes are in the data twice: episode {example} repeats episode {source}, so what is held out for "
         "validation is trained on.",
-        "Remove the repeats, split the rest by episode, and look at the validation loss again.",
+        "Remove the repeats, split the rest by episode, and compare the validation loss again.",
         minor=True,
         places=tuple((int(i), 0) for i in repeats[:MAX_PLACES]),
     )
@@ -177,7 +177,7 @@ def saturated(data: Data) -> CheckResult | None:
         f"at an end of the range in more than {AT_END:.0%} of the steps: {listed(many)}",
         f"action[{worst}] is cut off at {low[worst]:.3g} or {high[worst]:.3g} in {share[worst]:.0%} of the steps, "
         "so how much was meant is lost.",
-        "Record a few episodes with a larger action scale, and look whether the histogram loses its spikes.",
+        "Record a few episodes with a larger action scale, and check whether the histogram loses its spikes.",
         where=tuple(f"action[{i}]" for i in candidates if share[i] > AT_END),
     )
 

@@ -29,7 +29,7 @@ class Comparison:
     Attributes:
       first, second: the rates.
       difference: first minus second.
-      p_value: probability of a difference at least as large between policies that are equally good, both ways.
+      p_value: probability of a difference at least as large between policies that are equally good, two-sided.
       test: what gave it.
       goal: what counts as success, see `Outcomes`.
       disagreement: portion of pairs in which only one succeeded.
@@ -276,15 +276,15 @@ def power_of_mcnemar(pairs: int, disagreement: float, difference: float, signifi
     return float(np.sum(_binomial(pairs, disagreement, differ) * np.minimum(told, 1.0)))
 
 
-def _likely(trials: int, p: float) -> np.ndarray:
+def _likely(pairs: int, p: float) -> np.ndarray:
     """The counts of successes within eight standard deviations of the mean, beyond which there is nothing to add."""
-    reach = 8 * math.sqrt(trials * p * (1 - p)) + 1
-    return np.arange(max(0, math.floor(trials * p - reach)), min(trials, math.ceil(trials * p + reach)) + 1)
+    reach = 8 * math.sqrt(pairs * p * (1 - p)) + 1
+    return np.arange(max(0, math.floor(pairs * p - reach)), min(pairs, math.ceil(pairs * p + reach)) + 1)
 
 
-def _binomial(trials: int, p: float, counts: np.ndarray) -> np.ndarray:
-    log_p = special.xlogy(counts, p) + special.xlog1py(trials - counts, -p)
-    return np.exp(_log_choose(trials, counts) + log_p)
+def _binomial(pairs: int, p: float, counts: np.ndarray) -> np.ndarray:
+    log_p = special.xlogy(counts, p) + special.xlog1py(pairs - counts, -p)
+    return np.exp(_log_choose(pairs, counts) + log_p)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -73,7 +73,7 @@ def run_episodes(
 
     Args:
       envs: vectorized environments.
-      policy: one observation -> action [A], or a `Policy` that remembers or draws.
+      policy: one observation -> action [A], or a `Policy` with a memory or samples of its own.
       key: of initial states, commands, disturbances and the policy. With the same one every policy meets the same
         robots, so that two can be compared episode by episode.
       record: what to keep of the state after each step and the actions [B, A] that led to it, for a video or a plot.

@@ -14,7 +14,7 @@ from mjx_policies.evaluation.results import EvaluationResults
 from mjx_policies.evaluation.statistics import Estimate, mean
 
 SIDE = "side"  # metric of Obstacle2D: 1 where the obstacle was passed on the left, -1 on the right, NaN if it was not
-BOTH = 0.2  # coverage of a policy that takes both ways; 1 is that of a fair coin in every initial state
+BOTH = 0.2  # coverage of a policy with both modes; 1 is that of a fair coin in every initial state
 
 
 def coverage(success: np.ndarray, side: np.ndarray) -> float:  # [N, P], [N, P] -> []
@@ -38,7 +38,7 @@ def success_and_coverage(evaluations: Sequence[EvaluationResults], repeats: int)
 
     Returns:
       `success` and `lost`; where a task has sides to pass on also `coverage`, `left`, the portion of the successes on
-      that side, and `both`, the portion of the policies that take both ways: those that cover at least `BOTH`, of those
+      that side, and `both`, the portion of the policies with both modes: those that cover at least `BOTH`, of those
       whose coverage is known.
     """
     names = {"success": "success", "lost": "failures"}

@@ -75,12 +75,12 @@ def evaluation_table(evaluation: Evaluation, title: str, leave_out: str = "rewar
     table = Table(title=title, title_justify="left")
     if len(evaluation) > MANY:
         first = next(iter(evaluation.values()))
-        shown = [name for name in CHIEF if name in first][:2]
+        chosen = [name for name in CHIEF if name in first][:2]
         table.add_column("[95 %]")
-        for name in shown:
+        for name in chosen:
             table.add_column(name, justify="right")
         for condition, estimates in evaluation.items():
-            table.add_row(condition, *(_cell(estimates, name) for name in shown))
+            table.add_row(condition, *(_cell(estimates, name) for name in chosen))
         return table
     table.add_column("")
     for condition in evaluation:

@@ -173,14 +173,14 @@ def _conditions(report: EvaluationReport) -> Html:
             rows.append((policy, *(shaded(percent(rate), rate.value if rate.count else 0.0) for rate in rates)))
         return section(f"{goal.capitalize()} by condition", table(("trained as", *names), rows))
     by_condition = next(iter(report.policies.values()))
-    shown = _common_figures(by_condition)
+    common = _common_figures(by_condition)
     rows = []
     for condition, results in by_condition.items():
         rate = results.outcomes.rate
-        known = [number(results.figures[name]) if name in results.figures else "–" for name in shown]
+        known = [number(results.figures[name]) if name in results.figures else "–" for name in common]
         rows.append((condition, rate_bar(rate), percent(rate), *known))
     explained = "; ".join(f"{name}: {report.explained[name]}" for name in by_condition if report.explained.get(name))
-    header = ("condition", "", goal, *(name.replace("_", " ") for name in shown))
+    header = ("condition", "", goal, *(name.replace("_", " ") for name in common))
     return section(f"{goal.capitalize()} by condition", table(header, rows), soft(explained))
 
 
@@ -228,7 +228,7 @@ def _episodes(report: EvaluationReport) -> Html:
         ]
         parts.append(tag("div", *squares, class_="strip"))
     first = next(iter(report.outcomes.values()))
-    more = f" The first {MAX_STRIP} are shown." if len(first.achieved) > MAX_STRIP else ""
+    more = f" The first {MAX_STRIP} are drawn." if len(first.achieved) > MAX_STRIP else ""
     stages = " Where one did not, the height says how many stages it reached." if first.stages else ""
     parts.append(soft(f"One mark an episode: full where it achieved the goal.{stages}{more}"))
     if first.goal == "success" and any(outcomes.achieved.any() for outcomes in report.outcomes.values()):

@@ -34,12 +34,12 @@ class Estimate:
         return 3 if largest < 10 else 2 if largest < 100 else 1 if largest < 1000 else 0
 
 
-def proportion(successes: int, trials: int, confidence: float = 0.95) -> Estimate:
+def proportion(successes: int, count: int, confidence: float = 0.95) -> Estimate:
     """A success rate with Wilson's score interval (Wilson 1927), which stays in [0, 1] and is sound near both ends."""
-    if not 0 <= successes <= trials or trials < 1:
-        raise ValueError(f"{successes} successes in {trials} trials: need 0 <= successes <= trials and a trial")
-    rate = successes / trials
-    return Estimate(rate, *_wilson(rate, trials, confidence), trials)
+    if not 0 <= successes <= count or count < 1:
+        raise ValueError(f"{successes} successes of {count}: need 0 <= successes <= count and a count of at least 1")
+    rate = successes / count
+    return Estimate(rate, *_wilson(rate, count, confidence), count)
 
 
 def mean(
@@ -74,8 +74,8 @@ def mean(
     return Estimate(value, max(lowest, value - half), min(highest, value + half), measured.size)
 
 
-def _wilson(rate: float, trials: int, confidence: float) -> tuple[float, float]:
+def _wilson(rate: float, count: int, confidence: float) -> tuple[float, float]:
     z = special.ndtri((1 + confidence) / 2)
-    middle = (rate + z**2 / (2 * trials)) / (1 + z**2 / trials)
-    half = z / (1 + z**2 / trials) * math.sqrt(rate * (1 - rate) / trials + z**2 / (4 * trials**2))
+    middle = (rate + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * math.sqrt(rate * (1 - rate) / count + z**2 / (4 * count**2))
     return 0.0 if rate == 0 else middle - half, 1.0 if rate == 1 else middle + half

@@ -91,9 +91,9 @@ def _estimate(of_runs: Sequence[Estimate], name: str, bounded: Sequence[str]) ->
 
 def sweep_table(points: Sequence[Point], title: str, condition: str) -> Table:
     """One row for each point: the figure that decides, in each condition, and which run did best."""
-    shown = next((point.evaluation for point in points if point.evaluation), {})
-    chief = next((name for name in RANKED if name in shown.get(condition, {})), RANKED[-1])
-    columns = [(condition, chief) for condition in shown]
+    evaluated = next((point.evaluation for point in points if point.evaluation), {})
+    chief = next((name for name in RANKED if name in evaluated.get(condition, {})), RANKED[-1])
+    columns = [(condition, chief) for condition in evaluated]
     table = Table(title=title, title_justify="left")
     table.add_column("[95 %]", overflow="fold")
     for condition, name in columns:

@@ -54,7 +54,7 @@ def describe(
       spec: of the task.
       model: the nominal robot, for limits of joints and torques.
       provenance: of the policy.
-      history: observations that the policy is shown, the oldest first; `by_time` is how it finds them.
+      history: observations that the policy takes, the oldest first; `by_time` is how it finds them.
       horizon: actions that it makes of them.
 
     Raises:

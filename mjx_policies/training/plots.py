@@ -128,7 +128,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def style(axes: Axes, title: str, x_label: str = "", y_label: str = "") -> None:
-    """The look of every panel: a pale grid without a frame, the title on the left."""
+    """Styles a panel: a pale grid without a frame, the title on the left."""
     axes.set_title(title, fontsize=10, loc="left", color=INK)
     axes.set_xlabel(x_label, fontsize=8, color=GREY)
     axes.set_ylabel(y_label, fontsize=8, color=GREY)
@@ -173,8 +173,8 @@ def _style_curves(axes: Axes, title: str, x_label: str) -> None:
 
 
 def _draw_curve(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
-    shown = np.isfinite(x) & np.isfinite(y)
-    x, y = x[shown], y[shown]
+    finite = np.isfinite(x) & np.isfinite(y)
+    x, y = x[finite], y[finite]
     if len(y) < 50:
         axes.plot(x, y, color=BLUE, linewidth=1.4)
     else:
@@ -194,16 +194,16 @@ def _draw_band(
     of = [number == run for run in runs]
     x, y = step[of[0]], np.stack([values[mask] for mask in of])
     y[~np.isfinite(y)] = np.nan
-    shown = np.isfinite(y).any(axis=0)
-    x, width = x[shown], max(1, shown.sum() // 25) if shown.sum() >= 50 else 1
-    mean, least, most = (running_mean(curve, width) for curve in middle_half(y[:, shown]))
+    finite = np.isfinite(y).any(axis=0)
+    x, width = x[finite], max(1, finite.sum() // 25) if finite.sum() >= 50 else 1
+    mean, least, most = (running_mean(curve, width) for curve in middle_half(y[:, finite]))
     axes.fill_between(x, least, most, color=color, alpha=0.15, linewidth=0)
     axes.plot(x, mean, color=color, linewidth=1.4, label=label, marker="o" if len(x) < 10 else "", markersize=3)
 
 
 def _draw_points(axes: Axes, x: np.ndarray, y: np.ndarray, label: str, marker: str = "o", color: str = ORANGE) -> None:
-    shown = np.isfinite(x) & np.isfinite(y)
-    if shown.any():
-        width = 1.4 if shown.sum() > 1 else 0  # or the legend has a line that the panel lacks
-        axes.plot(x[shown], y[shown], color=color, linewidth=width, marker=marker, markersize=3, label=label)
+    finite = np.isfinite(x) & np.isfinite(y)
+    if finite.any():
+        width = 1.4 if finite.sum() > 1 else 0  # or the legend has a line that the panel lacks
+        axes.plot(x[finite], y[finite], color=color, linewidth=width, marker=marker, markersize=3, label=label)
         axes.legend(fontsize=7, frameon=False, loc="best")

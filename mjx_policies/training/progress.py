@@ -63,7 +63,7 @@ class ProgressReport:
 
     Args:
       total_steps: where the bar ends.
-      show: full names of metrics, such as `env/reward`; shown without what is before their last slash, and with their
+      show: full names of metrics, such as `env/reward`; printed without what is before their last slash, and with their
         last value where a row lacks them.
       console: where to write; standard output by default.
       line_seconds: seconds between lines where the console is no terminal.
@@ -76,9 +76,9 @@ class ProgressReport:
         self._total = total_steps
         self._show = tuple(show)
         self._line_seconds = line_seconds
-        self._shown: dict[str, float] = {}
+        self._latest: dict[str, float] = {}
         self._first: tuple[int, float] | None = None  # step and time of the first row since the start
-        self._line, self._last_line = "", -float("inf")  # the last row, until it is shown; when a row was
+        self._line, self._last_line = "", -float("inf")  # the last row, until it is printed; when one was
         self._last_sign = time.monotonic()  # when anything was printed
         self._phase, self._phase_since = "", time.monotonic()
         self._bar: Progress | None = None
@@ -138,11 +138,11 @@ class ProgressReport:
         # From all the time that has passed, so evaluations and checkpoints count as well.
         done, passed = step - self._first[0], now - self._first[1]
         left = (self._total - step) * passed / done if done else None
-        self._shown.update({name: float(row[name]) for name in self._show if name in row})
+        self._latest.update({name: float(row[name]) for name in self._show if name in row})
         parts = [f"{short_count(step)} steps"]
         if math.isfinite(steps_per_second):
             parts.append(f"{short_count(steps_per_second)}/s")
-        parts += [f"{name.rsplit('/', 1)[-1]} {value:.3g}" for name, value in self._shown.items()]
+        parts += [f"{name.rsplit('/', 1)[-1]} {value:.3g}" for name, value in self._latest.items()]
         if self._bar is not None:
             self._bar.update(self._task, completed=step, detail=parts, left=left)
             return
@@ -188,13 +188,13 @@ def fitting(parts: Sequence[str], width: int, between: str = "  ") -> str:
       >>> fitting(("12 of 80", "7 failed", "3s left"), 20, between=", ")
       '12 of 80, 7 failed'
     """
-    shown = ""
+    fitted = ""
     for part in parts:
-        longer = f"{shown}{between}{part}" if shown else part
+        longer = f"{fitted}{between}{part}" if fitted else part
         if len(longer) > width:
             break
-        shown = longer
-    return shown
+        fitted = longer
+    return fitted
 
 
 def short_count(number: float) -> str:

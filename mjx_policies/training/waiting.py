@@ -73,8 +73,8 @@ def counting(
             task = bar.add_task(what, total=total, completed=first)
 
             def move(done: int, *words: str) -> None:
-                shown = fitting([word for word in words if word], room, ", ")
-                bar.update(task, completed=done, description=f"{what}: {shown}" if shown else what)
+                fitted = fitting([word for word in words if word], room, ", ")
+                bar.update(task, completed=done, description=f"{what}: {fitted}" if fitted else what)
 
             yield move
         return

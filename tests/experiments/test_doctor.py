@@ -116,7 +116,7 @@ def test_a_fault_of_the_data_is_the_first_finding(sets, tmp_path, capsys, plant,
 
 
 def test_numbers_that_are_not_finite(sets, tmp_path, capsys):
-    """The reader refuses such an episode; the others are looked at all the same."""
+    """The reader refuses such an episode; the others are checked all the same."""
     path = tmp_path / "demos.hdf5"
     write(path, faults.shuffle_rows(sets["Obstacle2D"], np.random.default_rng(0)), "robomimic")
     with h5py.File(path, "a") as file:
@@ -220,7 +220,7 @@ def test_the_exit_code_and_the_files_that_nobody_named(runs, tmp_path, capsys, m
 
 
 @pytest.mark.parametrize(("columns", "actions"), [(9, 3), (80, 3), (9, 80), (0, 64)])
-def test_no_more_numbers_are_shown_than_fit(columns, actions):
+def test_no_more_numbers_are_printed_than_fit(columns, actions):
     table = Steps(
         observation=np.ones((5, columns)),
         action=np.ones((5, actions)),
@@ -230,15 +230,15 @@ def test_no_more_numbers_are_shown_than_fit(columns, actions):
         fps=np.ones(1),
         cut=True,
     )
-    shown = doctor.statistics(table)
-    assert shown.row_count == min(columns + actions, doctor.MAX_ROWS) and "the first 1 episodes" in shown.title
-    names = list(shown.columns[0].cells)
+    printed = doctor.statistics(table)
+    assert printed.row_count == min(columns + actions, doctor.MAX_ROWS) and "the first 1 episodes" in printed.title
+    names = list(printed.columns[0].cells)
     assert names[-min(actions, doctor.MAX_ROWS)] == "action[0]"
-    left_out = columns + actions - shown.row_count
-    assert shown.caption == (f"{left_out} more numbers are not shown" if left_out else None)
+    left_out = columns + actions - printed.row_count
+    assert printed.caption == (f"{left_out} more numbers are left out" if left_out else None)
 
 
-def test_a_run_of_a_sweep_is_looked_at_by_its_number(runs, tmp_path, capsys):
+def test_a_run_of_a_sweep_is_diagnosed_by_its_number(runs, tmp_path, capsys):
     """Number 1 is the run whose rate is 100 times as high, and its weights are not finite."""
     folder = Path(shutil.copytree(runs / "ppo", tmp_path / "sweep"))
     config = json.loads((folder / "config.json").read_text())

@@ -43,7 +43,7 @@ TASK_COLUMNS = frozenset(("task", "__index_level_0__"))
 
 
 def recognise(path: Path) -> bool:
-    """Whether a path looks like a dataset of this format."""
+    """Whether a path seems to hold a dataset of this format."""
     return (path / INFO).exists()
 
 

@@ -126,7 +126,7 @@ def summaries_of(table: Any) -> list[dict[str, Summary]]:
 
 
 def tasks_table(tasks: Sequence[str]) -> Any:
-    """Words and numbers; the words are the index of a data frame of pandas, in which LeRobot looks tasks up."""
+    """Words and numbers; the words are the index of a data frame of pandas, by which LeRobot finds tasks."""
     pa = load("pyarrow", "writing a dataset")
     kinds = {"task_index": ("int64", "int64"), "task": ("unicode", "object")}
     described = {

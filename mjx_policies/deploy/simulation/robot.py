@@ -102,7 +102,7 @@ class SimulatedRobot:
     `clock`. `time` tells which time it is in both cases, on the clock of readings' stamps.
 
     Attributes:
-      data: of the engine; look, do not touch while the thread runs.
+      data: of the engine; to be read only while the thread runs.
       pushes: forces to come; may be replaced at any time.
       skipped: s of real time that the thread did not simulate because it was too late.
     """
@@ -262,7 +262,7 @@ class SimulatedRobot:
             self._damp()
 
     def advance(self, seconds: float) -> None:
-        """Simulates that long; what is less than a time step is remembered for the next call."""
+        """Simulates that long; what is less than a time step is left to the next call."""
         if self._thread is not None:
             raise RuntimeError("the simulated robot runs in its thread: advance is for lock-step use")
         self._simulate(seconds, self.data.time)

@@ -17,9 +17,9 @@ def test_wilson_of_35_in_50():
 
 @pytest.mark.parametrize("confidence", [0.9, 0.95])
 def test_wilson_equals_scipy(confidence):
-    for successes, trials in ((0, 1), (1, 1), (0, 20), (1, 20), (13, 20), (20, 20), (500, 4096)):
-        estimate = proportion(successes, trials, confidence)
-        expected = stats.binomtest(successes, trials).proportion_ci(confidence, method="wilson")
+    for successes, count in ((0, 1), (1, 1), (0, 20), (1, 20), (13, 20), (20, 20), (500, 4096)):
+        estimate = proportion(successes, count, confidence)
+        expected = stats.binomtest(successes, count).proportion_ci(confidence, method="wilson")
         np.testing.assert_allclose((estimate.low, estimate.high), (expected.low, expected.high), rtol=1e-9, atol=1e-12)
 
 
@@ -29,10 +29,10 @@ def test_both_ends_stay_in_range_and_uncertain():
     assert all_of_them.high == 1.0 and all_of_them.low == pytest.approx(1 - none.high)
 
 
-@pytest.mark.parametrize(("successes", "trials"), [(-1, 5), (6, 5), (0, 0)])
-def test_impossible_counts_are_refused(successes, trials):
-    with pytest.raises(ValueError, match="need 0 <= successes <= trials and a trial"):
-        proportion(successes, trials)
+@pytest.mark.parametrize(("successes", "count"), [(-1, 5), (6, 5), (0, 0)])
+def test_impossible_counts_are_refused(successes, count):
+    with pytest.raises(ValueError, match="need 0 <= successes <= count and a count of at least 1"):
+        proportion(successes, count)
 
 
 def test_the_mean_equals_scipy():
@@ -63,7 +63,7 @@ def test_equal_samples_do_not_say_how_much_they_vary():
     """Two seeds with the same score would be certain to the last digit."""
     assert mean([0.7, 0.7]) == Estimate(0.7, -math.inf, math.inf, 2)
     assert mean(np.full(9, 2.5), lowest=0.0) == Estimate(2.5, 0.0, math.inf, 9)
-    assert str(mean([0.7, 0.7])) == "0.700", "no interval is shown"
+    assert str(mean([0.7, 0.7])) == "0.700", "no interval is printed"
     always, expected = mean([1.0] * 5, lowest=0.0, highest=1.0), proportion(5, 5)
     assert (always.low, always.high) == (expected.low, expected.high)
     third = mean([-1.0, -1.0], lowest=-2.0, highest=1.0)  # a third of the way
