@@ -40,7 +40,7 @@ def pytest_configure(config):
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell; scripts would inherit it
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
-        return  # this process hands out tests and runs none
+        return  # this process distributes tests and runs none
     import jax
 
     folder = tempfile.TemporaryDirectory(prefix="programs-")
@@ -92,7 +92,7 @@ def pytest_sessionfinish(session):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node, error):
-    """The process that hands out tests hears of it."""
+    """The process that distributes tests hears of it."""
     if hasattr(node, "workeroutput"):  # a worker that crashed has none
         node.config.stash.setdefault(PEAKS, {})[node.gateway.id] = node.workeroutput["peak"]
 

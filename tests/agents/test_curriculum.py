@@ -141,7 +141,7 @@ def against_the_wind():
     return Learner(lambda key, obs, hyper: (), lambda state: policy, lambda state, key, batch: (state, {}), None)
 
 
-def mastered_ranges(threshold, increment):
+def range_curriculum(threshold, increment):
     """Each range grows where the episodes in its outer half scored well. Its level is [2]."""
 
     def apply(level, envs):
@@ -193,9 +193,9 @@ def test_first_episodes_are_marked_as_cut_off():
     assert 0 < cut_off.sum() < 32
 
 
-def test_a_curriculum_widens_only_what_was_mastered():
+def test_a_curriculum_raises_only_levels_above_the_threshold():
     """The policy bears any wind, and a load of a quarter."""
-    curriculum = mastered_ranges(threshold=0.8, increment=0.05)
+    curriculum = range_curriculum(threshold=0.8, increment=0.05)
     envs = vectorize(Windy(), 128, Unknowns(jnp.zeros(2)), pool_size=128)
     runner = on_policy(against_the_wind(), envs, LIMIT, curriculum)
     state, step = jit(runner.init)(jax.random.key(0), ()), jit(runner.step)

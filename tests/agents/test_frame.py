@@ -50,13 +50,13 @@ HEADS = {
 def bc_policy(request, probes):
     """An actor that has learnt by imitation to stand still, the same for reinforcement, and its parameters."""
     plain, noisy, decisions = HEADS[request.param]
-    cloner, tuned = actor(Flat(), plain), actor(Flat(), noisy)
+    bc_actor, tuned = actor(Flat(), plain), actor(Flat(), noisy)
     obs = {"state": jnp.stack([jnp.ones(64), jnp.where(jnp.arange(64) % 2, 1.0, -1.0)], axis=1)}
     optimizer = optax.adam(1e-2)
 
     def loss(params, key):
         keys = jax.random.split(key, 64)
-        return jax.vmap(cloner.loss, (None, 0, 0, 0))(params, keys, obs, jnp.zeros((64, 1))).mean()
+        return jax.vmap(bc_actor.loss, (None, 0, 0, 0))(params, keys, obs, jnp.zeros((64, 1))).mean()
 
     def step(carry, key):
         updates, opt_state = optimizer.update(jax.grad(loss)(carry[0], key), carry[1])
@@ -64,7 +64,7 @@ def bc_policy(request, probes):
 
     @jit
     def learn():
-        params = cloner.init(jax.random.key(0), jax.tree.map(lambda x: x[0], obs))
+        params = bc_actor.init(jax.random.key(0), jax.tree.map(lambda x: x[0], obs))
         return jax.lax.scan(step, (params, optimizer.init(params)), jax.random.split(jax.random.key(1), 200))[0][0]
 
     params = learn()
@@ -152,7 +152,7 @@ LENGTH = 4
 
 
 def cue_envs(probes):
-    """The sign that is shown in the first of four steps decides which action is rewarded in the last."""
+    """The sign that is observed in the first of four steps decides which action is rewarded in the last."""
 
     @struct.dataclass
     class CueEnv(probes.ProbeEnv):
@@ -178,7 +178,7 @@ def cue_envs(probes):
     return CueEnv
 
 
-def test_a_recurrent_actor_remembers_a_cue_and_a_feed_forward_one_does_not(probes):
+def test_a_recurrent_actor_keeps_a_cue_and_a_feed_forward_one_does_not(probes):
     envs = probes.vectorize(cue_envs(probes)(jnp.asarray(list(probes.PROBES).index("observed value"))), 32)
     reached = {}
     for name, memory in (("gru", gru(16)), ("none", None)):

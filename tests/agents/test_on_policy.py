@@ -77,7 +77,7 @@ def test_each_step_leads_to_its_final_observation(rollout):
     np.testing.assert_array_equal(after[~ended[:-1]], rollout.final_obs["state"][:-1][~ended[:-1]])
     fresh = after[ended[:-1]]
     assert len(fresh) and (fresh[:, 0] == 0).all() and not np.isin(fresh[:, 1], draw[0]).any(), "no new episode began"
-    assert len(np.unique(fresh[:, 1])) == len(fresh), "a start was handed out twice"
+    assert len(np.unique(fresh[:, 1])) == len(fresh), "a reset was assigned twice"
 
 
 def test_episodes_end_as_the_task_or_the_clock_says(rollout, recorded, counting):

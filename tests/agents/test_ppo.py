@@ -215,7 +215,7 @@ def test_the_entropy_is_exact_and_its_weight_widens_or_narrows(trained):
         hyper = PPOHyper(learning_rate=0.01, desired_kl=0.0, entropy=weight, final_entropy=weight)
         state, _ = update(with_hyper(trained, hyper), jax.random.key(0), rollout)
         change[weight] = state.params["actor"]["head"]["log_std"] - log_std
-    # Four steps of Adam, whose moments remember smaller gradients, of at most 0.01 each and all the same way.
+    # Four steps of Adam, whose moments hold smaller gradients, of at most 0.01 each and all the same way.
     assert (change[10.0] > 0.01).all() and (change[-10.0] < -0.01).all()
     frozen = update(with_hyper(trained, FROZEN), jax.random.key(0), rollout)[1]
     expected = float(jnp.sum(log_std)) + A * 0.5 * math.log(2 * math.pi * math.e)
@@ -425,7 +425,7 @@ ACTORS = {
 
 @pytest.mark.parametrize("name", ACTORS)
 def test_the_first_ratio_is_one_whatever_acts(name):
-    """Of every decision, and where the actor remembers: also behind the end of an episode."""
+    """Of every decision, and where the actor has a memory: also behind the end of an episode."""
     whole = ACTORS[name]()
     each = ppo(whole, value_net, CONFIG)
     step = jit(each.update)
@@ -522,7 +522,7 @@ def test_the_mirror_loss_needs_a_mode_and_no_memory():
 
 
 def test_an_entry_that_nobody_reads_is_nobodys_business(trained):
-    """Moments are of what actor and critic read: what sets a robot apart, where the critic is told to look at it."""
+    """Moments are of what actor and critic read: what sets a robot apart, where the critic is told to read it."""
     example = EXAMPLE | {"extrinsics": jnp.zeros(4)}
     everything = (*EXAMPLE, "extrinsics")
     for keys, read in (((), set(EXAMPLE)), ((everything,), set(everything))):

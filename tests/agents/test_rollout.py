@@ -26,7 +26,7 @@ def act(memory, key, obs, clock):
 
 
 RECORDING = Policy(first_plan, act, period=2)
-"""A policy that remembers its first observation and what was drawn for it, and counts its steps."""
+"""A policy whose memory holds its first observation, what was drawn for it and the number of its steps."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Where episodes begin and end: a counting environment whose every value is known.
+"""Beginnings and ends of episodes: a counting environment whose every value is known.
 
 A robot starts at a number of its own, its state goes up by one each step, and it pays what its state is. Actions below
 zero end the task; actions above 100 break the simulation.
@@ -99,7 +99,7 @@ def begin(envs, seed=0, stagger=False):
     return envs.refresh(state), timestep
 
 
-def test_a_time_limit_truncates_and_hands_over_the_true_final_observation():
+def test_a_time_limit_truncates_and_returns_the_true_final_observation():
     envs = make()
     state, timestep = begin(envs)
     first = timestep.obs["state"]
@@ -110,8 +110,8 @@ def test_a_time_limit_truncates_and_hands_over_the_true_final_observation():
         np.testing.assert_array_equal(timestep.reward, first[:, 0] + i)
         np.testing.assert_array_equal(timestep.truncated, [i == 10] * 4)
         assert not timestep.terminated.any()
-    starts = np.asarray(state.pool[1]["state"][:4])
-    np.testing.assert_array_equal(timestep.obs["state"], starts)  # the next episode's first
+    first_obs = np.asarray(state.pool[1]["state"][:4])
+    np.testing.assert_array_equal(timestep.obs["state"], first_obs)  # the next episode's first
     np.testing.assert_array_equal(state.steps, 0)
 
 
@@ -155,15 +155,15 @@ def test_a_broken_robot_leaves_the_others_alone():
 def test_every_episode_has_its_own_start_and_its_own_robot():
     envs = make(num_envs=4)
     state, _ = begin(envs)
-    seen_starts, seen_robots = [np.asarray(state.envs.start)], [np.asarray(state.envs.robot)]
+    starts_of_episodes, robots_of_episodes = [np.asarray(state.envs.start)], [np.asarray(state.envs.robot)]
     for _ in range(4):  # 16 episodes end, as many as wait in the pool
         state, _ = STEP(state, -jnp.ones((4, 1)))
-        seen_starts.append(np.asarray(state.envs.start))
-        seen_robots.append(np.asarray(state.envs.robot))
-    assert len(np.unique(np.concatenate(seen_starts))) == 20
-    assert len(np.unique(np.concatenate(seen_robots))) == 20
+        starts_of_episodes.append(np.asarray(state.envs.start))
+        robots_of_episodes.append(np.asarray(state.envs.robot))
+    assert len(np.unique(np.concatenate(starts_of_episodes))) == 20
+    assert len(np.unique(np.concatenate(robots_of_episodes))) == 20
     redrawn = envs.refresh(state)
-    assert not np.isin(redrawn.pool[0].robot, np.concatenate(seen_robots)).any()
+    assert not np.isin(redrawn.pool[0].robot, np.concatenate(robots_of_episodes)).any()
     assert redrawn.next_reset == 0
 
 

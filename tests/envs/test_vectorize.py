@@ -294,13 +294,13 @@ def test_draws_are_independent():
     assert not set(np.asarray(other.envs.tag)) & set(np.asarray(state.envs.tag))
 
 
-def test_starts_depend_on_the_key_alone():
+def test_initial_states_depend_on_the_key_alone():
     envs = vectorize(TOY, 4, RandomMass())
     first, again = (envs.refresh(envs.init(jax.random.key(7))[0]) for _ in range(2))
     chex.assert_trees_all_equal(first, again)
 
 
-def test_repeated_starts_are_the_same_robot_in_the_same_state():
+def test_repeated_episodes_begin_with_the_same_robot_in_the_same_state():
     state, timestep = vectorize(TOY, 6, RandomMass(), repeats=3).init(jax.random.key(7))
     for leaf in jax.tree.leaves((state.envs, timestep)):
         chex.assert_trees_all_equal(leaf, leaf[jnp.array([0, 0, 0, 3, 3, 3])])
@@ -335,7 +335,7 @@ def test_no_memory_of_a_wrapper_crosses_a_reset(wrapped):
         expected = jax.tree.map(lambda x, start=start: x[start], (fresh, fresh_obs))
         got = jax.tree.map(lambda x, row=row: x[row], (state.envs, timestep.obs))
         chex.assert_trees_all_equal(*jax.tree.map(raw, (got, expected)))
-    assert (np.asarray(state.envs.inner.inner.inner.rows[0]) != 0).any()  # the one that went on does remember
+    assert (np.asarray(state.envs.inner.inner.inner.rows[0]) != 0).any()  # the one that went on has a history
 
     # And the episode that follows is the one that this start leads to.
     alone, step_alone = jax.tree.map(lambda x: x[:2], fresh), jax.jit(jax.vmap(env.step))

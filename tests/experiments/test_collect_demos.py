@@ -1,4 +1,4 @@
-"""Collections at the smallest task as a user runs them: stopped, taken up again, enlarged, shown."""
+"""Collections at the smallest task as a user runs them: stopped, resumed, enlarged, reported."""
 
 import json
 import shutil
@@ -51,7 +51,7 @@ def whole(tmp_path_factory):
 
 
 @pytest.fixture
-def unseen(monkeypatch):
+def undrawn(monkeypatch):
     """Pictures are drawn once, of `whole`."""
     monkeypatch.setattr(script, "show", lambda *_: None)
 
@@ -95,7 +95,7 @@ def test_rollouts_are_those_of_their_seeds(whole):
     np.testing.assert_allclose(alone.action[: len(episode), 0], episode.action, atol=1e-5)
 
 
-@pytest.mark.usefixtures("unseen")
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("format", ["lerobot", "robomimic"])
 def test_a_collection_that_was_stopped_goes_on_as_if_it_had_not_been(whole, tmp_path, capsys, monkeypatch, format):
     out = tmp_path / "demos"
@@ -121,7 +121,7 @@ def test_a_collection_that_was_stopped_goes_on_as_if_it_had_not_been(whole, tmp_
     assert script.read_progress(path).tally.counts == script.read_progress(whole).tally.counts
 
 
-@pytest.mark.usefixtures("unseen")
+@pytest.mark.usefixtures("undrawn")
 def test_a_collection_whose_process_was_killed_goes_on(whole, tmp_path, monkeypatch):
     """Dead in the middle of a batch: episodes are ahead of the progress."""
     writer = lerobot.Writer
@@ -141,7 +141,7 @@ def test_a_collection_whose_process_was_killed_goes_on(whole, tmp_path, monkeypa
     assert_equal(actions(tmp_path / "a"), actions(whole))
 
 
-@pytest.mark.usefixtures("unseen")
+@pytest.mark.usefixtures("undrawn")
 @pytest.mark.parametrize("lost", [4, 10])
 def test_what_a_killed_process_did_not_tell_of_is_counted(whole, tmp_path, monkeypatch, lost):
     """Dead between the episodes of a batch and the progress; what is there is counted, however few are asked for."""
@@ -165,7 +165,7 @@ def test_what_a_killed_process_did_not_tell_of_is_counted(whole, tmp_path, monke
     assert_equal(actions(path), actions(whole))
 
 
-@pytest.mark.usefixtures("unseen")
+@pytest.mark.usefixtures("undrawn")
 def test_the_video_of_a_collection_that_was_stopped_is_that_of_one_that_was_not(tmp_path, monkeypatch):
     videos = []
     monkeypatch.setattr(script, "render_montage", lambda model, cells, *_: videos.append(cells))
@@ -174,7 +174,7 @@ def test_the_video_of_a_collection_that_was_stopped_is_that_of_one_that_was_not(
     few = videos.pop()
     assert len(few) <= 2
     go_on(tmp_path / "b", "--episodes", "10")
-    go_on(tmp_path / "b", "--episodes", "10")  # as after a kill while the dataset was shown
+    go_on(tmp_path / "b", "--episodes", "10")  # as after a kill while the dataset was checked
     assert len(videos) == 3 and len(few) <= len(videos[0]) > 1
     for cells in videos[1:]:
         assert [cell.caption for cell in cells] == [cell.caption for cell in videos[0]]
@@ -182,14 +182,14 @@ def test_the_video_of_a_collection_that_was_stopped_is_that_of_one_that_was_not(
             np.testing.assert_array_equal(one.qpos, other.qpos)
 
 
-@pytest.mark.usefixtures("unseen")
+@pytest.mark.usefixtures("undrawn")
 def test_the_engine_of_a_collection_is_kept(tmp_path):
     """What `auto` means depends on the device, and a collection may go on on another one."""
     script.main(ask(tmp_path / "a", episodes=1, backend="auto"))
     assert read_begun(script.Collect, tmp_path / "a").backend == "cpu"
 
 
-@pytest.mark.usefixtures("unseen")
+@pytest.mark.usefixtures("undrawn")
 def test_a_collection_is_enlarged(whole, tmp_path, capsys):
     script.main(ask(tmp_path / "a", episodes=3))
     go_on(tmp_path / "a", "--episodes", "10")
@@ -200,14 +200,14 @@ def test_a_collection_is_enlarged(whole, tmp_path, capsys):
     assert len(read(tmp_path / "a")) == 10
 
 
-@pytest.mark.usefixtures("unseen")
+@pytest.mark.usefixtures("undrawn")
 def test_collections_of_other_seeds_share_nothing(whole, tmp_path):
     script.main(ask(tmp_path / "a", seed=1, labels="intended"))
     other = actions(tmp_path / "a")
     assert not other.keys() & actions(whole).keys() and min(other) == 1_000_000
 
 
-@pytest.mark.usefixtures("unseen")
+@pytest.mark.usefixtures("undrawn")
 def test_a_collection_goes_on_as_it_began(whole, tmp_path):
     with pytest.raises(UserError, match=r"goes on as it began, but seed: 0 in the run, now 3"):
         go_on(whole, "--seed", "3")

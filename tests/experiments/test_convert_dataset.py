@@ -57,8 +57,8 @@ def test_there_and_back(script, tmp_path):
     assert all(same(found, episode(n)) for n, found in enumerate(read(tmp_path / "c-v1.2")))
     script.main(script.Convert(tmp_path / "a", tmp_path / "good", only_successes=True))
     assert read(tmp_path / "good").lengths == [3, 5]
-    script.main(script.Convert(tmp_path / "a", tmp_path / "film", videos=True))
-    info = json.loads((tmp_path / "film/meta/info.json").read_text())
+    script.main(script.Convert(tmp_path / "a", tmp_path / "video", videos=True))
+    info = json.loads((tmp_path / "video/meta/info.json").read_text())
     assert info["features"]["observation.pixels"]["dtype"] == "video"
 
 
@@ -68,7 +68,7 @@ def test_a_conversion_goes_on(script, tmp_path):
     script.main(script.Convert(tmp_path / "a", tmp_path / "b", append=True))
     assert all(same(found, episode(n)) for n, found in enumerate(read(tmp_path / "b")))
     for wrong, words in (
-        ({"source": tmp_path / "b", "out": tmp_path / "film", "append": True}, "holds no dataset to append to"),
+        ({"source": tmp_path / "b", "out": tmp_path / "video", "append": True}, "holds no dataset to append to"),
         ({"out": tmp_path / "c.hdf5", "videos": True}, "no videos"),
         ({"out": tmp_path / "a"}, "what is to be converted"),
         ({"out": tmp_path / "out.txt"}, "is named like a file, and a dataset of LeRobot is a folder: leave .txt out"),

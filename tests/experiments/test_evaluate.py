@@ -157,7 +157,7 @@ def test_a_page_that_cannot_be_written_loses_nothing(runs, capsys, monkeypatch):
     assert script("evaluate.py", "--run", runs / "pendulum3", *FEW, "--no-videos") == 2
     said = capsys.readouterr()
     assert "the disk is full, " in said.err and "report.html could not be written" in said.err
-    assert "Pendulum after 300 steps" in said.out, "what was measured is shown"
+    assert "Pendulum after 300 steps" in said.out, "what was measured is printed"
 
 
 def test_what_is_there_already_stays(runs, tmp_path, capsys):

@@ -74,10 +74,10 @@ def test_the_script_shows_each_direction_for_as_long_as_it_is_told(script):
     names, commands = script.script(task, 0.1)
     assert len(names) == len(commands) == 7 * 5 and commands.dtype == np.float32
     assert (commands >= LOW - 1e-6).all() and (commands <= HIGH + 1e-6).all()
-    shown = dict(zip(names, commands.tolist(), strict=True))
-    assert list(shown) == ["stand", "forward", "fast", "left", "right", "turn", "backward"]
+    scenes = dict(zip(names, commands.tolist(), strict=True))
+    assert list(scenes) == ["stand", "forward", "fast", "left", "right", "turn", "backward"]
     expected = [[0, 0, 0], [0.75, 0, 0], [1.5, 0, 0], [0, 0.45, 0], [0, -0.4, 0], [0, 0, 1.3], [-0.5, 0, 0]]
-    np.testing.assert_allclose(list(shown.values()), expected, atol=1e-6)
+    np.testing.assert_allclose(list(scenes.values()), expected, atol=1e-6)
     assert all(names[i] == names[i - i % 5] for i in range(len(names)))
     assert len(script.script(task, 0.001)[0]) == 7  # at least a step each
 

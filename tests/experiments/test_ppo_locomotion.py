@@ -42,7 +42,7 @@ def command(*arguments):
 
 
 def contents(folder):
-    """Every file and its bytes, but for the lock, in which a process that looks in leaves its number."""
+    """Every file and its bytes, but for the lock, in which a process that reads leaves its number."""
     files = [path for path in folder.rglob("*") if path.is_file() and path.name != "run.lock"]
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
@@ -181,7 +181,7 @@ def test_what_comes_after_training_can_be_stopped_and_may_fail(finished, tmp_pat
     monkeypatch.setattr(plots, "plot_curves", full)
     assert command(*resume) == 2
     said = capsys.readouterr()
-    assert "Pendulum after 256 steps" in said.out, "what was measured is shown, whatever can be written"
+    assert "Pendulum after 256 steps" in said.out, "what was measured is printed, whatever can be written"
     assert f"the disk is full, {folder / 'curves.png'} could not be written. Make room" in said.err
 
 
@@ -203,7 +203,7 @@ def test_evaluations_are_spread_and_leave_the_end_alone():
     assert run.spacing(100, 0, last=False) == 0
 
 
-def test_a_run_is_judged_anew(finished, tmp_path, run_script):
+def test_a_run_is_evaluated_again(finished, tmp_path, run_script):
     folder, _ = finished
 
     def evaluate(*arguments):

@@ -61,7 +61,7 @@ def test_a_run_does_not_go_back(run, capsys):
     assert ((run / "config.json").read_bytes(), (run / "evaluation.json").read_bytes()) == before
 
 
-def test_it_is_opened_with_the_actions_it_was_trained_with(run, capsys):
+def test_it_is_loaded_with_the_actions_it_was_trained_with(run, capsys):
     """Five numbers move a hand that points down, eight change joint angles: no other choice would fit the network."""
     assert command("play.py", "--run", run, "--video", run / "play.mp4", "--seconds", "0.2") == 0
     assert "FrankaReach, trained for 32 steps" in capsys.readouterr().out

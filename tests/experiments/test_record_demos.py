@@ -106,7 +106,7 @@ def test_a_terminal(tmp_path):
     heard = b""
 
     def wait_for(words, press=b"", seconds=600):
-        """Reads until a regular expression is shown, and presses a key again and again."""
+        """Reads until a regular expression is printed, and presses a key again and again."""
         nonlocal heard
         end = time.monotonic() + seconds
         os.set_blocking(master, False)
@@ -147,7 +147,7 @@ def test_a_terminal(tmp_path):
     assert action[:, 0].max() > 0 and not action[:, 1].any()  # the arrow's sequence ends in the letter of another key
 
 
-def test_without_a_terminal_or_a_screen_there_is_one_sentence(tmp_path):
+def test_without_a_terminal_or_a_display_there_is_one_sentence(tmp_path):
     environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
     command = [sys.executable, str(SCRIPT), "--task", "Obstacle2D", "--out", str(tmp_path / "a")]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment)

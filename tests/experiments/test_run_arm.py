@@ -1,4 +1,4 @@
-"""A policy's file on a simulated arm, as a user tries it: side by side in real time, and with what does not fit."""
+"""A policy's file on a simulated arm, as a user runs it: side by side in real time, and with what does not fit."""
 
 import dataclasses
 import importlib.util
@@ -66,7 +66,7 @@ def ran(tmp_path_factory):
         "0",
         "--no-sample-actions",
     )
-    # Its processes look for what they run in the script that was started.
+    # Its processes search for what they run in the script that was started.
     return folder, subprocess.run([sys.executable, EXPERIMENTS / "run_arm.py", *asked], check=False).returncode
 
 

@@ -431,7 +431,7 @@ def test_the_page_drives_the_robot(page):
     assert (after["target"] - before["target"])[1::3] == pytest.approx(BENDS * 0.8, abs=0.1)
 
     assert browser.complaints() == []
-    browser.call("Page.navigate", url="about:blank")  # nobody looks any more
+    browser.call("Page.navigate", url="about:blank")  # no page is left
     wait(lambda: read_log(log).records[-1]["mode"] == 3, "the robot to be damped")
     process.send_signal(signal.SIGINT)
     output, errors = process.communicate(timeout=TIMEOUT)

@@ -187,20 +187,20 @@ def test_a_head_with_samples_alone_makes_an_actor_with_samples_alone():
     assert jax.vmap(whole.log_prob, (None, None, 0))(params, OBS, trace).shape == (2, H, A)
 
 
-def test_what_is_remembered_is_one_more_entry():
+def test_a_memory_is_one_more_entry():
     whole, params = both(actor(Flat(), head(), units=units(), memory=gru(5)))
     memory = begin(whole, params, KEY, OBS)
-    shown, after = recall(whole, params, memory, KEY, OBS, 0)
-    assert set(shown) == {*OBS, "memory"} and shown["memory"].shape == after.shape == (5,)
+    recalled, after = recall(whole, params, memory, KEY, OBS, 0)
+    assert set(recalled) == {*OBS, "memory"} and recalled["memory"].shape == after.shape == (5,)
     assert (after != memory).any()
     with pytest.raises(ValueError, match="the actor reads 'memory'"):
         whole.mode(params, OBS)
 
     def second(params):
         """The action of the second step."""
-        shown, after = recall(whole, params, begin(whole, params, KEY, OBS), KEY, OBS, 0)
-        shown, _ = recall(whole, params, after, KEY, OBS, 1)
-        return whole.mode(params, shown).sum()
+        recalled, after = recall(whole, params, begin(whole, params, KEY, OBS), KEY, OBS, 0)
+        recalled, _ = recall(whole, params, after, KEY, OBS, 1)
+        return whole.mode(params, recalled).sum()
 
     grads = jax.grad(second)(params)
     assert set(grads) == {"scales", "encoder", "head", "memory"}
@@ -208,10 +208,10 @@ def test_what_is_remembered_is_one_more_entry():
     # It reads scaled observations.
     scaled_obs = {"state": SCALES.observation["state"].apply(OBS["state"])}
     expected, _ = gru(5).step(params["memory"], memory, None, scaled_obs, None)
-    np.testing.assert_allclose(shown["memory"], expected, rtol=1e-5)
+    np.testing.assert_allclose(recalled["memory"], expected, rtol=1e-5)
 
 
-def test_an_actor_that_remembers_nothing_has_no_memory():
+def test_an_actor_without_a_memory_begins_with_none():
     whole, params = both(actor(Flat(), head()))
     assert begin(whole, params, KEY, OBS) == ()
     obs, memory = recall(whole, params, (), KEY, OBS, 0)

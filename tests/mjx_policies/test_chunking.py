@@ -17,7 +17,7 @@ HORIZON = 8
 
 
 def plan(key, history):
-    """Action i of the plan made in step s is (100 s + i, the oldest remembered step)."""
+    """Action i of the plan made in step s is (100 s + i, the oldest stacked observation)."""
     del key
     newest, oldest = history["state"][-1, 0], history["state"][0, 0]
     return jnp.stack([100 * newest + jnp.arange(HORIZON), jnp.full(HORIZON, oldest)], axis=1)

@@ -31,8 +31,8 @@ def test_a_chain_of_keys_never_repeats_nor_correlates():
 def test_words_and_keys_have_nothing_in_common(num, num_keys, impl):
     words, *keys = draw_words(jax.random.key(7, impl=impl), num, num_keys)
     assert words.shape == (num,) and len(keys) == num_keys
-    handed_out = [int(word) for key in keys for word in jax.random.key_data(key)[:2]] + words.tolist()
-    assert len(set(handed_out)) == len(handed_out)
+    used = [int(word) for key in keys for word in jax.random.key_data(key)[:2]] + words.tolist()
+    assert len(set(used)) == len(used)
 
 
 @pytest.mark.parametrize("num", [1, 4])

@@ -25,7 +25,7 @@ def test_what_a_flag_names_is_replaced_only_when_told_to(tmp_path):
     with pytest.raises(UserError, match="link exists already"):
         output_file(tmp_path / "link", "--report", False)
     assert output_file(str(other), "--report", True) == other
-    assert other.read_text() == "somebody's" and own.read_text() == "of the last time", "it only looks"
+    assert other.read_text() == "somebody's" and own.read_text() == "of the last time", "it only checks"
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

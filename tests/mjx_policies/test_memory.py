@@ -29,7 +29,7 @@ def step_by_step(params, start, begins):  # -> [T, F]
 
 
 @pytest.mark.parametrize("begins", [np.zeros(T, bool), BEGINS])
-def test_a_replay_shows_what_acting_showed_and_gradients_flow_back_through_time(begins):
+def test_a_replay_is_what_acting_recorded_and_gradients_flow_back_through_time(begins):
     start = jax.random.normal(jax.random.key(3), (F,))
     weights = jax.random.normal(jax.random.key(4), (T, F))
 
@@ -43,13 +43,13 @@ def test_a_replay_shows_what_acting_showed_and_gradients_flow_back_through_time(
     assert any((x != 0).any() for x in jax.tree.leaves(found[1]))
 
 
-def test_nothing_is_remembered_over_the_end_of_an_episode():
-    starts = jnp.zeros(F), jnp.ones(F)
-    first, second = (replay(MEMORY, PARAMS, start, OBS, jnp.asarray(BEGINS)) for start in starts)
+def test_nothing_is_kept_over_the_end_of_an_episode():
+    memories = jnp.zeros(F), jnp.ones(F)
+    first, second = (replay(MEMORY, PARAMS, start, OBS, jnp.asarray(BEGINS)) for start in memories)
     assert (first[:2] != second[:2]).any()
     np.testing.assert_array_equal(first[2:], second[2:])
     early = OBS | {"state": OBS["state"].at[3].set(9.0)}
-    moved = replay(MEMORY, PARAMS, starts[0], early, jnp.asarray(BEGINS))
+    moved = replay(MEMORY, PARAMS, memories[0], early, jnp.asarray(BEGINS))
     np.testing.assert_array_equal(moved[:3], first[:3])
     assert (moved[3:5] != first[3:5]).any(axis=1).all()
     np.testing.assert_array_equal(moved[5:], first[5:])

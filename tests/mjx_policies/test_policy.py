@@ -23,7 +23,7 @@ KEY = jax.random.key(0)
 GAUSSIAN = gaussian_head(MLP((8, A)), A)
 
 
-def test_a_stateless_policy_looks_at_the_newest_observation():
+def test_a_stateless_policy_reads_the_newest_observation():
     policy = stateless(lambda obs: 2 * obs["state"])
     memory = policy.init(KEY, OBS)
     action, memory = policy.act(memory, KEY, OBS, 3)
@@ -51,8 +51,8 @@ def test_an_actor_with_a_memory_keeps_it():
     memory, kept = policy.init(KEY, OBS), begin(network, params, KEY, OBS)
     for clock in range(3):
         action, memory = policy.act(memory, KEY, OBS, clock)
-        shown, kept = recall(network, params, kept, KEY, OBS, clock)
-        np.testing.assert_allclose(action, network.mode(params, shown), rtol=1e-6)
+        recalled, kept = recall(network, params, kept, KEY, OBS, clock)
+        np.testing.assert_allclose(action, network.mode(params, recalled), rtol=1e-6)
         np.testing.assert_allclose(memory, kept, rtol=1e-6)
 
 

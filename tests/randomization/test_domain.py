@@ -24,7 +24,7 @@ def actions(seed=5):
     return 0.5 * jax.random.normal(jax.random.key(seed), (T, 12))
 
 
-def test_no_imperfection_is_the_nominal_robot_bit_for_bit(go2):
+def test_no_randomization_is_the_nominal_robot_bit_for_bit(go2):
     """The wrappers stay in place, with all ranges zero, and every push due within the second adds nothing."""
     randomization = DomainRandomization(push_seconds=(0.1, 0.2)).scaled(0.0)
     env, dynamics = randomize(go2, randomization)

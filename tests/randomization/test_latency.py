@@ -122,7 +122,7 @@ def test_observations_are_interpolated_between_periods(toy, periods):
     assert toy.clock(first) == 0.0
     expected = 2.0 * np.maximum(np.arange(1, 7) - periods, 0.0)  # the table scales the clock by 2
     np.testing.assert_allclose(toy.clock(timesteps), expected, atol=1e-5)
-    np.testing.assert_array_equal(toy.last_action(timesteps), counting(6))  # remembered, not measured
+    np.testing.assert_array_equal(toy.last_action(timesteps), counting(6))  # kept, not measured
     np.testing.assert_array_equal(timesteps.obs["privileged"][:, 0], np.arange(1, 7))
 
 

@@ -38,7 +38,7 @@ def test_noise_and_bias_have_the_widths_of_the_table(episodes):
 def test_only_measured_noisy_terms_are_touched(episodes):
     _, later = episodes
     state = np.asarray(later.obs["state"])
-    np.testing.assert_array_equal(state[..., 1:], 1.0)  # rows are exact sensors, the last action is remembered
+    np.testing.assert_array_equal(state[..., 1:], 1.0)  # rows are exact sensors, the last action is no measurement
     np.testing.assert_array_equal(later.obs["privileged"][0, :, 0], np.arange(1, STEPS + 1))
 
 

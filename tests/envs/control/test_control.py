@@ -95,7 +95,7 @@ def test_the_motor_of_the_pendulum_cannot_lift_it_directly(pendulum):
     assert abs(data.qfrc_bias[0]) > 2 * model.actuator_ctrlrange[0, 1]
 
 
-def test_starts(pendulum, cartpole):
+def test_initial_states(pendulum, cartpole):
     keys = jax.random.split(jax.random.key(0), 500)
     state, _ = jax.vmap(lambda key: pendulum.reset(key, {}))(keys)
     angle, speed = np.asarray(state.data.qpos)[:, 0], np.asarray(state.data.qvel)[:, 0]

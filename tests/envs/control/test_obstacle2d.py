@@ -1,4 +1,4 @@
-"""The point robot and its obstacle: closed forms, both ways around, and that the mean of two ways is none."""
+"""The point robot and its obstacle: closed forms, both modes, and that their mean is none."""
 
 import dataclasses
 
@@ -60,13 +60,13 @@ def test_the_servo_follows_a_velocity_with_its_time_constant(env, step):
 
 
 @pytest.mark.parametrize("side", [1, -1])
-def test_both_ways_arrive(env, step, side):
+def test_both_modes_arrive(env, step, side):
     _, timestep = drive(env, step, side)
     metrics = {name: float(value) for name, value in timestep.metrics.items()}
     assert metrics == {"success": 1.0, "stage/passed": 1.0, "stage/arrived": 1.0, "side": side}
 
 
-def test_the_mean_of_both_ways_is_a_collision(env, step):
+def test_the_mean_of_both_modes_is_a_collision(env, step):
     state, timestep = drive(env, step, 0)
     assert timestep.terminated and timestep.metrics["success"] == 0 and np.isnan(timestep.metrics["side"])
     assert timestep.reward < -1
@@ -108,7 +108,7 @@ def test_reward_terms(env):
     assert {name: float(term) for name, term in terms.items()} == pytest.approx(expected, rel=1e-5)
 
 
-def test_starts_favour_no_side(env):
+def test_initial_states_favour_no_side(env):
     reset = jit(jax.vmap(lambda key: env.reset(key, {})[1].obs["state"]))
     obs = np.asarray(reset(jax.random.split(jax.random.key(0), 400)))
     np.testing.assert_array_equal(obs[:, 2:4], 0.0)  # at rest

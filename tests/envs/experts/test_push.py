@@ -131,7 +131,7 @@ def next_push(turn, goal, hand, hand_yaw):
 @settings(max_examples=50, deadline=None)
 @given(tilt, st.floats(-0.015, 0.015), st.integers(0, 3), st.floats(-0.2, 0.2), st.floats(0.05, 0.2))
 def test_what_there_is_to_do_turns_with_the_scene(turn, aside, quarter, x, y):
-    """A quarter turn of hand and goal about the block, which looks the same, turns the ways and nothing else."""
+    """A quarter turn of hand and goal about the block, which stays the same, turns the ways and nothing else."""
     assume(abs(abs(x) - y) > 1e-4 and min(abs(x - limit) for limit in (THERE, -2 * NEAR)) > 1e-4)  # one way is best
 
     def scene(turned):

@@ -141,8 +141,8 @@ def test_the_observation_holds_what_its_table_says(task):
     np.testing.assert_array_equal(obs[slices["joint_position"]], state.data.qpos[:7])
     np.testing.assert_array_equal(obs[slices["joint_velocity"]], state.data.qvel[:7])
     np.testing.assert_allclose(obs[slices["finger_opening"]], 25 * np.mean(state.data.qpos[7:9]), rtol=1e-6)
-    remembered = {term.name for term in task.env.spec.observation if not term.measured}
-    assert remembered == {"last_action"}
+    kept = {term.name for term in task.env.spec.observation if not term.measured}
+    assert kept == {"last_action"}
     tcp = position
     if "goal" in slices:
         goal = state.data.mocap_pos[task.model.body("goal").mocapid[0]]
@@ -236,7 +236,7 @@ def test_push_ends_at_the_place_and_square(build, off, yaw, there):
 
 @settings(deadline=None, max_examples=20)
 @given(st.floats(-3.0, 3.0, width=32))
-def test_a_block_looks_the_same_after_a_quarter_turn(build, yaw):
+def test_a_block_is_observed_alike_after_a_quarter_turn(build, yaw):
     task = build("FrankaPush")
     qpos = np.array(task.start.data.qpos)
     qpos[task.model.joint("block").qposadr[0] :][3:7] = np.cos(yaw / 2), 0, 0, np.sin(yaw / 2)

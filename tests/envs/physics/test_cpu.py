@@ -294,7 +294,7 @@ def test_an_engine_out_of_contact_memory_reports_no_number(elsewhere):
 
 
 def test_an_engine_that_fails_names_the_environment(elsewhere):
-    physics = CpuPhysics(balls("16K"), 2)  # not enough to look for contacts
+    physics = CpuPhysics(balls("16K"), 2)  # not enough to search for contacts
     data, air, ground = in_the_air(physics, 3)
     step = jax.jit(lambda data: step_balls(physics, data).qpos)
     well = np.asarray(step(data))

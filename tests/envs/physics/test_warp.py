@@ -131,13 +131,13 @@ def test_vectorized_episodes_keep_the_shapes_of_their_state(warp):
     state, _ = init(jax.random.key(0))
     expected = state.replace(env=None)  # the task's own numbers are Python's until they go through jit
     state = refresh(state)
-    pool, handed_out = state.pool, 0
+    pool, assigned = state.pool, 0
     for _ in range(4):
         chex.assert_trees_all_equal_shapes_and_dtypes(state.replace(env=None), expected)
         state, timestep = step(state, jnp.full((num_envs, 1), 0.5))
         ended = np.flatnonzero(timestep.truncated)
-        rows = (handed_out + np.arange(len(ended))) % 4
+        rows = (assigned + np.arange(len(ended))) % 4
         np.testing.assert_array_equal(timestep.obs["state"][ended], pool[1]["state"][rows])
         np.testing.assert_array_equal(state.envs.data.qpos[ended], pool[0].data.qpos[rows])
-        handed_out += len(ended)
-    assert handed_out >= num_envs
+        assigned += len(ended)
+    assert assigned >= num_envs

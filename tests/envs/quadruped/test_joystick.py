@@ -144,8 +144,8 @@ def test_a_command_is_redrawn_when_its_time_is_over(task, step, begin):
     for _ in range(4):
         state, timestep = step(state, REST)
         seen.append((state.command.tolist(), int(state.command_steps), int(state.command_age)))
-        shown = timestep.obs["state"][table_slices(joystick.OBSERVATION)["command"]]
-        np.testing.assert_array_equal(shown, state.command)  # what is observed is what the next reward tracks
+        observed = timestep.obs["state"][table_slices(joystick.OBSERVATION)["command"]]
+        np.testing.assert_array_equal(observed, state.command)  # what is observed is what the next reward tracks
     new = seen[2][0]
     assert [row[0] for row in seen] == [command.tolist(), command.tolist(), new, new] and new != command.tolist()
     assert [row[1] for row in seen[:2]] == [2, 1] and 150 <= seen[2][1] <= 400 and seen[3][1] == seen[2][1] - 1

@@ -20,17 +20,17 @@ def recorded(monkeypatch, tmp_path):
     """The frames of a video, their rate, and where the goal was in each picture; its grey is the coordinate."""
 
     def record(cells, columns, control_dt):
-        shown = {}
+        drawn = {}
 
         def draw(model, qpos, fps, size, camera, mocap_pos):
-            shown["goals"] = mocap_pos
+            drawn["goals"] = mocap_pos
             return np.tile(qpos.astype(np.uint8)[:, :, None, None], (1, *size, 3))
 
         monkeypatch.setattr(montage, "draw", draw)
         monkeypatch.setattr(montage, "draw_text", lambda frame, lines: frame - np.uint8(len(lines[0])))
-        monkeypatch.setattr(montage, "write_video", lambda path, frames, fps: shown.update(frames=frames, fps=fps))
+        monkeypatch.setattr(montage, "write_video", lambda path, frames, fps: drawn.update(frames=frames, fps=fps))
         render_montage(mujoco.MjModel.from_xml_string(MODEL), cells, columns, tmp_path / "video.mp4", control_dt)
-        return shown["frames"], shown["fps"], shown["goals"]
+        return drawn["frames"], drawn["fps"], drawn["goals"]
 
     return record
 
@@ -45,11 +45,11 @@ def test_episodes_lie_row_after_row_and_those_that_are_over_stand_still(recorded
     assert fps == pytest.approx(10) and frames.shape == (5, 2 * SIZE[0], 2 * SIZE[1], 3)
     parts = frames.reshape(5, 2, SIZE[0], 2, SIZE[1], 3)
     assert (parts == parts[:, :, :1, :, :1, :1]).all()  # each cell is of one grey
-    shown = parts[:, :, 0, :, 0, 0]
-    np.testing.assert_array_equal(shown[:, 0, 0], [10, 11, 12, 12, 12])
-    np.testing.assert_array_equal(shown[:, 0, 1], np.array([30, 31, 32, 33, 34]) - 1)  # each with its own caption
-    np.testing.assert_array_equal(shown[:, 1, 0], [50 - 2] * 5)
-    np.testing.assert_array_equal(shown[:, 1, 1], [WHITE] * 5)
+    drawn = parts[:, :, 0, :, 0, 0]
+    np.testing.assert_array_equal(drawn[:, 0, 0], [10, 11, 12, 12, 12])
+    np.testing.assert_array_equal(drawn[:, 0, 1], np.array([30, 31, 32, 33, 34]) - 1)  # each with its own caption
+    np.testing.assert_array_equal(drawn[:, 1, 0], [50 - 2] * 5)
+    np.testing.assert_array_equal(drawn[:, 1, 1], [WHITE] * 5)
     np.testing.assert_array_equal(goals[:, 0, 2], np.repeat([0, 1, 2], 5))
 
 
@@ -59,6 +59,6 @@ def test_a_video_is_in_real_time(recorded):
 
 
 @pytest.mark.parametrize(("cells", "columns"), [([], 2), ([cell(0, 1)], 0)])
-def test_nothing_cannot_be_shown(recorded, cells, columns):
+def test_an_empty_montage_is_refused(recorded, cells, columns):
     with pytest.raises(ValueError, match=f"{len(cells)} episodes in {columns} columns"):
         recorded(cells, columns, 0.1)

@@ -99,7 +99,7 @@ def test_depth_and_geoms_are_those_of_mujoco(zoo):
 
 def test_normals_are_those_of_mujoco(zoo):
     model, data = zoo
-    shown = scene_layout(model, (0,))
+    layout = scene_layout(model, (0,))
     hfields = make_renderer(model, 1, 1).appearance.hfields
     mats = jnp.asarray(data.geom_xmat).reshape(-1, 3, 3)
     geoms = Geoms(jnp.asarray(data.geom_xpos), mats, jnp.asarray(model.geom_size, jnp.float32), hfields)
@@ -107,9 +107,9 @@ def test_normals_are_those_of_mujoco(zoo):
     @jax.jit
     def normals(origin, directions):
         eye, ray = (tuple(x[i].reshape(1, -1) for i in range(3)) for x in (origin, directions.T))
-        distance, geom = nearest(shown, geoms, eye, ray)
+        distance, geom = nearest(layout, geoms, eye, ray)
         point = origin[:, None] + distance[None] * directions.T
-        return geom, jnp.stack(surface(shown, geoms, jnp.maximum(geom, 0), tuple(point)).normal, axis=-1)
+        return geom, jnp.stack(surface(layout, geoms, jnp.maximum(geom, 0), tuple(point)).normal, axis=-1)
 
     for seed in range(6):
         view = around(seed)
@@ -227,7 +227,7 @@ def test_orbit_is_the_free_camera_of_mujoco(azimuth, elevation):
     np.testing.assert_allclose(view.rotation[:, 1], scene.camera[0].up, atol=1e-5)
 
 
-def test_only_the_chosen_groups_and_visible_geoms_are_shown():
+def test_only_the_chosen_groups_and_visible_geoms_are_drawn():
     model = mujoco.MjModel.from_xml_string("""<mujoco><worldbody>
       <geom size="1" group="3"/> <geom size=".9" rgba="1 1 1 0"/> <geom size=".5"/>
     </worldbody></mujoco>""")

@@ -1,4 +1,4 @@
-"""Remembered observations. Axes: O observations, `STEPS` here."""
+"""Stacked observations. Axes: O observations, `STEPS` here."""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +30,7 @@ def test_observations_are_the_last_ones_with_the_first_repeated(counter):
     assert env.spec.n_obs_steps == STEPS and env.spec.observation == counter.env.spec.observation
 
 
-def test_an_episode_remembers_nothing_of_the_one_before(counter):
+def test_an_episode_has_no_history_of_the_one_before(counter):
     """And the final observation is the whole history of the episode that ended; extrinsics have none: they last."""
     envs = vectorize(History(counter.env, STEPS), 2, counter.dynamics)
     state, first = envs.init(jax.random.key(0), stagger=False)
@@ -57,7 +57,7 @@ def test_a_robot_in_quarantine_is_cut_off_with_its_last_sound_history(counter, f
     np.testing.assert_array_equal(timestep.final_obs["state"][1], before.obs["state"][1])
     np.testing.assert_array_equal(counts(timestep)[1], counts(timestep)[1, :1].repeat(STEPS))
     state, timestep = step(state, jnp.full((2, 1), 0.5))
-    assert not timestep.metrics["nan_resets"].any(), "what diverged is not remembered"
+    assert not timestep.metrics["nan_resets"].any(), "what diverged is not in the history"
 
 
 def test_what_was_seen_once_stays_as_it_was_seen(counter):

@@ -1,4 +1,4 @@
-"""A session at the smallest task, driven by scripts that look at it as a person would, on a clock of their own."""
+"""A session at the smallest task, driven by scripts that watch it as a person would, on a clock of their own."""
 
 import dataclasses
 import itertools
@@ -192,7 +192,7 @@ def test_a_lost_task_ends_its_episode(robot, tmp_path):
 
 
 def test_deadline_misses_are_counted_and_not_caught_up_with(robot, tmp_path):
-    """Two looks of an episode take 0.25 s: the steps after them are 0.15 s late, and no step is skipped."""
+    """Two updates of an episode take 0.25 s: the steps after them are 0.15 s late, and no step is skipped."""
     clock = Clock(slow=(3, 6), delay=0.25)
     times = []
 
@@ -217,7 +217,7 @@ def test_a_period_counts_as_late_from_a_fifth_on(robot, tmp_path):
     assert deadline_misses(session.delays[0], DT) == 0 and max(session.delays[0]) > 0
 
 
-def test_a_session_ends_when_nobody_looks(robot, tmp_path):
+def test_a_session_ends_when_nobody_watches(robot, tmp_path):
     with lerobot.Writer(tmp_path / "a") as writer:
         session = make_session(robot, writer)
         drive(session, ["enter"], *wait(50), update=lambda session: session.seconds < 1)

@@ -86,11 +86,11 @@ def test_actions_are_those_of_the_episodes_and_end_with_them(evaluated):
 def test_an_example_is_one_episode(evaluated):
     good, bad, _, _ = evaluated
     assert set(good["nominal"].examples) == {True} and set(bad["nominal"].examples) == {False}
-    shown = good["nominal"].examples[True]
-    assert shown.number == 0 and shown.seconds == pytest.approx(4.0) and shown.mocap_pos.shape == (39, 2, 3)
-    steps = np.linalg.norm(np.diff(shown.qpos, axis=0), axis=1)
+    example = good["nominal"].examples[True]
+    assert example.number == 0 and example.seconds == pytest.approx(4.0) and example.mocap_pos.shape == (39, 2, 3)
+    steps = np.linalg.norm(np.diff(example.qpos, axis=0), axis=1)
     assert steps.max() < 0.2, "a jump to the next episode"
-    assert shown.qpos[-1, 0] > 0.8, "it ends at the goal"
+    assert example.qpos[-1, 0] > 0.8, "it ends at the goal"
 
 
 def test_conditions_differ_in_their_randomization_alone(evaluated):
@@ -102,7 +102,7 @@ def test_conditions_differ_in_their_randomization_alone(evaluated):
     assert np.abs(nominal.qpos - noise.qpos).max() > 1e-4
 
 
-def test_an_episode_that_diverged_is_shown_only_where_there_is_no_other(point):
+def test_an_episode_that_diverged_is_an_example_only_where_there_is_no_other(point):
     """A robot whose obstacle is on its left gets an action that is no number."""
     where = table_slices(point.spec.observation)["obstacle"]
 
@@ -131,13 +131,13 @@ def test_repeated_episodes_begin_alike_and_differ_in_what_the_policy_draws(point
 def test_policies_meet_the_same_robots(point):
     """The first observation of an episode does not depend on who acts in it."""
 
-    def remember(params):
+    def with_memory(params):
         def act(first, key, obs, clock):
             return params + 0.01 * first, first
 
         return Policy(lambda key, obs: obs["state"][:2] + obs["state"][4:6], act)
 
-    run = make_evaluator(point, remember, conditions(point), BATCH)
+    run = make_evaluator(point, with_memory, conditions(point), BATCH)
     one, other = (run(jnp.asarray([x, 0.0]), BATCH, ("randomized",))["randomized"] for x in (0.1, -0.3))
     positions = [np.stack([actions[0] for actions in results.actions]) for results in (one, other)]
     np.testing.assert_allclose(positions[0] - [0.1, 0], positions[1] - [-0.3, 0], atol=1e-6)
@@ -156,7 +156,7 @@ def test_a_decision_takes_time(point):
         assert found.count == 20 and 0 < found.median <= found.worst
 
 
-def test_of_robots_that_follow_commands_who_goes_farthest_in_its_episode_is_shown():
+def test_of_robots_that_follow_commands_who_goes_farthest_is_the_example():
     """The first falls and positions anew elsewhere, the third hardly moves, the fourth is not asked for."""
     qpos = np.zeros((20, 4, 7), np.float32)
     qpos[:, :, 0] = np.arange(20)[:, None] * np.array([0.1, 0.3, 0.01, 9.0])

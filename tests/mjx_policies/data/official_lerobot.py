@@ -64,7 +64,7 @@ def write(root, **info):
     pq.write_table(
         pa.table({"task_index": [0, 1], "__index_level_0__": ["lift", "place"]}), root / "meta/tasks.parquet"
     )
-    _film(
+    _video(
         root / "videos/observation.images.top/chunk-000/file-000.mp4",
         np.concatenate([episode["top"] for episode in episodes]),
     )
@@ -138,7 +138,7 @@ def _png(frame):
     return buffer.getvalue()
 
 
-def _film(path, frames):
+def _video(path, frames):
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=Fraction(FPS))
         stream.height, stream.width = SIZE

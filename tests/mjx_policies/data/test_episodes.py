@@ -52,7 +52,7 @@ def test_what_does_not_fit_is_one_sentence(make_episode, change, words):
     assert "\n" not in str(caught.value)
 
 
-def test_a_final_observation_looks_like_a_row(make_episode):
+def test_a_final_observation_is_like_a_row(make_episode):
     final = make_episode().final_observation
     with pytest.raises(ValueError, match=r"final_observation\['state'\] is float64 \[4\]"):
         make_episode(final_observation=final | {"state": np.zeros(4)})

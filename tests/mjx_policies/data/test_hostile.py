@@ -250,7 +250,7 @@ def test_pictures_that_lie_elsewhere_or_are_none(folder, tmp_path):
         refuses(lambda: lerobot.read(folder), words)
 
 
-def test_films(official_lerobot, tmp_path):
+def test_videos(official_lerobot, tmp_path):
     official_lerobot.write(tmp_path)
     video = tmp_path / "videos/observation.images.top/chunk-000/file-000.mp4"
     whole = video.read_bytes()

@@ -99,7 +99,7 @@ def test_reads_the_official_layout(official_lerobot, tmp_path):
         assert (episode.task, episode.final_observation) == (("lift", "place", "lift")[number], None)
 
 
-def test_films_are_nearly_what_was_filmed(make_episode, tmp_path):
+def test_videos_are_nearly_what_was_recorded(make_episode, tmp_path):
     steps = 12
     ramp = np.stack([np.full((16, 24, 3), 20 * t, np.uint8) for t in range(steps)])
     episode = make_episode(

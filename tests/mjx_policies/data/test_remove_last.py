@@ -52,7 +52,7 @@ def test_merged_episodes_stay(make_episode, tmp_path, monkeypatch):
     assert len(found) == 3 and sum(found.lengths) == sum(len(found[i]) for i in range(3))
 
 
-def test_films_go_too(make_episode, tmp_path):
+def test_videos_go_too(make_episode, tmp_path):
     pictures = {"state": np.zeros((5, 1)), "pixels": np.zeros((5, 16, 24, 3), np.uint8)}
     with lerobot.Writer(tmp_path / "a", videos=True) as writer:
         for _ in range(2):

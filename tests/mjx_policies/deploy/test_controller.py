@@ -247,7 +247,7 @@ def test_targets_are_rate_limited_and_within_soft_limits():
     np.testing.assert_allclose(output.target, UPPER - 0.1)
 
 
-def test_a_clipped_action_is_what_the_policy_remembers():
+def test_a_clipped_action_is_what_the_policy_observes():
     policy = FakePolicy(contract(clip=1.0), lambda observation: np.array([2.0, 0.5, 0.0]))
     bench = Bench(policy)
     bench.run()

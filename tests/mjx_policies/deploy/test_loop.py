@@ -325,7 +325,7 @@ def test_dropped_readings_hold_until_two_in_a_row_are_lost(tmp_path):
     assert statistics.late >= statistics.held
 
 
-def test_swapped_readings_are_thrown_away_not_acted_on():
+def test_swapped_readings_are_discarded_not_acted_on():
     """Swaps neighbours: of each two, the older arrives last."""
     pending = []
 

@@ -51,7 +51,7 @@ def test_what_is_wrong_is_wrong_wherever_zero_is(offset):
     assert cause(fall, fall + 0.02) is None
 
 
-def test_a_clone_that_hardly_succeeds_is_told_so_unless_something_else_explains_it():
+def test_a_bc_policy_that_hardly_succeeds_is_a_finding_unless_something_else_explains_it():
     fall, never = falling(1.0, 8.0, 0.01, 0) + 0.05, np.where(np.arange(ROWS) % 16 == 15, 0.0, np.nan)
     assert cause(fall, **{"eval/success": never}) == "run: success"
     once = np.where(np.arange(ROWS) == 47, 1 / 64, never)

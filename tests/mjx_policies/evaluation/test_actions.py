@@ -87,4 +87,4 @@ def test_histograms_lose_nothing(first, second):
         portions = histogram(sample, edges).portions
         assert portions.sum() == pytest.approx(1.0) and portions.min() >= 0
     narrow = np.linspace(-1.0, 1.0, 5)
-    assert histogram(first, narrow).portions.sum() == pytest.approx(1.0), "what is beyond is shown at the ends"
+    assert histogram(first, narrow).portions.sum() == pytest.approx(1.0), "what is beyond is drawn at the ends"

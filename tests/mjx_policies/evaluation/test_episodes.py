@@ -123,19 +123,19 @@ def test_the_recording_goes_to_the_time_limit(episodes):
     np.testing.assert_array_equal(episodes.recording, np.arange(1, LIMIT + 1))
 
 
-# Policies that remember and draw
+# Policies with a memory and samples
 
-HORIZON, EXECUTE = 4, 3
+HORIZON, N_ACTION_STEPS = 4, 3
 
 
 def replanning(plan):
     """Executes the first steps of each plan, which counts up from the observation it was made on."""
 
     def act(plan_now, key, obs, clock):
-        plan_now = jax.lax.cond(clock % EXECUTE == 0, lambda: plan(obs), lambda: plan_now)
-        return plan_now[clock % EXECUTE], plan_now
+        plan_now = jax.lax.cond(clock % N_ACTION_STEPS == 0, lambda: plan(obs), lambda: plan_now)
+        return plan_now[clock % N_ACTION_STEPS], plan_now
 
-    return Policy(lambda key, obs: jnp.full((HORIZON, 1), jnp.nan), act, EXECUTE)
+    return Policy(lambda key, obs: jnp.full((HORIZON, 1), jnp.nan), act, N_ACTION_STEPS)
 
 
 def test_a_plan_is_executed_and_replaced():
@@ -160,7 +160,7 @@ def test_all_robots_plan_in_the_same_steps_only():
 
     jax.block_until_ready(run_episodes(Clocks([99, 2, 5]), replanning(plan), jax.random.key(0)))
     jax.effects_barrier()
-    assert len(plans) <= 3 * -(-LIMIT // EXECUTE), f"planned {len(plans)} times"
+    assert len(plans) <= 3 * -(-LIMIT // N_ACTION_STEPS), f"planned {len(plans)} times"
 
 
 def test_draws_differ_between_steps_and_robots_and_repeat_with_the_key():

@@ -127,7 +127,7 @@ def test_every_episode_has_a_mark_that_tells_it(report):
     assert heights[0] == "height:100%" and heights[36] == "height:50%"
 
 
-def test_a_film_is_inside(report):
+def test_a_video_is_inside(report):
     sources = [found["src"] for name, found in Parsed(render(report)).elements if name == "video"]
     assert [base64.b64decode(source.split(",")[1]) for source in sources] == [b"video"]
 

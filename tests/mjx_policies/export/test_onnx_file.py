@@ -137,7 +137,7 @@ def test_large_outputs_are_exported_and_loaded(size):
     assert contract.allowance(golden.tolerance, 3.0) == golden.tolerance
 
 
-def test_extremes_are_judged_in_deviations():
+def test_extremes_are_measured_in_deviations():
     """A raw unit may be a thousand deviations, and the zero too: there any sound policy differs by its rounding."""
     met = np.random.default_rng(0).normal((0.5, 0.0, 3.0), (1e-3, 1.0, 0.0), (1000, 3)).astype(np.float32)
     mean, deviation = met.mean(axis=0, dtype=float), met.std(axis=0, dtype=float)
@@ -158,7 +158,7 @@ def test_bytes_are_the_same_in_another_process(exported):
     assert found.stdout == exported.data
 
 
-def test_a_recurrent_policy_hands_on_its_state():
+def test_a_recurrent_policy_returns_its_state():
     cell = nn.GRUCell(features=8)
     params = cell.init(jax.random.key(0), jnp.zeros(8), jnp.zeros(D))
 

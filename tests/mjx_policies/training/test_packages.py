@@ -12,7 +12,7 @@ OPTIONAL = {"av", "brax", "gymnasium", "h5py", "jax2onnx", "minari", "onnx", "on
 
 
 def imported_at_once(tree):
-    """Names of packages that importing a module imports: not in functions, nor where only a type checker looks."""
+    """Names of packages that importing a module imports: not in functions, nor where only a type checker reads."""
     for node in tree.body:
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)

@@ -108,7 +108,7 @@ def test_a_sentence_in_a_pipe_stays_on_one_line(capsys):
 
 
 @pytest.mark.parametrize("text", ["run[lr=3e-4]", "x[/y]", "[bold]lift", ":smile:"])
-def test_brackets_are_shown_as_they_are(text):
+def test_brackets_are_printed_as_they_are(text):
     console = LiteralConsole(file=io.StringIO(), force_terminal=True, width=100, color_system=None)
     table = Table(text, title=f"title {text}", caption=f"caption {text}")
     table.add_row(f"row {text}")
@@ -120,9 +120,9 @@ def test_brackets_are_shown_as_they_are(text):
     with ProgressReport(10, (), console) as progress:
         progress.phase(f"phase {text}")
         progress.say(f"said {text}")
-    shown = " ".join(console.file.getvalue().split())
+    printed = " ".join(console.file.getvalue().split())
     for where in ("plain", "title", "caption", "row", "status", "update", "phase", "said"):
-        assert f"{where} {text}" in shown, where
+        assert f"{where} {text}" in printed, where
 
 
 def test_nothing_in_the_tree_reads_texts_as_markup():

@@ -54,7 +54,7 @@ def test_rotations_are_observed_as_in_training():
 
 @on_cpu
 def test_the_runtime_observes_what_the_environment_does():
-    """From the readings of a moving arm with a closing gripper and a falling cube, two steps remembered."""
+    """From the readings of a moving arm with a closing gripper and a falling cube, two stacked observations."""
     env, made = franka.task(), franka.contract()
     model, goal = env.physics.model, np.array([0.5, -0.1, 0.25])
     arm = SimulatedArm(model, made.joint_names, things=("cube",))

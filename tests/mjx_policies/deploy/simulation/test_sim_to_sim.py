@@ -202,7 +202,7 @@ def test_a_robot_that_never_stands_is_a_failure_and_not_the_end_of_the_gate(scen
     assert "did not stand within 1 s" in episode.fault and episode.track_linear == 0
 
 
-def test_a_robot_that_only_stands_is_not_thrown_up_by_contacts_that_are_not_solved(scene):
+def test_a_robot_that_only_stands_is_not_lifted_by_contacts_that_are_not_solved(scene):
     def change(model, random):
         model.geom_friction[:, 0] = 0.3544
 
