@@ -1,4 +1,4 @@
-"""Many robots at once, and everything about where episodes begin and end: once, for all tasks.
+"""Vectorized environments, and everything about where episodes begin and end: once, for all tasks.
 
 Axes: B environments, P initial states in the reset pool, A actions, E extrinsics.
 

@@ -74,8 +74,8 @@ class Verdict:
     Attributes:
       about: in what robots differ from the model.
       failures: share of episodes in which the robot fell or was stopped.
-      falls: robots that fell.
-      stops: robots that the controller stopped, by the kind of its fault; none of them is among `falls`.
+      falls: episodes in which the robot fell.
+      stops: episodes that the controller stopped, by the kind of its fault; none of them is among `falls`.
       faults: an example of each kind of fault, as the controller told it.
       track_linear, track_yaw: means over episodes, up to where each failed.
       covered: whether the condition counts, see `GateCondition.covered`.
@@ -191,7 +191,7 @@ def table(gate: Gate, verdicts: dict[str, Verdict], stopped: str) -> Table:
 
 
 def legend(gate: Gate, verdicts: dict[str, Verdict]) -> list[str]:
-    """The meaning of the table's words, and why robots were stopped."""
+    """The meaning of the table's words, and why episodes were stopped."""
     lines = [
         f"pass: failures at most {gate.max_failures:g}, linear at least {gate.min_tracking:g}",
         "fell: the trunk or the head touched the floor, or it tilted by more than 60 degrees",

@@ -1,4 +1,4 @@
-"""How the suite runs: programs compile in a moment and once, memory is given back, the longest files come first."""
+"""Set-up of the suite: programs compile in a moment and once, memory is given back, the longest files come first."""
 
 import ctypes
 import gc

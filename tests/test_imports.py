@@ -1,4 +1,4 @@
-"""Who may import whom: dependencies point one way, and what runs on a robot needs numpy and onnxruntime alone."""
+"""Imports: dependencies point one way, and what runs on a robot needs numpy and onnxruntime alone."""
 
 import ast
 import collections
@@ -39,7 +39,7 @@ def imports(path):
 
 
 def folder_of(module):
-    """Which folder of the repository a module lies in; None if it is not ours."""
+    """The folder of the repository that a module lies in; None if it is not ours."""
     found = [name for name, package in FOLDERS.items() if module == package or module.startswith(f"{package}.")]
     return max(found, key=lambda name: len(FOLDERS[name]), default=None)
 

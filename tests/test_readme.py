@@ -1,4 +1,4 @@
-"""What README.md tells a new user to type exists: scripts, flags, and programs that run as they stand."""
+"""README.md's commands exist: scripts, flags, and programs that run as they stand."""
 
 import importlib.util
 import re

@@ -32,7 +32,7 @@ from mjx_policies.types import Array, Observation, PyTree
 
 BATCH = 64  # parallel environments; part of what a seed means, so the same for every policy
 EXAMPLE_SECONDS = 8.0  # s, of the video of an episode
-EVALUATION_SEED = 1_000_003  # of initial states, commands and robots that no training run with a smaller seed has met
+EVALUATION_SEED = 1_000_003  # of initial states, commands and dynamics that no training run with a smaller seed has met
 
 
 def make_evaluator(
@@ -55,7 +55,7 @@ def make_evaluator(
       policy: its parameters -> what acts.
       conditions: of `randomization.conditions`.
       batch: parallel environments.
-      seed: of initial states, commands and robots.
+      seed: of initial states, commands and dynamics.
       repeats: episodes in a row from one initial state, which differ in what the policy draws; a divisor of `batch`.
       recorded: episodes, the first, of which all coordinates are kept.
 

@@ -62,7 +62,7 @@ class ProbeState:
 
 
 class Probe(NamedTuple):
-    """What is to be learned.
+    """A problem with a known solution.
 
     Attributes:
       start: `key -> (position, secret)`.
@@ -133,7 +133,7 @@ def observe(data: ProbeData) -> dict[str, jax.Array]:
 
 
 def observation(position, secret) -> dict[str, jax.Array]:
-    """What a robot senses at a position, and what its critic may know."""
+    """The observation at a position, with what its critic may know."""
     position, secret = (jnp.asarray(x, jnp.float32) for x in (position, secret))
     return {"state": jnp.stack([jnp.ones(()), position]), "privileged": secret[None]}
 

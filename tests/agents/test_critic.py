@@ -1,4 +1,4 @@
-"""What a critic reads. Axes: D numbers."""
+"""Inputs of a critic. Axes: D numbers."""
 
 import dataclasses
 

@@ -40,7 +40,7 @@ def test_ranges_grow_with_the_score():
 
     @dataclasses.dataclass
     class Holder:
-        """What a curriculum replaces, without the robots."""
+        """The part of environments that a curriculum replaces, without the robots."""
 
         env: Env
         dynamics: DynamicsSampler

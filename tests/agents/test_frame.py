@@ -1,4 +1,4 @@
-"""What the frame has to carry, each in a page: learners and policies that are made of its parts alone.
+"""Algorithms that the frame has to carry, each in a page: learners and policies made of its parts alone.
 
 Axes: T time, B environments, K decisions, H horizon, A action.
 """

@@ -153,7 +153,7 @@ def test_it_solves(member, probes, train, name):
 
 
 def deployed(learner, state, obs):
-    """What the policy does in the first step of an episode."""
+    """The policy's action in the first step of an episode."""
     policy = learner.policy(state)
     return policy.act(policy.init(jax.random.key(0), obs), jax.random.key(1), obs, 0)[0]
 

@@ -1,4 +1,4 @@
-"""What a runner hands to its learner, on an environment that counts. Axes: T time, B environments."""
+"""Rollouts of the on-policy runner, on an environment that counts. Axes: T time, B environments."""
 
 from functools import partial
 

@@ -24,7 +24,7 @@ def steps_of(optimizer, grads, params=None, count=1):
 
 
 def clipped(grads, parts, max_grad_norm):
-    """What Adam is given: it shows in its first moment, a tenth of the first gradient."""
+    """The gradient that Adam is given: it is in its first moment, a tenth of the first gradient."""
     optimizer = adam(1.0, max_grad_norm, parts=parts)
     params = jax.tree.map(jnp.zeros_like, grads)
     _, state = optimizer.update(grads, optimizer.init(params), params)

@@ -1,4 +1,4 @@
-"""What separates a working PPO from a broken one. Axes: T time, B environments, N samples."""
+"""PPO's update and its losses. Axes: T time, B environments, N samples."""
 
 import dataclasses
 import functools
@@ -425,7 +425,7 @@ ACTORS = {
 
 @pytest.mark.parametrize("name", ACTORS)
 def test_the_first_ratio_is_one_whatever_acts(name):
-    """Of every decision, and where the actor has a memory: also behind the end of an episode."""
+    """It is that of every decision, and of an actor with a memory also behind the end of an episode."""
     whole = ACTORS[name]()
     each = ppo(whole, value_net, CONFIG)
     step = jit(each.update)

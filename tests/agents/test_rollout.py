@@ -60,7 +60,7 @@ def test_a_memory_begins_with_its_episode(rollouts):
 
 
 def test_a_fresh_memory_comes_with_the_start_of_the_pool(rollouts):
-    """What was drawn for it is as the start itself: two robots that are given one start are given one memory."""
+    """Two robots that are given one initial state are given one memory, with what was drawn for it."""
     for rollout in rollouts[0]:
         draw, plan = rollout.obs["state"][..., 1].ravel(), rollout.extras["memory"]["plan"].ravel()
         assert len(set(draw)) == len(set(plan)) == len(set(zip(draw, plan, strict=True)))

@@ -30,7 +30,7 @@ def pendulum():
 
 @pytest.fixture
 def replicated(monkeypatch):
-    """What Brax's trainers still call and JAX no longer has, for one device."""
+    """A function that Brax's trainers still call and JAX no longer has, for one device."""
 
     def device_put_replicated(tree, devices):
         assert len(devices) == 1

@@ -1,4 +1,4 @@
-"""What a hand's velocity does to a robot, measured where the robot ends up."""
+"""Motion of a robot by the velocity of a person's hand, measured where the robot ends up."""
 
 import functools
 

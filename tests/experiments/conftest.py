@@ -15,7 +15,7 @@ EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 
 @pytest.fixture(scope="session", autouse=True)
 def videos_are_short():
-    """Of the runs that scripts finish in this process: a frame takes as long to render as in a real one."""
+    """Shortens the videos of runs that scripts finish in this process: a frame takes as long as in a real one."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(results, "EXAMPLE_SECONDS", 0.2)
         yield

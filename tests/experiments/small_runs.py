@@ -45,7 +45,7 @@ class Encoder(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What a run folder says of itself."""
+    """The configuration in a run folder."""
 
     hyper: BCHyper
 

@@ -1,4 +1,4 @@
-"""From a run folder to a file that a robot accepts, as a user does it."""
+"""Export of a run folder to a file that a robot accepts, as a user does it."""
 
 import re
 import runpy

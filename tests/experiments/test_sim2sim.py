@@ -33,7 +33,7 @@ ZEROS = {name: np.zeros((3, 1)) for name in ("qpos", "targets", "angles", "conta
 
 
 def episode(fallen=False, fault_name="", track=0.9):
-    fault = fault_name and f"{fault_name} was wrong [of 3 m/s]: look at it."
+    fault = fault_name and f"{fault_name} was wrong [of 3 m/s]: check it."
     return GateEpisode(fallen, fault, fault_name, track, 0.95, 0.01, **ZEROS)
 
 
@@ -47,7 +47,7 @@ def test_falls_and_stops_are_both_failures_and_told_apart():
     found = verdict([episode() for _ in range(95)] + stops + [episode(fallen=True), episode(True, "tilt")])
     assert found.failures.value == 0.05 and found.passed and found.falls == 2
     assert found.stops == {"tilt": 2, "saturation": 1}
-    assert found.faults["tilt"] == "tilt was wrong [of 3 m/s]: look at it."
+    assert found.faults["tilt"] == "tilt was wrong [of 3 m/s]: check it."
     assert verdict([episode() for _ in range(93)] + [episode(fallen=True)] * 7).passed is False
     assert verdict([episode(track=0.69) for _ in range(10)]).passed is False
 

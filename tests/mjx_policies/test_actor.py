@@ -31,7 +31,7 @@ KEY = jax.random.key(0)
 
 
 def base(obs):
-    """What actions are relative to."""
+    """The reference of actions."""
     return obs["state"][:A] * 100.0
 
 

@@ -1,4 +1,4 @@
-"""Where a script may write: in its own place, where nothing is yet, or wherever it is told to overwrite."""
+"""Files that a script may write: in its own place, where nothing is yet, or wherever it is told to overwrite."""
 
 import errno
 import os

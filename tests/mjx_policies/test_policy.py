@@ -1,4 +1,4 @@
-"""What acts: by the mode or by samples, with a memory, and over a frozen policy. Axes: H horizon, A action."""
+"""Policies: by the mode or by samples, with a memory, and over a frozen policy. Axes: H horizon, A action."""
 
 import jax
 import jax.numpy as jnp

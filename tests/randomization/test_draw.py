@@ -1,4 +1,4 @@
-"""What an episode's observations tell of its robot. Axes: T steps, B environments, E extrinsics."""
+"""Domain randomization in an episode's observations. Axes: T steps, B environments, E extrinsics."""
 
 from functools import partial
 

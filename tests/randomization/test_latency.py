@@ -30,7 +30,7 @@ def run(env, key, actions):  # [T, A]
 
 
 def queue(delays, actions, hold, substeps, dt):
-    """What acts in each substep if commands stand in line: none is taken before the one ahead of it has arrived."""
+    """The command that acts in each substep if commands stand in line: none before the one ahead of it has arrived."""
     line, acting, applied = [], hold, []
     for k, (delay, action) in enumerate(zip(delays, actions, strict=True)):
         for s in range(substeps):

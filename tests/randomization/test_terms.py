@@ -101,7 +101,7 @@ def test_only_the_named_entries_change(robot, name):
 
 
 def _rows(model, field, name):
-    """By hand, which rows of a field a term of this file may change."""
+    """The rows of a field that a term of this file may change, written by hand."""
     ids = {
         "friction": [model.geom(g).id for g in ("L_foot", "R_foot")],
         "friction_scale": [model.geom(g).id for g in ("L_foot", "R_foot")],

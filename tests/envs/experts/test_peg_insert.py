@@ -43,7 +43,7 @@ def episodes(env, record_episodes):
 
 @pytest.fixture(scope="module")
 def paths(env, episodes):
-    """For each episode, from C MuJoCo: the tip relative to the mouth [T + 1, 3] and the lean of peg and hand, rad."""
+    """The tip relative to the mouth [T + 1, 3], and the lean of peg and hand, rad, for each episode, from C MuJoCo."""
     model = env.physics.model
     data = mujoco.MjData(model)
     paths = []

@@ -47,7 +47,7 @@ def episodes(record_episodes):
 
 @pytest.fixture(scope="module")
 def paths(episodes):
-    """For each episode: the way that the block has to go still [T + 1, 2], and how it is turned [T + 1]."""
+    """The way that the block has to go still [T + 1, 2], and how it is turned [T + 1], for each episode."""
     paths = []
     for b, length in enumerate(episodes.length):
         qpos = episodes.qpos[: length + 1, b]

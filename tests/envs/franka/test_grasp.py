@@ -1,4 +1,4 @@
-"""What the hand holds it goes on holding, in every backend, at rest and while the arm moves."""
+"""Grasps that hold, in every backend, at rest and while the arm moves."""
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,7 @@ def in_hand(model, qpos):
 
 
 def slip(model, before, after):
-    """How far the cube moved (m) and turned (rad) in the hand."""
+    """The distance (m) and the angle (rad) that the cube moved in the hand."""
     (position, rotation), (later, turned) = in_hand(model, before), in_hand(model, after)
     cosine = (np.trace(rotation.T @ turned) - 1) / 2
     return np.linalg.norm(later - position), np.arccos(np.clip(cosine, -1, 1))

@@ -61,7 +61,7 @@ class Memory(list):
 
 
 def one_by_one(wanted, seed):
-    """What a collection is to find."""
+    """The expected collection, rollout by rollout."""
     found, counts, number = [], {}, seed * SEEDS
     while len(found) < wanted:
         kind = ("success", "lost", "too late", "diverged")[fate(number)]

@@ -1,4 +1,4 @@
-"""What scripts with datasets share."""
+"""Demonstration files, as scripts share them."""
 
 import contextlib
 import dataclasses
@@ -65,7 +65,7 @@ def test_a_folder_is_not_named_like_a_file(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_finished_file_is_not_said_to_go_on(tmp_path):
+def test_a_finished_file_has_no_advice_to_resume(tmp_path):
     path = tmp_path / "a.hdf5"
     path.touch()
     (tmp_path / "a.hdf5.about").mkdir()

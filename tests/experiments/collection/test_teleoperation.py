@@ -107,7 +107,7 @@ def test_an_episode_is_driven_to_success_and_loads(robot, tmp_path):
         found = read(tmp_path / "demos")[0]  # on the disk at once
     assert found.success and not found.terminated and found.strategy == "ada" and found.seed == 7 and found.fps == 10
     assert "saved episode 0, a success" in session.note
-    # The same actions from the same start lead to the same observations: nothing was left out, nothing added.
+    # The same actions from the same initial state lead to the same observations: nothing was left out, nothing added.
     state, timestep = robot.task.reset(jax.random.split(jax.random.key(7))[1], {})
     step = jax.jit(robot.task.step)
     for t, action in enumerate(found.action):

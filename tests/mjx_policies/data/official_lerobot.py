@@ -19,7 +19,7 @@ SIZE = (32, 48)  # height, width
 
 
 def contents():
-    """What was recorded: a list of dicts of arrays, one for each episode."""
+    """The recorded data: a list of dicts of arrays, one for each episode."""
     rng = np.random.default_rng(7)
     return [
         {

@@ -1,4 +1,4 @@
-"""What a policy of FrankaPickCube is told and promises, and small policies of it. Tests import it by path."""
+"""Contract of a policy of FrankaPickCube, and small policies of it. Tests import it by path."""
 
 import dataclasses
 import functools
@@ -35,7 +35,7 @@ def described():
 
 
 def contract(**changes):
-    """With the graph and the examples of another robot."""
+    """The contract of a Franka with the graph and the examples of another robot."""
     return dataclasses.replace(files.example_contract(), **described() | {"noise": NOISE} | changes)
 
 

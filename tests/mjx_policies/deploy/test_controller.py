@@ -94,7 +94,7 @@ class Bench:
         self.random = np.random.default_rng(0)
 
     def reading(self, **changes):
-        """As the next tick finds it. Joints of `changes` are in the policy's order."""
+        """A reading as the next tick finds it. Joints of `changes` are in the policy's order."""
         self.sequence += 1
         values = {
             "gyro": 0.1 * self.random.normal(size=3),

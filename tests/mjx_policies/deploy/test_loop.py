@@ -163,7 +163,7 @@ class Bench:
         return self.clock.now - self.start
 
     def damped_since(self):
-        """When the robot was damped for good, s from the start; None if it is not."""
+        """The time when the robot was damped for good, s from the start; None if it is not."""
         last = None
         for time, targets in self.robot.written:
             if targets.stiffness.any() or not (targets.damping > 0).all():

@@ -33,7 +33,7 @@ def original(policies):
 
 @pytest.fixture(scope="module")
 def answer(original):
-    """What it answers to `ask`."""
+    """The answer to `ask`."""
     return ask(ExportedPolicy(parse_model(original)))
 
 
@@ -629,7 +629,7 @@ def test_accidents_with_the_frame_of_the_file_are_refused_or_change_nothing(orig
 
 
 def spans(data):
-    """Where the fields of a message begin and end, for messages of short tags."""
+    """The places where the fields of a message begin and end, for messages of short tags."""
     position = 0
     while position < len(data):
         start, wire = position, data[position] & 7

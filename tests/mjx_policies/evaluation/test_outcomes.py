@@ -16,7 +16,7 @@ STAGES = ("reached", "lifted", "placed")
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """What `episode_outcomes` needs to know of one."""
+    """The part of a task that `episode_outcomes` needs."""
 
     control_dt: float = DT
     stages: tuple = ()

@@ -127,7 +127,7 @@ def test_the_graph_can_be_quantised_and_converted_to_float16(exported, tmp_path)
 
 @pytest.mark.parametrize("size", [150.0, 1e4])
 def test_large_outputs_are_exported_and_loaded(size):
-    """As of torques; the tolerance goes with them, and stays what it was for all others."""
+    """Torques, for example, are large: the tolerance goes with them, and stays what it was for all others."""
     act = mlp()
     found = export_policy(lambda o: size * act(o), TABLE, DESCRIBED, OBSERVATIONS)
     golden = found.contract.golden

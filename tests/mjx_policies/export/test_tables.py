@@ -1,4 +1,4 @@
-"""What contracts say of the robots that policies were trained on."""
+"""Contracts of policies against the robots that these were trained on."""
 
 import jax
 import numpy as np

@@ -13,7 +13,7 @@ STEP = 0.001
 
 
 class Reflex(Exception):
-    """What an arm does when a limit is violated: it stops, and has to be unlocked."""
+    """The stop of an arm when a limit is violated, until it is unlocked."""
 
 
 class FakeArm:
@@ -108,7 +108,7 @@ def targets(position, stiffness=STIFFNESS, damping=None):
 
 
 def run(robot, time, seconds, written=None):
-    """At 1 kHz, with targets at 50 Hz."""
+    """Runs at 1 kHz, with targets at 50 Hz."""
     for i in range(round(seconds / STEP)):
         if written is not None and i % 20 == 0:
             robot.write(written)

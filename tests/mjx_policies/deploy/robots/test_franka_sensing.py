@@ -1,4 +1,4 @@
-"""What the runtime makes of a reading, against the environment, MuJoCo and the kinematics that training uses."""
+"""Observations of the runtime from a reading, against the environment, MuJoCo and the kinematics that training uses."""
 
 import dataclasses
 import importlib.util

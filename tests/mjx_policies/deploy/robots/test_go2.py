@@ -23,7 +23,7 @@ STAND = np.array([0.0, 0.9, -1.8] * 4)
 
 
 class Violation(Exception):
-    """What a robot would answer with damage."""
+    """A command that a robot would answer with damage."""
 
 
 def checksum(command):
