@@ -21,10 +21,12 @@ class Data:
     Attributes:
       steps: all of them.
       times: s, of the steps of each episode; None where nobody wrote them down.
+      single_actions: whether a policy learns single actions from them, and always sees its own motion.
     """
 
     steps: Steps
     times: Sequence[np.ndarray] | None = None
+    single_actions: bool = False
 
     @functools.cached_property
     def copies(self) -> list[Copy]:

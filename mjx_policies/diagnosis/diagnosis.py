@@ -36,8 +36,9 @@ DATA_CHECKS: dict[str, Check[Data]] = {
     "data: jumps": motion.jumps,
     "data: outlying actions": motion.outliers,
     "data: idle": motion.idle,
+    "data: inertia": motion.inertia,
 }
-SLOW_CHECKS = ("data: shuffled actions", "data: alignment", "data: leaked future")
+SLOW_CHECKS = ("data: shuffled actions", "data: alignment", "data: leaked future", "data: inertia")
 """Checks of data that fit models to it, which takes seconds."""
 TRACE_CHECKS: dict[str, Check[Trace]] = {
     "gradient: finite": overfitting.not_finite,
@@ -140,7 +141,8 @@ def diagnose(
     data = None
     if episodes is not None:
         steps = episodes if isinstance(episodes, Steps) else tabulate(episodes)
-        data = Data(steps, times)
+        single_actions = run is not None and run.horizon == 1 and not run.hyper.get("observation_dropout")
+        data = Data(steps, times, single_actions)
         if trace is None:
             report("overfitting one batch")
             trace = overfit_rows(steps)

@@ -1,4 +1,4 @@
-"""Checks of motion: jumps, actions far larger than the others, and standing still. Axes: M steps, P positions.
+"""Checks of motion: jumps, actions far larger than the others, standing still and going on. Axes: M steps, P positions.
 
 Numbers are compared with the set itself: a jump is one among a million steps of the same joint, not a figure that fits
 one robot. Which columns are positions a task's table says (`Steps.positions`); without one only actions are checked.
@@ -11,6 +11,8 @@ import numpy as np
 
 from mjx_policies.diagnosis.base import CheckResult, listed
 from mjx_policies.diagnosis.data import Data
+from mjx_policies.diagnosis.lags import MIN_ROWS, thin
+from mjx_policies.diagnosis.regression import assign_folds, explained, fit, standardise
 from mjx_policies.diagnosis.steps import Steps
 
 LEAST_RANGE = 0.05  # of its size, that a position is taken to cover: what all but stands still jumps by nothing
@@ -18,6 +20,7 @@ JUMP = (5.0, 0.05)  # times the 99th percentile of its steps, and at least this 
 OUTLIER = 3.0  # times the 99th percentile of the norms of actions
 IDLE = 0.002  # of the range a position covers in the set, which a step must exceed in some position to be a motion
 MOSTLY = 0.5  # portion of the steps
+INERTIA = (0.6, 0.15)  # R^2 of the changes of actions from those before, and by how much more than positions explain
 
 
 def jumps(data: Data) -> CheckResult | None:
@@ -72,6 +75,33 @@ def idle(data: Data) -> CheckResult | None:
         f"the robot stands still in {portions.mean():.0%} of the steps, and a policy learns to stand still.",
         "Cut the rests at the beginnings and ends of the episodes, and train again.",
         minor=True,
+    )
+
+
+def inertia(data: Data) -> CheckResult | None:
+    """Actions that go on with a motion, for a policy of single actions that always sees its own.
+
+    Such a policy may read from its velocity what to do next, and where it stands still it goes on standing: causal
+    confusion, de Haan et al. 2019 (arXiv:1905.11979). A chunk cannot be copied: it holds where the motion leads.
+    """
+    steps = data.steps
+    here = thin(steps.around(2, 0), steps)
+    if not data.single_actions or len(here) < MIN_ROWS or not steps.positions:
+        return None
+    fold, action = assign_folds(steps.episode[here]), steps.action
+    change = standardise(action[here] - action[here - 1])
+    carried = explained(change, fit(standardise(action[here - 1] - action[here - 2]), change, fold))
+    seen = explained(change, fit(standardise(steps.observation[here][:, steps.positions]), change, fold))
+    told, seen = (max(portion, 0.0) for portion in (carried, seen))
+    evidence = f"the last change of an action explains {told:.0%} of the next one, all positions {seen:.0%}"
+    if carried < INERTIA[0] or carried < seen + INERTIA[1]:
+        return CheckResult(evidence)
+    return CheckResult(
+        evidence,
+        "the policy learns single actions, and those of the demonstrations go on with the motion they are in: it "
+        "can learn to copy its velocity, and stays wherever it stands.",
+        "Train with chunks (--horizon 16 --n-action-steps 8), which say where a motion leads, or hide what the robot "
+        "senses of itself in half of the examples (--hyper.observation-dropout 0.5).",
     )
 
 

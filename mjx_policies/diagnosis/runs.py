@@ -31,6 +31,7 @@ class Run:
       hyper: numbers of the configuration by name; empty if there are none.
       params: {step: {leaf: array}} of the last checkpoints, at most two, in order.
       task: what is learnt; empty if the configuration does not say.
+      horizon: actions in a chunk of the policy; None if the configuration does not say.
     """
 
     curves: dict[str, np.ndarray]
@@ -39,6 +40,7 @@ class Run:
     hyper: dict[str, float] = dataclasses.field(default_factory=dict)
     params: dict[int, dict[str, np.ndarray]] = dataclasses.field(default_factory=dict)
     task: str = ""
+    horizon: int | None = None
 
     def curve(self, *names: str) -> np.ndarray:  # -> [at most R]
         """The finite values of the first of these columns that the table has; empty if it has none."""
@@ -89,7 +91,8 @@ def read_run(path: Path, number: int = 0) -> Run:
             not_finite[name] = bad[0]
     file = read_json(path / "config.json") if (path / "config.json").exists() else {}
     config = file.get("config") if isinstance(file, dict) else None
-    task = config.get("task") if isinstance(config, dict) else None
+    config = config if isinstance(config, dict) else {}
+    task, horizon = config.get("task"), config.get("horizon")
     return Run(
         curves=curves,
         not_finite=not_finite,
@@ -97,12 +100,13 @@ def read_run(path: Path, number: int = 0) -> Run:
         hyper=_numbers(config),
         params=_params(path / "checkpoints", number if several else None),
         task=task if isinstance(task, str) else "",
+        horizon=horizon if isinstance(horizon, int) else None,
     )
 
 
-def _numbers(config: Any) -> dict[str, float]:
+def _numbers(config: dict[str, Any]) -> dict[str, float]:
     """The numbers of a configuration's `hyper`, whatever kind of run it is."""
-    hyper = config.get("hyper") if isinstance(config, dict) else None
+    hyper = config.get("hyper")
     hyper = hyper if isinstance(hyper, dict) else {}
     return {name: float(value) for name, value in hyper.items() if isinstance(value, int | float)}
 
