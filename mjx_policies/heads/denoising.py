@@ -23,7 +23,7 @@ from mjx_policies.schedules import ScheduleName, Spacing, sampler_steps, schedul
 from mjx_policies.types import Array, Number, PyTree
 
 PredictionType = Literal["epsilon", "x0", "v"]
-"""What the network predicts: noise; action; or sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) action, Salimans and Ho 2022
+"""The prediction type: noise; action; or sqrt(alpha_bar) noise - sqrt(1 - alpha_bar) action, Salimans and Ho 2022
 (arXiv:2202.00512), the one that is informative at every level: from the noise in pure noise no action follows, and the
 action of an almost clean one is no news."""
 
@@ -115,7 +115,7 @@ class Denoiser:
 
     @property
     def tuned(self) -> int:
-        """How many steps are, with `tuned_steps` None all."""
+        """The number of steps that are; all where `tuned_steps` is None."""
         return self.num_steps if self.tuned_steps is None else self.tuned_steps
 
     @functools.cached_property
@@ -152,7 +152,7 @@ class Denoiser:
         return DenoisingStep(*(table[self.num_steps - self.tuned :] for table in self.steps))
 
     def time(self, level: Array | np.ndarray) -> Array | np.ndarray:  # [...] -> [...]
-        """What the network is told of a level."""
+        """The network's time input at a noise level."""
         return 1 - (level + 1) / self.levels
 
     def init(self, key: Array, embedding: Array) -> PyTree:
@@ -171,7 +171,7 @@ class Denoiser:
     def mean(
         self, params: PyTree, embedding: Array, x: Array, step: DenoisingStep, prefix: Prefix | None = None
     ) -> Array:
-        """Where a step leads without its noise; with a prefix, the clean action is pulled towards it on the way."""
+        """The mean of a step; with a prefix, the clean action is pulled towards it on the way."""
 
         def cut(clean: Array) -> Array:
             return clean if self.clip is None else jnp.clip(clean, -self.clip, self.clip)
@@ -186,7 +186,7 @@ class Denoiser:
         return step.mean_x * x + step.mean_clean * cut(found + (1 - step.flow_time) * change)
 
     def draw(self, mean: Array, step: DenoisingStep, noise: Array) -> Array:
-        """What follows, given standard normal numbers."""
+        """The next state, given standard normal numbers."""
         if self.max_noise is not None:
             noise = jnp.clip(noise, -self.max_noise, self.max_noise)
         return mean + jnp.maximum(step.std, self.min_std) * noise

@@ -99,7 +99,7 @@ def flow_head(
         return masked_mean((apply(net, params, x, time, embedding) - target) ** 2, mask)
 
     def step(params: PyTree, embedding: Array, x: Array, time: Any, prefix: Prefix | None = None) -> Array:
-        """Where a step leads without its noise."""
+        """The mean of a step."""
 
         def velocity(x: Array, time: Any) -> Array:
             def estimate(x: Array) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""Observations as one vector, for heads with perceptrons. Axes: O observations remembered, D numbers of one."""
+"""Observations as one vector, for heads with perceptrons. Axes: O stacked observations, D numbers of one."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@
 | condition | [D] | a goal, or the embedding of an instruction by any model of the user's: its newest row alone |
 
 The embedding goes to a head: `bc(ObservationEncoder(...), head)`. For pictures in [-1, 1], as the scales of a learner
-make them, give `PIXELS` as their scale. Axes: O observations remembered, E embedding, F features of a step.
+make them, give `PIXELS` as their scale. Axes: O stacked observations, E embedding, F features of a step.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class ObservationEncoder(nn.Module):
         newest token is the embedding.
       conditions: names of what is wanted. It is seen beside the rest and moves the features of pictures (see `CNN`).
       features, strides: of the convolutions.
-      points: that are looked for in each picture.
+      points: number of feature points in each picture.
       width, num_heads, depth: of the transformer; `width` is also that of each step.
     """
 
@@ -91,7 +91,7 @@ def _check(observation: Observation, conditions: tuple[str, ...], history: str) 
         raise ValueError("all observations are conditions: nothing says where the robot is")
     lengths = {name: len(rows) for name, rows in observation.items()}
     if len(set(lengths.values())) > 1:
-        raise ValueError(f"observations are remembered for different numbers of steps: {lengths}")
+        raise ValueError(f"observations are stacked over different numbers of steps: {lengths}")
     for name, rows in observation.items():
         if rows.ndim not in (2, 4) or (rows.ndim == 4 and name in conditions):
             what = (

@@ -1,4 +1,4 @@
-"""Where features are: a softmax over the places of a feature map and its mean place, Levine et al. 2016.
+"""Positions of features in pictures: a softmax over the places of a feature map, its mean place, Levine et al. 2016.
 
 (arXiv:1504.00702, section 5.1.) A feature that moves moves its point by as much, which a dense layer has to learn for
 every place. Axes: h by w places, F features, P points.
@@ -29,7 +29,7 @@ class SpatialSoftmax(nn.Module):
     """`expected_places` with a temperature that is learnt.
 
     Attributes:
-      points: P, mixtures of the features that are looked for; 0 looks for each feature itself.
+      points: P, learned mixtures of the features, each located in the picture; 0: the features themselves.
     """
 
     points: int = 0

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from mjx_policies.types import Array
 
 HIDDEN = -1e9
-"""What is added to the score of a token that is not attended to: its weight is then 0."""
+"""The number added to the score of a token that is not attended to: its weight is then 0."""
 
 Cache = tuple[Array, Array]
 """Keys and values [P, N, D] of the tokens that a causal block has seen."""
@@ -40,7 +40,7 @@ class Attention(nn.Module):
         self.value = nn.DenseGeneral(heads)
         self.out = nn.DenseGeneral(self.width, axis=(-2, -1))
 
-    def remember(self, context: Array) -> Cache:  # [M, W]
+    def project(self, context: Array) -> Cache:  # [M, W]
         """Keys and values of the tokens attended to."""
         return self.key(context), self.value(context)
 
@@ -77,16 +77,16 @@ class Block(nn.Module):
     def __call__(self, x: Array, memory: Array | None = None, mask: Array | None = None) -> Array:
         """[L, W], [M, W], [L, L] -> [L, W]; a token attends to the tokens where its row of `mask` is true."""
         normed = self.self_norm(x)
-        x = x + self.self_attention(normed, self.self_attention.remember(normed), mask)
+        x = x + self.self_attention(normed, self.self_attention.project(normed), mask)
         return self._after_self_attention(x, memory)
 
     def step(self, x: Array, cache: Cache, position: Array | int) -> tuple[Array, Cache]:  # [1, W] -> [1, W]
-        """What `__call__` with a causal mask makes of the token at `position`, given the cache of those before it."""
+        """The row of `__call__` with a causal mask for the token at `position`, given the cache of those before it."""
         normed = self.self_norm(x)
         index = jnp.arange(len(cache[0]))
         # A sum rather than an update in place, which ONNX has no plain operator for; see `Attention` for why no choice.
         write = (index == position).astype(x.dtype)[:, None, None]
-        new = self.self_attention.remember(normed)
+        new = self.self_attention.project(normed)
         cache = jax.tree.map(lambda old, new: (1 - write) * old + write * new, cache, new)
         x = x + self.self_attention(normed, cache, (index <= position)[None])
         return self._after_self_attention(x, None), cache
@@ -99,7 +99,7 @@ class Block(nn.Module):
     def _after_self_attention(self, x: Array, memory: Array | None) -> Array:
         if self.cross:
             assert memory is not None, "a block with cross-attention needs a memory"
-            x = x + self.cross_attention(self.cross_norm(x), self.cross_attention.remember(memory))
+            x = x + self.cross_attention(self.cross_norm(x), self.cross_attention.project(memory))
         return x + self.out(nn.gelu(self.hidden(self.mlp_norm(x))))
 
 

@@ -95,7 +95,7 @@ class FastTokenizer:
 
     @property
     def num_symbols(self) -> int:
-        """How many symbols stand for single coefficients."""
+        """The number of symbols that stand for single coefficients."""
         return 2 * self.bound + 1
 
     @property
@@ -105,7 +105,7 @@ class FastTokenizer:
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:  # [V + 1] int32
-        """How many coefficients each token stands for."""
+        """The number of coefficients that each token stands for."""
         return np.array([*map(len, self._expansions), 0], np.int32)
 
     def encode(self, action: Array) -> tuple[Array, Array]:  # [H, A] -> [L] int32, []

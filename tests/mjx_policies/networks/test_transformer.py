@@ -14,7 +14,7 @@ x, memory = (np.random.default_rng(i).normal(size=(n, W)).astype(np.float32) for
 
 def test_attention_is_a_weighted_sum_of_values():
     attention = Attention(W, num_heads=2)
-    run = lambda module, x, y, mask: module(x, module.remember(y), mask)  # noqa: E731
+    run = lambda module, x, y, mask: module(x, module.project(y), mask)  # noqa: E731
     mask = np.array([[1, 0, 1]] * 4 + [[0, 1, 0]], bool)
     params = attention.init(jax.random.key(0), x, memory, mask, method=run)
     p = jax.tree.map(lambda a: np.asarray(a, float), params["params"])
