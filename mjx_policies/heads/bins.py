@@ -34,16 +34,30 @@ def bin_center(index: Array, num_bins: int) -> Array:  # [...] int -> [...]
 
 
 def bin_label(action: Array, num_bins: int, spread: float) -> Array:  # [...] -> [..., C]
-    """What the bins should have learnt of a number: its own bin, or a Gaussian around it."""
+    """The label of a number: its own bin, or a Gaussian around it."""
     if spread:
         return gaussian_histogram(action, jnp.linspace(-1.0, 1.0, num_bins + 1), spread)
     return jax.nn.one_hot(bin_index(action, num_bins), num_bins)
+
+
+def peak(probability: Array, reach: int) -> Array:  # [..., C] -> [...]
+    """The mean over the fullest bin and those at most `reach` bins away from it, as many on either side.
+
+    At an edge that are fewer: a mean over more of one side would be drawn inwards.
+    """
+    index, fullest = jnp.arange(probability.shape[-1]), jnp.argmax(probability, axis=-1, keepdims=True)
+    either_side = jnp.minimum(reach, jnp.minimum(fullest, len(index) - 1 - fullest))
+    near = probability * (jnp.abs(index - fullest) <= either_side)
+    return (near @ bin_center(index, len(index))) / near.sum(axis=-1)
 
 
 def bins_head(
     net: nn.Module, shape: int | tuple[int, ...], num_bins: int = 256, smoothing: float = 0.0, spread: float = 0.0
 ) -> ActionHead:
     """Builds the head. A decision is the bins' indices, [A] or [H, A] int32, with a probability rather than a density.
+
+    `mode` is the `peak`, with a reach of three standard deviations of the labels: it locates a single
+    peak to less than a bin, as the mean over all bins does in Imani and White 2018 (arXiv:1806.04613), and only one.
 
     Args:
       net: embedding [E] -> features, of any size.
@@ -64,6 +78,7 @@ def bins_head(
         raise ValueError(f"spread is {spread}, it must be 0 or more")
     shape = (shape,) if isinstance(shape, int) else shape
     outputs = Outputs(net, {"logits": (*shape, num_bins)})
+    reach = round(1.5 * spread * num_bins)  # bins within three standard deviations of a label
 
     def logits(params: PyTree, embedding: Array) -> Array:  # [(H), A, C]
         return apply(outputs, params, embedding)["logits"]
@@ -94,7 +109,7 @@ def bins_head(
         return distribution(params, embedding).distribution.log_prob(decision)
 
     def mode(params: PyTree, embedding: Array) -> Array:
-        return sample_from_noise(params, embedding, jnp.zeros(noise.shape))
+        return peak(jax.nn.softmax(logits(params, embedding), axis=-1), reach)
 
     def sample_from_noise(params: PyTree, embedding: Array, noise: Array) -> Array:
         return decode(draw(params, embedding, noise))

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mjx_policies.heads.bins import bin_center, bin_label, bins_head
+from mjx_policies.heads.bins import bin_center, bin_label, bins_head, peak
 from mjx_policies.networks.mlp import MLP
 
 BINS = 64
@@ -29,6 +29,19 @@ def test_likeliest_of_few_examples_is_nearer_the_peak_with_spread_labels():
 
     gain = off(0.0) - off(0.06)
     assert gain.mean() > 3 * gain.std() / np.sqrt(len(gain))
+
+
+def test_peak_is_finer_than_a_bin_and_keeps_to_one_of_several():
+    numbers = jnp.linspace(-0.75, 0.75, 101)
+    labels = bin_label(numbers, BINS, 0.06)
+    np.testing.assert_allclose(peak(labels, 6), numbers, atol=0.1 / BINS)
+    edge = jnp.linspace(-1, 1, 101)
+    np.testing.assert_allclose(peak(bin_label(edge, BINS, 0.06), 6), edge, atol=1.01 / BINS)
+    two = 0.6 * labels[:1] + 0.4 * labels[-1:]
+    np.testing.assert_allclose(peak(two, 6), numbers[:1], atol=0.1 / BINS)
+    np.testing.assert_allclose(
+        peak(bin_label(numbers, BINS, 0.0), 0), bin_center(bin_label(numbers, BINS, 0.0).argmax(-1), BINS)
+    )
 
 
 @pytest.mark.parametrize("wrong", [{"num_bins": 1}, {"smoothing": 1.0}, {"spread": -0.1}, {"spread": float("nan")}])
