@@ -44,7 +44,7 @@ from mjx_policies.evaluation.results import EvaluationResults
 from mjx_policies.evaluation.statistics import Estimate, mean
 from mjx_policies.experiments.head_pictures import draw_estimates, draw_paths
 from mjx_policies.experiments.runs import bc
-from mjx_policies.experiments.runs.bc import BCRun
+from mjx_policies.experiments.runs.bc import BCRun, with_head_defaults
 from mjx_policies.experiments.runs.bc_recipe import DISPLAY, assemble, check
 from mjx_policies.experiments.runs.demonstrations import open_demonstrations
 from mjx_policies.experiments.runs.evaluation import BATCH, EVALUATION_SEED, make_evaluator, time_policy
@@ -53,7 +53,7 @@ from mjx_policies.files import read_json, write_atomic, write_json
 from mjx_policies.heads.registry import HEAD_DEFAULTS, HEADS, STEPPED, HeadName, read_fitted
 from mjx_policies.randomization.conditions import Condition
 from mjx_policies.spec import table_slices
-from mjx_policies.training.command_line import parse
+from mjx_policies.training.command_line import parse, read_flag
 from mjx_policies.training.config import at_least, may_change, none_twice, to_json
 from mjx_policies.training.loop import Schedule, train
 from mjx_policies.training.metrics import read_metrics
@@ -95,7 +95,7 @@ class HeadBenchmark(BCRun):
     task: str = "Obstacle2D"
     seeds: int = 10  # policies of each head, trained side by side
     hidden_size: int = 128  # width of hidden layers
-    horizon: int = 16  # actions in a chunk; at most 1 for bins, 2 for energy, 8 for fast
+    horizon: int = 16  # actions in a chunk; at most 2 for energy, 8 for fast, 1 for bins that are sampled
     n_obs_steps: int = 1  # observations that a policy sees
     sample_actions: bool = True  # sample also where a head knows its most likely chunk: that is one mode of several
     # observation terms left out: with the velocity a policy learns to stay wherever it stands; None: last_action, the
@@ -105,7 +105,7 @@ class HeadBenchmark(BCRun):
     batch_size: int = 64  # windows in a gradient step
     validation: float = 0.0  # share of the episodes held out
     episodes: int = 300  # demonstrations to learn from, the same for all heads
-    # the weight decay of mixture and bins is a third of this
+    # the weight decay of mixture and bins is a third of this, the observation dropout of act at least 0.5
     hyper: BCHyper = dataclasses.field(default_factory=lambda: BCHyper(learning_rate=3e-3, warmup_steps=100.0))
     head: tyro.conf.Suppress[HeadName] = "flow"  # this and what follows is of a run alone
     evaluations: tyro.conf.Suppress[int] = 1
@@ -128,7 +128,7 @@ class HeadBenchmark(BCRun):
         for head in self.heads:
             if self.sweep == "steps" and head not in STEPPED:
                 raise ValueError(f"{head} does not sample in steps; {', '.join(STEPPED)} do")
-            if self.sweep == "chunk" and HEAD_DEFAULTS[head].max_horizon:
+            if self.sweep == "chunk" and self.run(head).horizon < self.horizon:
                 raise ValueError(f"{head} has shorter chunks than the other heads, so leave it out of this sweep")
         if any(not 0 <= tremor <= 10 for tremor in self.tremor) or not self.tremor:
             raise ValueError("tremor must hold at least one number, each from 0 to 10")
@@ -156,25 +156,14 @@ class HeadBenchmark(BCRun):
 
     def run(self, head: str, tremor: float = 1.0) -> BCRun:
         """The policies of one head, with its own folder inside the one of the benchmark."""
-        own = HEAD_DEFAULTS[head]
-        horizon, steps = min(self.horizon, own.max_horizon or self.horizon), self.slow_steps if own.slow else self.steps
-        hyper = dataclasses.replace(
-            self.hyper,
-            weight_decay=self.hyper.weight_decay * own.weight_decay,
-            warmup_steps=self.hyper.warmup_steps * steps / self.steps,
-        )
+        steps = self.slow_steps if HEAD_DEFAULTS[head].slow else self.steps
         folder = self.folder(tremor)
-        own_settings = {
-            "head": head,
-            "horizon": horizon,
-            "n_action_steps": min(self.n_action_steps, horizon),
-            "steps": steps,
-            "hyper": hyper,
-            "demos": self.demos or str(folder / "demonstrations"),
-            "run_dir": str(folder / head),
-        }
+        warmup = dataclasses.replace(self.hyper, warmup_steps=self.hyper.warmup_steps * steps / self.steps)
         shared = {field.name: getattr(self, field.name) for field in dataclasses.fields(BCRun)}
-        return BCRun(**{**shared, **own_settings})
+        own = {"steps": steps, "hyper": warmup, "run_dir": str(folder / head)}
+        return with_head_defaults(
+            BCRun(**{**shared, **own, "demos": self.demos or str(folder / "demonstrations")}), head
+        )
 
 
 ARM = {
@@ -413,6 +402,8 @@ def settings(asked: HeadBenchmark) -> list[str]:
     heads = collections.defaultdict(list)
     for run in map(asked.run, asked.compared):
         decay = f"{run.steps:,} gradient steps, weight decay {run.hyper.weight_decay:.2g}"
+        hidden = run.hyper.observation_dropout
+        decay += f", observation dropout {hidden:g}" if hidden else ""
         executed = "" if asked.sweep == "chunk" else f" {run.n_action_steps} executed,"
         heads[f"chunks of {run.horizon},{executed} {decay}"].append(run.head)
     return [f"{', '.join(names)}: {words}." for words, names in heads.items()]
@@ -420,14 +411,9 @@ def settings(asked: HeadBenchmark) -> list[str]:
 
 def configuration() -> HeadBenchmark:
     """Reads the command line, whose defaults depend on the task."""
-
-    @dataclasses.dataclass(frozen=True)
-    class Which:
-        task: str = HeadBenchmark.task
-
-    which, _ = tyro.cli(Which, return_unknown_args=True, add_help=False)
-    defaults: dict[str, Any] = {} if which.task == HeadBenchmark.task else ARM
-    return parse(HeadBenchmark, __doc__, default=HeadBenchmark(task=which.task, **defaults))
+    task = read_flag("task", HeadBenchmark.task)
+    defaults: dict[str, Any] = {} if task == HeadBenchmark.task else ARM
+    return parse(HeadBenchmark, __doc__, default=HeadBenchmark(task=task, **defaults))
 
 
 if __name__ == "__main__":

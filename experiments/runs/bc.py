@@ -49,7 +49,7 @@ class BCRun(RunConfig):
 
     task: str = "FrankaPickCube"
     seed: int = 0  # of the run, of a sweep the first, and of which episodes are held out
-    head: HeadName = "flow"  # action head; bins, energy and fast need a --horizon of at most 1, 2, 8
+    head: HeadName = "flow"  # action head, on which some defaults depend
     hidden_size: int = registry.SIZE  # width of the head's hidden layers
     horizon: int = 16  # actions in a chunk
     n_action_steps: int = 8  # actions of a chunk that are executed before the next is planned
@@ -59,7 +59,8 @@ class BCRun(RunConfig):
     ensemble: float | None = None
     inference_delay: int = 0  # control steps that planning a chunk takes; the last one is executed meanwhile
     real_time: bool = False  # real-time chunking: a chunk continues the rest of the last one
-    sample_actions: bool = False  # sample also where a head knows its most likely chunk
+    # sample also where a head knows its most likely chunk; bins then need --horizon 1 --n-action-steps 1
+    sample_actions: bool = False
     exclude_terms: tuple[str, ...] | None = None  # observation terms left out; None: last_action, which invites copying
     dtype: Literal["float32", "bfloat16"] = "float32"  # of the network's arithmetic
     steps: int = 4_000  # gradient steps
@@ -119,6 +120,20 @@ class BCRun(RunConfig):
     def window(self) -> WindowConfig:
         """The windows of a dataset that a policy learns from."""
         return WindowConfig(observations=self.n_obs_steps, horizon=self.horizon)
+
+
+def with_head_defaults(config: BCRun, head: HeadName) -> BCRun:
+    """The configuration for another head, with the settings in which that head differs."""
+    own = registry.HEAD_DEFAULTS[head]
+    most = (own.max_horizon, own.max_sampled_horizon if config.sample_actions else None)
+    horizon = min([config.horizon, *filter(None, most)])
+    hyper = dataclasses.replace(
+        config.hyper,
+        weight_decay=config.hyper.weight_decay * own.weight_decay,
+        observation_dropout=max(config.hyper.observation_dropout, own.observation_dropout),
+    )
+    n_action_steps = min(config.n_action_steps, horizon)
+    return dataclasses.replace(config, head=head, horizon=horizon, n_action_steps=n_action_steps, hyper=hyper)
 
 
 def reference(spec: EnvSpec) -> Reference | None:

@@ -35,7 +35,7 @@ from mjx_policies.heads.residual_vq import Codebook, blank_codebook, fit_codeboo
 from mjx_policies.heads.vq import vq_head
 from mjx_policies.losses import absolute_error
 from mjx_policies.networks.denoiser import MLPDenoiser
-from mjx_policies.networks.mlp import MLP
+from mjx_policies.networks.mlp import MLP, ResidualMLP
 from mjx_policies.types import Array
 
 HeadName = Literal[
@@ -57,27 +57,33 @@ SIZE = 512  # width of a perceptron's hidden layers
 
 
 class HeadDefaults(NamedTuple):
-    """How a head is trained where it wants something else than most.
+    """The settings of a head that differ from those of most.
 
     Attributes:
       max_horizon: control steps of a chunk, at most; None: any number.
+      max_sampled_horizon: the same of a policy that samples rather than takes the most likely chunk, of which one
+        good answer is enough.
       slow: whether its gradient steps take long on a processor, as those of a transformer do.
       weight_decay: times that of the other heads.
+      observation_dropout: least share of the examples that hide what the robot senses of itself, see `BCHyper`.
     """
 
     max_horizon: int | None = None
+    max_sampled_horizon: int | None = None
     slow: bool = False
     weight_decay: float = 1.0
+    observation_dropout: float = 0.0
 
 
 HEAD_DEFAULTS: dict[str, HeadDefaults] = dict.fromkeys(HEADS, HeadDefaults()) | {
     # This and bins do worse where weights are kept as small as suits the others, see RESULTS.md.
     "mixture": HeadDefaults(weight_decay=1 / 3),
     # Bins draw each number by itself, so the steps of a chunk would not agree on a way.
-    "bins": HeadDefaults(max_horizon=1, weight_decay=1 / 3),
+    "bins": HeadDefaults(max_sampled_horizon=1, weight_decay=1 / 3),
     # It learns from uniform chunks, and those of many numbers are never near a real one.
     "energy": HeadDefaults(max_horizon=2),
-    "act": HeadDefaults(slow=True),
+    # Without, it reaches and lifts but misses the goal, see RESULTS.md.
+    "act": HeadDefaults(slow=True, observation_dropout=0.5),
     # Tokens are learnt one after the other, and of many of them one is soon wrong.
     "fast": HeadDefaults(max_horizon=8, slow=True),
 }
@@ -102,8 +108,11 @@ class Vocabulary:
 
 
 Fitted = Codebook | Vocabulary | None
-"""What a head knows of the demonstrations before it learns; None for most."""
+"""What is fitted to the demonstrations before a head learns: codes or tokens; None for most."""
 FITTED = {"vq": Codebook, "fast": Vocabulary}
+SCALE = 40.0  # of coefficients before rounding, see RESULTS.md
+SPREAD = 2.0  # of its labels, in rounding steps
+DEPTH = 1  # of its transformer
 MERGES = 128  # of symbols; most tokens of the paper's 1024 occur too rarely in a few hundred demonstrations
 LIMIT = 1.0  # of scaled actions: they are divided by the largest rather than by a quantile
 MORE_TOKENS = 1.25  # times as many as any demonstrated chunk takes
@@ -114,7 +123,7 @@ Shape = tuple[int, int]
 
 
 def fit(name: str, actions: Array | np.ndarray, seed: int = 0, num_steps: int = 2000) -> Fitted:  # [N, H, A]
-    """What `make_head` wants for a head that decodes chunks from codes or tokens; None for any other.
+    """The argument `fitted` of `make_head` for a head that decodes chunks from codes or tokens; None for any other.
 
     Args:
       name: of the head.
@@ -130,8 +139,8 @@ def fit(name: str, actions: Array | np.ndarray, seed: int = 0, num_steps: int = 
     if name != "fast":
         return None
     actions = np.asarray(actions)
-    symbols = FastTokenizer(actions.shape[1:], (), limit=LIMIT).num_symbols
-    tokenizer = fit_tokenizer(actions, symbols + MERGES, limit=LIMIT)
+    symbols = FastTokenizer(actions.shape[1:], (), SCALE, LIMIT).num_symbols
+    tokenizer = fit_tokenizer(actions, symbols + MERGES, SCALE, LIMIT)
     most = math.ceil(MORE_TOKENS * most_tokens(tokenizer, actions))
     return Vocabulary(tokenizer, min(most, tokenizer.numbers))
 
@@ -144,7 +153,7 @@ def save_fitted(fitted: Fitted, folder: Path) -> None:
 
 
 def read_fitted(name: str, shape: Shape, folder: Path) -> Fitted:
-    """What `make_head` wants to take up a head whose parameters are in a checkpoint, which also holds its codes.
+    """The argument `fitted` of `make_head` for a head whose parameters are in a checkpoint, which also holds its codes.
 
     Raises:
       UserError: the files of `save_fitted` are missing or hold something else.
@@ -199,13 +208,9 @@ def make_head(
     return STEPPED[name](shape, size, num_steps=num_steps)
 
 
-def _trunk(size: int) -> MLP:
-    """Features for heads that put their own layers on top."""
-    return MLP((size, size))
-
-
-def _plain(size: int, shape: Shape) -> MLP:
-    return MLP((size, size, size, shape[0] * shape[1]))
+def _trunk(size: int, shape: Shape | None = None) -> ResidualMLP:
+    """The network of a head: with an action of this shape as its output, or features for the head's own outputs."""
+    return ResidualMLP(size, features=math.prod(shape) if shape else 0)
 
 
 def _width(size: int) -> int:
@@ -220,7 +225,7 @@ def _vq(shape: Shape, size: int, fitted: Fitted) -> ActionHead:
 
 def _fast(shape: Shape, size: int, fitted: Fitted) -> ActionHead:
     assert isinstance(fitted, Vocabulary)
-    return fast_head(fitted.tokenizer, fitted.max_tokens, width=_width(size), depth=1)
+    return fast_head(_trunk(size), fitted.tokenizer, fitted.max_tokens, width=_width(size), depth=DEPTH, spread=SPREAD)
 
 
 STEPPED: dict[str, Callable[..., ActionHead]] = {
@@ -235,9 +240,9 @@ STEPPED: dict[str, Callable[..., ActionHead]] = {
 """Heads whose sampler goes from noise to an action in as many steps as one likes."""
 
 BUILD: dict[str, Callable[[Shape, int, Fitted], ActionHead]] = {
-    "mse": lambda shape, size, _: deterministic_head(_plain(size, shape), shape),
-    "l1": lambda shape, size, _: deterministic_head(_plain(size, shape), shape, absolute_error),
-    "gaussian": lambda shape, size, _: gaussian_head(_plain(size, shape), shape, init_std=0.5, min_std=0.02),
+    "mse": lambda shape, size, _: deterministic_head(_trunk(size, shape), shape),
+    "l1": lambda shape, size, _: deterministic_head(_trunk(size, shape), shape, absolute_error),
+    "gaussian": lambda shape, size, _: gaussian_head(_trunk(size, shape), shape, init_std=0.5, min_std=0.02),
     "mixture": lambda shape, size, _: mixture_head(_trunk(size), shape),
     "bins": lambda shape, size, _: bins_head(_trunk(size), shape, num_bins=64, smoothing=0.01, spread=0.06),
     "energy": lambda shape, size, _: energy_head(

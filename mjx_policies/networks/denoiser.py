@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from mjx_policies.networks.initializers import small
+from mjx_policies.networks.mlp import ResidualMLP
 from mjx_policies.networks.time_embedding import TimeEmbedding
 from mjx_policies.networks.transformer import Block
 from mjx_policies.types import Array
@@ -36,10 +37,9 @@ class MLPDenoiser(nn.Module):
     def __call__(self, x: Array, time: Array, embedding: Array) -> Array:  # [(H), A], [] or [T], [E] -> [(H), A]
         """The network's prediction, shaped like x."""
         told = TimeEmbedding(self.time_features)(time).astype(x.dtype)
-        h = nn.Dense(self.width)(jnp.concatenate([x.ravel(), embedding]))
-        for _ in range(self.depth):
-            h = h + nn.Dense(self.width)(jax.nn.silu(h + nn.Dense(self.width)(told)))
-        return nn.Dense(x.size, kernel_init=small)(jax.nn.silu(h)).reshape(x.shape)
+        trunk = ResidualMLP(self.width, self.depth, x.size)
+        nn.share_scope(self, trunk)
+        return trunk(jnp.concatenate([x.ravel(), embedding]), told).reshape(x.shape)
 
 
 class TransformerDenoiser(nn.Module):

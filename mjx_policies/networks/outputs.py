@@ -8,7 +8,6 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax.numpy as jnp
 
-from mjx_policies.networks.activations import elu
 from mjx_policies.networks.initializers import small
 from mjx_policies.types import Array
 
@@ -17,7 +16,7 @@ class Outputs(nn.Module):
     """A linear layer for each output, on features that they share.
 
     Attributes:
-      net: [E] -> features; they pass an activation, since the last layer of an `MLP` has none.
+      net: [E] -> features; they pass an activation, since the last layer of a `ResidualMLP` without an output has none.
       shapes: of each output.
     """
 
@@ -27,7 +26,7 @@ class Outputs(nn.Module):
     @nn.compact
     def __call__(self, embedding: Array) -> dict[str, Array]:  # [E]
         """Computes the outputs, by name."""
-        features = elu(jnp.ravel(self.net(embedding)))
+        features = nn.silu(jnp.ravel(self.net(embedding)))
         # Small first outputs: whatever a head makes of zeros is where it starts from.
         return {
             name: nn.Dense(math.prod(shape), kernel_init=small, name=name)(features).reshape(shape)

@@ -96,6 +96,12 @@ def _check(config: Any, prefix: str = "") -> None:
             raise UserError(naming_flags(str(error), type(config), prefix)) from None
 
 
+def read_flag(name: str, default: str) -> str:
+    """The value of one flag of this process's command line, on which the defaults of the others depend."""
+    kind = dataclasses.make_dataclass("Which", [(name, str, default)])
+    return getattr(tyro.cli(kind, return_unknown_args=True, add_help=False)[0], name)
+
+
 def naming_flags(message: str, kind: type, prefix: str = "") -> str:
     """A sentence that begins with the name of a field, with that of its flag instead.
 

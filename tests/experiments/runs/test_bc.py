@@ -193,6 +193,24 @@ def test_dropout_hides_what_the_robot_does_and_nothing_else(network, demonstrati
 
 
 @pytest.mark.parametrize(
+    ("head", "sampled", "horizon", "decay"),
+    [
+        ("flow", True, 3, 3.0),
+        ("energy", False, 2, 3.0),
+        ("bins", True, 1, 1.0),
+        ("bins", False, 3, 1.0),
+        ("act", 0, 3, 3.0),
+    ],
+)
+def test_settings_in_which_a_head_differs(head, sampled, horizon, decay):
+    config = dataclasses.replace(CONFIG, sample_actions=sampled, hyper=BCHyper(weight_decay=3.0))
+    found = bc_run.with_head_defaults(config, head)
+    assert (found.head, found.horizon, found.n_action_steps) == (head, horizon, min(2, horizon))
+    assert found.hyper.weight_decay == pytest.approx(decay)
+    assert found.hyper.observation_dropout == (0.5 if head == "act" else 0.0)
+
+
+@pytest.mark.parametrize(
     ("fields", "sentence"),
     [
         ({"n_action_steps": 4}, "n_action_steps is 4, more than the 3 actions of a chunk"),

@@ -61,7 +61,9 @@ HEADS = {
     "energy by metropolis": lambda: energy_head(MLP((64, 64, 1)), SHAPE, "metropolis", 256, 8, 256),
     "vq": lambda: vq_head(MLP((32,)), codebook()),
     "act": lambda: act_head(SHAPE, 4, 8, 1, 1, 1, kl_weight=0.01),
-    "fast": lambda: fast_head(fit_tokenizer(np.asarray(demonstrations(5, 512)), 64), width=16, num_heads=2, depth=1),
+    "fast": lambda: fast_head(
+        MLP((16,)), fit_tokenizer(np.asarray(demonstrations(5, 512)), 64), width=16, num_heads=2, depth=1
+    ),
     "diffusion": lambda: diffusion_head(Denoiser(MLPDenoiser(64, 2, 16), SHAPE, num_steps=16, eta=1.0)),
     "flow": lambda: flow_head(MLPDenoiser(64, 2, 16), SHAPE, num_steps=16),
     "flow with noise in its steps": lambda: flow_head(MLPDenoiser(64, 2, 16), SHAPE, num_steps=16, step_std=0.02),

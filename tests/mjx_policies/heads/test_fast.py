@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import statistics
 
 import jax
 import jax.numpy as jnp
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 
 from mjx_policies.compiler import compiler_options
-from mjx_policies.heads.fast.head import Tokens, fast_head
+from mjx_policies.heads.fast.head import Tokens, TokenTransformer, fast_head
 from mjx_policies.heads.fast.tokens import FastTokenizer
+from mjx_policies.networks.mlp import MLP
 
 compiled = functools.partial(jax.jit, compiler_options=compiler_options(runs_once=True))
 EMBEDDING = jnp.asarray([0.5, -1.0])
@@ -21,7 +23,7 @@ CHUNKS = [*itertools.product(range(3), repeat=2), (3, V), (4, V)]
 
 
 def make(tokenizer=TOKENIZER, scale=3.0, **options):
-    head = fast_head(tokenizer, **({"width": 8, "num_heads": 2, "depth": 1} | options))
+    head = fast_head(MLP((8,)), tokenizer, **({"width": 8, "num_heads": 2, "depth": 1} | options))
     params = compiled(head.init)(jax.random.key(0), EMBEDDING)
     keys = iter(jax.random.split(jax.random.key(1), len(jax.tree.leaves(params))))
     return head, jax.tree.map(lambda x: x + scale * jax.random.normal(next(keys), x.shape) / 8**0.5, params)
@@ -52,6 +54,47 @@ def test_the_loss_is_the_mean_of_the_tokens_that_are_said():
     tokens, count = compiled(jax.vmap(TOKENIZER.encode))(actions)
     loss = compiled(jax.vmap(head.loss, (None, None, None, 0)))(params, jax.random.key(0), EMBEDDING, actions)
     np.testing.assert_allclose(loss, -log_probs(head, params, tokens) / count, rtol=1e-5)
+
+
+def test_spread_labels_are_those_of_a_slow_loop():
+    """A label is a Gaussian over neighbours for a single coefficient, one merged token, and nothing behind the end."""
+    spread, (head, params), (plain, _) = 0.7, make(spread=0.7), make()
+    actions, _ = jax.vmap(TOKENIZER.decode)(jnp.asarray(CHUNKS))
+    loss = compiled(jax.vmap(head.loss, (None, None, None, 0)))(params, jax.random.key(0), EMBEDDING, actions)
+    starts = [(), *((a,) for a in range(V)), *itertools.product(range(V), repeat=2)]
+    found = log_probs(plain, params, [[*start, *[V] * (2 - len(start))] for start in starts])
+    joint = dict(zip(starts, map(float, found), strict=True))
+    cdf = statistics.NormalDist(sigma=spread).cdf
+    tokens = np.asarray(compiled(jax.vmap(TOKENIZER.encode))(actions)[0])
+    for sequence, value in zip(tokens.tolist(), loss, strict=True):
+        chosen, errors = [token for token in sequence if token < V], []
+        for place, token in enumerate(chosen):
+            label = [float(t == token) for t in range(V)]
+            if token < 3:
+                inside = cdf(2.5 - token) - cdf(-0.5 - token)
+                label[:3] = [(cdf(t + 0.5 - token) - cdf(t - 0.5 - token)) / inside for t in range(3)]
+            before = tuple(chosen[:place])
+            errors.append(-sum(p * (joint[*before, t] - joint[before]) for t, p in enumerate(label) if p))
+        np.testing.assert_allclose(value, np.mean(errors), rtol=1e-4)
+
+
+def test_tokens_one_by_one_have_the_logits_of_all_at_once():
+    """With places counted in coefficients: 17 and 16 stand for several, so places and positions differ."""
+    tokenizer = FastTokenizer((3, 2), ((7, 7), (7, 8), (15, 7)), scale=4.0, limit=1.0)
+    lengths, end = tokenizer.lengths, tokenizer.vocabulary
+    tokens = jnp.asarray([end - 1, 15, 3, end, end, end])
+    places = np.minimum(np.cumsum(lengths[np.asarray(tokens)]) - lengths[np.asarray(tokens)], tokenizer.numbers - 1)
+    net = TokenTransformer(MLP((8,)), end, tokenizer.numbers, 8, 2, 2)
+    params = net.init(jax.random.key(0), EMBEDDING, tokens, jnp.asarray(places))
+    params = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(x.size), x.shape), params)
+    together = net.apply(params, EMBEDDING, tokens, jnp.asarray(places))
+    features, caches = net.apply(params, EMBEDDING, method="features"), net.apply(params, 6, method="empty_caches")
+    for position in range(6):
+        last = tokens[position - 1] if position else jnp.asarray(end)
+        logits, caches = net.apply(params, features, last, position, places[position], caches, method="step")
+        np.testing.assert_allclose(logits, together[position], rtol=1e-4, atol=1e-5)
+    elsewhere, _ = net.apply(params, features, tokens[1], 2, 2, caches, method="step")
+    assert places[2] > 2 and np.abs(elsewhere - together[2]).max() > 1e-2
 
 
 @pytest.fixture(scope="module")
@@ -91,9 +134,10 @@ def test_the_same_numbers_make_the_same_chunk_on_both_paths():
     [
         ({"max_tokens": 3}, "max_tokens is 3, it must be from 1 to the 2 numbers"),
         ({"max_tokens": 0}, "max_tokens is 0"),
+        ({"spread": -1.0}, "spread is -1.0"),
         ({"temperature": 0.0}, "temperature is 0.0, it must be above 0"),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
-        fast_head(TOKENIZER, **options)
+        fast_head(MLP((8,)), TOKENIZER, **options)

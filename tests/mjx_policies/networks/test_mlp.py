@@ -1,10 +1,10 @@
-"""The multilayer perceptron against NumPy."""
+"""The multilayer perceptrons against NumPy."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mjx_policies.networks.mlp import MLP
+from mjx_policies.networks.mlp import MLP, ResidualMLP
 
 
 def layers(params):
@@ -58,3 +58,29 @@ def test_one_layer_is_linear():
     zero, x = jnp.zeros(3), jnp.asarray([1.0, -2.0, 3.0])
     np.testing.assert_allclose(net.apply(params, 2 * x), 2 * net.apply(params, x), rtol=1e-6)
     assert (net.apply(params, zero) == 0).all()
+
+
+def silu(x):
+    return x / (1 + np.exp(-x))
+
+
+def test_residual_layers_add_to_what_came_in():
+    net, rng = ResidualMLP(5, depth=2, features=3), np.random.default_rng(0)
+    x, condition = rng.normal(size=4).astype(np.float32), rng.normal(size=2).astype(np.float32)
+    for given in ((x,), (x, condition)):
+        params = jax.tree.map(lambda p: p + 0.1, net.init(jax.random.key(0), *given))
+        first, *hidden, last = layers(params)
+        h = x @ first[0] + first[1]
+        told = len(given) > 1
+        for depth in range(2):  # a layer, then that of its condition
+            (kernel, bias), *more = hidden[depth * (1 + told) : (depth + 1) * (1 + told)]
+            seen = h + sum(condition @ k + b for k, b in more)
+            h = h + silu(seen) @ kernel + bias
+        np.testing.assert_allclose(net.apply(params, *given), silu(h) @ last[0] + last[1], rtol=1e-4, atol=1e-5)
+        features = {"params": {name: p for name, p in params["params"].items() if name != max(params["params"])}}
+        np.testing.assert_allclose(ResidualMLP(5, depth=2).apply(features, *given), h, rtol=1e-4, atol=1e-5)
+
+
+def test_a_residual_network_starts_near_zero():
+    net, x = ResidualMLP(64, features=8), jax.random.normal(jax.random.key(1), (16,))
+    assert np.abs(net.apply(net.init(jax.random.key(0), x), x)).max() < 0.5
