@@ -231,11 +231,11 @@ def test_the_scales_stay(start, update, trained):
 
 
 def test_dropout_hides_what_is_seen(start, update):
-    hidden, shown = start(HYPER.replace(observation_dropout=1.0)), start()
+    hidden, observed = start(HYPER.replace(observation_dropout=1.0)), start()
     key, batch = jax.random.key(3), windows(0)
     other = batch.replace(observation={"state": batch.observation["state"][::-1]})
     chex.assert_trees_all_equal(update(hidden, key, batch)[0].params, update(hidden, key, other)[0].params)
-    assert update(shown, key, batch)[1]["loss/train"] != update(shown, key, other)[1]["loss/train"]
+    assert update(observed, key, batch)[1]["loss/train"] != update(observed, key, other)[1]["loss/train"]
 
 
 def test_dropout_hides_what_it_is_told_behind_the_mean():

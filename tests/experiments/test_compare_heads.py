@@ -46,7 +46,7 @@ def evaluations(success, side=None):  # [S, N, P] -> S
 @given(st.lists(st.sampled_from(["left", "right", "failed"]), min_size=12, max_size=12))
 @settings(deadline=None, max_examples=50)
 def test_coverage_counts_pairs_from_one_initial_state(outcomes):
-    """Three episodes from each of four initial states, and every pair looked at."""
+    """Three episodes from each of four initial states, and every pair counted."""
     table = np.asarray(outcomes).reshape(4, 3)
     expected = []
     for row in table:
@@ -63,7 +63,7 @@ def test_coverage_of_a_fair_coin_is_one_and_of_a_choice_by_initial_state_zero():
     everything = np.ones((4000, 8), bool)
     coin = np.random.default_rng(0).choice([-1.0, 1.0], everything.shape)
     assert coverage(everything, coin) == pytest.approx(1.0, abs=0.02)
-    by_state = np.broadcast_to(coin[:, :1], coin.shape)  # on the whole it takes both ways just as often
+    by_state = np.broadcast_to(coin[:, :1], coin.shape)  # on the whole it is as multimodal
     assert coverage(everything, by_state) == 0.0
 
 

@@ -134,7 +134,7 @@ def test_chunks_that_a_head_fails_to_make_have_no_action_error(network, demonstr
     assert error(network._replace(mode=mode), failed) == 0
 
 
-def test_a_policy_acts_on_what_it_may_see_and_stays_within_what_was_shown(network, trained):
+def test_a_policy_acts_on_the_terms_it_observes_and_stays_within_the_demonstrated_range(network, trained):
     policy = bc_run.make_policy(CONFIG, SPEC, network, trained[0].average)
     key = jax.random.key(0)
 

@@ -70,7 +70,7 @@ HEADS = {
     "shortcut": lambda: shortcut_head(MLPDenoiser(64, 2, 16), SHAPE, num_steps=10),
     "shortcut to actions": lambda: shortcut_head(MLPDenoiser(64, 2, 16), SHAPE, num_steps=10, prediction_type="action"),
 }
-# A chunk goes one way, and both ways are gone.
+# A chunk goes one way, and the samples cover both.
 COMMITS = (
     "mixture",
     "energy",

@@ -48,7 +48,7 @@ def test_the_probabilities_of_all_chunks_add_up_to_one_and_are_those_of_samples(
     np.testing.assert_allclose(counted, p, atol=5 * 0.5 / 4_000**0.5)
 
 
-def test_the_loss_is_the_mean_of_the_tokens_that_are_said():
+def test_the_loss_is_the_mean_over_the_decoded_tokens():
     head, params = make()
     actions, _ = jax.vmap(TOKENIZER.decode)(jnp.asarray(CHUNKS))
     tokens, count = compiled(jax.vmap(TOKENIZER.encode))(actions)
@@ -102,7 +102,7 @@ def short():
     return make(max_tokens=1, scale=1.0)
 
 
-def test_a_chunk_that_is_not_said_to_its_end_is_no_command(short):
+def test_a_chunk_that_is_not_decoded_to_its_end_is_no_command(short):
     head, params = short
     assert head.noise.shape == (1, V)
     act = compiled(head.sample_from_noise)

@@ -20,8 +20,8 @@ def chunks(count):  # -> [N, H, A]
     return jnp.asarray(way[:, None] + 0.1 * rng.normal(size=(count, *SHAPE)), jnp.float32)
 
 
-def test_every_seed_finds_both_ways():
-    """What is common to both ways is far from where components begin, and the nearest must not take them all."""
+def test_every_seed_covers_both_modes():
+    """What both modes have in common is far from where components begin, and the nearest must not take them all."""
     head, optimizer, data = mixture_head(MLP((32,)), SHAPE), optax.adam(3e-3), chunks(1024)
 
     def batch_loss(params, rows):
