@@ -83,7 +83,9 @@ class TokenTransformer(nn.Module):
         self, features: Array, last: Array, position: Array, coefficient: Array, caches: tuple[Cache, ...]
     ) -> tuple[Array, tuple[Cache, ...]]:  # [W], [], [], [] -> [V]
         """The row of `__call__` at a position, given the token before it and its place among the coefficients."""
-        x, kept = (self.token(last) + self.position[coefficient] + features)[None], []
+        # A product rather than a lookup, which jax2onnx gives a wrong shape in a batch.
+        place = jax.nn.one_hot(coefficient, self.numbers) @ self.position
+        x, kept = (self.token(last) + place + features)[None], []
         for block, cache in zip(self.blocks, caches, strict=True):
             x, cache = block.step(x, cache, position)
             kept.append(cache)

@@ -46,6 +46,7 @@ def test_every_seed_covers_both_modes():
     keys = jax.random.split(jax.random.key(1), 400)
     samples = np.asarray(jax.jit(jax.vmap(jax.vmap(draw, (None, 0)), (0, None)))(params, keys))  # [S, N, H, A]
     sideways = samples[..., 1].mean(axis=-1)
-    np.testing.assert_allclose(np.abs(sideways), 0.5, atol=0.3)  # no chunk between the ways
+    assert np.abs(sideways).min() > 0.2, "a chunk between the ways"
+    np.testing.assert_allclose(np.abs(sideways).mean(axis=1), 0.5, atol=0.05)
     left = (sideways > 0).mean(axis=1)
     assert left.min() > 0.3 and left.max() < 0.7
