@@ -92,8 +92,8 @@ def inertia(data: Data) -> CheckResult | None:
     change = standardise(action[here] - action[here - 1])
     carried = explained(change, fit(standardise(action[here - 1] - action[here - 2]), change, fold))
     seen = explained(change, fit(standardise(steps.observation[here][:, steps.positions]), change, fold))
-    told, seen = (max(portion, 0.0) for portion in (carried, seen))
-    evidence = f"the last change of an action explains {told:.0%} of the next one, all positions {seen:.0%}"
+    carried, seen = max(carried, 0.0), max(seen, 0.0)
+    evidence = f"the last change of an action explains {carried:.0%} of the next one, all positions {seen:.0%}"
     if carried < INERTIA[0] or carried < seen + INERTIA[1]:
         return CheckResult(evidence)
     return CheckResult(

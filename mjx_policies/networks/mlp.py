@@ -54,6 +54,6 @@ class ResidualMLP(nn.Module):
         """Applies the layers, each of which is told the condition anew if there is one."""
         h = nn.Dense(self.width)(x)
         for _ in range(self.depth):
-            layer = nn.Dense(self.width)
+            layer = nn.Dense(self.width)  # before that of the condition, since flax numbers layers in this order
             h = h + layer(nn.silu(h if condition is None else h + nn.Dense(self.width)(condition)))
         return nn.Dense(self.features, kernel_init=small)(nn.silu(h)) if self.features else h
